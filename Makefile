@@ -1,0 +1,51 @@
+# Everything installs itself into .venv inside the checkout; only Python 3.11+, gcc and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+NATIVE := $(wildcard dirtytrack/native/*.[ch] dirtytrack/native/cdef.txt dirtytrack/native/build.py)
+
+.PHONY: demo test doctor bench stress lint types dist check clean
+
+demo: $(VENV)/.built
+	$(PY) -m dirtytrack
+
+doctor: $(VENV)/.built
+	$(PY) -m dirtytrack doctor
+
+test: $(VENV)/.built
+	$(PY) -m pytest $(ARGS)
+
+bench: $(VENV)/.built
+	$(PY) -m dirtytrack bench $(ARGS)
+
+stress: $(VENV)/.built
+	DIRTYTRACK_STRESS_SECONDS=$(or $(SECONDS_EACH),60) $(PY) -m pytest tests/stress $(ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.lint
+	$(BIN)/mypy
+
+dist: $(VENV)/.lint
+	rm -rf dist && $(PY) -m build --outdir dist . && $(PY) tests/packaging/smoke.py dist
+
+check: test lint types dist
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
+
+$(VENV)/.tools: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade "pip>=25.1"
+	$(PY) -m pip install --quiet --group test
+	touch $@
+
+$(VENV)/.built: $(VENV)/.tools setup.py $(NATIVE)
+	$(PY) -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.built
+	$(PY) -m pip install --quiet --group lint
+	touch $@

@@ -1,0 +1,1 @@
+"""Which pages of my memory were written since I last asked?"""

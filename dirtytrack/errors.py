@@ -1,0 +1,107 @@
+"""Every exception of dirtytrack, and the one place where an errno becomes one.
+
+The classes inherit from the built-in that a caller would expect, so ``except OSError`` and ``except ValueError``
+work; a refusal by the kernel names the call, the address range and the remedy.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from typing import NamedTuple
+
+
+class DirtyTrackError(Exception):
+    """Base of all exceptions that only dirtytrack raises."""
+
+
+class ClosedError(DirtyTrackError, ValueError):
+    """The session, cursor or region was closed or untracked. Nothing was read or changed."""
+
+
+class ForkedError(DirtyTrackError, RuntimeError):
+    """The object belongs to a parent process. Open a new session in this one."""
+
+
+class Loss(NamedTuple):
+    """A lost region and the address ranges of it, half-open, that are no longer what was registered."""
+
+    region: object
+    ranges: tuple[tuple[int, int], ...]
+
+
+class RegionLostError(DirtyTrackError, RuntimeError):
+    """Tracked memory is no longer what was registered: unmapped, mapped over, moved, or taken.
+
+    Raised by every verb on the region until it is untracked. The pages of the other regions are not lost: they
+    are in the next epoch.
+
+    Attributes:
+        losses: every lost region with its lost address ranges, all at once.
+    """
+
+    def __init__(self, message: str, losses: tuple[Loss, ...] = ()) -> None:
+        super().__init__(message)
+        self.losses = losses
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        losses = tuple(Loss(repr(loss.region), loss.ranges) for loss in self.losses)
+        return type(self), (self.args[0], losses)
+
+
+class KernelError(DirtyTrackError, OSError):
+    """The kernel refused a call.
+
+    Attributes:
+        errno: the error number, as of any OSError.
+        call: the system call or ioctl by name.
+        start: first address concerned, or None.
+        stop: the address after the last one, or None.
+        remedy: what to do about it.
+    """
+
+    def __init__(
+        self,
+        errno: int,
+        call: str,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+        remedy: str = "",
+    ) -> None:
+        where = "" if start is None or stop is None else f" on [{start:#x}, {stop:#x})"
+        advice = f". {remedy}" if remedy else ""
+        super().__init__(errno, f"{call}{where}: {os.strerror(errno)}{advice}")
+        self.call = call
+        self.start = start
+        self.stop = stop
+        self.remedy = remedy
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.errno, self.call, self.start, self.stop, self.remedy)
+
+
+class KernelPermissionError(KernelError, PermissionError):
+    """A KernelError with EPERM or EACCES, so that ``except PermissionError`` catches it."""
+
+
+class UnsupportedError(KernelError):
+    """This kernel, or this environment (container, sysctl), cannot do what was asked."""
+
+
+class BusyError(KernelError):
+    """Another userfaultfd owns the range. Within one process, share a session."""
+
+
+def _rebuild(
+    kind: type[KernelError], errno: int, call: str, start: int | None, stop: int | None, remedy: str
+) -> KernelError:
+    return kind(errno, call, start=start, stop=stop, remedy=remedy)
+
+
+def kernel_error(
+    errno: int, call: str, *, start: int | None = None, stop: int | None = None, remedy: str = ""
+) -> KernelError:
+    """The exception for a refused *call*: its class follows from *errno*."""
+    kind = KernelPermissionError if errno in (_errno.EPERM, _errno.EACCES) else KernelError
+    return kind(errno, call, start=start, stop=stop, remedy=remedy)

@@ -1,0 +1,31 @@
+// PAGEMAP_SCAN and the two questions about mappings: what is there, and is all of it there.
+#include <errno.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "kernel.h"
+
+long dt_pagemap_scan(int fd, struct dt_pm_scan_arg *arg)
+{
+	long count = ioctl(fd, DT_PAGEMAP_SCAN, arg);
+	return count < 0 ? -errno : count;
+}
+
+int dt_procmap_query(int fd, uint64_t address, int next, struct dt_procmap_query *out, char *name, uint32_t size)
+{
+	*out = (struct dt_procmap_query){
+		.size = sizeof *out,
+		.query_flags = next ? 0x10 : 0, // PROCMAP_QUERY_COVERING_OR_NEXT_VMA
+		.query_addr = address,
+		.vma_name_addr = (uintptr_t)name,
+		.vma_name_size = size,
+	};
+	name[0] = '\0';
+	return ioctl(fd, DT_PROCMAP_QUERY, out) < 0 ? -errno : 0;
+}
+
+// On Linux MS_ASYNC writes nothing; it fails with ENOMEM when part of the range is unmapped (mm/msync.c).
+int dt_mapped(uint64_t start, uint64_t len)
+{
+	return msync((void *)(uintptr_t)start, len, MS_ASYNC) < 0 ? -errno : 0;
+}

@@ -1,0 +1,64 @@
+// userfaultfd(2) and its ioctls.
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "kernel.h"
+
+static int status(long result)
+{
+	return result < 0 ? -errno : (int)result;
+}
+
+int dt_uffd_syscall(int flags)
+{
+	return status(syscall(SYS_userfaultfd, flags));
+}
+
+int dt_uffd_device(int flags)
+{
+	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+	if (device < 0)
+		return -errno;
+	int fd = status(ioctl(device, DT_USERFAULTFD_IOC_NEW, flags));
+	close(device);
+	return fd;
+}
+
+int dt_uffd_api(int fd, uint64_t *features)
+{
+	struct dt_uffdio_api api = {.api = DT_UFFD_API, .features = *features};
+	int error = status(ioctl(fd, DT_UFFDIO_API, &api));
+	*features = api.features;
+	return error;
+}
+
+int dt_uffd_register(int fd, uint64_t start, uint64_t len, uint64_t *ioctls)
+{
+	struct dt_uffdio_register arg = {.range = {start, len}, .mode = DT_UFFDIO_REGISTER_MODE_WP};
+	int error = status(ioctl(fd, DT_UFFDIO_REGISTER, &arg));
+	*ioctls = arg.ioctls;
+	return error;
+}
+
+int dt_uffd_unregister(int fd, uint64_t start, uint64_t len)
+{
+	struct dt_uffdio_range range = {start, len};
+	return status(ioctl(fd, DT_UFFDIO_UNREGISTER, &range));
+}
+
+int dt_uffd_writeprotect(int fd, uint64_t start, uint64_t len, int protect)
+{
+	struct dt_uffdio_writeprotect arg = {
+		.range = {start, len},
+		.mode = protect ? DT_UFFDIO_WRITEPROTECT_MODE_WP : 0,
+	};
+	return status(ioctl(fd, DT_UFFDIO_WRITEPROTECT, &arg));
+}
+
+int dt_close(int fd)
+{
+	return status(close(fd));
+}
