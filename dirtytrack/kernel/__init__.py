@@ -1,0 +1,6 @@
+"""Floor 0: what the kernel offers, typed and complete. Mechanism, no policy; for experts.
+
+``userfaultfd`` arms memory, ``pagemap`` reads what was written to it, ``mappings`` tells what is mapped
+where, ``support`` what this kernel and this environment can do. Most programs want ``dirtytrack.Session``,
+which knows when to use which.
+"""

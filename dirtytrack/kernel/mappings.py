@@ -1,0 +1,295 @@
+"""What is mapped where, and of which kind.
+
+Asked of the kernel by PROCMAP_QUERY (Linux 6.11: the cost is that of the mappings asked about), else read
+from ``/proc/PID/maps`` (the cost is that of all mappings of the process, tens of thousands perhaps). Either
+way an answer is a moment's: another thread may map and unmap while it is read. Descriptors live for one call,
+so a forked child inherits none.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import operator
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from dirtytrack.errors import KernelError, kernel_error
+from dirtytrack.kernel._scratch import scratch
+from dirtytrack.native import ffi, lib
+
+
+class Kind(Enum):
+    """What backs a mapping. `Mapping.shared` says whether it is a shared or a private (copy-on-write) one."""
+
+    ANONYMOUS = "anonymous"
+    """Private memory of the process, heap and stacks included."""
+    SHARED_ANONYMOUS = "shared anonymous"
+    """MAP_SHARED | MAP_ANONYMOUS: shared with children forked since."""
+    SHMEM = "shared memory"
+    """A memfd, a file on tmpfs (``/dev/shm`` too), or System V shared memory."""
+    PRIVATE_FILE = "private file"
+    """A file, copied on write."""
+    SHARED_FILE = "shared file"
+    """A file, written through."""
+    HUGETLB = "hugetlb"
+    """Huge pages from the pool; see `Mapping.page_size`. Transparent huge pages are not a kind."""
+    SPECIAL = "special"
+    """vdso, vvar, a device, a ring of the kernel: not memory that can be tracked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One mapping (VMA) of a process: addresses ``[start, stop)`` in bytes.
+
+    Attributes:
+        start: first address.
+        stop: the address after the last.
+        permissions: "rwx", with "-" for what is not permitted.
+        shared: made with MAP_SHARED.
+        offset: of the first byte in the file, in bytes.
+        device: of the file's filesystem, as ``st_dev`` is; 0 without a file.
+        inode: of the file; 0 without one.
+        name: the file's path (with " (deleted)" where it has none any more), or the kernel's name for it in
+            brackets, or "".
+        page_size: in bytes; that of the huge page on hugetlb.
+        kind: what backs it.
+    """
+
+    start: int
+    stop: int
+    permissions: str
+    shared: bool
+    offset: int
+    device: int
+    inode: int
+    name: str
+    page_size: int
+    kind: Kind
+
+
+def overlapping(start: int, stop: int, *, pid: int | None = None) -> list[Mapping]:
+    """List the mappings that overlap the addresses ``[start, stop)``, whole, by ascending address.
+
+    Args:
+        start: first address; need not be aligned.
+        stop: the address after the last.
+        pid: another process by id, or None for this one.
+
+    Raises:
+        KernelError: the process is gone, or may not be looked at.
+        TypeError, ValueError: not a range of addresses.
+    """
+    start, stop = operator.index(start), operator.index(stop)
+    if not 0 <= start < stop:
+        raise ValueError(f"[{start:#x}, {stop:#x}) is not a range of addresses: it must be 0 <= start < stop")
+    fd = _open_proc(pid, "maps")
+    try:
+        found = list(_query(fd, start, stop))
+    except _NoQuery:
+        return list(_parse(pid, start, stop))
+    finally:
+        os.close(fd)
+    return found
+
+
+def page_size_at(address: int) -> int:
+    """Give the page size, in bytes, of the mapping of this process that holds *address*.
+
+    Raises:
+        KernelError: ENOENT, nothing is mapped there.
+        TypeError, ValueError: not an address.
+    """
+    for mapping in overlapping(address, address + 1):
+        return mapping.page_size
+    raise kernel_error(
+        errno.ENOENT,
+        "page_size_at",
+        start=address,
+        stop=address + 1,
+        remedy="Nothing is mapped at this address.",
+    )
+
+
+def _open_proc(pid: int | None, name: str) -> int:
+    path = f"/proc/{'self' if pid is None else operator.index(pid)}/{name}"
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise kernel_error(
+            error.errno or 0, f"open {path}", remedy="Is the process alive, and of this user?"
+        ) from None
+
+
+# PROCMAP_QUERY: struct procmap_query in include/uapi/linux/fs.h.
+_ARG_SIZE = ffi.sizeof("struct dt_procmap_query")
+_NAME_SIZE = 4096  # PATH_MAX, the most that the kernel gives
+_SHARED = 1 << 3
+_PERMISSIONS = ((1 << 0, "r"), (1 << 1, "w"), (1 << 2, "x"))
+
+
+class _NoQuery(Exception):
+    """PROCMAP_QUERY cannot answer: before Linux 6.11, or a path longer than its buffer."""
+
+
+def _query(fd: int, start: int, stop: int) -> Iterator[Mapping]:
+    tmpfs = cache(_tmpfs_devices)
+    with scratch(_ARG_SIZE + _NAME_SIZE) as block:
+        out: Any = ffi.cast("struct dt_procmap_query *", block.address)
+        name = ffi.cast("char *", block.address + _ARG_SIZE)
+        while start < stop:
+            error = -lib.dt_procmap_query(fd, start, 1, out, name, _NAME_SIZE)
+            if error in (errno.ENOTTY, errno.ENAMETOOLONG):
+                raise _NoQuery
+            if error not in (0, errno.ENOENT):
+                raise _gone(error, "PROCMAP_QUERY", start, stop)
+            if error == errno.ENOENT or out.vma_start >= stop:
+                return
+            yield _mapping(
+                out.vma_start,
+                out.vma_end,
+                "".join(letter if out.vma_flags & bit else "-" for bit, letter in _PERMISSIONS),
+                bool(out.vma_flags & _SHARED),
+                out.vma_offset,
+                os.makedev(out.dev_major, out.dev_minor),
+                out.inode,
+                os.fsdecode(ffi.string(name, _NAME_SIZE)),
+                out.vma_page_size,
+                tmpfs,
+            )
+            start = out.vma_end
+
+
+def _gone(error: int, call: str, start: int, stop: int) -> KernelError:
+    remedy = "The process has exited." if error == errno.ESRCH else ""
+    return kernel_error(error, call, start=start, stop=stop, remedy=remedy)
+
+
+# /proc/PID/maps and smaps: Documentation/filesystems/proc.rst.
+_KERNEL_HALF = 1 << 63  # the line [vsyscall] of x86-64 lies there: no mapping of the process, and not queried
+_LINE = re.compile(
+    rb"([0-9a-f]+)-([0-9a-f]+) ([r-][w-][x-])([sp]) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
+)
+
+
+def _parse(pid: int | None, start: int, stop: int) -> Iterator[Mapping]:
+    tmpfs = cache(_tmpfs_devices)
+    page_sizes = cache(lambda: _smaps_page_sizes(pid))
+    for line in _read_proc(pid, "maps").splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            continue
+        first, last, offset, major, minor = (int(match[group], 16) for group in (1, 2, 5, 6, 7))
+        if last <= start:
+            continue
+        if first >= min(stop, _KERNEL_HALF):
+            return
+        inode = int(match[8])
+        # A hugetlb page belongs to an inode of hugetlbfs, which has no block device. smaps is slow: it looks
+        # at pages.
+        page_size = page_sizes().get(first, mmap.PAGESIZE) if inode and major == 0 else mmap.PAGESIZE
+        yield _mapping(
+            first,
+            last,
+            match[3].decode(),
+            match[4] == b"s",
+            offset,
+            os.makedev(major, minor),
+            inode,
+            os.fsdecode(match[9].replace(b"\\012", b"\n")),
+            page_size,
+            tmpfs,
+        )
+
+
+def _smaps_page_sizes(pid: int | None) -> dict[int, int]:
+    sizes = {}
+    first = 0
+    for line in _read_proc(pid, "smaps").splitlines():
+        if match := _LINE.fullmatch(line):
+            first = int(match[1], 16)
+        elif line.startswith(b"KernelPageSize:"):
+            sizes[first] = int(line.split()[1]) * 1024
+    return sizes
+
+
+def _read_proc(pid: int | None, name: str) -> bytes:
+    with os.fdopen(_open_proc(pid, name), "rb") as file:
+        return file.read()
+
+
+def _mapping(
+    start: int,
+    stop: int,
+    permissions: str,
+    shared: bool,
+    offset: int,
+    device: int,
+    inode: int,
+    name: str,
+    page_size: int,
+    tmpfs: Callable[[], frozenset[int]],
+) -> Mapping:
+    if page_size > mmap.PAGESIZE:
+        kind = Kind.HUGETLB
+    elif not inode:
+        kind = _kind_of_anonymous(name)
+    else:
+        kind = _kind_of_file(shared, device, name, tmpfs)
+    return Mapping(start, stop, permissions, shared, offset, device, inode, name, page_size, kind)
+
+
+def _kind_of_anonymous(name: str) -> Kind:
+    usual = not name or name.startswith(("[heap]", "[stack", "[anon:"))
+    return Kind.ANONYMOUS if usual else Kind.SPECIAL  # [vdso], [vvar], [vsyscall], [uprobes], ...
+
+
+_SHARED_ANONYMOUS_NAMES: Final = ("/dev/zero (deleted)", "[anon_shmem:")
+
+
+def _kind_of_file(shared: bool, device: int, name: str, tmpfs: Callable[[], frozenset[int]]) -> Kind:
+    if device == _shmem_device():
+        return Kind.SHARED_ANONYMOUS if name.startswith(_SHARED_ANONYMOUS_NAMES) else Kind.SHMEM
+    if not name.startswith("/") or name.startswith("/[aio]"):  # anon_inode:[io_uring], socket:[1], ...
+        return Kind.SPECIAL
+    if name.startswith("/dev/") and _is_device(name):
+        return Kind.ANONYMOUS if name == "/dev/zero" else Kind.SPECIAL
+    if device in tmpfs():
+        return Kind.SHMEM
+    return Kind.SHARED_FILE if shared else Kind.PRIVATE_FILE
+
+
+def _is_device(path: str) -> bool:
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
+@cache
+def _shmem_device() -> int:
+    """The kernel's own tmpfs, mounted nowhere: memfds, System V and shared anonymous memory lie on it."""
+    fd = os.memfd_create("dirtytrack", os.MFD_CLOEXEC)
+    try:
+        return os.fstat(fd).st_dev
+    finally:
+        os.close(fd)
+
+
+def _tmpfs_devices() -> frozenset[int]:
+    """The devices of the mounted tmpfs: Documentation/filesystems/proc.rst, section 3.5, mountinfo."""
+    devices = set()
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        fields, _, filesystem = line.partition(" - ")
+        if filesystem.startswith("tmpfs "):
+            major, _, minor = fields.split()[2].partition(":")
+            devices.add(os.makedev(int(major), int(minor)))
+    return frozenset(devices)

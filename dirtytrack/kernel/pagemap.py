@@ -1,0 +1,516 @@
+"""PAGEMAP_SCAN (Linux 6.7): which pages of a range are written, present, swapped; and arm them in one step.
+
+The raw ioctl, complete: every field of ``struct pm_scan_arg``, on this process or another one. `scan` makes
+one call, `scan_all` repeats it until the range is done. Sources of the facts told here: ioctl_pagemap_scan in
+Documentation/admin-guide/mm/pagemap.rst, fs/proc/task_mmu.c of Linux 6.12 and 7.3, and tests/kernel, which
+states each of them as a test.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import operator
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntFlag
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dirtytrack.errors import KernelError, UnsupportedError, kernel_error
+from dirtytrack.kernel import mappings
+from dirtytrack.kernel._process import Identity, identity
+from dirtytrack.kernel._scratch import scratch
+from dirtytrack.native import ffi, lib
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class Category(IntFlag):
+    """``PAGE_IS_*``: what can be asked, and is told, about a page. Bits of kernels yet to come are kept."""
+
+    WPALLOWED = 1 << 0
+    """The mapping is registered for asynchronous write-protection (a property of the mapping)."""
+    WRITTEN = 1 << 1
+    """Not write-protected by userfaultfd. Up to Linux 7.2 true of all memory that is not registered, too."""
+    FILE = 1 << 2
+    """Belongs to a file. Looks at each page's owner: ten times the cost of the others."""
+    PRESENT = 1 << 3
+    """In memory."""
+    SWAPPED = 1 << 4
+    """The page table holds something else than a page: swapped, being migrated, or a marker (armed while
+    unpopulated, guard)."""
+    PFNZERO = 1 << 5
+    """The zero page, small or huge: read but never written."""
+    HUGE = 1 << 6
+    """Mapped as a transparent huge page, or hugetlb."""
+    SOFT_DIRTY = 1 << 7
+    """Written since /proc/PID/clear_refs was told 4. Linux 6.8."""
+    GUARD = 1 << 8
+    """A guard page of MADV_GUARD_INSTALL. Linux 6.16."""
+    ACCESSED = 1 << 9
+    """Accessed since read-protected. Linux 7.3."""
+
+
+class ScanFlags(IntFlag):
+    """``PM_SCAN_*``: what a scan does besides looking."""
+
+    WP_MATCHING = 1 << 0
+    """Write-protect the pages reported that are written, each atomically with its being reported."""
+    CHECK_WPASYNC = 1 << 1
+    """Fail with EPERM at the first mapping that is not registered for asynchronous write-protection."""
+
+
+class PageRegion(NamedTuple):
+    """Adjacent pages of equal categories: addresses ``[start, end)`` in bytes."""
+
+    start: int
+    end: int
+    categories: Category
+
+
+class ScanResult(NamedTuple):
+    """What one scan reported, by address, and the address where the walk ended."""
+
+    regions: list[PageRegion]
+    walk_end: int
+
+
+SCAN_ARG_SIZE: Final = ffi.sizeof("struct dt_pm_scan_arg")
+
+# The kernel collects results in a buffer of its own with PMD_SIZE / PAGE_SIZE entries (512 with pages of 4
+# KiB, more with larger ones) and goes on walking after each flush. With no more entries than that walk_end is
+# exact.
+EXACT_VEC_LEN: Final = 512
+
+_ARG = struct.Struct("=12Q")
+_FIELDS = (
+    "size",
+    "flags",
+    "start",
+    "end",
+    "walk_end",
+    "vec",
+    "vec_len",
+    "max_pages",
+    "category_inverted",
+    "category_mask",
+    "category_anyof_mask",
+    "return_mask",
+)
+_FLAGS, _WALK_END, _VEC, _ROOM = (_FIELDS.index(name) for name in ("flags", "walk_end", "vec", "vec_len"))
+_U64 = struct.Struct("=Q")
+_REGION = struct.Struct("=QQQ")
+_VEC_OFFSET = 128  # of the vector in a scratch block, behind the argument
+
+_WP_MATCHING = ScanFlags.WP_MATCHING.value
+_WRITTEN = Category.WRITTEN.value
+
+_SCAN = "PAGEMAP_SCAN"
+
+
+def open_pagemap(pid: int | None = None) -> int:
+    """Open ``/proc/PID/pagemap`` of this process or another one. The caller closes the descriptor.
+
+    The descriptor means the address space that the process has *now*: inherited by a forked child it still
+    means the parent's (and a scan there re-arms the parent's pages), after an exec the old one.
+
+    Raises:
+        KernelError: ENOENT or ESRCH, no such process or a dead one; EACCES or EPERM, not permitted
+            (PTRACE_MODE_READ_FSCREDS: the same user, and not made undumpable).
+    """
+    path = f"/proc/{'self' if pid is None else operator.index(pid)}/pagemap"
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise kernel_error(error.errno or 0, f"open {path}", remedy=_open_remedy(error.errno, pid)) from None
+
+
+def _open_remedy(error: int | None, pid: int | None) -> str:
+    if error in (errno.EACCES, errno.EPERM):
+        if pid is None:
+            return (
+                "A process that changed its user ids may not look at itself: call prctl(PR_SET_DUMPABLE, 1) "
+                "after setuid."
+            )
+        return "Reading another process needs its user id, or CAP_SYS_PTRACE, and that it is dumpable."
+    if error in (errno.ENOENT, errno.ESRCH):
+        if pid is None:
+            return "/proc is not mounted, or the kernel lacks CONFIG_PROC_PAGE_MONITOR."
+        return "There is no such process, or it has exited."
+    return ""
+
+
+_own: dict[Identity, int] = {}
+
+
+def _own_pagemap() -> int:
+    """The descriptor of this process's pagemap, kept open; an inherited one is closed, never used."""
+    me = identity()
+    fd = _own.get(me)
+    if fd is not None:
+        return fd
+    opened = open_pagemap()
+    fd = _own.setdefault(me, opened)  # atomic: of two threads one wins
+    if fd != opened:
+        os.close(opened)
+    for owner in [owner for owner in _own if owner != me]:
+        inherited = _own.pop(owner, None)
+        if inherited is not None:
+            os.close(inherited)
+    return fd
+
+
+@contextmanager
+def _pagemap(pid: int | None) -> Iterator[int]:
+    if pid is None:
+        yield _own_pagemap()
+        return
+    fd = open_pagemap(pid)  # anew each time: pids are used again
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def scan(
+    start: int,
+    end: int,
+    *,
+    flags: ScanFlags | int = 0,
+    category_mask: Category | int = 0,
+    category_inverted: Category | int = 0,
+    category_anyof_mask: Category | int = 0,
+    return_mask: Category | int = 0,
+    vec_len: int | None = None,
+    max_pages: int = 0,
+    size: int = SCAN_ARG_SIZE,
+    pid: int | None = None,
+    vec: Buffer | int | None = None,
+) -> ScanResult:
+    """Make one PAGEMAP_SCAN call over the addresses ``[start, end)``, in bytes, with exactly these fields.
+
+    **What matches.** A page's categories are first XORed with *category_inverted*; then it matches when all
+    bits of *category_mask* are set, and at least one of *category_anyof_mask* unless that is 0. So "not
+    present" is ``category_mask=PRESENT, category_inverted=PRESENT``; an inverted bit that is in neither mask
+    has no effect. With both masks 0 every page of every mapping matches, unpopulated ones included.
+
+    **What comes back.** Regions by ascending address, each with its categories restricted to *return_mask* (0
+    is legal). Adjacent pages whose returned categories are equal make one region, even across mappings.
+    Unmapped gaps yield nothing, and no error, whatever the flags.
+
+    **Get only** (flags 0), **get and protect** (WP_MATCHING): each matching page that is written is
+    write-protected in the same step as it is read. The step is atomic for each page, not for the range. Once
+    the call has returned, every later write is reported by a later scan; a write that raced with it may be in
+    this result, the next, or both. So copy the contents of a page *after* the scan that reported it.
+    **Protect only** is ``vec_len=0``: it protects everything written in the range, heeding neither masks nor
+    *max_pages*.
+
+    **Where it stops.** At *end*; when the next region would not fit into *vec_len* entries; or when a further
+    matching page would exceed *max_pages* (0: no limit; counted in base pages). `walk_end` is where to go on.
+    It is exact while a call yields at most 512 regions; after more, kernels up to at least 7.3 leave a
+    stale one behind (the start of region 513, 1025, ...), though the call is complete: then fewer than
+    *vec_len* regions mean "done". `scan_all` gets this right. A limit inside a written transparent huge page
+    splits it when WP_MATCHING is set; one inside a hugetlb page protects nothing and makes `walk_end` skip
+    pages: scan hugetlb aligned to its page size and without *max_pages*.
+
+    **Cost.** Asking with ``category_mask=WRITTEN, return_mask=WRITTEN`` and nothing else takes the kernel's
+    fast path, three times as fast as any other question. FILE is ten times slower than the rest.
+
+    **What an error loses.** Pages are protected before the results are copied out. EFAULT for a *vec* that
+    cannot be written has protected pages that nobody will hear of. EPERM from CHECK_WPASYNC in the middle of
+    the range has protected the written pages of the mappings before; their regions are in *vec*, but not
+    their number (pass a zeroed *vec* to salvage them). After either, with WP_MATCHING, take the whole range
+    for written.
+
+    Args:
+        start: first address, a multiple of the page size.
+        end: the address after the last; rounded up to a page by the kernel.
+        flags: see `ScanFlags`.
+        category_mask: all of these must be set, after the inversion.
+        category_inverted: bits to invert before the masks are applied.
+        category_anyof_mask: at least one of these must be set, after the inversion.
+        return_mask: the categories to return.
+        vec_len: the most regions to return: by default what *vec* holds, or 512 without one.
+        max_pages: the most pages to report in this call; 0 for no limit.
+        size: of the argument, for kernels to come.
+        pid: another process, by id. With WP_MATCHING its memory must be registered with a userfaultfd of its
+            own.
+        vec: where the kernel shall write its ``struct page_region`` entries (24 bytes each): a writable
+            contiguous buffer, an address, 0 for NULL, or None for memory of the library's own. A buffer
+            inside the scanned range becomes written by the scan.
+
+    Raises:
+        UnsupportedError: the kernel has no PAGEMAP_SCAN (ENOTTY), or does not know a category asked for
+            (EINVAL); or the question is one that a kernel of epoch E1 may crash or hang on, and was
+            not asked: WP_MATCHING with no room for results (an oops before 6.12.50), or WP_MATCHING that
+            could match pages not written, over hugetlb (a deadlock before 6.12.97).
+        KernelError: with `errno` EINVAL (size, an unknown flag or category, *start* not aligned, a NULL *vec*
+            with *vec_len* > 0), EFAULT (*vec* not writable, *start* above *end*, or the range above user
+            space), EPERM (CHECK_WPASYNC), ENOMEM, EINTR (only when the process is being killed), ESRCH (the
+            other process has gone); from opening pagemap ENOENT, ESRCH, EACCES. The message gives the range
+            and the remedy.
+        TypeError, ValueError: a value does not fit its field, or *vec* is too small, read-only or not
+            contiguous.
+    """
+    address, room = _locate(vec, vec_len)
+    values = (
+        size,
+        flags,
+        start,
+        end,
+        0,
+        address,
+        room,
+        max_pages,
+        category_inverted,
+        category_mask,
+        category_anyof_mask,
+        return_mask,
+    )
+    with _pagemap(pid) as fd:
+        return _scan(fd, pid, values, own_vec=vec is None)
+
+
+def scan_all(
+    start: int,
+    end: int,
+    *,
+    flags: ScanFlags | int = 0,
+    category_mask: Category | int = 0,
+    category_inverted: Category | int = 0,
+    category_anyof_mask: Category | int = 0,
+    return_mask: Category | int = 0,
+    vec_len: int | None = None,
+    max_pages: int = 0,
+    size: int = SCAN_ARG_SIZE,
+    pid: int | None = None,
+    vec: Buffer | int | None = None,
+) -> list[PageRegion]:
+    """Scan all of ``[start, end)`` in as many calls as it takes: the regions as of one with room for all.
+
+    Takes what `scan` takes, and never reports a page twice, whatever *vec_len* is: at most 512 entries of it
+    are used by a call, which keeps `walk_end` exact, and adjacent regions of equal categories are joined
+    across calls. *max_pages* limits each call, not the sum. A write during the scan is reported if its page
+    was still to come; with WP_MATCHING a later scan reports it otherwise.
+
+    Raises:
+        UnsupportedError: as `scan`; and *max_pages* with hugetlb in the range, where the kernel skips pages.
+        KernelError: as `scan`; and EIO if a call makes no progress. If WP_MATCHING is set and this is not the
+            first call, pages already protected are not reported: take the whole range for written.
+        TypeError, ValueError: as `scan`.
+    """
+    address, room = _locate(vec, vec_len)
+    room = min(room, EXACT_VEC_LEN)
+    if max_pages and _holds_hugetlb(start, end, pid):
+        raise UnsupportedError(
+            errno.EOPNOTSUPP,
+            _SCAN,
+            start=start,
+            stop=end,
+            remedy="The kernel skips hugetlb pages when max_pages cuts one: leave max_pages at 0 here.",
+        )
+    criteria = (category_inverted, category_mask, category_anyof_mask, return_mask)
+    regions: list[PageRegion] = []
+    position = start
+    with _pagemap(pid) as fd:
+        while True:
+            values = (size, flags, position, end, 0, address, room, max_pages, *criteria)
+            found, walk_end = _scan(fd, pid, values, own_vec=vec is None)
+            _join(regions, found)
+            if room == 0 or walk_end >= end:
+                return regions
+            if walk_end <= position:
+                raise KernelError(
+                    errno.EIO,
+                    _SCAN,
+                    start=position,
+                    stop=end,
+                    remedy="The call made no progress: leave max_pages at 0, start at a huge page on "
+                    "hugetlb.",
+                )
+            position = walk_end
+
+
+def _join(regions: list[PageRegion], found: list[PageRegion]) -> None:
+    """Append *found*, joining the regions that a stop between two calls has cut."""
+    if regions and found:
+        last, first = regions[-1], found[0]
+        if last.end == first.start and last.categories == first.categories:
+            regions[-1] = PageRegion(last.start, first.end, last.categories)
+            del found[0]
+    regions += found
+
+
+def _locate(vec: Buffer | int | None, vec_len: int | None) -> tuple[int, int]:
+    """Address and number of entries of the caller's vector; address 0 also for "the library's own"."""
+    if vec_len is not None:
+        vec_len = operator.index(vec_len)
+    if vec is None:
+        return 0, EXACT_VEC_LEN if vec_len is None else vec_len
+    if isinstance(vec, int):
+        if vec_len is None:
+            raise ValueError("vec is an address: say with vec_len how many regions may be written there")
+        return vec, vec_len
+    view = memoryview(vec)
+    if view.readonly or not view.c_contiguous:
+        raise TypeError("vec must be a writable, contiguous buffer")
+    capacity = view.nbytes // _REGION.size
+    if vec_len is None:
+        vec_len = capacity
+    elif vec_len > capacity:
+        raise ValueError(
+            f"vec holds {capacity} regions of {_REGION.size} bytes, fewer than vec_len={vec_len}"
+        )
+    return (int(ffi.cast("uintptr_t", ffi.from_buffer(view))) if view.nbytes else 0), vec_len
+
+
+def _scan(fd: int, pid: int | None, values: tuple[int, ...], *, own_vec: bool) -> ScanResult:
+    """One call with the fields *values*, in the order of ``struct pm_scan_arg``."""
+    own_room = values[_ROOM] if own_vec and values[_ROOM] > 0 else 0
+    with scratch(_VEC_OFFSET + own_room * _REGION.size) as block:
+        if own_room:
+            values = (*values[:_VEC], block.address + _VEC_OFFSET, *values[_VEC + 1 :])
+        try:
+            _ARG.pack_into(block.view, 0, *values)
+        except struct.error:
+            raise _misfit(values) from None
+        values = _ARG.unpack_from(block.view)  # plain integers: arithmetic on flags is slow
+        if values[_FLAGS] & _WP_MATCHING:
+            _refuse_dangerous(pid, values)
+        count = lib.dt_pagemap_scan(fd, ffi.cast("struct dt_pm_scan_arg *", block.address))
+        if count < 0:
+            raise _refusal(-count, values)
+        (walk_end,) = _U64.unpack_from(block.view, _WALK_END * _U64.size)
+        return ScanResult(_regions(values[_VEC], count), walk_end)
+
+
+def _regions(address: int, count: int) -> list[PageRegion]:
+    entries = ffi.buffer(ffi.cast("char *", address), count * _REGION.size)
+    # Making a flag costs more than the rest of a region, and few combinations occur.
+    known: dict[int, Category] = {}
+    regions = []
+    for start, end, bits in _REGION.iter_unpack(entries):
+        categories = known.get(bits)
+        if categories is None:
+            categories = known[bits] = Category(bits)
+        regions.append(PageRegion(start, end, categories))
+    return regions
+
+
+def _misfit(values: tuple[int, ...]) -> Exception:
+    """The exception for the first field whose value does not fit 64 unsigned bits."""
+    for name, value in zip(_FIELDS, values, strict=True):
+        if not hasattr(value, "__index__"):
+            return TypeError(f"{name} must be an integer, not {type(value).__name__}")
+        if not 0 <= operator.index(value) < 1 << 64:
+            return ValueError(f"{name}={value} does not fit the field: it holds 0 to 2**64 - 1")
+    raise AssertionError("every field fits")
+
+
+def _refuse_dangerous(pid: int | None, values: tuple[int, ...]) -> None:
+    """Refuse the two WP_MATCHING calls that some kernels of epoch E1 crash or hang on; see `scan`."""
+    _, _, start, end, _, _, room, _, inverted, mask, anyof, _ = values
+    if room != 0 and _needs_written(inverted, mask, anyof):
+        return
+    from dirtytrack.kernel.support import hole_epoch  # it probes by scanning
+
+    if hole_epoch() != "E1":
+        return
+    if room == 0:
+        remedy = (
+            "Protecting without a vector crashes some kernels of this age (fixed in 6.12.50 and 6.17), so it "
+            "was not tried: pass vec_len > 0, or arm with Userfaultfd.write_protect."
+        )
+    elif _holds_hugetlb(start, end, pid):
+        remedy = (
+            "Protecting hugetlb pages that need not be written hangs some kernels of this age (fixed in "
+            "6.12.97), so it was not tried: ask with category_mask=WRITTEN."
+        )
+    else:
+        return
+    raise UnsupportedError(errno.EOPNOTSUPP, _SCAN, start=start, stop=end, remedy=remedy)
+
+
+def _needs_written(inverted: int, mask: int, anyof: int) -> bool:
+    """Whether only written pages can match."""
+    if inverted & _WRITTEN:
+        return False
+    return bool(mask & _WRITTEN) or anyof == _WRITTEN
+
+
+def _holds_hugetlb(start: int, end: int, pid: int | None) -> bool:
+    if start >= end:
+        return False
+    return any(m.kind is mappings.Kind.HUGETLB for m in mappings.overlapping(start, end, pid=pid))
+
+
+def _refusal(error: int, values: tuple[int, ...]) -> KernelError:
+    """The exception for a scan refused with *error*, with the cause as far as the fields show it."""
+    _, flags, start, end, _, _, _, _, inverted, mask, anyof, returned = values
+    asked = inverted | mask | anyof | returned
+    maker = UnsupportedError if error == errno.ENOTTY else kernel_error
+    if error == errno.EINVAL:
+        remedy = _einval_cause(values)
+        if not remedy and asked & ~_BASE_CATEGORIES and not asked & ~_ALL_CATEGORIES:
+            maker = UnsupportedError
+            remedy = (
+                f"This kernel does not know all of {Category(asked & ~_BASE_CATEGORIES)!r}: SOFT_DIRTY needs "
+                "Linux 6.8, GUARD 6.16, ACCESSED 7.3. Leave them out of the masks."
+            )
+        remedy = (
+            remedy
+            or "A flag or category is unknown to this kernel: use the members of ScanFlags and Category."
+        )
+    elif error == errno.EPERM and flags & ScanFlags.WP_MATCHING:
+        remedy = (
+            f"{_REMEDIES[error]} The written pages of the mappings before it are already protected again."
+        )
+    elif error == errno.EFAULT:
+        remedy = _efault_cause(values)
+    else:
+        remedy = _REMEDIES.get(error, "")
+    return maker(error, _SCAN, start=start, stop=end, remedy=remedy)
+
+
+_ALL_CATEGORIES = sum(Category)
+_BASE_CATEGORIES = _ALL_CATEGORIES & ~(Category.SOFT_DIRTY | Category.GUARD | Category.ACCESSED)
+
+_REMEDIES: Final[dict[int, str]] = {
+    errno.ENOTTY: "This kernel has no PAGEMAP_SCAN: dirtytrack needs Linux 6.7 or later.",
+    errno.EPERM: (
+        "A mapping in the range is not registered for asynchronous write-protection (it never was, was "
+        "mapped over or moved, or is device memory): register it, or drop CHECK_WPASYNC to have such "
+        "mappings skipped."
+    ),
+    errno.ENOMEM: "The kernel is out of memory for its result buffer or for page tables.",
+    errno.EINTR: "The process is being killed.",
+    errno.ESRCH: "The process has exited, or replaced its address space by exec.",
+}
+
+
+def _einval_cause(values: tuple[int, ...]) -> str:
+    size, flags, start, _, _, address, room, _, _, _, _, _ = values
+    if size != SCAN_ARG_SIZE:
+        return f"This kernel's argument has {SCAN_ARG_SIZE} bytes, not size={size}."
+    if start % mmap.PAGESIZE:
+        return f"start must be a multiple of the page size, {mmap.PAGESIZE} bytes."
+    if address == 0 and room:
+        return f"vec is NULL but vec_len is {room}: pass a buffer, or vec_len=0."
+    if flags & ~(ScanFlags.WP_MATCHING | ScanFlags.CHECK_WPASYNC):
+        return "An unknown flag is set: use the members of ScanFlags."
+    return ""
+
+
+def _efault_cause(values: tuple[int, ...]) -> str:
+    _, flags, start, end, *_ = values
+    if start > end:
+        return "start is above end."
+    remedy = "The range ends above user space, or vec cannot be written for vec_len entries."
+    if flags & ScanFlags.WP_MATCHING:
+        remedy += (
+            " In the latter case written pages were protected and not reported: take the range for written."
+        )
+    return remedy

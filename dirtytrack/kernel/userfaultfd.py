@@ -1,0 +1,421 @@
+"""userfaultfd(2) as far as write tracking needs it: open, handshake, register, write-protect, close.
+
+With the feature ``WP_ASYNC`` (Linux 6.7) the kernel resolves write-protection faults by itself: nobody has to
+read the descriptor, a fault never blocks, and what is no longer protected is what was written
+(:mod:`dirtytrack.kernel.pagemap` reads it). Mechanism only; ``dirtytrack.Session`` is the policy.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import operator
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntFlag
+from types import TracebackType
+from typing import Final, Self, final
+
+from dirtytrack.errors import BusyError, ClosedError, ForkedError, KernelError, UnsupportedError, kernel_error
+from dirtytrack.kernel._process import identity
+from dirtytrack.native import ffi, lib
+
+
+class Feature(IntFlag):
+    """``UFFD_FEATURE_*`` of UFFDIO_API(2const): what can be asked for, and what the kernel has.
+
+    Beware of the ``EVENT_*`` features: they block the calls they are about (fork, mremap, madvise, munmap)
+    until somebody reads the event from the descriptor.
+    """
+
+    PAGEFAULT_FLAG_WP = 1 << 0
+    EVENT_FORK = 1 << 1
+    EVENT_REMAP = 1 << 2
+    EVENT_REMOVE = 1 << 3
+    MISSING_HUGETLBFS = 1 << 4
+    MISSING_SHMEM = 1 << 5
+    EVENT_UNMAP = 1 << 6
+    SIGBUS = 1 << 7
+    THREAD_ID = 1 << 8
+    MINOR_HUGETLBFS = 1 << 9
+    MINOR_SHMEM = 1 << 10
+    EXACT_ADDRESS = 1 << 11
+    WP_HUGETLBFS_SHMEM = 1 << 12
+    """Write-protection of hugetlb and shared memory."""
+    WP_UNPOPULATED = 1 << 13
+    """Write-protection of pages that were never touched, by markers in the page table."""
+    POISON = 1 << 14
+    WP_ASYNC = 1 << 15
+    """Linux 6.7: write-protection faults are resolved by the kernel. Implies WP_UNPOPULATED."""
+    MOVE = 1 << 16
+    RWP = 1 << 17
+    """Linux 7.3: protection against reads as well."""
+    RWP_ASYNC = 1 << 18
+
+
+class Ioctl(IntFlag):
+    """What a registered range supports: bit *n* stands for ``UFFDIO_*`` number *n*. Unknown bits are kept."""
+
+    WAKE = 1 << 2
+    COPY = 1 << 3
+    ZEROPAGE = 1 << 4
+    """Absent when a hugetlb mapping is in the range."""
+    MOVE = 1 << 5
+    WRITEPROTECT = 1 << 6
+    CONTINUE = 1 << 7
+    POISON = 1 << 8
+
+
+DEFAULT_FEATURES: Final = Feature.WP_ASYNC | Feature.WP_UNPOPULATED | Feature.WP_HUGETLBFS_SHMEM
+
+# The end of the widest user space of the 64-bit machines that can write-protect (x86-64 and riscv64 with five
+# levels). What lies between this process's own end and this one, the kernel refuses with EINVAL.
+USER_SPACE_END: Final = 1 << 56
+
+_USER_MODE_ONLY = 1
+_OPEN_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY
+
+_OPEN = "userfaultfd"
+_API = "UFFDIO_API"
+_REGISTER = "UFFDIO_REGISTER"
+_WRITEPROTECT = "UFFDIO_WRITEPROTECT"
+_UNREGISTER = "UFFDIO_UNREGISTER"
+
+_GONE = "The address space that the descriptor was opened in has ended: open a new one in this process."
+_MAP_COUNT = (
+    "Registering a part of a mapping splits it, and this process is at vm.max_map_count, or the kernel is "
+    "out of memory: register fewer or larger ranges, or raise the sysctl."
+)
+
+_REMEDIES: Final[dict[tuple[str, int], str]] = {
+    (_OPEN, errno.EMFILE): "This process has too many open files: raise the limit (ulimit -n) or close some.",
+    (_OPEN, errno.ENFILE): "The system has too many open files: raise the sysctl fs.file-max.",
+    (_OPEN, errno.ENOMEM): "The kernel is out of memory.",
+    (
+        _OPEN,
+        errno.EINVAL,
+    ): "The kernel does not know UFFD_USER_MODE_ONLY: dirtytrack needs Linux 6.7 or later.",
+    (_API, errno.EPERM): "EVENT_FORK needs CAP_SYS_PTRACE: leave it out.",
+    (_REGISTER, errno.EBUSY): (
+        "Another userfaultfd owns memory in the range (a second session, a garbage collector, a debugger or "
+        "emulator): within one process, share a session."
+    ),
+    (_REGISTER, errno.EINVAL): (
+        "Nothing is mapped in the range; or it holds memory that cannot be write-protected this way (vdso, "
+        "vvar, device memory, MAP_DROPPABLE, a shadow stack), cuts a hugetlb page, or ends above user space; "
+        "or the userfaultfd lacks WP_ASYNC or WP_HUGETLBFS_SHMEM for this kind of memory."
+    ),
+    (_REGISTER, errno.EPERM): (
+        "The range holds a shared mapping of a file opened read-only, which nobody can write through: open "
+        "the file for writing, or leave the mapping out."
+    ),
+    (_REGISTER, errno.ENOMEM): _MAP_COUNT,
+    (_REGISTER, errno.ESRCH): _GONE,
+    (_WRITEPROTECT, errno.ENOENT): (
+        "The range holds memory that is not registered (mapped over, moved or never registered); what lies "
+        "before it is done already. Register the whole range first."
+    ),
+    (
+        _WRITEPROTECT,
+        errno.EINVAL,
+    ): "The range cuts a hugetlb page or ends above user space: take whole huge pages.",
+    (_WRITEPROTECT, errno.EAGAIN): (
+        "The mappings are just being changed, as seen by a userfaultfd with EVENT_* features: read its "
+        "events, then repeat the call."
+    ),
+    (
+        _WRITEPROTECT,
+        errno.ENOMEM,
+    ): "The kernel is out of memory for page tables; a part of the range may be done.",
+    (_WRITEPROTECT, errno.ESRCH): _GONE,
+    (_UNREGISTER, errno.EINVAL): (
+        "Nothing is mapped in the range, or it holds memory that cannot be registered at all, is registered "
+        "with another userfaultfd (Linux 6.17 and later), or cuts a hugetlb page."
+    ),
+    (_UNREGISTER, errno.ENOMEM): _MAP_COUNT,
+    (_UNREGISTER, errno.ESRCH): _GONE,
+}
+
+
+def _refusal(call: str, error: int, start: int | None = None, stop: int | None = None) -> KernelError:
+    """The exception for *call* refused with -errno *error*."""
+    remedy = _REMEDIES.get((call, -error), "")
+    if -error == errno.EBUSY:
+        return BusyError(-error, call, start=start, stop=stop, remedy=remedy)
+    return kernel_error(-error, call, start=start, stop=stop, remedy=remedy)
+
+
+def _open() -> tuple[int, str]:
+    """A new descriptor, not yet initialised, and where it came from."""
+    fd = lib.dt_uffd_syscall(_OPEN_FLAGS)
+    if fd >= 0:
+        return fd, "syscall"
+    if -fd == errno.EINVAL:
+        raise UnsupportedError(errno.EINVAL, _OPEN, remedy=_REMEDIES[_OPEN, errno.EINVAL])
+    if -fd not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
+        raise _refusal(_OPEN, fd)
+    device = lib.dt_uffd_device(_OPEN_FLAGS)
+    if device >= 0:
+        return device, "/dev/userfaultfd"
+    cause = (
+        "the kernel lacks it (CONFIG_USERFAULTFD) or a filter hides it"
+        if -fd == errno.ENOSYS
+        else "a filter forbids it, as the default seccomp profiles of container engines do"
+    )
+    raise UnsupportedError(
+        -fd,
+        _OPEN,
+        remedy=(
+            f"The system call is refused: {cause}; and /dev/userfaultfd, the other way, failed with "
+            f"'{os.strerror(-device)}'. In a container pass --device /dev/userfaultfd and make it readable "
+            "and writable for this user, or allow userfaultfd in the seccomp profile."
+        ),
+    )
+
+
+def _handshake(fd: int, features: int) -> Feature:
+    """Initialise *fd* with *features*; all features that the kernel has. EINVAL leaves *fd* as it was."""
+    inout = ffi.new("uint64_t *", features)
+    error = lib.dt_uffd_api(fd, inout)
+    if error < 0:
+        raise _refusal(_API, error)
+    return Feature(inout[0])
+
+
+def probe_features() -> Feature:
+    """Ask the kernel which userfaultfd features it has, on a descriptor that is thrown away.
+
+    (The handshake works once per descriptor, so asking needs one of its own: UFFDIO_API(2const).)
+
+    Raises:
+        UnsupportedError: userfaultfd cannot be opened here; the message says why and what to do.
+        KernelError: no descriptor or memory left.
+    """
+    fd, _ = _open()
+    try:
+        return _handshake(fd, 0)
+    finally:
+        lib.dt_close(fd)
+
+
+def check_range(start: int, stop: int) -> tuple[int, int]:
+    """Check that ``[start, stop)`` are page-aligned addresses of user space, and not empty.
+
+    Raises:
+        TypeError: not integers.
+        ValueError: negative, empty, reversed, not aligned to the page size, or above user space.
+    """
+    start, stop = operator.index(start), operator.index(stop)
+    where = f"the range [{start:#x}, {stop:#x})"
+    if start < 0 or stop > USER_SPACE_END:
+        raise ValueError(f"{where} is outside of user space: addresses are from 0 to {USER_SPACE_END:#x}")
+    if start >= stop:
+        raise ValueError(f"{where} is empty or reversed: start must be below stop")
+    if (start | stop) % mmap.PAGESIZE:
+        raise ValueError(f"{where} is not aligned: start and stop must be multiples of {mmap.PAGESIZE} bytes")
+    return start, stop
+
+
+@final
+class Userfaultfd:
+    """A userfaultfd of this process, open and initialised. A context manager.
+
+    Opened by the system call with ``O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY``, which any user may; where
+    that is refused (a container's seccomp profile), through ``/dev/userfaultfd``, which needs only the
+    permissions of that file. User-mode-only is enough: an asynchronous fault is resolved before the question
+    who raised it comes up, so that system calls which write into tracked memory work and are tracked.
+
+    Addresses are in bytes, every range is half-open and aligned to the page size (to the huge page on
+    hugetlb). Methods may be called from any thread. In a forked child every call but `close` raises
+    `ForkedError`: an ioctl on the inherited descriptor would act on the parent's memory.
+
+    The kernel drops the registrations when the *last* copy of the descriptor is closed. A forked child holds
+    one until it execs or exits, so `unregister` first where that matters.
+
+    Args:
+        features: exactly these, or None for WP_ASYNC, with WP_UNPOPULATED and WP_HUGETLBFS_SHMEM where the
+            kernel has them. Without WP_ASYNC a write to protected memory blocks until somebody answers it.
+
+    Attributes:
+        source: "syscall" or "/dev/userfaultfd".
+        features: all features that the kernel has, asked for or not.
+        enabled: the features that this descriptor was initialised with.
+
+    Raises:
+        UnsupportedError: userfaultfd cannot be opened here, or the kernel lacks a feature; the message says
+            which, why, and what to do.
+        KernelError: EMFILE, ENFILE or ENOMEM; EPERM for EVENT_FORK without CAP_SYS_PTRACE.
+    """
+
+    source: Final[str]
+    features: Final[Feature]
+    enabled: Final[Feature]
+    _fd = -1  # until __init__ has got one; __del__ runs even if it raised
+
+    def __init__(self, features: Feature | int | None = None) -> None:
+        self._owner = identity()
+        # Held during each call, so that close cannot hand the descriptor's number to another file under it.
+        # Reentrant, for a signal handler that closes.
+        self._lock = threading.RLock()
+        self._fd, self.source = _open()
+        try:
+            self.features, self.enabled = self._initialise(features)
+        except BaseException:
+            self.close()
+            raise
+
+    def _initialise(self, features: Feature | int | None) -> tuple[Feature, Feature]:
+        choices = (
+            (DEFAULT_FEATURES, Feature.WP_ASYNC) if features is None else (Feature(operator.index(features)),)
+        )
+        for wanted in choices:
+            try:
+                return _handshake(self._fd, wanted), wanted
+            except KernelError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+        known = probe_features()
+        raise UnsupportedError(
+            errno.EINVAL,
+            _API,
+            remedy=(
+                f"This kernel lacks {choices[-1] & ~known!r}; it has {known!r}. WP_ASYNC needs Linux 6.7 or "
+                "later (arm64: 6.10) with CONFIG_PTE_MARKER_UFFD_WP."
+            ),
+        )
+
+    def register(self, start: int, stop: int) -> Ioctl:
+        """Register ``[start, stop)`` in write-protect mode: what is mapped there can be armed from now on.
+
+        Registering arms nothing. Unmapped holes are skipped, but something must be mapped. Registering again
+        with the same descriptor is allowed and keeps the protection. A mapping made later, the growth of the
+        heap included, is not registered; growth of a stack or in place by mremap is. A part of a mapping
+        splits it (see vm.max_map_count), and a transparent huge page at the border.
+
+        Returns:
+            The ioctls that all of the range supports.
+
+        Raises:
+            BusyError: EBUSY, another userfaultfd owns a part. Nothing is registered.
+            KernelError: EINVAL, EPERM, ENOMEM: the message says what they mean here. After ENOMEM a part may
+                be registered.
+            TypeError, ValueError: not a page-aligned range of user space.
+            ClosedError, ForkedError: closed, or of a parent process.
+        """
+        start, stop = check_range(start, stop)
+        ioctls = ffi.new("uint64_t *")
+        with self._owned() as fd:
+            error = lib.dt_uffd_register(fd, start, stop - start, ioctls)
+        if error < 0:
+            raise _refusal(_REGISTER, error, start, stop)
+        return Ioctl(ioctls[0])
+
+    def write_protect(self, start: int, stop: int) -> None:
+        """Arm every page of ``[start, stop)``: once this returns, a write makes its page "written".
+
+        Unpopulated pages are armed by markers (page tables: 2 MiB for each GiB with pages of 4 KiB). Unmapped
+        holes are skipped. Guard pages are not armed. The kernel does not check whose registration it is:
+        memory registered by another userfaultfd of this process is armed as well.
+
+        Raises:
+            KernelError: ENOENT, a part is not registered, and the mappings before it are armed; others as the
+                message says.
+            TypeError, ValueError: not a page-aligned range of user space.
+            ClosedError, ForkedError: closed, or of a parent process.
+        """
+        self._protect(start, stop, True)
+
+    def un_protect(self, start: int, stop: int) -> None:
+        """Lift the protection of ``[start, stop)``: with WP_ASYNC this declares every page of it written.
+
+        Raises:
+            KernelError, TypeError, ValueError, ClosedError, ForkedError: as `write_protect`.
+        """
+        self._protect(start, stop, False)
+
+    def _protect(self, start: int, stop: int, protect: bool) -> None:
+        start, stop = check_range(start, stop)
+        with self._owned() as fd:
+            error = lib.dt_uffd_writeprotect(fd, start, stop - start, protect)
+        if error < 0:
+            raise _refusal(_WRITEPROTECT, error, start, stop)
+
+    def unregister(self, start: int, stop: int) -> None:
+        """Release ``[start, stop)`` and its protection. Mappings that are not registered are skipped.
+
+        Up to Linux 6.16 this releases the memory of another userfaultfd of this process as well; later
+        kernels refuse that with EINVAL.
+
+        Raises:
+            KernelError: EINVAL, nothing is mapped there, or another userfaultfd owns it; ENOMEM.
+            TypeError, ValueError: not a page-aligned range of user space.
+            ClosedError, ForkedError: closed, or of a parent process.
+        """
+        start, stop = check_range(start, stop)
+        with self._owned() as fd:
+            error = lib.dt_uffd_unregister(fd, start, stop - start)
+        if error < 0:
+            raise _refusal(_UNREGISTER, error, start, stop)
+
+    def fileno(self) -> int:
+        """The descriptor, for poll and the like. It stays this object's, and dies with it.
+
+        Raises:
+            ClosedError, ForkedError: closed, or of a parent process.
+        """
+        with self._owned() as fd:
+            return fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether this process has closed it."""
+        return self._fd < 0
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing. In a forked child only the child's copy goes."""
+        if identity() != self._owner:
+            self._close()  # without the lock: the thread that may hold it exists in the parent only
+            return
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            lib.dt_close(fd)
+
+    @contextmanager
+    def _owned(self) -> Iterator[int]:
+        """The descriptor, held open for the block; refused before any lock and ioctl in a forked child."""
+        if identity() != self._owner:
+            raise ForkedError("this userfaultfd belongs to a parent process: open a new one in this process")
+        with self._lock:
+            if self._fd < 0:
+                raise ClosedError("this userfaultfd is closed")
+            yield self._fd
+
+    def __enter__(self) -> Self:
+        with self._owned():
+            return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._fd < 0:
+            return
+        if identity() == self._owner:  # a child did not leak it, it inherited it
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._fd < 0 else f"fd {self._fd} from {self.source}"
+        return f"<Userfaultfd {state}>"
