@@ -1,0 +1,135 @@
+"""What this kernel, and this process's surroundings, allow: found by trying, never by a version number.
+
+Distributions backport and containers forbid: only a probe knows. The probes run in memory of their own, take
+a few milliseconds together, and leave nothing behind. ``dirtytrack doctor`` prints the result.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from dataclasses import asdict, dataclass
+
+from dirtytrack.errors import DirtyTrackError
+from dirtytrack.kernel import _probes
+from dirtytrack.kernel._diagnosis import EPOCHS, Check, diagnose, gather, table
+from dirtytrack.kernel._facts import Facts, HugePages
+from dirtytrack.kernel._process import Identity, identity
+from dirtytrack.kernel.userfaultfd import Feature
+
+__all__ = ["Check", "Facts", "HugePages", "Support", "hole_epoch", "support"]
+
+_EPOCH_VARIABLE = "DIRTYTRACK_KERNEL_EPOCH"
+
+
+@dataclass(frozen=True)
+class Support:
+    """What was found. It holds for the process that asked, as it was then.
+
+    Attributes:
+        works: writes to memory can be tracked, proven by tracking some.
+        cause: why not: ``kernel`` (too old), ``config`` (built without it), ``seccomp`` (a filter forbids it,
+            as in containers), ``permissions`` (of a file, or a security module), ``resources`` (a limit was
+            hit). None if it works.
+        remedy: what to do about the cause, in a sentence; empty if it works.
+        epoch: how the kernel treats memory without page table entries; see `hole_epoch`.
+        opened_by: how a userfaultfd is had: ``syscall``, ``device`` (/dev/userfaultfd), or None.
+        features: what userfaultfd offers.
+        categories: the page categories that PAGEMAP_SCAN knows, without their prefix ``PAGE_IS_``.
+        shared_memory: a memfd can be tracked, proven by tracking one.
+        hugetlb: hugetlb memory can be tracked, going by the features.
+        facts: the surroundings, for information.
+        checks: all of it, line by line, as the doctor prints it.
+    """
+
+    works: bool
+    cause: str | None
+    remedy: str
+    epoch: str
+    opened_by: str | None
+    features: Feature
+    categories: tuple[str, ...]
+    shared_memory: bool
+    hugetlb: bool
+    facts: Facts
+    checks: tuple[Check, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """The same as nested dictionaries, lists and plain values."""
+        plain = asdict(self)
+        plain["features"] = [feature.name for feature in Feature if feature in self.features]
+        return plain
+
+    def to_json(self) -> str:
+        """The same as indented JSON."""
+        return json.dumps(self.as_dict(), indent=2)
+
+
+def support() -> Support:
+    """Probe what works: once in a process, anew in a forked child.
+
+    What comes into force later, such as a seccomp filter, is not seen.
+
+    Raises:
+        DirtyTrackError: DIRTYTRACK_KERNEL_EPOCH is set to something else than E1, E2 or E3.
+    """
+    return _support(identity(), _forced_epoch())
+
+
+def hole_epoch() -> str:
+    """How the kernel treats memory without page table entries: ``E1``, ``E2`` or ``E3``.
+
+    - E1, Linux 6.7 to mid-2026: it is never "written", so that dropped memory (``MADV_DONTNEED``) may go
+      unreported.
+    - E2, later, and stable kernels with the fixes: it is "written" until armed, like any other memory.
+    - E3, Linux 7.3: as E2; and memory outside a registration is never reported, where it always was before.
+
+    Where it can't be found out, since no userfaultfd is to be had, the answer is E1, which assumes least.
+    Probed once in a process. The environment variable DIRTYTRACK_KERNEL_EPOCH overrides the probe: E1 is
+    right on every kernel and costs a second scan; E2 and E3 lose dropped memory where the kernel is E1, and
+    are for tests.
+
+    Raises:
+        DirtyTrackError: the variable is set to something else.
+    """
+    return _forced_epoch() or _probed_epoch(identity())
+
+
+def _forced_epoch() -> str | None:
+    forced = os.environ.get(_EPOCH_VARIABLE) or None
+    if forced is not None and forced not in EPOCHS:
+        raise DirtyTrackError(
+            f"{_EPOCH_VARIABLE} is {forced!r}: set it to {' or '.join(EPOCHS)}, or unset it"
+        )
+    return forced
+
+
+@functools.lru_cache(maxsize=1)
+def _probed_epoch(_process: Identity) -> str:
+    for opener in _probes.OPENERS.values():
+        try:
+            return _probes.hole_epoch(opener)
+        except OSError:
+            continue
+    return "E1"
+
+
+@functools.lru_cache(maxsize=1)
+def _support(process: Identity, forced: str | None) -> Support:
+    evidence = gather()
+    diagnosis = diagnose(evidence)
+    epoch = forced or _probed_epoch(process)
+    return Support(
+        works=diagnosis is None,
+        cause=diagnosis.cause if diagnosis else None,
+        remedy=diagnosis.remedy if diagnosis else "",
+        epoch=epoch,
+        opened_by=evidence.opened_by,
+        features=evidence.handshake.features,
+        categories=evidence.categories,
+        shared_memory=evidence.shared == "",
+        hugetlb=Feature.WP_HUGETLBFS_SHMEM in evidence.handshake.features and evidence.private == "",
+        facts=evidence.facts,
+        checks=tuple(table(evidence, epoch, forced is not None)),
+    )
