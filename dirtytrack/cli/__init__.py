@@ -1,0 +1,76 @@
+"""FLOOR 3: the command line. One module per verb, imported when it is used.
+
+A verb is a module ``dirtytrack.cli.NAME`` with a docstring (its help), ``add_arguments(parser)`` and
+``run(args)``, which returns the exit code. Exit codes: 0 success; 1 it failed, and one line on stderr says why
+and what to do; 2 wrong usage; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from dirtytrack.errors import DirtyTrackError
+
+_VERBS = {
+    "demo": "watch the pages that a real program writes (the default)",
+    "doctor": "can this kernel and environment track writes, and if not, what to do",
+    "bench": "measure the cost of tracking on this machine",
+}
+_DEFAULT = "demo"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; see the module's docstring for the codes.
+
+    Args:
+        argv: the arguments without the program's name; by default those of this process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments or [_DEFAULT])
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has gone; nothing more can be said on it, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (DirtyTrackError, OSError, ImportError) as error:
+        print(f"dirtytrack: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    args = _parser(next((word for word in arguments if word in _VERBS), None)).parse_args(arguments)
+    result: int = args.run(args)
+    sys.stdout.flush()
+    return result
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    """The parser of all verbs by name, and of the chosen one's arguments."""
+    parser = argparse.ArgumentParser(
+        prog="dirtytrack",
+        description="Which pages of my memory were written since I last asked?",
+        epilog=f"'dirtytrack VERB --help' tells more. Without a verb: {_DEFAULT}.",
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for name, summary in _VERBS.items():
+        verb = verbs.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == chosen:
+            module = importlib.import_module(f"dirtytrack.cli.{name}")
+            verb.description = module.__doc__
+            module.add_arguments(verb)
+            verb.set_defaults(run=module.run)
+    return parser
+
+
+def _version() -> str:
+    parts = [f"{name} {metadata.version(name)}" for name in ("dirtytrack", "cffi")]
+    return ", ".join([*parts, f"Python {platform.python_version()}", f"Linux {platform.release()}"])

@@ -227,10 +227,11 @@ def _abilities(evidence: Evidence, epoch: str, forced: bool) -> Iterator[Check]:
     if evidence.opened_by is not None:
         supported = bool(evidence.handshake.features & Feature.WP_HUGETLBFS_SHMEM)
         reserve = ", ".join(
-            f"{size.free} of {size.total} pages of {size.nbytes // 1024} KiB free"
+            f"{size.free} of {size.total} pages of {size.nbytes >> 10} KiB free"
             for size in evidence.facts.hugetlb
+            if size.total
         )
-        yield Check("hugetlb", supported, reserve or "no huge page sizes on this system")
+        yield Check("hugetlb", supported, reserve or "no huge pages are reserved")
 
 
 def _surroundings(facts: _facts.Facts) -> Iterator[Check]:
