@@ -1,1 +1,54 @@
-"""Which pages of my memory were written since I last asked?"""
+"""Which pages of my memory were written since I last asked?
+
+The public names, and nothing else. Behind them stand the floors, each built on those before it:
+
+    errors      every exception
+    native      the C core, private
+    kernel      what the kernel offers: userfaultfd, PAGEMAP_SCAN, mappings, and what of it works here
+    tracking    sessions, regions, cursors, epochs, page sets
+    cli         the command line
+"""
+
+from dirtytrack import kernel
+from dirtytrack.errors import (
+    BusyError,
+    ClosedError,
+    DirtyTrackError,
+    ForkedError,
+    KernelError,
+    RegionLostError,
+    UnsupportedError,
+)
+from dirtytrack.kernel.support import support
+from dirtytrack.tracking import (
+    BlindSpot,
+    Cursor,
+    Epoch,
+    PageSet,
+    Region,
+    Session,
+    alloc,
+    default_session,
+    empty,
+)
+
+__all__ = [
+    "BlindSpot",
+    "BusyError",
+    "ClosedError",
+    "Cursor",
+    "DirtyTrackError",
+    "Epoch",
+    "ForkedError",
+    "KernelError",
+    "PageSet",
+    "Region",
+    "RegionLostError",
+    "Session",
+    "UnsupportedError",
+    "alloc",
+    "default_session",
+    "empty",
+    "kernel",
+    "support",
+]

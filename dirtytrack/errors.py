@@ -1,7 +1,7 @@
 """Every exception of dirtytrack, and the one place where an errno becomes one.
 
-The classes inherit from the built-in that a caller would expect, so ``except OSError`` and ``except ValueError``
-work; a refusal by the kernel names the call, the address range and the remedy.
+The classes inherit from the built-in that a caller would expect, so ``except OSError`` and ``except
+ValueError`` work; a refusal by the kernel names the call, the address range and the remedy.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Loss(NamedTuple):
 class RegionLostError(DirtyTrackError, RuntimeError):
     """Tracked memory is no longer what was registered: unmapped, mapped over, moved, or taken.
 
-    Raised by every verb on the region until it is untracked. The pages of the other regions are not lost: they
-    are in the next epoch.
+    Raised by every verb on the region until it is untracked. The pages of the other regions are not lost:
+    they are in the next epoch.
 
     Attributes:
         losses: every lost region with its lost address ranges, all at once.

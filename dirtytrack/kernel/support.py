@@ -18,7 +18,7 @@ from dirtytrack.kernel._facts import Facts, HugePages
 from dirtytrack.kernel._process import Identity, identity
 from dirtytrack.kernel.userfaultfd import Feature
 
-__all__ = ["Check", "Facts", "HugePages", "Support", "hole_epoch", "support"]
+__all__ = ["Check", "Facts", "HugePages", "Support", "forced_hole_epoch", "hole_epoch", "support"]
 
 _EPOCH_VARIABLE = "DIRTYTRACK_KERNEL_EPOCH"
 
@@ -74,7 +74,7 @@ def support() -> Support:
     Raises:
         DirtyTrackError: DIRTYTRACK_KERNEL_EPOCH is set to something else than E1, E2 or E3.
     """
-    return _support(identity(), _forced_epoch())
+    return _support(identity(), forced_hole_epoch())
 
 
 def hole_epoch() -> str:
@@ -93,10 +93,11 @@ def hole_epoch() -> str:
     Raises:
         DirtyTrackError: the variable is set to something else.
     """
-    return _forced_epoch() or _probed_epoch(identity())
+    return forced_hole_epoch() or _probed_epoch(identity())
 
 
-def _forced_epoch() -> str | None:
+def forced_hole_epoch() -> str | None:
+    """The epoch that DIRTYTRACK_KERNEL_EPOCH asks for, or None; errors as for `hole_epoch`."""
     forced = os.environ.get(_EPOCH_VARIABLE) or None
     if forced is not None and forced not in EPOCHS:
         raise DirtyTrackError(

@@ -369,6 +369,16 @@ class Userfaultfd:
         with self._owned() as fd:
             return fd
 
+    def detach(self) -> int:
+        """Hand the descriptor over to the caller, who closes it; this object is closed from here on.
+
+        Raises:
+            ClosedError, ForkedError: closed, or of a parent process.
+        """
+        with self._owned() as fd:
+            self._fd = -1
+            return fd
+
     @property
     def closed(self) -> bool:
         """Whether this process has closed it."""

@@ -1,4 +1,4 @@
-"""The C core: ``lib`` holds its functions, ``ffi`` its types. Private; ``_core.pyi`` is its typed contract."""
+"""The C core, private: ``lib`` has its functions, ``ffi`` its types; ``_core.pyi`` is the typed contract."""
 
 from dirtytrack.native._core import ffi, lib
 

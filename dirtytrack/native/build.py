@@ -1,4 +1,4 @@
-"""Builds the C core: every ``*.c`` beside this file into one extension, from the declarations in ``cdef.txt``."""
+"""Builds every ``*.c`` beside this file into one extension, as declared in ``cdef.txt``."""
 
 import platform
 from pathlib import Path

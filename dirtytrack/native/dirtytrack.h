@@ -2,3 +2,6 @@
 #pragma once
 
 #include "kernel.h"
+#include "memory.h"
+#include "runs.h"
+#include "tracker.h"

@@ -1,0 +1,345 @@
+// Epochs: one scan feeds every cursor, and the cursor that asked is given what it has coming.
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "internal.h"
+
+enum {
+	KEPT_BYTES = 1 << 20, // a spare epoch keeps so much of its run memory populated
+	KEPT_EPOCHS = 4,
+};
+
+struct dt_epoch *dt_epoch_new(struct dt_tracker *tracker)
+{
+	struct dt_epoch *epoch = NULL;
+	if (dt_is_address_space(tracker->address_space)) { // else the lock may be held by a thread of the parent
+		pthread_mutex_lock(&tracker->spare_lock);
+		epoch = tracker->spare_epochs;
+		if (epoch) {
+			tracker->spare_epochs = epoch->next;
+			tracker->spare_epoch_count--;
+		}
+		pthread_mutex_unlock(&tracker->spare_lock);
+	}
+	if (!epoch)
+		epoch = dt_alloc(sizeof *epoch);
+	if (!epoch)
+		return NULL;
+	epoch->tracker = tracker;
+	__atomic_add_fetch(&tracker->references, 1, __ATOMIC_RELAXED);
+	return epoch;
+}
+
+void dt_epoch_free(struct dt_epoch *epoch)
+{
+	dt_free(epoch->entries, epoch->entry_room * sizeof *epoch->entries);
+	dt_free(epoch->runs, epoch->run_room * sizeof *epoch->runs);
+	dt_free(epoch, sizeof *epoch);
+}
+
+static void clear(struct dt_epoch *epoch)
+{
+	epoch->pages = epoch->entry_count = epoch->run_count = 0;
+}
+
+static bool keep_spare(struct dt_tracker *tracker, struct dt_epoch *epoch)
+{
+	size_t used = epoch->run_count * sizeof *epoch->runs, room = epoch->run_room * sizeof *epoch->runs;
+	if (!dt_is_address_space(tracker->address_space))
+		return false;
+	if (used > KEPT_BYTES)
+		madvise((char *)epoch->runs + KEPT_BYTES, room - KEPT_BYTES, MADV_DONTNEED);
+	clear(epoch);
+	epoch->aborted = epoch->settled = 0;
+	pthread_mutex_lock(&tracker->spare_lock);
+	bool kept = tracker->spare_epoch_count < KEPT_EPOCHS;
+	if (kept) {
+		epoch->next = tracker->spare_epochs;
+		tracker->spare_epochs = epoch;
+		tracker->spare_epoch_count++;
+	}
+	pthread_mutex_unlock(&tracker->spare_lock);
+	return kept;
+}
+
+void dt_epoch_release(struct dt_epoch *epoch)
+{
+	struct dt_tracker *tracker = epoch->tracker;
+	if (!epoch->settled)
+		dt_epoch_abort(epoch);
+	if (!keep_spare(tracker, epoch))
+		dt_epoch_free(epoch);
+	dt_tracker_drop(tracker);
+}
+
+static int make_room(struct dt_epoch *epoch, uint64_t entries, uint64_t runs)
+{
+	int error = dt_make_room(&epoch->entries, &epoch->entry_room, entries, sizeof *epoch->entries);
+	return error ? error : dt_make_room(&epoch->runs, &epoch->run_room, runs, sizeof *epoch->runs);
+}
+
+static void end_entry(struct dt_epoch *epoch, struct dt_entry *entry)
+{
+	entry->run_count = epoch->run_count - entry->first_run;
+	entry->pages = dt_runs_count(epoch->runs + entry->first_run, entry->run_count);
+	epoch->pages += entry->pages;
+}
+
+static struct dt_entry *begin_entry(struct dt_epoch *epoch, const struct dt_region *region)
+{
+	struct dt_entry *entry = &epoch->entries[epoch->entry_count++];
+	*entry = (struct dt_entry){.region = region->id, .first_run = epoch->run_count};
+	return entry;
+}
+
+// Moves (for a peek: copies) pages [first, last) of what a cursor has coming into the epoch.
+static void give(struct dt_epoch *epoch, struct dt_bits *pending, uint64_t first, uint64_t last, int verb)
+{
+	epoch->run_count += dt_bits_runs(pending, first, last, epoch->runs + epoch->run_count);
+	if (verb != DT_PEEK)
+		dt_bits_clear(pending, first, last);
+}
+
+static void give_whole(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct dt_region *region, size_t slot,
+		       int verb)
+{
+	struct dt_entry *entry = begin_entry(epoch, region);
+	struct dt_bits *pending = dt_pending(tracker, slot, region);
+	if (pending->low < pending->high)
+		give(epoch, pending, 0, dt_region_pages(region), verb);
+	end_entry(epoch, entry);
+}
+
+// A maximal chain of regions that share pages; lost ones are not part of any.
+struct span {
+	size_t first, last; // indexes into tracker->regions
+	uint64_t start, stop;
+};
+
+static bool next_span(const struct dt_tracker *tracker, struct span *span)
+{
+	size_t at = span->last;
+	while (at < tracker->region_count && tracker->regions[at]->flags & DT_LOST)
+		at++;
+	if (at == tracker->region_count)
+		return false;
+	*span = (struct span){.first = at, .start = tracker->regions[at]->start, .stop = tracker->regions[at]->stop};
+	for (; at < tracker->region_count && tracker->regions[at]->start < span->stop; at++) {
+		if (tracker->regions[at]->flags & DT_LOST)
+			continue;
+		if (tracker->regions[at]->stop > span->stop)
+			span->stop = tracker->regions[at]->stop;
+	}
+	span->last = at;
+	return true;
+}
+
+// What a failed scan leaves behind: some of the range may have been re-armed, so all of it counts as written.
+static int scan_failed(struct dt_tracker *tracker, struct dt_epoch *epoch, uint64_t start, uint64_t stop, long error)
+{
+	dt_feed(tracker, start, stop);
+	dt_find_losses(tracker, start, stop);
+	if (error == -EPERM) // an unregistered mapping, or one that has come back: the regions' flags say which
+		return 0;
+	epoch->failure = (struct dt_failure){"PAGEMAP_SCAN", start, stop};
+	return (int)error;
+}
+
+// Scans [start, stop) into the runs behind the epoch's last one; returns their number.
+static long scan(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct dt_region *kind, uint64_t start,
+		 uint64_t stop, int verb)
+{
+	struct dt_run *runs = epoch->runs + epoch->run_count;
+	long n = tracker->backend->scan(tracker, kind, start, stop, verb != DT_PEEK, runs);
+	if (n >= 0 && !tracker->backend->verify(tracker, start, stop))
+		dt_find_losses(tracker, start, stop);
+	return n;
+}
+
+// Where the runs of a scan go: to all cursors, but those of a peek only to its own; the others will find them.
+static void feed(struct dt_tracker *tracker, struct dt_region *region, const struct dt_run *runs, size_t n, size_t slot,
+		 int verb)
+{
+	if (verb == DT_PEEK)
+		dt_feed_cursor(tracker, region, runs, n, slot);
+	else
+		dt_feed_region(tracker, region, runs, n, -1);
+}
+
+// One region that shares no page, to a cursor that has nothing else coming from it: the scan is the answer.
+static bool give_directly(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct span *span, size_t n,
+			  size_t slot, int verb)
+{
+	struct dt_region *region = tracker->regions[span->first];
+	struct dt_bits *pending = dt_pending(tracker, slot, region);
+	if (span->last - span->first > 1 || pending->low < pending->high)
+		return false;
+	struct dt_run *runs = epoch->runs + epoch->run_count;
+	if (verb != DT_PEEK)
+		dt_feed_region(tracker, region, runs, n, (long)slot);
+	struct dt_entry *entry = begin_entry(epoch, region);
+	for (size_t i = 0; i < n; i++) {
+		runs[i].start = (runs[i].start - region->start) >> region->page_shift;
+		runs[i].stop = (runs[i].stop - region->start) >> region->page_shift;
+	}
+	epoch->run_count += n;
+	end_entry(epoch, entry);
+	return true;
+}
+
+static int collect_span(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct span *span, size_t slot,
+			int verb)
+{
+	int error = 0;
+	long n = scan(tracker, epoch, tracker->regions[span->first], span->start, span->stop, verb);
+	if (n < 0)
+		error = scan_failed(tracker, epoch, span->start, span->stop, n);
+	else if (give_directly(tracker, epoch, span, (size_t)n, slot, verb))
+		return 0;
+	for (size_t i = span->first; n > 0 && i < span->last; i++)
+		feed(tracker, tracker->regions[i], epoch->runs + epoch->run_count, (size_t)n, slot, verb);
+	for (size_t i = span->first; i < span->last; i++)
+		if (!(tracker->regions[i]->flags & DT_LOST))
+			give_whole(tracker, epoch, tracker->regions[i], slot, verb);
+	return error;
+}
+
+static void give_back(struct dt_tracker *tracker, const struct dt_epoch *epoch, size_t slot)
+{
+	for (const struct dt_entry *entry = epoch->entries; entry < epoch->entries + epoch->entry_count; entry++) {
+		struct dt_region *region = dt_find_region(tracker, entry->region);
+		if (!region)
+			continue;
+		const struct dt_run *runs = epoch->runs + entry->first_run;
+		for (size_t i = 0; i < entry->run_count; i++)
+			dt_bits_set(dt_pending(tracker, slot, region), runs[i].start, runs[i].stop);
+	}
+}
+
+// The end of every verb: an error gives everything back, a reset forgets it.
+static int finish(struct dt_tracker *tracker, struct dt_epoch *epoch, size_t slot, int verb, int error)
+{
+	struct dt_cursor *cursor = &tracker->cursors[slot];
+	if (error && verb != DT_PEEK && epoch->entry_count)
+		give_back(tracker, epoch, slot);
+	if (error || verb == DT_RESET)
+		clear(epoch);
+	epoch->settled = epoch->aborted = verb != DT_COLLECT; // nothing but a collect holds pages
+	if (!error && verb == DT_COLLECT)
+		cursor->epochs++;
+	epoch->cursor = cursor->id;
+	epoch->number = cursor->epochs + (verb == DT_PEEK);
+	return dt_leave(tracker, error);
+}
+
+int dt_collect_all(struct dt_tracker *tracker, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch)
+{
+	struct span span = {0};
+	int error = dt_enter(tracker);
+	if (error)
+		return error;
+	long slot = dt_find_cursor(tracker, cursor);
+	if (slot < 0)
+		return dt_leave(tracker, (int)slot);
+	if (generation != tracker->generation)
+		return dt_leave(tracker, -DT_ESTALE);
+	epoch->failure = (struct dt_failure){"mmap", 0, 0};
+	error = make_room(epoch, tracker->region_count, tracker->worst_runs + 1);
+	if (error)
+		return dt_leave(tracker, error);
+	while (next_span(tracker, &span)) {
+		int failed = collect_span(tracker, epoch, &span, (size_t)slot, verb);
+		error = error ? error : failed;
+	}
+	if (!error && tracker->lost_count)
+		error = -DT_ELOST;
+	return finish(tracker, epoch, (size_t)slot, verb, error);
+}
+
+// The span of a region that is asked for whole and shares no page, so that the quick way is open to it.
+static bool alone(const struct dt_tracker *tracker, const struct dt_region *region, const struct dt_slice *slice,
+		  struct span *span)
+{
+	size_t at = dt_first_touching(tracker, region->start);
+	*span = (struct span){.first = at, .last = at + 1, .start = region->start, .stop = region->stop};
+	return tracker->regions[at] == region && slice->first == 0 && slice->last == dt_region_pages(region) &&
+	       (at + 1 == tracker->region_count || tracker->regions[at + 1]->start >= region->stop);
+}
+
+static int collect_slice(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct dt_region *region,
+			 const struct dt_slice *slice, size_t slot, int verb)
+{
+	struct span span;
+	if (alone(tracker, region, slice, &span))
+		return collect_span(tracker, epoch, &span, slot, verb);
+	uint64_t start = region->start + (slice->first << region->page_shift);
+	uint64_t stop = region->start + (slice->last << region->page_shift);
+	int error = 0;
+	long n = scan(tracker, epoch, region, start, stop, verb);
+	if (n < 0)
+		error = scan_failed(tracker, epoch, start, stop, n);
+	const struct dt_run *runs = epoch->runs + epoch->run_count;
+	for (size_t i = dt_first_touching(tracker, start); n > 0 && i < tracker->region_count; i++) {
+		if (tracker->regions[i]->start >= stop)
+			break;
+		feed(tracker, tracker->regions[i], runs, (size_t)n, slot, verb);
+	}
+	struct dt_entry *entry = epoch->entry_count ? &epoch->entries[epoch->entry_count - 1] : NULL;
+	if (!entry || entry->region != region->id)
+		entry = begin_entry(epoch, region);
+	else
+		epoch->pages -= entry->pages;
+	give(epoch, dt_pending(tracker, slot, region), slice->first, slice->last, verb);
+	end_entry(epoch, entry);
+	return error;
+}
+
+int dt_collect(struct dt_tracker *tracker, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+	       struct dt_epoch *epoch)
+{
+	uint64_t runs = 1;
+	int error = dt_enter(tracker);
+	if (error)
+		return error;
+	long slot = dt_find_cursor(tracker, cursor);
+	if (slot < 0)
+		return dt_leave(tracker, (int)slot);
+	for (const struct dt_slice *slice = slices; slice < slices + n; slice++) {
+		if (!dt_find_region(tracker, slice->region))
+			return dt_leave(tracker, -DT_ECLOSED);
+		runs += (slice->last - slice->first + 1) / 2 << (dt_find_region(tracker, slice->region)->page_shift -
+								 tracker->page_shift);
+	}
+	epoch->failure = (struct dt_failure){"mmap", 0, 0};
+	error = make_room(epoch, n, runs);
+	if (error)
+		return dt_leave(tracker, error);
+	bool lost = false;
+	for (const struct dt_slice *slice = slices; slice < slices + n; slice++) {
+		const struct dt_region *region = dt_find_region(tracker, slice->region);
+		if (!(region->flags & DT_LOST)) {
+			int failed = collect_slice(tracker, epoch, region, slice, (size_t)slot, verb);
+			error = error ? error : failed;
+		}
+		lost |= region->flags & DT_LOST;
+	}
+	return finish(tracker, epoch, (size_t)slot, verb, !error && lost ? -DT_ELOST : error);
+}
+
+int dt_epoch_abort(struct dt_epoch *epoch)
+{
+	struct dt_tracker *tracker = epoch->tracker;
+	if (!epoch->entry_count || epoch->aborted) {
+		epoch->settled = 1;
+		return dt_tracker_usable(tracker) == -DT_EFORKED ? -DT_EFORKED : 0;
+	}
+	int error = dt_enter(tracker);
+	if (error)
+		return error;
+	long slot = dt_find_cursor(tracker, epoch->cursor);
+	if (slot >= 0 && !epoch->aborted)
+		give_back(tracker, epoch, (size_t)slot);
+	epoch->aborted = epoch->settled = 1;
+	return dt_leave(tracker, 0);
+}

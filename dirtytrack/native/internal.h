@@ -1,0 +1,108 @@
+// What the sources of the tracker share.
+#pragma once
+
+#include "kernel.h"
+#include "tracker.h"
+
+struct dt_region {
+	uint64_t id;
+	uint64_t start; // addresses of whole pages
+	uint64_t stop;
+	uint64_t reach; // the highest stop of this region and those before it in address order
+	uint32_t page_shift;
+	uint32_t flags;
+};
+
+struct dt_cursor {
+	uint64_t id; // 0: the slot is free
+	uint64_t epochs;
+	struct dt_bits *pending; // by region slot: pages found, and not yet given to this cursor
+	size_t pending_room;
+};
+
+// How written pages are found. Addresses in, addresses out; a backend knows nothing of regions and cursors.
+struct dt_backend {
+	// Makes [start, stop) trackable. *huge_ret: whether hugetlb memory is in it.
+	int (*add)(struct dt_tracker *tracker, uint64_t start, uint64_t stop, bool *huge_ret, struct dt_failure *failure);
+	void (*remove)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+	// Undoes add where it may no longer be ours: what others have taken is left alone.
+	void (*remove_lost)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+	// Arms hugetlb memory that nobody else holds.
+	int (*arm_huge)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+	// Lists the written pages of a span, by address, and re-arms them if asked; out has room for every other page.
+	long (*scan)(struct dt_tracker *tracker, const struct dt_region *kind, uint64_t start, uint64_t stop, bool arm,
+		     struct dt_run *out);
+	// After a scan: whether [start, stop) is still mapped and still ours.
+	bool (*verify)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+	// The same without a scan before it.
+	bool (*check)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+};
+
+extern const struct dt_backend dt_wp_async;
+
+enum { DT_VEC = 512 }; // PAGEMAP_SCAN's walk_end is exact up to 512 regions a call
+
+struct dt_tracker {
+	pthread_mutex_t lock;
+	uint64_t address_space;
+	const struct dt_backend *backend;
+	int userfaultfd;
+	int pagemap;
+	int blind_to_holes;
+	bool closed;
+	uint32_t references; // the opener and every epoch; atomic
+	uint32_t page_shift;
+	uint64_t generation;
+	uint64_t next_serial;
+
+	struct dt_region **regions; // by address
+	size_t region_count, region_room, lost_count;
+	struct dt_region **slots; // by the low half of their identifier
+	size_t slot_room, first_free_slot;
+	struct dt_cursor *cursors; // likewise
+	size_t cursor_room;
+	uint64_t worst_runs; // an epoch of everything has at most so many
+
+	struct dt_run *scratch;       // where the scans of add and cursor_open go
+	size_t scratch_room;
+	struct dt_run *spare[2];      // run lists on their way through the second scan
+	size_t spare_room[2];
+	struct dt_page_region *vec;
+
+	pthread_mutex_t spare_lock; // its own: an epoch may be released while the tracker is busy
+	struct dt_epoch *spare_epochs;
+	size_t spare_epoch_count;
+};
+
+// Locks the tracker for a call; the checks come first, without the lock: a forked child must not touch it.
+int dt_enter(struct dt_tracker *tracker);
+int dt_leave(struct dt_tracker *tracker, int result);
+
+struct dt_region *dt_find_region(const struct dt_tracker *tracker, uint64_t id);
+// The slot of a cursor, or -DT_ECLOSED.
+long dt_find_cursor(const struct dt_tracker *tracker, uint64_t id);
+uint64_t dt_region_pages(const struct dt_region *region);
+// What a cursor has coming from a region.
+struct dt_bits *dt_pending(const struct dt_tracker *tracker, size_t cursor_slot, const struct dt_region *region);
+// The index of the first region that may touch addresses from start on; later ones may still lie below it.
+size_t dt_first_touching(const struct dt_tracker *tracker, uint64_t start);
+// Adds the pages of address runs to what one cursor has coming from a region.
+void dt_feed_cursor(struct dt_tracker *tracker, struct dt_region *region, const struct dt_run *runs, size_t n,
+		    size_t slot);
+// The same for all cursors but the one in the slot except (-1: none).
+void dt_feed_region(struct dt_tracker *tracker, struct dt_region *region, const struct dt_run *runs, size_t n,
+		    long except);
+// Adds [start, stop) to what every cursor has coming, for every region that touches it.
+void dt_feed(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+// Flags those of the regions that touch [start, stop) whose memory is no longer ours.
+void dt_find_losses(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+// Scans and re-arms [start, stop), which is of one kind; what is found goes to every region and cursor.
+int dt_harvest(struct dt_tracker *tracker, const struct dt_region *kind, uint64_t start, uint64_t stop);
+// Drops a reference; the last one frees the tracker and its spare epochs.
+void dt_tracker_drop(struct dt_tracker *tracker);
+void dt_epoch_free(struct dt_epoch *epoch);
+
+// Grows *array (of size bytes an item) to hold at least wanted items; the new ones are zero. 0 or -ENOMEM.
+int dt_grow(void *array, size_t *room, size_t wanted, size_t size);
+// The same for an array whose contents do not matter.
+int dt_make_room(void *array, size_t *room, size_t wanted, size_t size);

@@ -1,0 +1,130 @@
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "memory.h"
+
+enum {
+	SMALLEST = 6,  // log2 of the smallest class
+	LARGEST = 15,  // log2 of the largest; above it a block is a mapping of its own
+	CHUNK = 1 << 18,
+};
+
+struct free_block {
+	struct free_block *next;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct free_block *free_blocks[LARGEST + 1];
+
+// MAP_NORESERVE: result buffers are sized for the worst case and hardly ever filled.
+static void *map(size_t bytes)
+{
+	void *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (block == MAP_FAILED)
+		return NULL;
+	madvise(block, bytes, MADV_NOHUGEPAGE);
+	return block;
+}
+
+static unsigned class_of(size_t bytes)
+{
+	unsigned class = SMALLEST;
+	while (((size_t)1 << class) < bytes)
+		class++;
+	return class;
+}
+
+static int refill(unsigned class)
+{
+	char *chunk = map(CHUNK);
+	if (!chunk)
+		return -1;
+	for (size_t at = 0; at < CHUNK; at += (size_t)1 << class) {
+		struct free_block *block = (struct free_block *)(chunk + at);
+		block->next = free_blocks[class];
+		free_blocks[class] = block;
+	}
+	return 0;
+}
+
+void *dt_alloc(size_t bytes)
+{
+	if (bytes > (size_t)1 << LARGEST)
+		return map(bytes);
+	unsigned class = class_of(bytes);
+	pthread_mutex_lock(&lock);
+	struct free_block *block = NULL;
+	if (free_blocks[class] || refill(class) == 0) {
+		block = free_blocks[class];
+		free_blocks[class] = block->next;
+	}
+	pthread_mutex_unlock(&lock);
+	return block ? memset(block, 0, bytes) : NULL;
+}
+
+void dt_free(void *pointer, size_t bytes)
+{
+	if (!pointer)
+		return;
+	if (bytes > (size_t)1 << LARGEST) {
+		munmap(pointer, bytes);
+		return;
+	}
+	unsigned class = class_of(bytes);
+	struct free_block *block = pointer;
+	pthread_mutex_lock(&lock);
+	block->next = free_blocks[class];
+	free_blocks[class] = block;
+	pthread_mutex_unlock(&lock);
+}
+
+// The kernel zeroes this page in every child that gets a copy of the address space (madvise(2), Linux 4.14).
+static uint64_t *wiped_on_fork;
+static uint64_t last_address_space;
+
+static void name_address_space(void)
+{
+	if (!wiped_on_fork) {
+		void *page = mmap(NULL, sizeof *wiped_on_fork, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (page == MAP_FAILED)
+			return;
+		if (madvise(page, sizeof *wiped_on_fork, MADV_WIPEONFORK) < 0) {
+			munmap(page, sizeof *wiped_on_fork);
+			return;
+		}
+		wiped_on_fork = page;
+	}
+	if (*wiped_on_fork == 0)
+		*wiped_on_fork = ++last_address_space;
+}
+
+uint64_t dt_address_space(void)
+{
+	pthread_mutex_lock(&lock);
+	name_address_space();
+	uint64_t name = wiped_on_fork ? *wiped_on_fork : 0;
+	pthread_mutex_unlock(&lock);
+	return name;
+}
+
+int dt_is_address_space(uint64_t name)
+{
+	return wiped_on_fork && *wiped_on_fork == name;
+}
+
+static void lock_for_fork(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+static void unlock_after_fork(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+__attribute__((constructor)) static void keep_consistent_over_fork(void)
+{
+	pthread_atfork(lock_for_fork, unlock_after_fork, unlock_after_fork);
+}

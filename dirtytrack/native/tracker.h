@@ -1,0 +1,123 @@
+// Floor 1: a tracker is the native half of a session. It owns the descriptors, the regions, the cursors and what
+// each cursor has not yet been given. Every function may be called from any thread; each is atomic against the
+// others. None of them knows Python. All return 0 or more for success and a negative error: -errno of the kernel,
+// or one of the DT_E* below.
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "memory.h"
+#include "runs.h"
+
+enum dt_error {
+	DT_EFORKED = 1000,  // the tracker belongs to the parent process; nothing was touched
+	DT_ECLOSED = 1001,  // the tracker, the cursor or the region is closed or removed
+	DT_ELOST = 1002,    // a region asked for is lost; no page is
+	DT_ESTALE = 1003,   // regions came or went since the caller looked; ask again
+	DT_EMIXED = 1004,   // the range shares pages with a region of the other kind (sparse, page size)
+	DT_EHUGETLB = 1005, // the range is hugetlb memory: name its page size
+};
+
+enum dt_region_flags {
+	DT_SPARSE = 1, // unpopulated memory is neither armed nor reported
+	DT_LOST = 2,   // no longer what was registered; stays so until removed
+};
+
+// What a cursor does with the pages it finds.
+enum dt_verb {
+	DT_PEEK,    // report; change nothing
+	DT_COLLECT, // report and re-arm
+	DT_RESET,   // re-arm and forget
+};
+
+// Where a kernel refused, for the message.
+struct dt_failure {
+	const char *call;
+	uint64_t start;
+	uint64_t stop;
+};
+
+// Pages [first, last) of a region.
+struct dt_slice {
+	uint64_t region;
+	uint64_t first;
+	uint64_t last;
+};
+
+// The pages of one region in an epoch: runs[first_run, first_run + run_count), counted from the region's first page.
+struct dt_entry {
+	uint64_t region;
+	uint64_t first_run;
+	uint64_t run_count;
+	uint64_t pages;
+};
+
+struct dt_tracker;
+
+// What one collect or peek found. It is made before the call that fills it, and its release gives back what nobody
+// has settled, so no page is in the hands of nobody at any time.
+struct dt_epoch {
+	uint64_t number; // 1 for the first epoch of a cursor
+	uint64_t cursor;
+	uint64_t pages;
+	uint64_t entry_count;
+	uint64_t run_count;
+	struct dt_entry *entries;
+	struct dt_run *runs;
+	uint64_t entry_room;
+	uint64_t run_room;
+	struct dt_failure failure;
+	uint64_t aborted;
+	uint64_t settled; // its pages have an owner: it was read, committed or aborted
+	struct dt_tracker *tracker;
+	struct dt_epoch *next; // among the spare ones
+};
+
+// Opens a tracker over a userfaultfd (WP_ASYNC enabled) and a descriptor of /proc/self/pagemap. It owns both from
+// here on, also when it fails. blind_to_holes: the kernel does not report dropped page tables (a second scan finds
+// them); 2 makes the first scan blind on purpose, to try that path on a kernel that has no need of it. cursor_ret:
+// the default cursor.
+int dt_tracker_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_tracker **tracker_ret,
+		    uint64_t *cursor_ret);
+// Unregisters everything and closes the descriptors; in a forked child it only closes them. May be repeated.
+void dt_tracker_close(struct dt_tracker *tracker);
+// Closes the tracker and drops the opener's reference; the last epoch frees it.
+void dt_tracker_release(struct dt_tracker *tracker);
+// 0 while the tracker can be used by this process, else -DT_EFORKED or -DT_ECLOSED. Takes no lock.
+int dt_tracker_usable(const struct dt_tracker *tracker);
+
+// Tracks the pages [start, stop), both multiples of 1 << page_shift. They are armed and clean when it returns; pages
+// shared with other regions keep what was written in them for those. On failure nothing of the range is left
+// registered that no other region holds.
+int dt_tracker_add(struct dt_tracker *tracker, uint64_t start, uint64_t stop, uint32_t page_shift, uint32_t flags,
+		   uint64_t *region_ret, struct dt_failure *failure);
+// Forgets a region and unregisters those of its pages that no other region holds.
+int dt_tracker_remove(struct dt_tracker *tracker, uint64_t region);
+// Marks the regions that touch [start, stop) as lost.
+int dt_tracker_lose(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+// Marks one region as lost.
+int dt_tracker_lose_region(struct dt_tracker *tracker, uint64_t region);
+// 1 if the region is lost, 0 if it is not.
+int dt_tracker_is_lost(struct dt_tracker *tracker, uint64_t region);
+// Rises with every add and remove.
+uint64_t dt_tracker_generation(struct dt_tracker *tracker);
+// Declares pages of a region written, to every cursor and to every region that shares them.
+int dt_tracker_mark(struct dt_tracker *tracker, uint64_t region, uint64_t first, uint64_t last);
+
+// A new consumer. Writes before it are not its own.
+int dt_cursor_open(struct dt_tracker *tracker, uint64_t *cursor_ret);
+int dt_cursor_close(struct dt_tracker *tracker, uint64_t cursor);
+
+// An empty epoch, a spare one where there is one; NULL without memory.
+struct dt_epoch *dt_epoch_new(struct dt_tracker *tracker);
+// Aborts the epoch unless it is settled, and keeps it for the next one.
+void dt_epoch_release(struct dt_epoch *epoch);
+// One verb of a cursor on every region, if the generation is still the one named.
+int dt_collect_all(struct dt_tracker *tracker, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch);
+// The same on the given slices: sorted within a region, disjoint, the slices of a region next to each other.
+int dt_collect(struct dt_tracker *tracker, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+	       struct dt_epoch *epoch);
+// Gives the pages of an epoch back to its cursor, once, and settles it. What was closed or removed meanwhile is
+// skipped.
+int dt_epoch_abort(struct dt_epoch *epoch);

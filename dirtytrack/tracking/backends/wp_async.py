@@ -1,0 +1,72 @@
+"""Asynchronous write-protection: userfaultfd with WP_ASYNC, and PAGEMAP_SCAN (Linux 6.7 and later)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dirtytrack.errors import KernelError, UnsupportedError
+from dirtytrack.kernel.mappings import Kind, Mapping
+from dirtytrack.kernel.pagemap import open_pagemap
+from dirtytrack.kernel.support import forced_hole_epoch, hole_epoch, support
+from dirtytrack.kernel.userfaultfd import Userfaultfd
+from dirtytrack.native import ffi, lib
+from dirtytrack.tracking.blindspots import BlindSpot
+
+_BACKED = {BlindSpot.OTHER_MAPPING, BlindSpot.FILE_WRITES, BlindSpot.HOLE_PUNCHING}
+
+# Measured for docs/guarantees.md; DMA is everywhere.
+_UNSEEN: dict[Kind, set[BlindSpot]] = {
+    Kind.ANONYMOUS: set(),
+    Kind.SHARED_ANONYMOUS: {BlindSpot.OTHER_MAPPING, BlindSpot.HOLE_PUNCHING},
+    Kind.SHMEM: _BACKED,
+    Kind.SHARED_FILE: _BACKED,
+    Kind.PRIVATE_FILE: _BACKED | {BlindSpot.DROPPED_PAGES},
+    Kind.HUGETLB: {BlindSpot.HOLE_PUNCHING, BlindSpot.DROPPED_PAGES},
+    Kind.SPECIAL: _BACKED | {BlindSpot.DROPPED_PAGES},
+}
+
+
+class WpAsync:
+    """The hardware finds the writes: a fault for the first to each armed page, one scan for all of them."""
+
+    name = "wp-async"
+
+    def open(self) -> tuple[Any, int]:
+        """A native tracker on a new userfaultfd and this process's pagemap."""
+        try:
+            with Userfaultfd() as userfaultfd:
+                pagemap = open_pagemap()
+                descriptor = userfaultfd.detach()
+        except OSError as error:
+            raise _unsupported(error) from error
+        tracker, cursor = ffi.new("struct dt_tracker **"), ffi.new("uint64_t *")
+        if lib.dt_tracker_open(descriptor, pagemap, _blindness(), tracker, cursor):
+            raise MemoryError("no memory for a tracker")
+        return ffi.gc(tracker[0], lib.dt_tracker_release), cursor[0]
+
+    def blind_spots(self, mapping: Mapping, *, sparse: bool) -> frozenset[BlindSpot]:
+        """What page tables can't show of this kind of mapping."""
+        spots = {BlindSpot.DMA} | _UNSEEN[mapping.kind]
+        if mapping.kind is Kind.HUGETLB and mapping.shared:
+            spots.add(BlindSpot.OTHER_MAPPING)
+        if sparse:
+            spots.add(BlindSpot.DROPPED_PAGES)
+        return frozenset(spots)
+
+
+def _blindness() -> int:
+    # As dt_tracker_open wants it: does the kernel report dropped page tables, or do we pretend it does not?
+    if hole_epoch() != "E1":
+        return 0
+    return 2 if forced_hole_epoch() else 1
+
+
+def _unsupported(error: OSError) -> UnsupportedError:
+    if isinstance(error, UnsupportedError):
+        return error
+    found = support()
+    remedy = (
+        found.remedy or "`dirtytrack doctor` finds nothing wrong: it may have been a passing lack of memory."
+    )
+    call = error.call if isinstance(error, KernelError) else f"open {error.filename}"
+    return UnsupportedError(error.errno or 0, call, remedy=remedy)

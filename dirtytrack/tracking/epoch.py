@@ -1,0 +1,112 @@
+"""What a cursor gets when it collects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dirtytrack.errors import ForkedError
+from dirtytrack.native import ffi, lib
+from dirtytrack.tracking.pages import PageSet
+from dirtytrack.tracking.region import Region, RegionSlice, pages_of
+
+if TYPE_CHECKING:
+    from dirtytrack.tracking.cursor import Cursor
+
+
+class Epoch(Mapping[Region, PageSet]):
+    """The pages written since the cursor's last epoch: a mapping of every region collected to its `PageSet`.
+
+    Regions without a written page are in it, with an empty set; so ``if epoch.pages:`` asks whether anything
+    was written. As a context manager an epoch aborts when its block raises. One that dies unread and
+    unentered, or is interrupted before its block is done, aborts itself: no page is lost by it. Reading it
+    outside of a ``with`` takes the pages over.
+
+    Attributes:
+        cursor: whose epoch it is.
+    """
+
+    __slots__ = ("_entered", "_entries", "_native", "_regions", "cursor")
+
+    # Nothing that must happen may be Python: a signal handler can raise before the first line of any method.
+    # The pages stay in the hands of the native epoch, whose release gives back what nobody has settled.
+
+    def __init__(self, cursor: Cursor) -> None:
+        self.cursor = cursor
+        native = lib.dt_epoch_new(cursor.session._native)
+        if not native:
+            raise MemoryError("no memory for an epoch")
+        self._native: Any = ffi.gc(native, lib.dt_epoch_release)
+        self._regions: tuple[Region, ...] = ()
+        self._entries: dict[int, int] | None = None
+        self._entered = False
+
+    @property
+    def number(self) -> int:
+        """1 for a cursor's first epoch. A peek has the number that a collect would have had."""
+        return int(self._native.number)
+
+    @property
+    def pages(self) -> int:
+        """How many pages were written, over all regions."""
+        return int(self._read().pages)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of the regions lie on those pages."""
+        return sum(pages.nbytes for pages in self.values())
+
+    def abort(self) -> None:
+        """Gives the pages back: the cursor's next epoch has them again.
+
+        Idempotent, in any order, also after newer epochs of the cursor. What was closed or untracked
+        meanwhile is skipped, and a peek has nothing to give back.
+
+        Raises:
+            ForkedError: in a child of the process that collected.
+        """
+        if lib.dt_epoch_abort(self._native) == -lib.DT_EFORKED:
+            raise ForkedError("this epoch belongs to the parent process, which still has it")
+
+    def __getitem__(self, key: Region | RegionSlice) -> PageSet:
+        native = self._read()
+        region = key.region if isinstance(key, RegionSlice) else key
+        if not isinstance(region, Region) or region.session is not self.cursor.session:
+            raise KeyError(key)
+        if self._entries is None:
+            self._entries = {native.entries[i].region: i for i in range(native.entry_count)}
+        entry = native.entries[self._entries[region._id]]
+        pages = PageSet._on(
+            region.geometry, native.runs + entry.first_run, entry.run_count, native, entry.pages
+        )
+        return pages & PageSet(region.geometry, [pages_of(key)]) if isinstance(key, RegionSlice) else pages
+
+    def __iter__(self) -> Iterator[Region]:
+        self._read()
+        return iter(self._regions)
+
+    def __len__(self) -> int:
+        return len(self._regions)
+
+    def __enter__(self) -> Self:
+        self._entered = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._native.settled = 1
+        else:
+            lib.dt_epoch_abort(self._native)
+
+    def _read(self) -> Any:
+        # Within a with block the pages belong to whoever leaves it: the exit settles.
+        if not self._entered:
+            self._native.settled = 1
+        return self._native
+
+    def __repr__(self) -> str:
+        native = self._native
+        return f"<Epoch {native.number} of {self.cursor.name!r}: {native.pages} pages in {len(self)} regions>"

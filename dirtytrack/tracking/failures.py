@@ -1,0 +1,143 @@
+"""The exceptions of tracking: which one a native error becomes, and what a lost region has lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+from dirtytrack.errors import BusyError, ClosedError, ForkedError, Loss, RegionLostError, kernel_error
+from dirtytrack.kernel import mappings, pagemap
+from dirtytrack.native import ffi, lib
+
+if TYPE_CHECKING:
+    from dirtytrack.tracking.cursor import Cursor
+    from dirtytrack.tracking.region import Region
+    from dirtytrack.tracking.session import Session
+
+_REMEDIES = {
+    errno.ENOMEM: "Memory ran short, or the process has too many mappings: raise vm.max_map_count, or track "
+    "fewer, larger regions.",
+    errno.EPERM: "The mapping can never be written by this process: it shares a file opened read-only.",
+    errno.EINVAL: "Memory of this kind can't be tracked (vdso, a device, a shadow stack, MAP_DROPPABLE).",
+}
+
+
+def native_error(
+    session: Session,
+    error: int,
+    regions: tuple[Region, ...] = (),
+    failure: Any = None,
+    cursor: Cursor | None = None,
+) -> Exception:
+    """The exception for a negative native result; *regions* and *cursor* are what the call was about."""
+    if error == -lib.DT_EFORKED:
+        return ForkedError(
+            f"{session!r} can't be used in process {os.getpid()}, a fork of its owner: open a session here"
+        )
+    if error == -lib.DT_ECLOSED:
+        return _closed_error(session, regions, cursor)
+    if error == -lib.DT_ELOST:
+        return _lost_error(regions)
+    call, start, stop = _where(failure)
+    return kernel_error(-error, call, start=start, stop=stop, remedy=_REMEDIES.get(-error, ""))
+
+
+def track_error(session: Session, error: int, region: Region, failure: Any) -> Exception:
+    """The exception for a region that could not be tracked."""
+    start, stop = region.page_range
+    where = f"[{start:#x}, {stop:#x})"
+    call, _, _ = _where(failure)
+    if error == -lib.DT_EMIXED:
+        return ValueError(
+            f"{where} shares pages with a region of the other kind: sparse and dense regions can't overlap. "
+            "Track both the same way, or align them to pages"
+        )
+    if error == -errno.ENOMEM and call == "msync":
+        return ValueError(f"{where} is not mapped, or not all of it: track what exists")
+    if error == -errno.EBUSY:
+        remedy = (
+            "Another userfaultfd tracks part of it. Share a session: dirtytrack.default_session() is one for "
+            "the whole process."
+        )
+        return BusyError(errno.EBUSY, call, start=start, stop=stop, remedy=remedy)
+    return native_error(session, error, (region,), failure)
+
+
+def _where(failure: Any) -> tuple[str, int | None, int | None]:
+    if not failure or not failure.call:
+        return "mmap", None, None
+    call = str(ffi.string(failure.call), "ascii")  # type: ignore[arg-type]
+    return (call, failure.start, failure.stop) if failure.stop else (call, None, None)
+
+
+def _closed_error(session: Session, regions: tuple[Region, ...], cursor: Cursor | None) -> ClosedError:
+    if session.closed:
+        return ClosedError(f"{session!r} is closed: open another one")
+    for region in regions:
+        if not region.tracked:
+            return ClosedError(f"{region._title} is not tracked any more")
+    name = cursor.name if cursor else "?"
+    return ClosedError(f"cursor {name!r} is closed: open another one with session.cursor(name)")
+
+
+def _lost_error(regions: tuple[Region, ...]) -> RegionLostError:
+    lost = {region: lost_ranges(region) for region in regions if region.lost}
+    what = "; ".join(
+        f"{region._title} at " + ", ".join(f"[{start:#x}, {stop:#x})" for start, stop in ranges)
+        for region, ranges in lost.items()
+    )
+    return RegionLostError(
+        f"memory is no longer what was tracked (unmapped, mapped over, moved, or taken): {what}. Untrack it, "
+        "and track it anew where it is now; what was written to it meanwhile is unknown",
+        tuple(Loss(region, ranges) for region, ranges in lost.items()),
+    )
+
+
+def lost_ranges(region: Region) -> tuple[tuple[int, int], ...]:
+    """The address ranges of a lost region that are unmapped or unregistered, as first seen.
+
+    When nothing is wrong with the memory any more (it was registered again, here or by another userfaultfd),
+    that is all of it: nobody can say what happened in between.
+    """
+    if region._lost_ranges is None:
+        start, stop = region.page_range
+        found = list(_unregistered(start, stop))
+        region._lost_ranges = tuple(found) or ((start, stop),)
+    return region._lost_ranges
+
+
+def _unregistered(start: int, stop: int) -> list[tuple[int, int]]:
+    lost: list[tuple[int, int]] = []
+    at = start
+    for mapping in mappings.overlapping(start, stop):
+        first, last = max(mapping.start, start), min(mapping.stop, stop)
+        if at < first:
+            lost.append((at, first))
+        if not _registered(first, last):
+            lost.append((first, last))
+        at = last
+    if at < stop:
+        lost.append((at, stop))
+    merged: list[tuple[int, int]] = []
+    for first, last in lost:
+        if merged and merged[-1][1] == first:
+            first = merged.pop()[0]
+        merged.append((first, last))
+    return merged
+
+
+def _registered(start: int, stop: int) -> bool:
+    # Asks for pages outside of tracked mappings, of which there are none: only the check is of interest.
+    try:
+        pagemap.scan(
+            start,
+            stop,
+            flags=pagemap.ScanFlags.CHECK_WPASYNC,
+            category_mask=pagemap.Category.WPALLOWED,
+            category_inverted=pagemap.Category.WPALLOWED,
+            vec_len=1,
+        )
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,271 @@
+"""Sets of pages, and the one place that knows how the bytes of a region fall into pages."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any, NamedTuple, SupportsIndex, cast, overload
+
+from dirtytrack.native import ffi, lib
+
+_RUN = ffi.sizeof("struct dt_run")
+
+
+class Geometry(NamedTuple):
+    """How a region lies on its pages.
+
+    Attributes:
+        nbytes: the region's length in bytes.
+        offset: bytes between the start of page 0 and the region's first byte.
+        page_size: bytes in a page.
+    """
+
+    nbytes: int
+    offset: int
+    page_size: int
+
+    @property
+    def page_count(self) -> int:
+        """The number of pages that the region touches."""
+        return -(-(self.offset + self.nbytes) // self.page_size)
+
+    def pages_of(self, start: int, stop: int) -> tuple[int, int]:
+        """The half-open range of pages that bytes [start, stop) of the region touch."""
+        if start == stop:
+            return 0, 0
+        return (self.offset + start) // self.page_size, -(-(self.offset + stop) // self.page_size)
+
+    def bytes_of(self, first: int, last: int) -> slice:
+        """The bytes of the region that lie on pages [first, last): never beyond its own."""
+        start = first * self.page_size - self.offset
+        stop = last * self.page_size - self.offset
+        return slice(max(start, 0), min(stop, self.nbytes))
+
+
+class Runs(Sequence[tuple[int, int]]):
+    """The runs of a page set: a sequence of (start, stop) page numbers, ascending and never touching.
+
+    ``np.asarray(runs)`` is an (n, 2) uint64 array on the same memory, without a copy and read-only.
+    """
+
+    __slots__ = ("_count", "_data", "_owner")
+
+    def __init__(self, data: Any, count: int, owner: object) -> None:
+        self._data = data
+        self._count = count
+        self._owner = owner  # keeps the memory alive
+
+    @property
+    def __array_interface__(self) -> dict[str, object]:
+        address = int(ffi.cast("uintptr_t", self._data))
+        return {"version": 3, "shape": (self._count, 2), "typestr": "=u8", "data": (address, True)}
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[int, int]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[int, int] | list[tuple[int, int]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(f"run {index} of {self._count}")
+        run = self._data[index % self._count]
+        return run.start, run.stop
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for first in range(0, self._count, 1024):  # in pieces: a whole unpack of a large set would double it
+            count = min(1024, self._count - first)
+            flat = ffi.unpack(ffi.cast("uint64_t *", self._data + first), 2 * count)
+            yield from zip(flat[::2], flat[1::2], strict=True)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"[{start}, {stop})" for start, stop in self[:8])
+        return f"<{self._count} runs: {shown}{', ...' if self._count > 8 else ''}>"
+
+
+class PageSet(AbstractSet[int]):
+    """An immutable set of pages of one region.
+
+    Page 0 is the page of the region's first byte. A set carries the geometry of its region, not the region:
+    it stays valid when that is gone, and it can be pickled. Sets combine with ``| & - ^`` if their geometries
+    are equal, else that is a ValueError.
+
+    Attributes:
+        geometry: how the region lies on its pages: nbytes, offset and page_size, in bytes.
+        runs: the pages as half-open runs, ``np.asarray(pages.runs)`` without a copy.
+    """
+
+    __slots__ = ("_cached_hash", "_length", "geometry", "runs")
+
+    geometry: Geometry
+    runs: Runs
+
+    def __init__(self, geometry: Geometry, runs: Iterable[tuple[int, int]] = ()) -> None:
+        """Makes a set from runs of page numbers, in any order.
+
+        Raises:
+            ValueError: a run is empty or backwards, or reaches outside of the region's pages.
+        """
+        merged: list[tuple[int, int]] = []
+        for start, stop in sorted((operator.index(start), operator.index(stop)) for start, stop in runs):
+            if not 0 <= start < stop <= geometry.page_count:
+                raise ValueError(f"run [{start}, {stop}) is not within pages [0, {geometry.page_count})")
+            if merged and start <= merged[-1][1]:
+                merged[-1] = merged[-1][0], max(stop, merged[-1][1])
+            else:
+                merged.append((start, stop))
+        data, owner = _new_runs(len(merged))
+        for i, run in enumerate(merged):
+            data[i].start, data[i].stop = run
+        self._set(geometry, data, len(merged), owner)
+
+    @classmethod
+    def _on(
+        cls, geometry: Geometry, data: Any, count: int, owner: object, length: int | None = None
+    ) -> PageSet:
+        # A set on native runs that are already sorted and merged; owner keeps them alive.
+        pages = cls.__new__(cls)
+        pages._set(geometry, data, count, owner, length)
+        return pages
+
+    def _set(
+        self, geometry: Geometry, data: Any, count: int, owner: object, length: int | None = None
+    ) -> None:
+        self.geometry = geometry
+        self.runs = Runs(data, count, owner)
+        self._length = lib.dt_runs_count(data, count) if length is None else length
+        self._cached_hash: int | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the region on these pages, without what is not the region's on its first and last page."""
+        total = self._length * self.geometry.page_size
+        if self._length:
+            last = self.geometry.page_count - 1
+            if 0 in self:
+                total -= self.geometry.offset
+            if last in self:
+                total -= (last + 1) * self.geometry.page_size - self.geometry.offset - self.geometry.nbytes
+        return total
+
+    def slices(self) -> list[slice]:
+        """The bytes on these pages as slices of the tracked buffer, one per run, clipped to the buffer."""
+        clip = self.geometry.bytes_of
+        return [clip(start, stop) for start, stop in self.runs]
+
+    def mask(self) -> memoryview:
+        """One byte for every page of the region (format B): 1 for the pages in the set, 0 for the others."""
+        mask = bytearray(self.geometry.page_count)
+        lib.dt_runs_mask(self.runs._data, len(self.runs), len(mask), ffi.from_buffer("uint8_t[]", mask))
+        return memoryview(mask).toreadonly()
+
+    def elements(self, dtype: Any) -> list[slice]:
+        """The smallest slices of elements that cover these pages.
+
+        Args:
+            dtype: the element type of the buffer: a size in bytes, an object with ``itemsize``, or anything
+            that
+                ``numpy.dtype`` takes.
+
+        Returns:
+            Slices of element indices; ascending and disjoint. An element that lies on two pages is covered
+            when either is in the set.
+        """
+        size = _itemsize(dtype)
+        slices: list[slice] = []
+        for piece in self.slices():
+            start, stop = piece.start // size, -(-piece.stop // size)
+            if slices and start <= slices[-1].stop:
+                slices[-1] = slice(slices[-1].start, stop)
+            else:
+                slices.append(slice(start, stop))
+        return slices
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        for start, stop in self.runs:
+            yield from range(start, stop)
+
+    def __contains__(self, page: object) -> bool:
+        if not isinstance(page, SupportsIndex):
+            return False
+        number = operator.index(page)
+        return number >= 0 and bool(lib.dt_runs_contain(self.runs._data, len(self.runs), number))
+
+    def _combine(self, operation: int, other: object) -> PageSet:
+        if not isinstance(other, PageSet):
+            return NotImplemented  # type: ignore[no-any-return]
+        if self.geometry != other.geometry:
+            raise ValueError(f"page sets of different geometry: {self.geometry} and {other.geometry}")
+        mine, theirs = self.runs, other.runs
+        out, owner = _new_runs(len(mine) + len(theirs))
+        count = lib.dt_runs_combine(operation, mine._data, len(mine), theirs._data, len(theirs), out)
+        return PageSet._on(self.geometry, out, count, owner)
+
+    def __or__(self, other: object) -> PageSet:
+        return self._combine(lib.DT_OR, other)
+
+    def __and__(self, other: object) -> PageSet:
+        return self._combine(lib.DT_AND, other)
+
+    def __sub__(self, other: object) -> PageSet:
+        return self._combine(lib.DT_SUB, other)
+
+    def __xor__(self, other: object) -> PageSet:
+        return self._combine(lib.DT_XOR, other)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PageSet):
+            return NotImplemented
+        return self.geometry == other.geometry and self._bytes() == other._bytes()
+
+    def __hash__(self) -> int:
+        if self._cached_hash is None:
+            self._cached_hash = hash((self.geometry, self._bytes()))
+        return self._cached_hash
+
+    def _bytes(self) -> bytes:
+        return bytes(ffi.buffer(self.runs._data, len(self.runs) * _RUN)) if self.runs else b""
+
+    def __reduce__(self) -> tuple[Callable[[Geometry, bytes], PageSet], tuple[Geometry, bytes]]:
+        return _unpickle, (self.geometry, self._bytes())
+
+    def __repr__(self) -> str:
+        return (
+            f"<PageSet: {len(self)} of {self.geometry.page_count} pages, {self.nbytes} bytes, {self.runs!r}>"
+        )
+
+
+def _unpickle(geometry: Geometry, data: bytes) -> PageSet:
+    flat = memoryview(data).cast("Q").tolist()
+    return PageSet(geometry, zip(flat[::2], flat[1::2], strict=True))
+
+
+def _new_runs(count: int) -> tuple[Any, object]:
+    # Room for count runs in the library's own memory, and what keeps it.
+    nbytes = max(count, 1) * _RUN
+    block = lib.dt_alloc(nbytes)
+    if not block:
+        raise MemoryError(f"no memory for {count} runs of pages")
+    return ffi.cast("struct dt_run *", block), ffi.gc(block, lambda pointer: lib.dt_free(pointer, nbytes))
+
+
+def _itemsize(dtype: Any) -> int:
+    size = dtype if isinstance(dtype, int) else getattr(dtype, "itemsize", None)
+    if not isinstance(size, int):
+        try:
+            import numpy as np
+        except ImportError as error:
+            raise ImportError(
+                f'the size of {dtype!r} needs numpy: pip install "dirtytrack[numpy]", or give it in bytes'
+            ) from error
+        size = cast(int, np.dtype(dtype).itemsize)
+    if size <= 0:
+        raise ValueError(f"elements of {size} bytes: give the size of one element, at least 1")
+    return size

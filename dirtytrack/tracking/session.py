@@ -1,0 +1,348 @@
+"""Sessions: memory in, epochs out."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import os
+import threading
+import warnings
+import weakref
+from types import TracebackType
+from typing import Any, Self
+
+from dirtytrack.kernel import mappings
+from dirtytrack.native import ffi, lib
+from dirtytrack.tracking import backends
+from dirtytrack.tracking.cursor import Cursor
+from dirtytrack.tracking.epoch import Epoch
+from dirtytrack.tracking.failures import native_error, track_error
+from dirtytrack.tracking.memory import resolve
+from dirtytrack.tracking.region import Region, RegionSlice
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_sessions_lock = threading.Lock()
+
+
+def _forget_the_parents() -> None:
+    # Another thread of the parent may have held the lock. (The sessions themselves know a fork without this.)
+    global _sessions_lock
+    _sessions_lock = threading.Lock()
+    _sessions.clear()
+
+
+os.register_at_fork(after_in_child=_forget_the_parents)
+
+
+class Session:
+    """Tracks memory of this process and says, epoch after epoch, which pages were written.
+
+    All methods may be called from any thread, at the same time; the GIL is released in every system call and
+    in every loop over pages. In a forked child every call but `close` raises ForkedError; the child can open
+    its own session.
+    """
+
+    def __init__(self, *, backend: str = "wp-async") -> None:
+        """Opens a session.
+
+        Args:
+            backend: the way to find written pages; "wp-async" needs Linux 6.7 or later.
+
+        Raises:
+            UnsupportedError: it can't work here; the message says why and what to do, as ``dirtytrack
+            doctor`` does.
+            ValueError: no such backend.
+        """
+        self._closed = True  # until there is something to close
+        self._backend = backends.find(backend)
+        self._native, identifier = self._backend.open()
+        self._owner = os.getpid()
+        self._membership = threading.RLock()  # held while regions or cursors come and go
+        self._regions: dict[int, Region] = {}
+        self._tracked: tuple[int, tuple[Region, ...]] | None = None  # generation and regions, for collect
+        self._movable: tuple[Region, ...] = ()
+        self._default = Cursor(self, "default", identifier)
+        self._cursors = {"default": self._default}
+        with _sessions_lock:
+            _sessions.add(self)
+        self._closed = False
+
+    @property
+    def backend(self) -> str:
+        """The name of the way in which this session finds written pages."""
+        return self._backend.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session is closed."""
+        return self._closed
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The tracked regions, in the order in which they were tracked."""
+        return tuple(self._regions.values())
+
+    def track(self, memory: object, *, name: str | None = None, sparse: bool = False) -> Region:
+        """Tracks *memory*: what is stored there from now on is in the next epoch of every cursor.
+
+        What was in the memory before is not "written", and reading is no write. Memory that does not begin or
+        end on a page is armed in whole pages and reported in its own bytes; a store to a neighbour on a
+        shared page is reported too. Regions may overlap.
+
+        Args:
+            memory: a writable contiguous buffer (mmap, bytearray, numpy array, ``SharedMemory.buf``, ...), an
+            object
+                with ``__array_interface__``, a CPU torch tensor, or ``(address, nbytes)``. The region keeps
+                the buffer's export, so the memory can't be closed or resized under it; of a bare address the
+                caller vouches that it stays mapped.
+            name: for messages, and for what is built on regions.
+            sparse: leave memory that is not populated yet alone, for big reservations: no page tables are
+            made for
+                it and huge pages still form there; in exchange its first touch, even a read, counts as a
+                write, and a dropped page is not reported.
+
+        Returns:
+            The region; armed.
+
+        Raises:
+            TypeError: not memory, or memory that holds Python objects.
+            ValueError: read-only, not contiguous, empty, on a GPU, not mapped; sparse and dense regions would
+            share
+                pages; pages of different sizes.
+            BusyError: another userfaultfd owns the range. Share a session: `default_session` is one for
+            everybody.
+            KernelError: the kernel refused, with what to do.
+            ClosedError, ForkedError: not a session of this process any more.
+
+            Nothing stays registered by a call that fails, and no neighbour loses anything by it.
+        """
+        self._check_usable()
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"a region's name is a str, not {name!r}")
+        found = resolve(memory)
+        with self._membership:
+            region = Region(self, found, name, bool(sparse), os.sysconf("SC_PAGESIZE"))
+            error, failure = self._add(region)
+            if error in (-lib.DT_EHUGETLB, -errno.EINVAL):
+                region = Region(self, found, name, bool(sparse), _page_size(region))
+                error, failure = self._add(region)
+            if error:
+                raise track_error(self, error, region, failure)
+            self._tracked = None
+            if found.in_place is not None:
+                self._movable += (region,)
+        _lose_elsewhere(self, region)
+        return region
+
+    def untrack(self, region: Region) -> None:
+        """Ends the tracking of a region at once; its pages stay tracked where other regions hold them.
+
+        The buffer's export drops with the last slice of ``region.view``. Epochs stay readable.
+
+        Raises:
+            ValueError: a region of another session.
+            ClosedError: it is not tracked any more.
+            ForkedError: in a child of the process that opened the session.
+        """
+        if not isinstance(region, Region):
+            raise TypeError(f"untrack() takes a Region, not {region!r}")
+        self._check_requests((region,))
+        with self._membership:
+            error = lib.dt_tracker_remove(self._native, region._id)
+            if error:
+                raise native_error(self, error, (region,))
+            self._regions.pop(region._id, None)
+            self._movable = tuple(other for other in self._movable if other is not region)
+            self._tracked = None
+            region._memory = None
+
+    def collect(self, *regions: Region | RegionSlice) -> Epoch:
+        """`Cursor.collect` on the session's own default cursor."""
+        return self._default._run(lib.DT_COLLECT, regions)
+
+    def peek(self, *regions: Region | RegionSlice) -> Epoch:
+        """`Cursor.peek` on the session's own default cursor."""
+        return self._default._run(lib.DT_PEEK, regions)
+
+    def reset(self, *regions: Region | RegionSlice) -> None:
+        """`Cursor.reset` on the session's own default cursor."""
+        self._default._run(lib.DT_RESET, regions)
+
+    def cursor(self, name: str) -> Cursor:
+        """A new consumer, with its own idea of what was written since it last asked. It begins now.
+
+        Args:
+            name: unique among the open cursors; the session's own is called "default".
+
+        Raises:
+            ValueError: the name is taken.
+            KernelError: the kernel refused the scan that gives earlier writes to the other cursors (ENOMEM).
+            ClosedError, ForkedError: not a session of this process any more.
+        """
+        self._check_usable()
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"a cursor's name is a str, not {name!r}")
+        with self._membership:
+            if name in self._cursors:
+                raise ValueError(f"there is a cursor {name!r} already: close it, or choose another name")
+            identifier = ffi.new("uint64_t *")
+            try:
+                error = lib.dt_cursor_open(self._native, identifier)
+                if error:
+                    raise native_error(self, error, ())
+                cursor = self._cursors[name] = Cursor(self, name, identifier[0])
+            except BaseException:
+                lib.dt_cursor_close(self._native, identifier[0])
+                raise
+        return cursor
+
+    def mark(self, region: Region | RegionSlice, start: int = 0, stop: int | None = None) -> None:
+        """Declares bytes of a region written, for writes that no page table can see (DMA, another mapping).
+
+        Every cursor finds their pages in its next epoch, for every region that shares them.
+
+        Args:
+            region: the region, or a slice of it.
+            start: first byte, counted in the region or slice.
+            stop: the byte after the last one; the end by default.
+
+        Raises:
+            ValueError: not a range of bytes in the region.
+            RegionLostError, ClosedError, ForkedError: as for `collect`.
+        """
+        self._check_requests((region,))
+        whole = region if isinstance(region, RegionSlice) else RegionSlice(region, 0, region.nbytes)
+        length = whole.stop - whole.start
+        last = length if stop is None else stop
+        if not 0 <= start <= last <= length:
+            raise ValueError(f"[{start}, {last}) is not within the {length} bytes of {region!r}")
+        pages = whole.region.geometry.pages_of(whole.start + start, whole.start + last)
+        error = lib.dt_tracker_mark(self._native, whole.region._id, *pages)
+        if error:
+            raise native_error(self, error, (whole.region,))
+
+    def close(self) -> None:
+        """Unregisters everything and closes the descriptors; idempotent. Epochs stay readable.
+
+        In a forked child it only closes the child's copies of the descriptors: the owner goes on tracking.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        lib.dt_tracker_close(self._native)
+        for region in self._regions.values():
+            region._memory = None
+        self._regions.clear()
+        self._movable = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        if lib.dt_tracker_usable(self._native) == 0:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._regions)} regions"
+        return f"<dirtytrack.Session of process {self._owner}, {self._backend.name}: {state}>"
+
+    def _add(self, region: Region) -> tuple[int, Any]:
+        identifier, failure = ffi.new("uint64_t *"), ffi.new("struct dt_failure *")
+        shift = region.page_size.bit_length() - 1
+        flags = lib.DT_SPARSE if region.sparse else 0
+        try:
+            error = lib.dt_tracker_add(self._native, *region.page_range, shift, flags, identifier, failure)
+            if not error:
+                region._tracked_as(identifier[0])
+                self._regions[region._id] = region
+        except BaseException:  # an interrupt: nothing may stay registered that nobody knows of
+            lib.dt_tracker_remove(self._native, identifier[0])
+            self._regions.pop(identifier[0], None)
+            raise
+        return error, failure
+
+    def _close_cursor(self, cursor: Cursor) -> None:
+        if self._closed or lib.dt_tracker_usable(self._native):
+            return
+        with self._membership:
+            lib.dt_cursor_close(self._native, cursor._id)
+            if self._cursors.get(cursor.name) is cursor:
+                del self._cursors[cursor.name]
+
+    def _list_tracked(self) -> tuple[int, tuple[Region, ...]]:
+        # Waits for whoever is tracking or untracking, so the list and the generation belong together.
+        with self._membership:
+            self._tracked = lib.dt_tracker_generation(self._native), tuple(self._regions.values())
+            return self._tracked
+
+    def _check_usable(self) -> None:
+        error = lib.dt_tracker_usable(self._native)
+        if error:
+            raise native_error(self, error, ())
+
+    def _check_requests(self, requests: tuple[Region | RegionSlice, ...]) -> None:
+        for request in requests:
+            region = request.region if isinstance(request, RegionSlice) else request
+            if not isinstance(region, Region):
+                raise TypeError(f"{request!r} is no region: pass what track() returned, or a slice of it")
+            if region.session is not self:
+                raise ValueError(f"{region!r} belongs to another session")
+
+    def _check_in_place(self) -> None:
+        for region in self._movable:
+            memory = region._memory
+            if memory is not None and memory.in_place is not None and not memory.in_place():
+                region._lost_ranges = (region.page_range,)
+                lib.dt_tracker_lose_region(self._native, region._id)
+
+
+def _page_size(region: Region) -> int:
+    sizes = {mapping.page_size for mapping in mappings.overlapping(*region.page_range)}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{region._title} lies on pages of different sizes, {sorted(sizes)}: track each part itself"
+        )
+    return sizes.pop() if sizes else region.page_size
+
+
+def _lose_elsewhere(session: Session, region: Region) -> None:
+    # The kernel let us register these pages, so no other session has them any more, whatever it believes;
+    # from now on a scan of its would take our writes.
+    with _sessions_lock:
+        others = [other for other in _sessions if other is not session]
+    for other in others:
+        lib.dt_tracker_lose(other._native, *region.page_range)
+
+
+_defaults: dict[int, Session] = {}  # by address space: a forked child finds none of its own
+
+
+def default_session() -> Session:
+    """The session of this process: whatever is not given one uses it, so its users can track the same memory.
+
+    Opened on first use, anew in a forked child and after it was closed; closed at exit.
+
+    Raises:
+        UnsupportedError: as for `Session`.
+    """
+    process = lib.dt_address_space()
+    session = _defaults.get(process)
+    if session is not None and not session.closed:
+        return session
+    fresh = Session()
+    with _sessions_lock:
+        session = _defaults.get(process)
+        if session is None or session.closed:
+            session = _defaults[process] = fresh
+            atexit.register(fresh.close)
+    if session is not fresh:
+        fresh.close()
+    return session
