@@ -1,7 +1,7 @@
 """FLOOR 3: the command line. One module per verb, imported when it is used.
 
 A verb is a module ``dirtytrack.cli.NAME`` with a docstring (its help), ``add_arguments(parser)`` and
-``run(args)``, which returns the exit code. Exit codes: 0 success; 1 it failed, and one line on stderr says why
+``run(args)``, which returns the exit code. Exit codes: 0 success; 1 it failed, one line on stderr says why
 and what to do; 2 wrong usage; 130 interrupted.
 """
 

@@ -84,6 +84,13 @@ def _text(path: str | Path) -> str:
         return ""
 
 
+def _entries(path: str) -> list[Path]:
+    try:
+        return list(Path(path).iterdir())
+    except OSError:
+        return []
+
+
 def _number(text: str) -> int | None:
     text = text.strip()
     return int(text) if text.isdecimal() else None
@@ -102,7 +109,7 @@ def _process_status() -> dict[str, str]:
 
 def _hugetlb() -> tuple[HugePages, ...]:
     sizes = []
-    for entry in Path("/sys/kernel/mm/hugepages").glob("hugepages-*kB"):
+    for entry in _entries("/sys/kernel/mm/hugepages"):
         kibibytes = int(entry.name.removeprefix("hugepages-").removesuffix("kB"))
         total = _number(_text(entry / "nr_hugepages")) or 0
         free = _number(_text(entry / "free_hugepages")) or 0

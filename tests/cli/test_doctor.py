@@ -1,0 +1,121 @@
+"""The doctor's table, JSON and exit code: the truth here, and under a filter that plays another kernel."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from contextlib import redirect_stdout, suppress
+
+import pytest
+
+import seccomp
+from dirtytrack.cli import main
+from dirtytrack.kernel.support import support
+from support import in_child, require
+
+NO_SYSCALL = seccomp.Refuse("userfaultfd", errno.EPERM)
+NO_DEVICE = seccomp.refuse_ioctl(seccomp.USERFAULTFD_IOC_NEW, errno.EPERM)
+NO_SCAN = seccomp.refuse_ioctl(seccomp.PAGEMAP_SCAN, errno.ENOTTY)
+
+
+def doctor(*arguments: str, under: tuple[seccomp.Refuse, ...] = ()) -> tuple[int, str]:
+    """Exit code and output of the doctor in a child, under a seccomp filter if rules are given."""
+
+    def child() -> tuple[int, str]:
+        if under:
+            seccomp.install(*under)
+        with redirect_stdout(io.StringIO()) as output:
+            code = main(["doctor", *arguments])
+        return code, output.getvalue()
+
+    result: tuple[int, str] = in_child(child).check()
+    return result
+
+
+def test_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tracking works the exit code is 0, every check is shown and no remedy is."""
+    require(support().works, "tracking does not work here")
+    monkeypatch.setenv("COLUMNS", "400")
+    code, text = doctor()
+    assert code == 0
+    assert text.endswith("Tracking works here.\n")
+    lines = text.splitlines()
+    for check in support().checks:
+        assert any(check.name in line and check.detail in line for line in lines), check
+    assert "->" not in text
+    assert "\033" not in text
+
+
+@pytest.mark.parametrize(
+    ("rules", "cause"),
+    [((NO_SYSCALL, NO_DEVICE), "seccomp"), ((NO_SCAN,), "kernel")],
+    ids=["forbidden", "old kernel"],
+)
+def test_table_names_cause_and_remedy(
+    monkeypatch: pytest.MonkeyPatch, rules: tuple[seccomp.Refuse, ...], cause: str
+) -> None:
+    """Where it does not work the exit code is 1, and the failing line and the last one carry the remedy."""
+    monkeypatch.setenv("COLUMNS", "400")
+    code, text = doctor(under=rules)
+    assert code == 1
+    lines = text.splitlines()
+    assert f"Tracking does not work here. Cause: {cause}." in lines
+    (failed,) = [number for number, line in enumerate(lines) if line.startswith("NO")]
+    assert lines[failed + 1].strip() == f"-> {lines[-1]}"
+
+
+@pytest.mark.parametrize(
+    "rules", [(), (NO_SYSCALL, NO_DEVICE), (NO_SCAN,)], ids=["", "forbidden", "old kernel"]
+)
+def test_json_says_the_same(rules: tuple[seccomp.Refuse, ...]) -> None:
+    """The JSON carries cause, remedy and checks, with the same exit code."""
+    code, text = doctor("--json", under=rules)
+    found = json.loads(text)
+    assert code == (0 if found["works"] else 1)
+    assert found["works"] is (rules == ())
+    assert (found["cause"] is None) is found["works"]
+    remedies = {check["remedy"] for check in found["checks"]} - {""}
+    assert remedies == ({found["remedy"]} if rules else set())
+
+
+def test_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is wider than the terminal, and folding loses no word."""
+    monkeypatch.setenv("COLUMNS", "72")
+    _, text = doctor(under=(NO_SYSCALL, NO_DEVICE))
+    assert max(map(len, text.splitlines())) <= 72
+    monkeypatch.setenv("COLUMNS", "400")
+    _, wide = doctor(under=(NO_SYSCALL, NO_DEVICE))
+    assert text.split() == wide.split()
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_on_a_terminal_only(environment: dict[str, str], coloured: bool) -> None:
+    """A terminal gets colour, unless NO_COLOR is set."""
+    master, slave = pty.openpty()
+    inherited = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
+    command = [sys.executable, "-m", "dirtytrack", "doctor"]
+    process = subprocess.Popen(command, stdout=slave, env=inherited | environment)
+    os.close(slave)
+    text = b""
+    with suppress(OSError):  # EIO: the other end is closed
+        while piece := os.read(master, 4096):
+            text += piece
+    os.close(master)
+    assert process.wait() == (0 if support().works else 1)
+    assert b"WP_ASYNC" in text
+    assert (b"\033[" in text) is coloured
+
+
+def test_forced_epoch_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor says which epoch is in force and that the environment set it."""
+    monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", "E1")
+    code, text = doctor("--json")
+    assert code == (0 if support().works else 1)
+    assert json.loads(text)["epoch"] == "E1"
+    monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", "nine")
+    assert in_child(lambda: main(["doctor"])).check() == 1
