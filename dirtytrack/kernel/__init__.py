@@ -4,3 +4,8 @@
 where, ``support`` what this kernel and this environment can do. Most programs want ``dirtytrack.Session``,
 which knows when to use which.
 """
+
+from dirtytrack.kernel import mappings, pagemap
+from dirtytrack.kernel.userfaultfd import Userfaultfd
+
+__all__ = ["Userfaultfd", "mappings", "pagemap"]

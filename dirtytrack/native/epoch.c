@@ -6,8 +6,8 @@
 #include "internal.h"
 
 enum {
-	KEPT_BYTES = 1 << 20, // a spare epoch keeps so much of its run memory populated
-	KEPT_EPOCHS = 4,
+	KEPT_BYTES = 1 << 19, // a spare epoch keeps so much of its run memory populated
+	KEPT_EPOCHS = 2,
 };
 
 struct dt_epoch *dt_epoch_new(struct dt_tracker *tracker)

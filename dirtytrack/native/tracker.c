@@ -41,7 +41,7 @@ int dt_tracker_usable(const struct dt_tracker *tracker)
 {
 	if (!dt_is_address_space(tracker->address_space))
 		return -DT_EFORKED;
-	return tracker->closed ? -DT_ECLOSED : 0;
+	return __atomic_load_n(&tracker->closed, __ATOMIC_RELAXED) ? -DT_ECLOSED : 0;
 }
 
 int dt_enter(struct dt_tracker *tracker)
@@ -512,7 +512,7 @@ static void close_descriptors(struct dt_tracker *tracker)
 {
 	close(tracker->userfaultfd);
 	close(tracker->pagemap);
-	tracker->closed = true;
+	__atomic_store_n(&tracker->closed, true, __ATOMIC_RELAXED);
 }
 
 void dt_tracker_close(struct dt_tracker *tracker)

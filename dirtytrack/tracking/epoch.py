@@ -76,7 +76,10 @@ class Epoch(Mapping[Region, PageSet]):
             raise KeyError(key)
         if self._entries is None:
             self._entries = {native.entries[i].region: i for i in range(native.entry_count)}
-        entry = native.entries[self._entries[region._id]]
+        at = self._entries.get(region._id)
+        if at is None:
+            raise KeyError(key)
+        entry = native.entries[at]
         pages = PageSet._on(
             region.geometry, native.runs + entry.first_run, entry.run_count, native, entry.pages
         )

@@ -17,7 +17,7 @@ from dirtytrack.tracking import backends
 from dirtytrack.tracking.cursor import Cursor
 from dirtytrack.tracking.epoch import Epoch
 from dirtytrack.tracking.failures import native_error, track_error
-from dirtytrack.tracking.memory import resolve
+from dirtytrack.tracking.memory import Memory, resolve
 from dirtytrack.tracking.region import Region, RegionSlice
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -122,15 +122,13 @@ class Session:
         found = resolve(memory)
         with self._membership:
             region = Region(self, found, name, bool(sparse), os.sysconf("SC_PAGESIZE"))
-            error, failure = self._add(region)
+            error, failure = self._add(region, found)
             if error in (-lib.DT_EHUGETLB, -errno.EINVAL):
                 region = Region(self, found, name, bool(sparse), _page_size(region))
-                error, failure = self._add(region)
+                error, failure = self._add(region, found)
             if error:
                 raise track_error(self, error, region, failure)
             self._tracked = None
-            if found.in_place is not None:
-                self._movable += (region,)
         _lose_elsewhere(self, region)
         return region
 
@@ -152,7 +150,7 @@ class Session:
             if error:
                 raise native_error(self, error, (region,))
             self._regions.pop(region._id, None)
-            self._movable = tuple(other for other in self._movable if other is not region)
+            self._movable = tuple(one for one in self._movable if one is not region)
             self._tracked = None
             region._memory = None
 
@@ -254,7 +252,7 @@ class Session:
         state = "closed" if self._closed else f"{len(self._regions)} regions"
         return f"<dirtytrack.Session of process {self._owner}, {self._backend.name}: {state}>"
 
-    def _add(self, region: Region) -> tuple[int, Any]:
+    def _add(self, region: Region, memory: Memory) -> tuple[int, Any]:
         identifier, failure = ffi.new("uint64_t *"), ffi.new("struct dt_failure *")
         shift = region.page_size.bit_length() - 1
         flags = lib.DT_SPARSE if region.sparse else 0
@@ -263,6 +261,8 @@ class Session:
             if not error:
                 region._tracked_as(identifier[0])
                 self._regions[region._id] = region
+                if memory.in_place is not None:
+                    self._movable += (region,)
         except BaseException:  # an interrupt: nothing may stay registered that nobody knows of
             lib.dt_tracker_remove(self._native, identifier[0])
             self._regions.pop(identifier[0], None)
