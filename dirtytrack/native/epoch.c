@@ -280,11 +280,9 @@ static int collect_slice(struct dt_tracker *tracker, struct dt_epoch *epoch, con
 	if (n < 0)
 		error = scan_failed(tracker, epoch, start, stop, n);
 	const struct dt_run *runs = epoch->runs + epoch->run_count;
-	for (size_t i = dt_first_touching(tracker, start); n > 0 && i < tracker->region_count; i++) {
-		if (tracker->regions[i]->start >= stop)
-			break;
-		feed(tracker, tracker->regions[i], runs, (size_t)n, slot, verb);
-	}
+	struct dt_region *touching;
+	for_each_touching(touching, tracker, start, stop)
+		feed(tracker, touching, runs, n > 0 ? (size_t)n : 0, slot, verb);
 	struct dt_entry *entry = epoch->entry_count ? &epoch->entries[epoch->entry_count - 1] : NULL;
 	if (!entry || entry->region != region->id)
 		entry = begin_entry(epoch, region);

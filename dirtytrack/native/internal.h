@@ -86,6 +86,14 @@ uint64_t dt_region_pages(const struct dt_region *region);
 struct dt_bits *dt_pending(const struct dt_tracker *tracker, size_t cursor_slot, const struct dt_region *region);
 // The index of the first region that may touch addresses from start on; later ones may still lie below it.
 size_t dt_first_touching(const struct dt_tracker *tracker, uint64_t start);
+// The regions that touch addresses [from, to).
+#define for_each_touching(region, tracker, from, to)                                                          \
+	for (size_t index = dt_first_touching(tracker, from);                                                 \
+	     index < (tracker)->region_count && (tracker)->regions[index]->start < (to); index++)             \
+		if (((region) = (tracker)->regions[index])->stop > (from))
+
+// Gives a cursor a bitmap for a region.
+int dt_make_pending(struct dt_cursor *cursor, const struct dt_region *region);
 // Adds the pages of address runs to what one cursor has coming from a region.
 void dt_feed_cursor(struct dt_tracker *tracker, struct dt_region *region, const struct dt_run *runs, size_t n,
 		    size_t slot);
@@ -98,6 +106,9 @@ void dt_feed(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
 void dt_find_losses(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
 // Scans and re-arms [start, stop), which is of one kind; what is found goes to every region and cursor.
 int dt_harvest(struct dt_tracker *tracker, const struct dt_region *kind, uint64_t start, uint64_t stop);
+// Forgets every region, and every cursor.
+void dt_remove_all(struct dt_tracker *tracker);
+void dt_close_cursors(struct dt_tracker *tracker);
 // Drops a reference; the last one frees the tracker and its spare epochs.
 void dt_tracker_drop(struct dt_tracker *tracker);
 void dt_epoch_free(struct dt_epoch *epoch);
