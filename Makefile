@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-NATIVE := $(wildcard dirtytrack/native/*.[ch] dirtytrack/native/cdef.txt dirtytrack/native/build.py)
+NATIVE := $(filter-out %/_core.c, $(wildcard dirtytrack/native/*.[ch])) dirtytrack/native/cdef.txt \
+	dirtytrack/native/build.py
 
 .PHONY: demo test doctor bench stress lint types dist check clean
 

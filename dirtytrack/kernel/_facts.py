@@ -6,7 +6,6 @@ never decided here, but by the probes.
 
 from __future__ import annotations
 
-import gzip
 import os
 import platform
 from dataclasses import dataclass
@@ -136,6 +135,8 @@ def _config() -> dict[str, bool | None]:
 
 
 def _config_text() -> str:
+    import gzip  # slow to import, and needed by few programs
+
     try:
         with gzip.open("/proc/config.gz", "rt") as file:
             return file.read()

@@ -7,7 +7,6 @@ a few milliseconds together, and leave nothing behind. ``dirtytrack doctor`` pri
 from __future__ import annotations
 
 import functools
-import json
 import os
 from dataclasses import asdict, dataclass
 
@@ -63,6 +62,8 @@ class Support:
 
     def to_json(self) -> str:
         """The same as indented JSON."""
+        import json  # slow to import, and needed by few programs
+
         return json.dumps(self.as_dict(), indent=2)
 
 

@@ -1,0 +1,84 @@
+"""The gate's own gates: the packaging check and .ci/run fail when they should."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SMOKE = runpy.run_path(str(ROOT / "tests/packaging/smoke.py"))
+WHEEL = "dirtytrack-1.0-cp311-abi3-linux_x86_64.whl"
+CONTENTS = [
+    "dirtytrack/__init__.py",
+    "dirtytrack/py.typed",
+    "dirtytrack/native/_core.abi3.so",
+    "dirtytrack/native/_core.pyi",
+    "dirtytrack/native/dirtytrack.h",
+    "dirtytrack-1.0.dist-info/METADATA",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "word"),
+    [
+        (WHEEL, CONTENTS, None),
+        ("dirtytrack-1.0-py3-none-any.whl", CONTENTS, "cp311-abi3"),
+        ("dirtytrack-1.0-cp311-cp311-linux_x86_64.whl", CONTENTS, "cp311-abi3"),
+        *[(WHEEL, [entry for entry in CONTENTS if entry != gone], gone[11:]) for gone in CONTENTS[1:5]],
+        (WHEEL, [*CONTENTS, "dirtytrack/native/_core.c"], "_core.c"),
+        (WHEEL, [*CONTENTS, "tests/conftest.py"], "tests"),
+    ],
+)
+def test_wheel_is_judged(tmp_path: Path, name: str, contents: list[str], word: str | None) -> None:
+    """A good wheel passes; each fault is named, and nothing else."""
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for entry in contents:
+            archive.writestr(entry, "")
+    problems = SMOKE["wheel_problems"](tmp_path / name)
+    assert len(problems) == (word is not None)
+    assert all(word in problem for problem in problems)
+
+
+def test_sdist_is_judged(tmp_path: Path) -> None:
+    """An sdist needs every native source, and not the generated one."""
+    native = tmp_path / "native"
+    native.mkdir()
+    for name in ("a.c", "a.h", "cdef.txt", "_core.c"):
+        (native / name).touch()
+    sdist = tmp_path / "dirtytrack-1.0.tar.gz"
+    with tarfile.open(sdist, "w:gz") as archive:
+        for name in ("a.c", "cdef.txt", "_core.c"):
+            archive.add(native / name, f"dirtytrack-1.0/dirtytrack/native/{name}")
+    problems = SMOKE["sdist_problems"](sdist, native)
+    assert [problem.rpartition("/")[2] for problem in problems] == ["a.h is missing", "_core.c"]
+
+
+def test_empty_directory_is_no_distribution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A build that left nothing behind is not good."""
+    assert SMOKE["main"](tmp_path) == 1
+    assert "one wheel and one sdist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("broken", [None, "test", "lint", "types", "dist"])
+def test_ci_stops_at_the_step_that_fails(tmp_path: Path, broken: str | None) -> None:
+    """.ci/run takes the steps in order, in strict mode, and fails with the first that does."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
+    (tmp_path / "Makefile").write_text(
+        "%:\n\t@echo $@ $(DIRTYTRACK_TEST_STRICT) >> log\n\t@test $@ != $(BROKEN)\nMakefile: ;\n"
+    )
+    environment = {"PATH": os.environ["PATH"], "BROKEN": broken or "none"}
+    result = subprocess.run(
+        [tmp_path / ".ci/run"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    steps = ["test", "lint", "types", "dist"]
+    taken = steps if broken is None else steps[: steps.index(broken) + 1]
+    assert (tmp_path / "log").read_text().split("\n")[:-1] == [f"{step} 1" for step in taken]
+    assert (result.returncode == 0) == (broken is None)
