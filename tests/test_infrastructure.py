@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import signal
@@ -143,17 +144,20 @@ def test_memory_knows_its_changes() -> None:
             memory.touch(8)
 
 
-def test_hugepages_are_reserved_and_put_back() -> None:
+def test_hugepages_are_reserved_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reserve holds while the block runs and is what it was afterwards."""
-    sysctl = Path("/proc/sys/vm/nr_hugepages")
-    before = sysctl.read_text()
-    with reserve_hugepages(2) as size:
-        assert size > PAGE_SIZE
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000  # MAP_HUGETLB
-        with Memory(2, flags=flags, page_size=size) as memory:
-            memory.touch(1)
-            assert memory.changed() == {1}
-    assert sysctl.read_text() == before
+    with open("/proc/sys/vm/nr_hugepages") as sysctl:
+        fcntl.flock(sysctl, fcntl.LOCK_EX)  # from before the first look to after the last
+        monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+        before = sysctl.read()
+        with reserve_hugepages(2) as size:
+            assert size > PAGE_SIZE
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000  # MAP_HUGETLB
+            with Memory(2, flags=flags, page_size=size) as memory:
+                memory.touch(1)
+                assert memory.changed() == {1}
+        sysctl.seek(0)
+        assert sysctl.read() == before
 
 
 def test_seccomp_is_refused_outside_a_child() -> None:

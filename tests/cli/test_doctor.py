@@ -15,7 +15,7 @@ import pytest
 
 import seccomp
 from dirtytrack.cli import main
-from dirtytrack.kernel.support import support
+from dirtytrack.kernel.support import Support, support
 from support import in_child, require
 
 NO_SYSCALL = seccomp.Refuse("userfaultfd", errno.EPERM)
@@ -23,17 +23,17 @@ NO_DEVICE = seccomp.refuse_ioctl(seccomp.USERFAULTFD_IOC_NEW, errno.EPERM)
 NO_SCAN = seccomp.refuse_ioctl(seccomp.PAGEMAP_SCAN, errno.ENOTTY)
 
 
-def doctor(*arguments: str, under: tuple[seccomp.Refuse, ...] = ()) -> tuple[int, str]:
-    """Exit code and output of the doctor in a child, under a seccomp filter if rules are given."""
+def doctor(*arguments: str, under: tuple[seccomp.Refuse, ...] = ()) -> tuple[int, str, Support]:
+    """Exit code, output and findings of the doctor in a child, under a seccomp filter if rules are given."""
 
-    def child() -> tuple[int, str]:
+    def child() -> tuple[int, str, Support]:
         if under:
             seccomp.install(*under)
         with redirect_stdout(io.StringIO()) as output:
             code = main(["doctor", *arguments])
-        return code, output.getvalue()
+        return code, output.getvalue(), support()
 
-    result: tuple[int, str] = in_child(child).check()
+    result: tuple[int, str, Support] = in_child(child).check()
     return result
 
 
@@ -41,11 +41,11 @@ def test_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where tracking works the exit code is 0, every check is shown and no remedy is."""
     require(support().works, "tracking does not work here")
     monkeypatch.setenv("COLUMNS", "400")
-    code, text = doctor()
+    code, text, found = doctor()
     assert code == 0
     assert text.endswith("Tracking works here.\n")
     lines = text.splitlines()
-    for check in support().checks:
+    for check in found.checks:
         assert any(check.name in line and check.detail in line for line in lines), check
     assert "->" not in text
     assert "\033" not in text
@@ -61,7 +61,7 @@ def test_table_names_cause_and_remedy(
 ) -> None:
     """Where it does not work the exit code is 1, and the failing line and the last one carry the remedy."""
     monkeypatch.setenv("COLUMNS", "400")
-    code, text = doctor(under=rules)
+    code, text, _ = doctor(under=rules)
     assert code == 1
     lines = text.splitlines()
     assert f"Tracking does not work here. Cause: {cause}." in lines
@@ -74,7 +74,7 @@ def test_table_names_cause_and_remedy(
 )
 def test_json_says_the_same(rules: tuple[seccomp.Refuse, ...]) -> None:
     """The JSON carries cause, remedy and checks, with the same exit code."""
-    code, text = doctor("--json", under=rules)
+    code, text, _ = doctor("--json", under=rules)
     found = json.loads(text)
     assert code == (0 if found["works"] else 1)
     assert found["works"] is (rules == ())
@@ -86,10 +86,10 @@ def test_json_says_the_same(rules: tuple[seccomp.Refuse, ...]) -> None:
 def test_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """No line is wider than the terminal, and folding loses no word."""
     monkeypatch.setenv("COLUMNS", "72")
-    _, text = doctor(under=(NO_SYSCALL, NO_DEVICE))
+    _, text, _ = doctor(under=(NO_SYSCALL, NO_DEVICE))
     assert max(map(len, text.splitlines())) <= 72
     monkeypatch.setenv("COLUMNS", "400")
-    _, wide = doctor(under=(NO_SYSCALL, NO_DEVICE))
+    _, wide, _ = doctor(under=(NO_SYSCALL, NO_DEVICE))
     assert text.split() == wide.split()
 
 
@@ -114,7 +114,7 @@ def test_colour_on_a_terminal_only(environment: dict[str, str], coloured: bool) 
 def test_forced_epoch_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """The doctor says which epoch is in force and that the environment set it."""
     monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", "E1")
-    code, text = doctor("--json")
+    code, text, _ = doctor("--json")
     assert code == (0 if support().works else 1)
     assert json.loads(text)["epoch"] == "E1"
     monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", "nine")
