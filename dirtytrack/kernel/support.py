@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 
 from dirtytrack.errors import DirtyTrackError
 from dirtytrack.kernel import _probes
-from dirtytrack.kernel._diagnosis import EPOCHS, Check, diagnose, gather, table
+from dirtytrack.kernel._diagnosis import Check, diagnose, gather, table
 from dirtytrack.kernel._facts import Facts, HugePages
 from dirtytrack.kernel._process import Identity, identity
 from dirtytrack.kernel.userfaultfd import Feature
 
-__all__ = ["Check", "Facts", "HugePages", "Support", "forced_hole_epoch", "hole_epoch", "support"]
+__all__ = ["Check", "Facts", "HugePages", "Support", "hole_epoch", "is_e1_forced", "support"]
 
 _EPOCH_VARIABLE = "DIRTYTRACK_KERNEL_EPOCH"
 
@@ -73,9 +73,9 @@ def support() -> Support:
     What comes into force later, such as a seccomp filter, is not seen.
 
     Raises:
-        DirtyTrackError: DIRTYTRACK_KERNEL_EPOCH is set to something else than E1, E2 or E3.
+        DirtyTrackError: DIRTYTRACK_KERNEL_EPOCH is set to something else than E1.
     """
-    return _support(identity(), forced_hole_epoch())
+    return _support(identity(), is_e1_forced())
 
 
 def hole_epoch() -> str:
@@ -87,24 +87,22 @@ def hole_epoch() -> str:
     - E3, Linux 7.3: as E2; and memory outside a registration is never reported, where it always was before.
 
     Where it can't be found out, since no userfaultfd is to be had, the answer is E1, which assumes least.
-    Probed once in a process. The environment variable DIRTYTRACK_KERNEL_EPOCH overrides the probe: E1 is
-    right on every kernel and costs a second scan; E2 and E3 lose dropped memory where the kernel is E1, and
-    are for tests.
+    Probed once in a process. With the environment variable DIRTYTRACK_KERNEL_EPOCH=E1 the answer is E1: right
+    on every kernel, at the cost of a second scan, so that the way of E1 can be tested on any. No other value
+    is allowed: to assume more than the kernel does would lose writes.
 
     Raises:
         DirtyTrackError: the variable is set to something else.
     """
-    return forced_hole_epoch() or _probed_epoch(identity())
+    return "E1" if is_e1_forced() else _probed_epoch(identity())
 
 
-def forced_hole_epoch() -> str | None:
-    """The epoch that DIRTYTRACK_KERNEL_EPOCH asks for, or None; errors as for `hole_epoch`."""
-    forced = os.environ.get(_EPOCH_VARIABLE) or None
-    if forced is not None and forced not in EPOCHS:
-        raise DirtyTrackError(
-            f"{_EPOCH_VARIABLE} is {forced!r}: set it to {' or '.join(EPOCHS)}, or unset it"
-        )
-    return forced
+def is_e1_forced() -> bool:
+    """Whether the environment asks to treat this kernel as one of E1; errors as for `hole_epoch`."""
+    forced = os.environ.get(_EPOCH_VARIABLE, "")
+    if forced not in ("", "E1"):
+        raise DirtyTrackError(f"{_EPOCH_VARIABLE} is {forced!r}: only E1 can be asked for, or unset it")
+    return forced == "E1"
 
 
 @functools.lru_cache(maxsize=1)
@@ -118,10 +116,10 @@ def _probed_epoch(_process: Identity) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _support(process: Identity, forced: str | None) -> Support:
+def _support(process: Identity, forced: bool) -> Support:
     evidence = gather()
     diagnosis = diagnose(evidence)
-    epoch = forced or _probed_epoch(process)
+    epoch = "E1" if forced else _probed_epoch(process)
     return Support(
         works=diagnosis is None,
         cause=diagnosis.cause if diagnosis else None,
@@ -133,5 +131,5 @@ def _support(process: Identity, forced: str | None) -> Support:
         shared_memory=evidence.shared == "",
         hugetlb=Feature.WP_HUGETLBFS_SHMEM in evidence.handshake.features and evidence.private == "",
         facts=evidence.facts,
-        checks=tuple(table(evidence, epoch, forced is not None)),
+        checks=tuple(table(evidence, epoch, forced)),
     )
