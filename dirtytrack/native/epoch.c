@@ -5,36 +5,64 @@
 
 #include "internal.h"
 
-enum {
-	KEPT_BYTES = 1 << 19, // a spare epoch keeps so much of its run memory populated
-	KEPT_EPOCHS = 2,
-};
+enum { KEPT_BYTES = 1 << 19 }; // spare buffers keep so much of the run memory populated, each
 
-struct dt_epoch *dt_epoch_new(struct dt_tracker *tracker)
+void *dt_epoch_new(size_t size)
 {
-	struct dt_epoch *epoch = NULL;
-	if (dt_is_address_space(tracker->address_space)) { // else the lock may be held by a thread of the parent
-		pthread_mutex_lock(&tracker->spare_lock);
-		epoch = tracker->spare_epochs;
-		if (epoch) {
-			tracker->spare_epochs = epoch->next;
-			tracker->spare_epoch_count--;
-		}
-		pthread_mutex_unlock(&tracker->spare_lock);
-	}
-	if (!epoch)
-		epoch = dt_alloc(sizeof *epoch);
-	if (!epoch)
-		return NULL;
-	epoch->tracker = tracker;
-	__atomic_add_fetch(&tracker->references, 1, __ATOMIC_RELAXED);
-	return epoch;
+	return dt_alloc(size);
 }
 
-void dt_epoch_free(struct dt_epoch *epoch)
+static void free_buffers(struct dt_epoch_buffers *buffers)
 {
-	dt_free(epoch->entries, epoch->entry_room * sizeof *epoch->entries);
-	dt_free(epoch->runs, epoch->run_room * sizeof *epoch->runs);
+	dt_free(buffers->entries, buffers->entry_room * sizeof *buffers->entries);
+	dt_free(buffers->runs, buffers->run_room * sizeof *buffers->runs);
+}
+
+void dt_free_spare_buffers(struct dt_tracker *tracker)
+{
+	for (int i = 0; i < DT_SPARE_BUFFERS; i++)
+		free_buffers(&tracker->spare_buffers[i]);
+}
+
+// Gives the epoch a tracker, and buffers that an earlier epoch of it has populated.
+static void attach(struct dt_tracker *tracker, struct dt_epoch *epoch)
+{
+	epoch->tracker = tracker;
+	__atomic_add_fetch(&tracker->references, 1, __ATOMIC_RELAXED);
+	for (int i = 0; i < DT_SPARE_BUFFERS && !epoch->buffers.run_room; i++) {
+		epoch->buffers = tracker->spare_buffers[i];
+		tracker->spare_buffers[i] = (struct dt_epoch_buffers){0};
+	}
+}
+
+// Leaves the buffers to later epochs of the tracker, if there is need for them.
+static void leave_buffers(struct dt_tracker *tracker, struct dt_epoch *epoch)
+{
+	size_t used = epoch->run_count * sizeof(struct dt_run), room = epoch->buffers.run_room * sizeof(struct dt_run);
+	if (dt_enter(tracker) < 0)
+		return;
+	for (int i = 0; i < DT_SPARE_BUFFERS && epoch->buffers.run_room; i++) {
+		if (tracker->spare_buffers[i].run_room)
+			continue;
+		if (used > KEPT_BYTES)
+			madvise((char *)epoch->buffers.runs + KEPT_BYTES, room - KEPT_BYTES, MADV_DONTNEED);
+		tracker->spare_buffers[i] = epoch->buffers;
+		epoch->buffers = (struct dt_epoch_buffers){0};
+	}
+	dt_leave(tracker, 0);
+}
+
+void dt_epoch_release(void *pointer)
+{
+	struct dt_epoch *epoch = pointer;
+	struct dt_tracker *tracker = epoch->tracker;
+	if (tracker) {
+		if (!epoch->settled)
+			dt_epoch_abort(epoch);
+		leave_buffers(tracker, epoch);
+		dt_tracker_drop(tracker);
+	}
+	free_buffers(&epoch->buffers);
 	dt_free(epoch, sizeof *epoch);
 }
 
@@ -43,52 +71,25 @@ static void clear(struct dt_epoch *epoch)
 	epoch->pages = epoch->entry_count = epoch->run_count = 0;
 }
 
-static bool keep_spare(struct dt_tracker *tracker, struct dt_epoch *epoch)
+static int make_room(struct dt_tracker *tracker, struct dt_epoch *epoch, uint64_t entries, uint64_t runs)
 {
-	size_t used = epoch->run_count * sizeof *epoch->runs, room = epoch->run_room * sizeof *epoch->runs;
-	if (!dt_is_address_space(tracker->address_space))
-		return false;
-	if (used > KEPT_BYTES)
-		madvise((char *)epoch->runs + KEPT_BYTES, room - KEPT_BYTES, MADV_DONTNEED);
-	clear(epoch);
-	epoch->aborted = epoch->settled = 0;
-	pthread_mutex_lock(&tracker->spare_lock);
-	bool kept = tracker->spare_epoch_count < KEPT_EPOCHS;
-	if (kept) {
-		epoch->next = tracker->spare_epochs;
-		tracker->spare_epochs = epoch;
-		tracker->spare_epoch_count++;
-	}
-	pthread_mutex_unlock(&tracker->spare_lock);
-	return kept;
-}
-
-void dt_epoch_release(struct dt_epoch *epoch)
-{
-	struct dt_tracker *tracker = epoch->tracker;
-	if (!epoch->settled)
-		dt_epoch_abort(epoch);
-	if (!keep_spare(tracker, epoch))
-		dt_epoch_free(epoch);
-	dt_tracker_drop(tracker);
-}
-
-static int make_room(struct dt_epoch *epoch, uint64_t entries, uint64_t runs)
-{
-	int error = dt_make_room(&epoch->entries, &epoch->entry_room, entries, sizeof *epoch->entries);
-	return error ? error : dt_make_room(&epoch->runs, &epoch->run_room, runs, sizeof *epoch->runs);
+	attach(tracker, epoch);
+	epoch->failure = (struct dt_failure){"mmap", 0, 0};
+	struct dt_epoch_buffers *buffers = &epoch->buffers;
+	int error = dt_make_room(&buffers->entries, &buffers->entry_room, entries, sizeof *buffers->entries);
+	return error ? error : dt_make_room(&buffers->runs, &buffers->run_room, runs, sizeof *buffers->runs);
 }
 
 static void end_entry(struct dt_epoch *epoch, struct dt_entry *entry)
 {
 	entry->run_count = epoch->run_count - entry->first_run;
-	entry->pages = dt_runs_count(epoch->runs + entry->first_run, entry->run_count);
+	entry->pages = dt_runs_count(epoch->buffers.runs + entry->first_run, entry->run_count);
 	epoch->pages += entry->pages;
 }
 
 static struct dt_entry *begin_entry(struct dt_epoch *epoch, const struct dt_region *region)
 {
-	struct dt_entry *entry = &epoch->entries[epoch->entry_count++];
+	struct dt_entry *entry = &epoch->buffers.entries[epoch->entry_count++];
 	*entry = (struct dt_entry){.region = region->id, .first_run = epoch->run_count};
 	return entry;
 }
@@ -96,7 +97,7 @@ static struct dt_entry *begin_entry(struct dt_epoch *epoch, const struct dt_regi
 // Moves (for a peek: copies) pages [first, last) of what a cursor has coming into the epoch.
 static void give(struct dt_epoch *epoch, struct dt_bits *pending, uint64_t first, uint64_t last, int verb)
 {
-	epoch->run_count += dt_bits_runs(pending, first, last, epoch->runs + epoch->run_count);
+	epoch->run_count += dt_bits_runs(pending, first, last, epoch->buffers.runs + epoch->run_count);
 	if (verb != DT_PEEK)
 		dt_bits_clear(pending, first, last);
 }
@@ -150,7 +151,7 @@ static int scan_failed(struct dt_tracker *tracker, struct dt_epoch *epoch, uint6
 static long scan(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct dt_region *kind, uint64_t start,
 		 uint64_t stop, int verb)
 {
-	struct dt_run *runs = epoch->runs + epoch->run_count;
+	struct dt_run *runs = epoch->buffers.runs + epoch->run_count;
 	long n = tracker->backend->scan(tracker, kind, start, stop, verb != DT_PEEK, runs);
 	if (n >= 0 && !tracker->backend->verify(tracker, start, stop))
 		dt_find_losses(tracker, start, stop);
@@ -175,7 +176,7 @@ static bool give_directly(struct dt_tracker *tracker, struct dt_epoch *epoch, co
 	struct dt_bits *pending = dt_pending(tracker, slot, region);
 	if (span->last - span->first > 1 || pending->low < pending->high)
 		return false;
-	struct dt_run *runs = epoch->runs + epoch->run_count;
+	struct dt_run *runs = epoch->buffers.runs + epoch->run_count;
 	if (verb != DT_PEEK)
 		dt_feed_region(tracker, region, runs, n, (long)slot);
 	struct dt_entry *entry = begin_entry(epoch, region);
@@ -198,7 +199,7 @@ static int collect_span(struct dt_tracker *tracker, struct dt_epoch *epoch, cons
 	else if (give_directly(tracker, epoch, span, (size_t)n, slot, verb))
 		return 0;
 	for (size_t i = span->first; n > 0 && i < span->last; i++)
-		feed(tracker, tracker->regions[i], epoch->runs + epoch->run_count, (size_t)n, slot, verb);
+		feed(tracker, tracker->regions[i], epoch->buffers.runs + epoch->run_count, (size_t)n, slot, verb);
 	for (size_t i = span->first; i < span->last; i++)
 		if (!(tracker->regions[i]->flags & DT_LOST))
 			give_whole(tracker, epoch, tracker->regions[i], slot, verb);
@@ -207,11 +208,11 @@ static int collect_span(struct dt_tracker *tracker, struct dt_epoch *epoch, cons
 
 static void give_back(struct dt_tracker *tracker, const struct dt_epoch *epoch, size_t slot)
 {
-	for (const struct dt_entry *entry = epoch->entries; entry < epoch->entries + epoch->entry_count; entry++) {
+	for (const struct dt_entry *entry = epoch->buffers.entries; entry < epoch->buffers.entries + epoch->entry_count; entry++) {
 		struct dt_region *region = dt_find_region(tracker, entry->region);
 		if (!region)
 			continue;
-		const struct dt_run *runs = epoch->runs + entry->first_run;
+		const struct dt_run *runs = epoch->buffers.runs + entry->first_run;
 		for (size_t i = 0; i < entry->run_count; i++)
 			dt_bits_set(dt_pending(tracker, slot, region), runs[i].start, runs[i].stop);
 	}
@@ -244,8 +245,7 @@ int dt_collect_all(struct dt_tracker *tracker, uint64_t cursor, int verb, uint64
 		return dt_leave(tracker, (int)slot);
 	if (generation != tracker->generation)
 		return dt_leave(tracker, -DT_ESTALE);
-	epoch->failure = (struct dt_failure){"mmap", 0, 0};
-	error = make_room(epoch, tracker->region_count, tracker->worst_runs + 1);
+	error = make_room(tracker, epoch, tracker->region_count, tracker->worst_runs + 1);
 	if (error)
 		return dt_leave(tracker, error);
 	while (next_span(tracker, &span)) {
@@ -279,11 +279,11 @@ static int collect_slice(struct dt_tracker *tracker, struct dt_epoch *epoch, con
 	long n = scan(tracker, epoch, region, start, stop, verb);
 	if (n < 0)
 		error = scan_failed(tracker, epoch, start, stop, n);
-	const struct dt_run *runs = epoch->runs + epoch->run_count;
+	const struct dt_run *runs = epoch->buffers.runs + epoch->run_count;
 	struct dt_region *touching;
 	for_each_touching(touching, tracker, start, stop)
 		feed(tracker, touching, runs, n > 0 ? (size_t)n : 0, slot, verb);
-	struct dt_entry *entry = epoch->entry_count ? &epoch->entries[epoch->entry_count - 1] : NULL;
+	struct dt_entry *entry = epoch->entry_count ? &epoch->buffers.entries[epoch->entry_count - 1] : NULL;
 	if (!entry || entry->region != region->id)
 		entry = begin_entry(epoch, region);
 	else
@@ -309,8 +309,7 @@ int dt_collect(struct dt_tracker *tracker, uint64_t cursor, int verb, const stru
 		runs += (slice->last - slice->first + 1) / 2 << (dt_find_region(tracker, slice->region)->page_shift -
 								 tracker->page_shift);
 	}
-	epoch->failure = (struct dt_failure){"mmap", 0, 0};
-	error = make_room(epoch, n, runs);
+	error = make_room(tracker, epoch, n, runs);
 	if (error)
 		return dt_leave(tracker, error);
 	bool lost = false;
@@ -328,13 +327,9 @@ int dt_collect(struct dt_tracker *tracker, uint64_t cursor, int verb, const stru
 int dt_epoch_abort(struct dt_epoch *epoch)
 {
 	struct dt_tracker *tracker = epoch->tracker;
-	if (!epoch->entry_count || epoch->aborted) {
-		epoch->settled = 1;
-		return dt_tracker_usable(tracker) == -DT_EFORKED ? -DT_EFORKED : 0;
-	}
-	int error = dt_enter(tracker);
+	int error = tracker ? dt_enter(tracker) : -DT_ECLOSED;
 	if (error)
-		return error;
+		return error == -DT_EFORKED ? error : 0; // what is closed has no use for pages
 	long slot = dt_find_cursor(tracker, epoch->cursor);
 	if (slot >= 0 && !epoch->aborted)
 		give_back(tracker, epoch, (size_t)slot);

@@ -40,7 +40,10 @@ struct dt_backend {
 
 extern const struct dt_backend dt_wp_async;
 
-enum { DT_VEC = 512 }; // PAGEMAP_SCAN's walk_end is exact up to 512 regions a call
+enum {
+	DT_VEC = 512, // PAGEMAP_SCAN's walk_end is exact up to 512 regions a call
+	DT_SPARE_BUFFERS = 2,
+};
 
 struct dt_tracker {
 	pthread_mutex_t lock;
@@ -69,9 +72,7 @@ struct dt_tracker {
 	size_t spare_room[2];
 	struct dt_page_region *vec;
 
-	pthread_mutex_t spare_lock; // its own: an epoch may be released while the tracker is busy
-	struct dt_epoch *spare_epochs;
-	size_t spare_epoch_count;
+	struct dt_epoch_buffers spare_buffers[DT_SPARE_BUFFERS];
 };
 
 // Locks the tracker for a call; the checks come first, without the lock: a forked child must not touch it.
@@ -109,9 +110,9 @@ int dt_harvest(struct dt_tracker *tracker, const struct dt_region *kind, uint64_
 // Forgets every region, and every cursor.
 void dt_remove_all(struct dt_tracker *tracker);
 void dt_close_cursors(struct dt_tracker *tracker);
-// Drops a reference; the last one frees the tracker and its spare epochs.
+// Drops a reference; the last one frees the tracker.
 void dt_tracker_drop(struct dt_tracker *tracker);
-void dt_epoch_free(struct dt_epoch *epoch);
+void dt_free_spare_buffers(struct dt_tracker *tracker);
 
 // Grows *array (of size bytes an item) to hold at least wanted items; the new ones are zero. 0 or -ENOMEM.
 int dt_grow(void *array, size_t *room, size_t wanted, size_t size);

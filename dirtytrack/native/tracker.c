@@ -78,7 +78,6 @@ int dt_tracker_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_
 	}
 	*tracker = (struct dt_tracker){
 		.lock = PTHREAD_MUTEX_INITIALIZER,
-		.spare_lock = PTHREAD_MUTEX_INITIALIZER,
 		.references = 1,
 		.address_space = dt_address_space(),
 		.backend = &dt_wp_async,
@@ -130,11 +129,7 @@ void dt_tracker_drop(struct dt_tracker *tracker)
 {
 	if (__atomic_sub_fetch(&tracker->references, 1, __ATOMIC_ACQ_REL))
 		return;
-	while (tracker->spare_epochs) {
-		struct dt_epoch *epoch = tracker->spare_epochs;
-		tracker->spare_epochs = epoch->next;
-		dt_epoch_free(epoch);
-	}
+	dt_free_spare_buffers(tracker);
 	for (int i = 0; i < 2; i++)
 		dt_free(tracker->spare[i], tracker->spare_room[i] * sizeof *tracker->spare[i]);
 	dt_free(tracker->scratch, tracker->scratch_room * sizeof *tracker->scratch);

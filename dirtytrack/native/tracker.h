@@ -55,6 +55,12 @@ struct dt_entry {
 
 struct dt_tracker;
 
+struct dt_epoch_buffers {
+	struct dt_entry *entries;
+	struct dt_run *runs;
+	size_t entry_room, run_room;
+};
+
 // What one collect or peek found. It is made before the call that fills it, and its release gives back what nobody
 // has settled, so no page is in the hands of nobody at any time.
 struct dt_epoch {
@@ -63,15 +69,11 @@ struct dt_epoch {
 	uint64_t pages;
 	uint64_t entry_count;
 	uint64_t run_count;
-	struct dt_entry *entries;
-	struct dt_run *runs;
-	uint64_t entry_room;
-	uint64_t run_room;
+	struct dt_epoch_buffers buffers;
 	struct dt_failure failure;
 	uint64_t aborted;
 	uint64_t settled; // its pages have an owner: it was read, committed or aborted
-	struct dt_tracker *tracker;
-	struct dt_epoch *next; // among the spare ones
+	struct dt_tracker *tracker; // once it was filled
 };
 
 // Opens a tracker over a userfaultfd (WP_ASYNC enabled) and a descriptor of /proc/self/pagemap. It owns both from
@@ -109,10 +111,11 @@ int dt_tracker_mark(struct dt_tracker *tracker, uint64_t region, uint64_t first,
 int dt_cursor_open(struct dt_tracker *tracker, uint64_t *cursor_ret);
 int dt_cursor_close(struct dt_tracker *tracker, uint64_t cursor);
 
-// An empty epoch, a spare one where there is one; NULL without memory.
-struct dt_epoch *dt_epoch_new(struct dt_tracker *tracker);
-// Aborts the epoch unless it is settled, and keeps it for the next one.
-void dt_epoch_release(struct dt_epoch *epoch);
+// An empty epoch of size (sizeof(struct dt_epoch)) bytes, for one call of dt_collect or dt_collect_all; NULL without
+// memory. The signatures are those of an allocator, so that a garbage-collected language can pair the two at once.
+void *dt_epoch_new(size_t size);
+// Aborts the epoch unless it is settled, and frees it.
+void dt_epoch_release(void *epoch);
 // One verb of a cursor on every region, if the generation is still the one named.
 int dt_collect_all(struct dt_tracker *tracker, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch);
 // The same on the given slices: sorted within a region, disjoint, the slices of a region next to each other.

@@ -14,6 +14,9 @@ from dirtytrack.tracking.region import Region, RegionSlice, pages_of
 if TYPE_CHECKING:
     from dirtytrack.tracking.cursor import Cursor
 
+# One call makes the native epoch and ties its release to it: no interrupt can come in between and leak it.
+_new_native = ffi.new_allocator(lib.dt_epoch_new, lib.dt_epoch_release, should_clear_after_alloc=False)
+
 
 class Epoch(Mapping[Region, PageSet]):
     """The pages written since the cursor's last epoch: a mapping of every region collected to its `PageSet`.
@@ -34,10 +37,7 @@ class Epoch(Mapping[Region, PageSet]):
 
     def __init__(self, cursor: Cursor) -> None:
         self.cursor = cursor
-        native = lib.dt_epoch_new(cursor.session._native)
-        if not native:
-            raise MemoryError("no memory for an epoch")
-        self._native: Any = ffi.gc(native, lib.dt_epoch_release)
+        self._native: Any = _new_native("struct dt_epoch *")
         self._regions: tuple[Region, ...] = ()
         self._entries: dict[int, int] | None = None
         self._entered = False
@@ -75,13 +75,14 @@ class Epoch(Mapping[Region, PageSet]):
         if not isinstance(region, Region) or region.session is not self.cursor.session:
             raise KeyError(key)
         if self._entries is None:
-            self._entries = {native.entries[i].region: i for i in range(native.entry_count)}
+            entries = native.buffers.entries
+            self._entries = {entries[i].region: i for i in range(native.entry_count)}
         at = self._entries.get(region._id)
         if at is None:
             raise KeyError(key)
-        entry = native.entries[at]
+        entry = native.buffers.entries[at]
         pages = PageSet._on(
-            region.geometry, native.runs + entry.first_run, entry.run_count, native, entry.pages
+            region.geometry, native.buffers.runs + entry.first_run, entry.run_count, native, entry.pages
         )
         return pages & PageSet(region.geometry, [pages_of(key)]) if isinstance(key, RegionSlice) else pages
 
