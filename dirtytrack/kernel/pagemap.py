@@ -454,17 +454,17 @@ def _refusal(error: int, values: tuple[int, ...]) -> KernelError:
     maker = UnsupportedError if error == errno.ENOTTY else kernel_error
     if error == errno.EINVAL:
         remedy = _einval_cause(values)
-        if not remedy and asked & ~_BASE_CATEGORIES and not asked & ~_ALL_CATEGORIES:
+        if not remedy and asked & _LATER_CATEGORIES and not asked & ~_ALL_CATEGORIES:
             maker = UnsupportedError
             remedy = (
-                f"This kernel does not know all of {Category(asked & ~_BASE_CATEGORIES)!r}: SOFT_DIRTY needs "
+                f"This kernel does not know all of {Category(asked & _LATER_CATEGORIES)!r}: SOFT_DIRTY needs "
                 "Linux 6.8, GUARD 6.16, ACCESSED 7.3. Leave them out of the masks."
             )
         remedy = (
             remedy
             or "A flag or category is unknown to this kernel: use the members of ScanFlags and Category."
         )
-    elif error == errno.EPERM and flags & ScanFlags.WP_MATCHING:
+    elif error == errno.EPERM and flags & _WP_MATCHING:
         remedy = (
             f"{_REMEDIES[error]} The written pages of the mappings before it are already protected again."
         )
@@ -475,8 +475,10 @@ def _refusal(error: int, values: tuple[int, ...]) -> KernelError:
     return maker(error, _SCAN, start=start, stop=end, remedy=remedy)
 
 
-_ALL_CATEGORIES = sum(Category)
-_BASE_CATEGORIES = _ALL_CATEGORIES & ~(Category.SOFT_DIRTY | Category.GUARD | Category.ACCESSED)
+# As plain integers: the complement of a flag leaves out the bits that the class does not know.
+_ALL_FLAGS = sum(flag.value for flag in ScanFlags)
+_ALL_CATEGORIES = sum(category.value for category in Category)
+_LATER_CATEGORIES = (Category.SOFT_DIRTY | Category.GUARD | Category.ACCESSED).value
 
 _REMEDIES: Final[dict[int, str]] = {
     errno.ENOTTY: "This kernel has no PAGEMAP_SCAN: dirtytrack needs Linux 6.7 or later.",
@@ -499,7 +501,7 @@ def _einval_cause(values: tuple[int, ...]) -> str:
         return f"start must be a multiple of the page size, {mmap.PAGESIZE} bytes."
     if address == 0 and room:
         return f"vec is NULL but vec_len is {room}: pass a buffer, or vec_len=0."
-    if flags & ~(ScanFlags.WP_MATCHING | ScanFlags.CHECK_WPASYNC):
+    if flags & ~_ALL_FLAGS:
         return "An unknown flag is set: use the members of ScanFlags."
     return ""
 
@@ -509,7 +511,7 @@ def _efault_cause(values: tuple[int, ...]) -> str:
     if start > end:
         return "start is above end."
     remedy = "The range ends above user space, or vec cannot be written for vec_len entries."
-    if flags & ScanFlags.WP_MATCHING:
+    if flags & _WP_MATCHING:
         remedy += (
             " In the latter case written pages were protected and not reported: take the range for written."
         )

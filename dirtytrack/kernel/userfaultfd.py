@@ -98,6 +98,7 @@ _REMEDIES: Final[dict[tuple[str, int], str]] = {
         _OPEN,
         errno.EINVAL,
     ): "The kernel does not know UFFD_USER_MODE_ONLY: dirtytrack needs Linux 6.7 or later.",
+    (_API, errno.EINVAL): "The kernel lacks a feature asked for, or refuses the handshake as such.",
     (_API, errno.EPERM): "EVENT_FORK needs CAP_SYS_PTRACE: leave it out.",
     (_REGISTER, errno.EBUSY): (
         "Another userfaultfd owns memory in the range (a second session, a garbage collector, a debugger or "
@@ -140,12 +141,18 @@ _REMEDIES: Final[dict[tuple[str, int], str]] = {
 }
 
 
+_KINDS: Final[dict[tuple[str, int], type[KernelError]]] = {
+    (_OPEN, errno.EINVAL): UnsupportedError,
+    (_API, errno.EINVAL): UnsupportedError,
+    (_REGISTER, errno.EBUSY): BusyError,
+}
+
+
 def _refusal(call: str, error: int, start: int | None = None, stop: int | None = None) -> KernelError:
     """The exception for *call* refused with -errno *error*."""
-    remedy = _REMEDIES.get((call, -error), "")
-    if -error == errno.EBUSY:
-        return BusyError(-error, call, start=start, stop=stop, remedy=remedy)
-    return kernel_error(-error, call, start=start, stop=stop, remedy=remedy)
+    case = call, -error
+    maker = _KINDS.get(case, kernel_error)
+    return maker(-error, call, start=start, stop=stop, remedy=_REMEDIES.get(case, ""))
 
 
 def _open() -> tuple[int, str]:
@@ -153,8 +160,6 @@ def _open() -> tuple[int, str]:
     fd = lib.dt_uffd_syscall(_OPEN_FLAGS)
     if fd >= 0:
         return fd, "syscall"
-    if -fd == errno.EINVAL:
-        raise UnsupportedError(errno.EINVAL, _OPEN, remedy=_REMEDIES[_OPEN, errno.EINVAL])
     if -fd not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
         raise _refusal(_OPEN, fd)
     device = lib.dt_uffd_device(_OPEN_FLAGS)
@@ -274,15 +279,15 @@ class Userfaultfd:
         for wanted in choices:
             try:
                 return _handshake(self._fd, wanted), wanted
-            except KernelError as error:
-                if error.errno != errno.EINVAL:
-                    raise
+            except UnsupportedError:  # the descriptor is as it was: kernels check before they initialise
+                continue
         known = probe_features()
+        lacking = Feature(choices[-1].value & ~known.value)
         raise UnsupportedError(
             errno.EINVAL,
             _API,
             remedy=(
-                f"This kernel lacks {choices[-1] & ~known!r}; it has {known!r}. WP_ASYNC needs Linux 6.7 or "
+                f"This kernel lacks {lacking!r}; it has {known!r}. WP_ASYNC needs Linux 6.7 or "
                 "later (arm64: 6.10) with CONFIG_PTE_MARKER_UFFD_WP."
             ),
         )

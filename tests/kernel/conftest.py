@@ -1,0 +1,17 @@
+"""Fixtures of the kernel floor's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from kernel.area import Lab
+from kernel.area import lab as make_lab
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A userfaultfd, and memory that is unmapped after the test."""
+    with make_lab() as made:
+        yield made
