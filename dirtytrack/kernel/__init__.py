@@ -5,7 +5,7 @@ where, ``support`` what this kernel and this environment can do. Most programs w
 which knows when to use which.
 """
 
-from dirtytrack.kernel import mappings, pagemap
+from dirtytrack.kernel import mappings, pagemap, support, userfaultfd
 from dirtytrack.kernel.userfaultfd import Userfaultfd
 
-__all__ = ["Userfaultfd", "mappings", "pagemap"]
+__all__ = ["Userfaultfd", "mappings", "pagemap", "support", "userfaultfd"]

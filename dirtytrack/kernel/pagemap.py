@@ -197,9 +197,9 @@ def scan(
     present" is ``category_mask=PRESENT, category_inverted=PRESENT``; an inverted bit that is in neither mask
     has no effect. With both masks 0 every page of every mapping matches, unpopulated ones included.
 
-    **What comes back.** Regions by ascending address, each with its categories restricted to *return_mask* (0
-    is legal). Adjacent pages whose returned categories are equal make one region, even across mappings.
-    Unmapped gaps yield nothing, and no error, whatever the flags.
+    **What comes back.** Regions by ascending address, each with its categories as they are (not inverted),
+    restricted to *return_mask* (0 is legal). Adjacent pages whose returned categories are equal make one
+    region, even across mappings. Unmapped gaps yield nothing, and no error, whatever the flags.
 
     **Get only** (flags 0), **get and protect** (WP_MATCHING): each matching page that is written is
     write-protected in the same step as it is read. The step is atomic for each page, not for the range. Once

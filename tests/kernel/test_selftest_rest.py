@@ -237,22 +237,29 @@ def both_ways(area: Area) -> tuple[int, int]:
     return count(area.runs(area.get())), count(area.runs(area.get(0, anyof=WRITTEN)))
 
 
-def test_118_dropped_pages_are_written(lab: Lab) -> None:
+@pytest.fixture
+def is_e1(monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the kernel itself is of epoch E1, whatever the environment asks the library to believe."""
+    monkeypatch.delenv("DIRTYTRACK_KERNEL_EPOCH", raising=False)
+    return hole_epoch() == "E1"
+
+
+def test_118_dropped_pages_are_written(lab: Lab, is_e1: bool) -> None:
     """Case 118: pages dropped by MADV_DONTNEED have changed; kernels of epoch E1 say so on one path only."""
     area = lab.armed(16)
     area.write()
     area.advise(mmap.MADV_DONTNEED)
-    assert both_ways(area) == ((16, 0) if hole_epoch() == "E1" else (16, 16))
+    assert both_ways(area) == ((16, 0) if is_e1 else (16, 16))
 
 
-def test_119_a_dropped_huge_page_is_written(lab: Lab) -> None:
+def test_119_a_dropped_huge_page_is_written(lab: Lab, is_e1: bool) -> None:
     """Case 119: a dropped huge page has changed; kernels of epoch E1 never say so."""
     area = huge(lab, 1)
     lab.uffd.register(area.address, area.stop)
     area.advise(MADV_COLLAPSE)
     lab.uffd.write_protect(area.address, area.stop)
     area.advise(mmap.MADV_DONTNEED)
-    assert both_ways(area) == ((0, 0) if hole_epoch() == "E1" else (HUGE_PAGES, HUGE_PAGES))
+    assert both_ways(area) == ((0, 0) if is_e1 else (HUGE_PAGES, HUGE_PAGES))
 
 
 def test_flags_of_the_selftest_have_the_values_of_the_kernel() -> None:

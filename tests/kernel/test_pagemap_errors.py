@@ -1,0 +1,176 @@
+"""PAGEMAP_SCAN: every refusal, as an exception with the errno, the call, the range and the remedy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import seccomp
+from dirtytrack.errors import KernelError, UnsupportedError
+from dirtytrack.kernel import pagemap
+from dirtytrack.kernel.pagemap import Category, ScanFlags, scan, scan_all
+from kernel.area import WRITTEN, Lab
+from support import PAGE_SIZE, in_child, require_root
+
+KERNEL_HALF = 1 << 63
+
+REFUSALS = [
+    pytest.param({"size": 95}, errno.EINVAL, "argument has 96 bytes", id="size below"),
+    pytest.param({"size": 104}, errno.EINVAL, "argument has 96 bytes", id="size above"),
+    pytest.param({"flags": 4}, errno.EINVAL, "unknown flag", id="flag"),
+    pytest.param({"category_mask": 1 << 40}, errno.EINVAL, "category is unknown", id="category_mask"),
+    pytest.param({"category_inverted": 1 << 40}, errno.EINVAL, "category is unknown", id="category_inverted"),
+    pytest.param({"category_anyof_mask": 1 << 40}, errno.EINVAL, "category is unknown", id="anyof mask"),
+    pytest.param({"return_mask": 1 << 40}, errno.EINVAL, "category is unknown", id="return_mask"),
+    pytest.param({"shift": 1}, errno.EINVAL, "multiple of the page size", id="start not aligned"),
+    pytest.param({"vec": 0, "vec_len": 8}, errno.EINVAL, "vec is NULL", id="NULL vec"),
+    pytest.param({"vec": KERNEL_HALF, "vec_len": 8}, errno.EFAULT, "vec cannot be written", id="vec beyond"),
+    pytest.param({"vec": PAGE_SIZE, "vec_len": 1 << 58}, errno.EFAULT, "vec cannot be", id="vec_len beyond"),
+    pytest.param({"stop": -1}, errno.EFAULT, "start is above end", id="start above end"),
+    pytest.param({"stop": KERNEL_HALF}, errno.EFAULT, "above user space", id="end in the kernel's half"),
+    pytest.param({"flags": ScanFlags.CHECK_WPASYNC}, errno.EPERM, "not registered", id="get, not registered"),
+    pytest.param({"flags": 3}, errno.EPERM, "already protected again", id="take, not registered"),
+]
+
+
+@pytest.mark.parametrize("call", [scan, scan_all])
+@pytest.mark.parametrize(("fields", "number", "message"), REFUSALS)
+def test_refused_fields(lab: Lab, call: Any, fields: dict[str, int], number: int, message: str) -> None:
+    """Each field that the kernel refuses is named, with the range; scan_all refuses the same."""
+    area = lab.map(4)
+    area.write()
+    fields = dict(fields)
+    start = area.address + fields.pop("shift", 0)
+    stop = fields.pop("stop", area.stop)
+    stop = area.address - PAGE_SIZE if stop < 0 else stop
+    with pytest.raises(KernelError, match=message) as caught:
+        call(start, stop, **{"category_mask": WRITTEN, "return_mask": WRITTEN} | fields)
+    error = caught.value
+    assert (error.errno, error.call, error.start, error.stop) == (number, "PAGEMAP_SCAN", start, stop)
+    assert isinstance(error, PermissionError) == (number == errno.EPERM)
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("category", [Category.SOFT_DIRTY, Category.GUARD, Category.ACCESSED])
+def test_a_category_of_a_later_kernel(lab: Lab, category: Category) -> None:
+    """A category that only later kernels know is an UnsupportedError that says which kernel does."""
+    area = lab.map(1)
+    try:
+        assert area.get(category, returned=category).walk_end == area.stop
+    except UnsupportedError as refusal:
+        error = refusal
+    else:
+        return
+    assert (error.errno, error.call) == (errno.EINVAL, "PAGEMAP_SCAN")
+    assert category.name is not None
+    assert f"does not know all of {category!r}" in error.remedy
+
+
+INJECTED = [
+    pytest.param(errno.ENOTTY, UnsupportedError, r"Linux 6\.7", id="no such ioctl"),
+    pytest.param(errno.ENOMEM, KernelError, "out of memory", id="out of memory"),
+    pytest.param(errno.EINTR, KernelError, "being killed", id="interrupted"),
+    pytest.param(errno.ESRCH, KernelError, "has exited", id="the other process is gone"),
+    pytest.param(errno.EPERM, PermissionError, "not registered", id="not permitted"),
+    pytest.param(errno.EOWNERDEAD, KernelError, None, id="unforeseen"),
+]
+
+
+@pytest.mark.parametrize(("number", "kind", "message"), INJECTED)
+def test_refusals_that_cannot_be_provoked(number: int, kind: type[Exception], message: str | None) -> None:
+    """What a test can't bring about is injected, and arrives with errno, call, range and remedy."""
+
+    def child() -> KernelError:
+        seccomp.install(seccomp.refuse_ioctl(seccomp.PAGEMAP_SCAN, number))
+        with pytest.raises(kind, match=message) as caught:
+            scan(PAGE_SIZE, 3 * PAGE_SIZE, category_mask=WRITTEN)
+        assert isinstance(caught.value, KernelError)
+        return caught.value
+
+    error = in_child(child).check()
+    assert (error.errno, error.call) == (number, "PAGEMAP_SCAN")
+    assert (error.start, error.stop) == (PAGE_SIZE, 3 * PAGE_SIZE)
+    assert bool(error.remedy) == bool(message)
+
+
+FIELDS = (
+    "flags",
+    "category_mask",
+    "category_inverted",
+    "category_anyof_mask",
+    "return_mask",
+    "vec_len",
+    "max_pages",
+    "size",
+)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    ("value", "kind", "message"),
+    [
+        pytest.param(-1, ValueError, "does not fit", id="negative"),
+        pytest.param(1 << 64, ValueError, "does not fit|smaller vec_len", id="too large"),
+        pytest.param(1.5, TypeError, "integer", id="float"),
+        pytest.param("1", TypeError, "integer", id="string"),
+    ],
+)
+def test_values_that_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch, field: str, value: Any, kind: type[Exception], message: str
+) -> None:
+    """A value that is no 64-bit number never reaches the kernel; too much room is refused by mmap."""
+    monkeypatch.setattr(pagemap, "lib", None)
+    if field == "vec_len" and value == 1 << 64:
+        kind = KernelError
+    with pytest.raises(kind, match=message):
+        scan(0, PAGE_SIZE, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "kind"),
+    [(-1, 0, ValueError), (0, 1 << 64, ValueError), (0.0, 1, TypeError), (0, None, TypeError)],
+)
+def test_addresses_that_do_not_fit(
+    monkeypatch: pytest.MonkeyPatch, start: Any, end: Any, kind: type[Exception]
+) -> None:
+    """An address that is no 64-bit number never reaches the kernel."""
+    monkeypatch.setattr(pagemap, "lib", None)
+    with pytest.raises(kind, match=r"must be an integer|does not fit the field"):
+        scan(start, end)
+
+
+VECTORS = [
+    pytest.param(bytes(24), None, TypeError, "writable", id="read-only"),
+    pytest.param(memoryview(bytearray(48))[::2], None, TypeError, "contiguous", id="not contiguous"),
+    pytest.param(bytearray(47), 2, ValueError, "holds 1 regions", id="too small"),
+    pytest.param(PAGE_SIZE, None, ValueError, "say with vec_len", id="address without a size"),
+    pytest.param("vec", None, TypeError, "bytes-like", id="no buffer"),
+]
+
+
+@pytest.mark.parametrize(("vec", "room", "kind", "message"), VECTORS)
+def test_vectors_that_do_not_do(
+    monkeypatch: pytest.MonkeyPatch, vec: Any, room: int | None, kind: type[Exception], message: str
+) -> None:
+    """A vec that could not take the results never reaches the kernel."""
+    monkeypatch.setattr(pagemap, "lib", None)
+    with pytest.raises(kind, match=message):
+        scan(0, PAGE_SIZE, vec=vec, vec_len=room)
+
+
+def test_without_proc(tmp_path: Path) -> None:
+    """A process that can't open its own pagemap hears which file, and why."""
+    require_root("to change the root directory")
+
+    def child() -> KernelError:
+        os.chroot(tmp_path)
+        with pytest.raises(KernelError, match=r"open /proc/self/pagemap: .*not mounted") as caught:
+            scan(0, PAGE_SIZE, category_mask=WRITTEN)
+        return caught.value
+
+    assert in_child(child).check().errno == errno.ENOENT
