@@ -9,18 +9,18 @@ states each of them as a test.
 from __future__ import annotations
 
 import errno
-import mmap
 import operator
 import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import IntFlag
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dirtytrack.errors import KernelError, UnsupportedError, kernel_error
 from dirtytrack.kernel import mappings
+from dirtytrack.kernel._flags import Category, ScanFlags
 from dirtytrack.kernel._process import Identity, identity
+from dirtytrack.kernel._refusals import SCAN, SCAN_ARG_SIZE, scan_refusal
 from dirtytrack.kernel._scratch import scratch
 from dirtytrack.native import ffi, lib
 
@@ -28,39 +28,17 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 
-class Category(IntFlag):
-    """``PAGE_IS_*``: what can be asked, and is told, about a page. Bits of kernels yet to come are kept."""
-
-    WPALLOWED = 1 << 0
-    """The mapping is registered for asynchronous write-protection (a property of the mapping)."""
-    WRITTEN = 1 << 1
-    """Not write-protected by userfaultfd. Up to Linux 7.2 true of all memory that is not registered, too."""
-    FILE = 1 << 2
-    """Belongs to a file. Looks at each page's owner: ten times the cost of the others."""
-    PRESENT = 1 << 3
-    """In memory."""
-    SWAPPED = 1 << 4
-    """The page table holds something else than a page: swapped, being migrated, or a marker (armed while
-    unpopulated, guard)."""
-    PFNZERO = 1 << 5
-    """The zero page, small or huge: read but never written."""
-    HUGE = 1 << 6
-    """Mapped as a transparent huge page, or hugetlb."""
-    SOFT_DIRTY = 1 << 7
-    """Written since /proc/PID/clear_refs was told 4. Linux 6.8."""
-    GUARD = 1 << 8
-    """A guard page of MADV_GUARD_INSTALL. Linux 6.16."""
-    ACCESSED = 1 << 9
-    """Accessed since read-protected. Linux 7.3."""
-
-
-class ScanFlags(IntFlag):
-    """``PM_SCAN_*``: what a scan does besides looking."""
-
-    WP_MATCHING = 1 << 0
-    """Write-protect the pages reported that are written, each atomically with its being reported."""
-    CHECK_WPASYNC = 1 << 1
-    """Fail with EPERM at the first mapping that is not registered for asynchronous write-protection."""
+__all__ = [
+    "EXACT_VEC_LEN",
+    "SCAN_ARG_SIZE",
+    "Category",
+    "PageRegion",
+    "ScanFlags",
+    "ScanResult",
+    "open_pagemap",
+    "scan",
+    "scan_all",
+]
 
 
 class PageRegion(NamedTuple):
@@ -77,8 +55,6 @@ class ScanResult(NamedTuple):
     regions: list[PageRegion]
     walk_end: int
 
-
-SCAN_ARG_SIZE: Final = ffi.sizeof("struct dt_pm_scan_arg")
 
 # The kernel collects results in a buffer of its own with PMD_SIZE / PAGE_SIZE entries (512 with pages of 4
 # KiB, more with larger ones) and goes on walking after each flush. With no more entries than that walk_end is
@@ -107,8 +83,6 @@ _VEC_OFFSET = 128  # of the vector in a scratch block, behind the argument
 
 _WP_MATCHING = ScanFlags.WP_MATCHING.value
 _WRITTEN = Category.WRITTEN.value
-
-_SCAN = "PAGEMAP_SCAN"
 
 
 def open_pagemap(pid: int | None = None) -> int:
@@ -307,7 +281,7 @@ def scan_all(
     if max_pages and _holds_hugetlb(start, end, pid):
         raise UnsupportedError(
             errno.EOPNOTSUPP,
-            _SCAN,
+            SCAN,
             start=start,
             stop=end,
             remedy="The kernel skips hugetlb pages when max_pages cuts one: leave max_pages at 0 here.",
@@ -325,7 +299,7 @@ def scan_all(
             if walk_end <= position:
                 raise KernelError(
                     errno.EIO,
-                    _SCAN,
+                    SCAN,
                     start=position,
                     stop=end,
                     remedy="The call made no progress: leave max_pages at 0, start at a huge page on "
@@ -382,7 +356,7 @@ def _scan(fd: int, pid: int | None, values: tuple[int, ...], *, own_vec: bool) -
             _refuse_dangerous(pid, values)
         count = lib.dt_pagemap_scan(fd, ffi.cast("struct dt_pm_scan_arg *", block.address))
         if count < 0:
-            raise _refusal(-count, values)
+            raise scan_refusal(-count, values)
         (walk_end,) = _U64.unpack_from(block.view, _WALK_END * _U64.size)
         return ScanResult(_regions(values[_VEC], count), walk_end)
 
@@ -431,7 +405,7 @@ def _refuse_dangerous(pid: int | None, values: tuple[int, ...]) -> None:
         )
     else:
         return
-    raise UnsupportedError(errno.EOPNOTSUPP, _SCAN, start=start, stop=end, remedy=remedy)
+    raise UnsupportedError(errno.EOPNOTSUPP, SCAN, start=start, stop=end, remedy=remedy)
 
 
 def _needs_written(inverted: int, mask: int, anyof: int) -> bool:
@@ -445,74 +419,3 @@ def _holds_hugetlb(start: int, end: int, pid: int | None) -> bool:
     if start >= end:
         return False
     return any(m.kind is mappings.Kind.HUGETLB for m in mappings.overlapping(start, end, pid=pid))
-
-
-def _refusal(error: int, values: tuple[int, ...]) -> KernelError:
-    """The exception for a scan refused with *error*, with the cause as far as the fields show it."""
-    _, flags, start, end, _, _, _, _, inverted, mask, anyof, returned = values
-    asked = inverted | mask | anyof | returned
-    maker = UnsupportedError if error == errno.ENOTTY else kernel_error
-    if error == errno.EINVAL:
-        remedy = _einval_cause(values)
-        if not remedy and asked & _LATER_CATEGORIES and not asked & ~_ALL_CATEGORIES:
-            maker = UnsupportedError
-            remedy = (
-                f"This kernel does not know all of {Category(asked & _LATER_CATEGORIES)!r}: SOFT_DIRTY needs "
-                "Linux 6.8, GUARD 6.16, ACCESSED 7.3. Leave them out of the masks."
-            )
-        remedy = (
-            remedy
-            or "A flag or category is unknown to this kernel: use the members of ScanFlags and Category."
-        )
-    elif error == errno.EPERM and flags & _WP_MATCHING:
-        remedy = (
-            f"{_REMEDIES[error]} The written pages of the mappings before it are already protected again."
-        )
-    elif error == errno.EFAULT:
-        remedy = _efault_cause(values)
-    else:
-        remedy = _REMEDIES.get(error, "")
-    return maker(error, _SCAN, start=start, stop=end, remedy=remedy)
-
-
-# As plain integers: the complement of a flag leaves out the bits that the class does not know.
-_ALL_FLAGS = sum(flag.value for flag in ScanFlags)
-_ALL_CATEGORIES = sum(category.value for category in Category)
-_LATER_CATEGORIES = (Category.SOFT_DIRTY | Category.GUARD | Category.ACCESSED).value
-
-_REMEDIES: Final[dict[int, str]] = {
-    errno.ENOTTY: "This kernel has no PAGEMAP_SCAN: dirtytrack needs Linux 6.7 or later.",
-    errno.EPERM: (
-        "A mapping in the range is not registered for asynchronous write-protection (it never was, was "
-        "mapped over or moved, or is device memory): register it, or drop CHECK_WPASYNC to have such "
-        "mappings skipped."
-    ),
-    errno.ENOMEM: "The kernel is out of memory for its result buffer or for page tables.",
-    errno.EINTR: "The process is being killed.",
-    errno.ESRCH: "The process has exited, or replaced its address space by exec.",
-}
-
-
-def _einval_cause(values: tuple[int, ...]) -> str:
-    size, flags, start, _, _, address, room, _, _, _, _, _ = values
-    if size != SCAN_ARG_SIZE:
-        return f"This kernel's argument has {SCAN_ARG_SIZE} bytes, not size={size}."
-    if start % mmap.PAGESIZE:
-        return f"start must be a multiple of the page size, {mmap.PAGESIZE} bytes."
-    if address == 0 and room:
-        return f"vec is NULL but vec_len is {room}: pass a buffer, or vec_len=0."
-    if flags & ~_ALL_FLAGS:
-        return "An unknown flag is set: use the members of ScanFlags."
-    return ""
-
-
-def _efault_cause(values: tuple[int, ...]) -> str:
-    _, flags, start, end, *_ = values
-    if start > end:
-        return "start is above end."
-    remedy = "The range ends above user space, or vec cannot be written for vec_len entries."
-    if flags & _WP_MATCHING:
-        remedy += (
-            " In the latter case written pages were protected and not reported: take the range for written."
-        )
-    return remedy

@@ -15,59 +15,24 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import IntFlag
 from types import TracebackType
 from typing import Final, Self, final
 
-from dirtytrack.errors import BusyError, ClosedError, ForkedError, KernelError, UnsupportedError, kernel_error
+from dirtytrack.errors import ClosedError, ForkedError, UnsupportedError
+from dirtytrack.kernel._flags import Feature, Ioctl
 from dirtytrack.kernel._process import identity
+from dirtytrack.kernel._refusals import API, OPEN, REGISTER, UNREGISTER, WRITEPROTECT, uffd_refusal
 from dirtytrack.native import ffi, lib
 
-
-class Feature(IntFlag):
-    """``UFFD_FEATURE_*`` of UFFDIO_API(2const): what can be asked for, and what the kernel has.
-
-    Beware of the ``EVENT_*`` features: they block the calls they are about (fork, mremap, madvise, munmap)
-    until somebody reads the event from the descriptor.
-    """
-
-    PAGEFAULT_FLAG_WP = 1 << 0
-    EVENT_FORK = 1 << 1
-    EVENT_REMAP = 1 << 2
-    EVENT_REMOVE = 1 << 3
-    MISSING_HUGETLBFS = 1 << 4
-    MISSING_SHMEM = 1 << 5
-    EVENT_UNMAP = 1 << 6
-    SIGBUS = 1 << 7
-    THREAD_ID = 1 << 8
-    MINOR_HUGETLBFS = 1 << 9
-    MINOR_SHMEM = 1 << 10
-    EXACT_ADDRESS = 1 << 11
-    WP_HUGETLBFS_SHMEM = 1 << 12
-    """Write-protection of hugetlb and shared memory."""
-    WP_UNPOPULATED = 1 << 13
-    """Write-protection of pages that were never touched, by markers in the page table."""
-    POISON = 1 << 14
-    WP_ASYNC = 1 << 15
-    """Linux 6.7: write-protection faults are resolved by the kernel. Implies WP_UNPOPULATED."""
-    MOVE = 1 << 16
-    RWP = 1 << 17
-    """Linux 7.3: protection against reads as well."""
-    RWP_ASYNC = 1 << 18
-
-
-class Ioctl(IntFlag):
-    """What a registered range supports: bit *n* stands for ``UFFDIO_*`` number *n*. Unknown bits are kept."""
-
-    WAKE = 1 << 2
-    COPY = 1 << 3
-    ZEROPAGE = 1 << 4
-    """Absent when a hugetlb mapping is in the range."""
-    MOVE = 1 << 5
-    WRITEPROTECT = 1 << 6
-    CONTINUE = 1 << 7
-    POISON = 1 << 8
-
+__all__ = [
+    "DEFAULT_FEATURES",
+    "USER_SPACE_END",
+    "Feature",
+    "Ioctl",
+    "Userfaultfd",
+    "check_range",
+    "probe_features",
+]
 
 DEFAULT_FEATURES: Final = Feature.WP_ASYNC | Feature.WP_UNPOPULATED | Feature.WP_HUGETLBFS_SHMEM
 
@@ -78,82 +43,6 @@ USER_SPACE_END: Final = 1 << 56
 _USER_MODE_ONLY = 1
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY
 
-_OPEN = "userfaultfd"
-_API = "UFFDIO_API"
-_REGISTER = "UFFDIO_REGISTER"
-_WRITEPROTECT = "UFFDIO_WRITEPROTECT"
-_UNREGISTER = "UFFDIO_UNREGISTER"
-
-_GONE = "The address space that the descriptor was opened in has ended: open a new one in this process."
-_MAP_COUNT = (
-    "Registering a part of a mapping splits it, and this process is at vm.max_map_count, or the kernel is "
-    "out of memory: register fewer or larger ranges, or raise the sysctl."
-)
-
-_REMEDIES: Final[dict[tuple[str, int], str]] = {
-    (_OPEN, errno.EMFILE): "This process has too many open files: raise the limit (ulimit -n) or close some.",
-    (_OPEN, errno.ENFILE): "The system has too many open files: raise the sysctl fs.file-max.",
-    (_OPEN, errno.ENOMEM): "The kernel is out of memory.",
-    (
-        _OPEN,
-        errno.EINVAL,
-    ): "The kernel does not know UFFD_USER_MODE_ONLY: dirtytrack needs Linux 6.7 or later.",
-    (_API, errno.EINVAL): "The kernel lacks a feature asked for, or refuses the handshake as such.",
-    (_API, errno.EPERM): "EVENT_FORK needs CAP_SYS_PTRACE: leave it out.",
-    (_REGISTER, errno.EBUSY): (
-        "Another userfaultfd owns memory in the range (a second session, a garbage collector, a debugger or "
-        "emulator): within one process, share a session."
-    ),
-    (_REGISTER, errno.EINVAL): (
-        "Nothing is mapped in the range; or it holds memory that cannot be write-protected this way (vdso, "
-        "vvar, device memory, MAP_DROPPABLE, a shadow stack), cuts a hugetlb page, or ends above user space; "
-        "or the userfaultfd lacks WP_ASYNC or WP_HUGETLBFS_SHMEM for this kind of memory."
-    ),
-    (_REGISTER, errno.EPERM): (
-        "The range holds a shared mapping of a file opened read-only, which nobody can write through: open "
-        "the file for writing, or leave the mapping out."
-    ),
-    (_REGISTER, errno.ENOMEM): _MAP_COUNT,
-    (_REGISTER, errno.ESRCH): _GONE,
-    (_WRITEPROTECT, errno.ENOENT): (
-        "The range holds memory that is not registered (mapped over, moved or never registered); what lies "
-        "before it is done already. Register the whole range first."
-    ),
-    (
-        _WRITEPROTECT,
-        errno.EINVAL,
-    ): "The range cuts a hugetlb page or ends above user space: take whole huge pages.",
-    (_WRITEPROTECT, errno.EAGAIN): (
-        "The mappings are just being changed, as seen by a userfaultfd with EVENT_* features: read its "
-        "events, then repeat the call."
-    ),
-    (
-        _WRITEPROTECT,
-        errno.ENOMEM,
-    ): "The kernel is out of memory for page tables; a part of the range may be done.",
-    (_WRITEPROTECT, errno.ESRCH): _GONE,
-    (_UNREGISTER, errno.EINVAL): (
-        "Nothing is mapped in the range, or it holds memory that cannot be registered at all, is registered "
-        "with another userfaultfd (Linux 6.17 and later), or cuts a hugetlb page."
-    ),
-    (_UNREGISTER, errno.ENOMEM): _MAP_COUNT,
-    (_UNREGISTER, errno.ESRCH): _GONE,
-}
-
-
-_KINDS: Final[dict[tuple[str, int], type[KernelError]]] = {
-    (_OPEN, errno.EINVAL): UnsupportedError,
-    (_API, errno.EINVAL): UnsupportedError,
-    (_REGISTER, errno.EBUSY): BusyError,
-}
-
-
-def _refusal(call: str, error: int, start: int | None = None, stop: int | None = None) -> KernelError:
-    """The exception for *call* refused with -errno *error*."""
-    case = call, -error
-    maker = _KINDS.get(case, kernel_error)
-    return maker(-error, call, start=start, stop=stop, remedy=_REMEDIES.get(case, ""))
-
 
 def _open() -> tuple[int, str]:
     """A new descriptor, not yet initialised, and where it came from."""
@@ -161,7 +50,7 @@ def _open() -> tuple[int, str]:
     if fd >= 0:
         return fd, "syscall"
     if -fd not in (errno.EPERM, errno.EACCES, errno.ENOSYS):
-        raise _refusal(_OPEN, fd)
+        raise uffd_refusal(OPEN, fd)
     device = lib.dt_uffd_device(_OPEN_FLAGS)
     if device >= 0:
         return device, "/dev/userfaultfd"
@@ -172,7 +61,7 @@ def _open() -> tuple[int, str]:
     )
     raise UnsupportedError(
         -fd,
-        _OPEN,
+        OPEN,
         remedy=(
             f"The system call is refused: {cause}; and /dev/userfaultfd, the other way, failed with "
             f"'{os.strerror(-device)}'. In a container pass --device /dev/userfaultfd and make it readable "
@@ -186,7 +75,7 @@ def _handshake(fd: int, features: int) -> Feature:
     inout = ffi.new("uint64_t *", features)
     error = lib.dt_uffd_api(fd, inout)
     if error < 0:
-        raise _refusal(_API, error)
+        raise uffd_refusal(API, error)
     return Feature(inout[0])
 
 
@@ -285,7 +174,7 @@ class Userfaultfd:
         lacking = Feature(choices[-1].value & ~known.value)
         raise UnsupportedError(
             errno.EINVAL,
-            _API,
+            API,
             remedy=(
                 f"This kernel lacks {lacking!r}; it has {known!r}. WP_ASYNC needs Linux 6.7 or "
                 "later (arm64: 6.10) with CONFIG_PTE_MARKER_UFFD_WP."
@@ -315,7 +204,7 @@ class Userfaultfd:
         with self._owned() as fd:
             error = lib.dt_uffd_register(fd, start, stop - start, ioctls)
         if error < 0:
-            raise _refusal(_REGISTER, error, start, stop)
+            raise uffd_refusal(REGISTER, error, start, stop)
         return Ioctl(ioctls[0])
 
     def write_protect(self, start: int, stop: int) -> None:
@@ -346,7 +235,7 @@ class Userfaultfd:
         with self._owned() as fd:
             error = lib.dt_uffd_writeprotect(fd, start, stop - start, protect)
         if error < 0:
-            raise _refusal(_WRITEPROTECT, error, start, stop)
+            raise uffd_refusal(WRITEPROTECT, error, start, stop)
 
     def unregister(self, start: int, stop: int) -> None:
         """Release ``[start, stop)`` and its protection. Mappings that are not registered are skipped.
@@ -363,7 +252,7 @@ class Userfaultfd:
         with self._owned() as fd:
             error = lib.dt_uffd_unregister(fd, start, stop - start)
         if error < 0:
-            raise _refusal(_UNREGISTER, error, start, stop)
+            raise uffd_refusal(UNREGISTER, error, start, stop)
 
     def fileno(self) -> int:
         """The descriptor, for poll and the like. It stays this object's, and dies with it.

@@ -15,7 +15,8 @@ import pytest
 
 import seccomp
 from dirtytrack.errors import BusyError, KernelError, UnsupportedError
-from dirtytrack.kernel import mappings, userfaultfd
+from dirtytrack.kernel import mappings
+from dirtytrack.kernel._refusals import UFFD_REMEDIES
 from dirtytrack.kernel.userfaultfd import USER_SPACE_END, Feature, Userfaultfd, probe_features
 from kernel.area import MAP_HUGETLB, PRIVATE, Area, Lab, count
 from support import PAGE_SIZE, in_child
@@ -172,7 +173,7 @@ def test_no_descriptors_left() -> None:
             return error.errno or 0, error.remedy
         raise AssertionError("a descriptor was left")
 
-    assert in_child(child).check() == (errno.EMFILE, userfaultfd._REMEDIES["userfaultfd", errno.EMFILE])
+    assert in_child(child).check() == (errno.EMFILE, UFFD_REMEDIES["userfaultfd", errno.EMFILE])
 
 
 def test_refused_both_ways() -> None:
@@ -208,7 +209,7 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize(("call", "number"), sorted(userfaultfd._REMEDIES))
+@pytest.mark.parametrize(("call", "number"), sorted(UFFD_REMEDIES))
 def test_every_refusal_has_its_exception(call: str, number: int) -> None:
     """Each refusal that the table knows arrives with its errno, the call's name, the range and the remedy."""
     start, stop = 16 * PAGE_SIZE, 18 * PAGE_SIZE
@@ -226,7 +227,7 @@ def test_every_refusal_has_its_exception(call: str, number: int) -> None:
 
     error = in_child(child).check()
     assert (error.errno, error.call) == (number, call)
-    assert error.remedy == userfaultfd._REMEDIES[call, number]
+    assert error.remedy == UFFD_REMEDIES[call, number]
     assert (error.start, error.stop) == ((start, stop) if call in CALLS else (None, None))
     assert isinstance(error, PermissionError) == (number == errno.EPERM)
     assert isinstance(error, BusyError) == (number == errno.EBUSY)

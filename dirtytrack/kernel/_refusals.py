@@ -1,0 +1,157 @@
+"""What the kernel's refusals mean: for each call and errno the exception, and the remedy that it names."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+from typing import Final
+
+from dirtytrack.errors import BusyError, KernelError, UnsupportedError, kernel_error
+from dirtytrack.kernel._flags import Category, ScanFlags
+from dirtytrack.native import ffi
+
+OPEN = "userfaultfd"
+API = "UFFDIO_API"
+REGISTER = "UFFDIO_REGISTER"
+WRITEPROTECT = "UFFDIO_WRITEPROTECT"
+UNREGISTER = "UFFDIO_UNREGISTER"
+
+_GONE = "The address space that the descriptor was opened in has ended: open a new one in this process."
+_MAP_COUNT = (
+    "Registering a part of a mapping splits it, and this process is at vm.max_map_count, or the kernel is "
+    "out of memory: register fewer or larger ranges, or raise the sysctl."
+)
+
+UFFD_REMEDIES: Final[dict[tuple[str, int], str]] = {
+    (OPEN, errno.EMFILE): "This process has too many open files: raise the limit (ulimit -n) or close some.",
+    (OPEN, errno.ENFILE): "The system has too many open files: raise the sysctl fs.file-max.",
+    (OPEN, errno.ENOMEM): "The kernel is out of memory.",
+    (OPEN, errno.EINVAL): (
+        "The kernel does not know UFFD_USER_MODE_ONLY: dirtytrack needs Linux 6.7 or later."
+    ),
+    (API, errno.EINVAL): "The kernel lacks a feature asked for, or refuses the handshake as such.",
+    (API, errno.EPERM): "EVENT_FORK needs CAP_SYS_PTRACE: leave it out.",
+    (REGISTER, errno.EBUSY): (
+        "Another userfaultfd owns memory in the range (a second session, a garbage collector, a debugger or "
+        "emulator): within one process, share a session."
+    ),
+    (REGISTER, errno.EINVAL): (
+        "Nothing is mapped in the range; or it holds memory that cannot be write-protected this way (vdso, "
+        "vvar, device memory, MAP_DROPPABLE, a shadow stack), cuts a hugetlb page, or ends above user space; "
+        "or the userfaultfd lacks WP_ASYNC or WP_HUGETLBFS_SHMEM for this kind of memory."
+    ),
+    (REGISTER, errno.EPERM): (
+        "The range holds a shared mapping of a file opened read-only, which nobody can write through: open "
+        "the file for writing, or leave the mapping out."
+    ),
+    (REGISTER, errno.ENOMEM): _MAP_COUNT,
+    (REGISTER, errno.ESRCH): _GONE,
+    (WRITEPROTECT, errno.ENOENT): (
+        "The range holds memory that is not registered (mapped over, moved or never registered); what lies "
+        "before it is done already. Register the whole range first."
+    ),
+    (WRITEPROTECT, errno.EINVAL): (
+        "The range cuts a hugetlb page or ends above user space: take whole huge pages."
+    ),
+    (WRITEPROTECT, errno.EAGAIN): (
+        "The mappings are just being changed, as seen by a userfaultfd with EVENT_* features: read its "
+        "events, then repeat the call."
+    ),
+    (WRITEPROTECT, errno.ENOMEM): (
+        "The kernel is out of memory for page tables; a part of the range may be done."
+    ),
+    (WRITEPROTECT, errno.ESRCH): _GONE,
+    (UNREGISTER, errno.EINVAL): (
+        "Nothing is mapped in the range, or it holds memory that cannot be registered at all, is registered "
+        "with another userfaultfd (Linux 6.17 and later), or cuts a hugetlb page."
+    ),
+    (UNREGISTER, errno.ENOMEM): _MAP_COUNT,
+    (UNREGISTER, errno.ESRCH): _GONE,
+}
+
+_UFFD_KINDS: Final[dict[tuple[str, int], type[KernelError]]] = {
+    (OPEN, errno.EINVAL): UnsupportedError,
+    (API, errno.EINVAL): UnsupportedError,
+    (REGISTER, errno.EBUSY): BusyError,
+}
+
+
+def uffd_refusal(call: str, error: int, start: int | None = None, stop: int | None = None) -> KernelError:
+    """The exception for *call* refused with -errno *error*."""
+    case = call, -error
+    maker = _UFFD_KINDS.get(case, kernel_error)
+    return maker(-error, call, start=start, stop=stop, remedy=UFFD_REMEDIES.get(case, ""))
+
+
+SCAN: Final = "PAGEMAP_SCAN"
+SCAN_ARG_SIZE: Final = ffi.sizeof("struct dt_pm_scan_arg")
+
+# As plain integers: the complement of a flag leaves out the bits that the class does not know.
+_ALL_FLAGS = sum(flag.value for flag in ScanFlags)
+_ALL_CATEGORIES = sum(category.value for category in Category)
+_LATER_CATEGORIES = (Category.SOFT_DIRTY | Category.GUARD | Category.ACCESSED).value
+
+_ALREADY_ARMED = "The written pages of the mappings before it are already protected again."
+
+_SCAN_REMEDIES: Final[dict[int, str]] = {
+    errno.ENOTTY: "This kernel has no PAGEMAP_SCAN: dirtytrack needs Linux 6.7 or later.",
+    errno.EPERM: (
+        "A mapping in the range is not registered for asynchronous write-protection (it never was, was "
+        "mapped over or moved, or is device memory): register it, or drop CHECK_WPASYNC to have such "
+        "mappings skipped."
+    ),
+    errno.ENOMEM: "The kernel is out of memory for its result buffer or for page tables.",
+    errno.EINTR: "The process is being killed.",
+    errno.ESRCH: "The process has exited, or replaced its address space by exec.",
+}
+
+
+def scan_refusal(error: int, values: tuple[int, ...]) -> KernelError:
+    """The exception for a scan refused with *error*, with the cause as far as the fields show it."""
+    _, flags, start, end, _, _, _, _, inverted, mask, anyof, returned = values
+    asked = inverted | mask | anyof | returned
+    maker = UnsupportedError if error == errno.ENOTTY else kernel_error
+    if error == errno.EINVAL:
+        remedy = _einval_cause(values)
+        if not remedy and asked & _LATER_CATEGORIES and not asked & ~_ALL_CATEGORIES:
+            maker = UnsupportedError
+            remedy = (
+                f"This kernel does not know all of {Category(asked & _LATER_CATEGORIES)!r}: SOFT_DIRTY needs "
+                "Linux 6.8, GUARD 6.16, ACCESSED 7.3. Leave them out of the masks."
+            )
+        remedy = (
+            remedy
+            or "A flag or category is unknown to this kernel: use the members of ScanFlags and Category."
+        )
+    elif error == errno.EPERM and flags & ScanFlags.WP_MATCHING:
+        remedy = f"{_SCAN_REMEDIES[error]} {_ALREADY_ARMED}"
+    elif error == errno.EFAULT:
+        remedy = _efault_cause(values)
+    else:
+        remedy = _SCAN_REMEDIES.get(error, "")
+    return maker(error, SCAN, start=start, stop=end, remedy=remedy)
+
+
+def _einval_cause(values: tuple[int, ...]) -> str:
+    size, flags, start, _, _, address, room, _, _, _, _, _ = values
+    if size != SCAN_ARG_SIZE:
+        return f"This kernel's argument has {SCAN_ARG_SIZE} bytes, not size={size}."
+    if start % mmap.PAGESIZE:
+        return f"start must be a multiple of the page size, {mmap.PAGESIZE} bytes."
+    if address == 0 and room:
+        return f"vec is NULL but vec_len is {room}: pass a buffer, or vec_len=0."
+    if flags & ~_ALL_FLAGS:
+        return "An unknown flag is set: use the members of ScanFlags."
+    return ""
+
+
+def _efault_cause(values: tuple[int, ...]) -> str:
+    _, flags, start, end, *_ = values
+    if start > end:
+        return "start is above end."
+    remedy = "The range ends above user space, or vec cannot be written for vec_len entries."
+    if flags & ScanFlags.WP_MATCHING:
+        remedy += (
+            " In the latter case written pages were protected and not reported: take the range for written."
+        )
+    return remedy
