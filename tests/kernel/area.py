@@ -15,7 +15,7 @@ from typing import Any, Self
 from dirtytrack.kernel.pagemap import Category, PageRegion, ScanFlags, ScanResult, scan, scan_all
 from dirtytrack.kernel.support import hole_epoch
 from dirtytrack.kernel.userfaultfd import Userfaultfd
-from support import PAGE_SIZE
+from support import PAGE_SIZE, PMD_SIZE, require
 
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 SHARED = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS
@@ -27,6 +27,8 @@ PROT_NONE = 0
 WRITTEN = Category.WRITTEN
 ALL = Category(0x7F)  # the categories that every kernel with PAGEMAP_SCAN knows
 TAKE = ScanFlags.WP_MATCHING | ScanFlags.CHECK_WPASYNC
+
+HUGE_PAGES = PMD_SIZE // PAGE_SIZE  # base pages in a transparent huge page
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
@@ -185,6 +187,18 @@ class Lab:
         self.uffd.close()
         for area in self._areas:
             area.unmap()
+
+
+def huge(lab: Lab, number: int) -> Area:
+    """*number* transparent huge pages, written, or a skip where the kernel gives none."""
+    room = lab.map((number + 1) * HUGE_PAGES)
+    first = -room.address % PMD_SIZE // PAGE_SIZE
+    area = room.part(first, first + number * HUGE_PAGES)
+    area.advise(mmap.MADV_HUGEPAGE)
+    area.write()
+    result = area.get(Category.HUGE, returned=Category.HUGE)
+    require(area.runs(result) == [(0, area.pages)], "the kernel gives no transparent huge pages")
+    return area
 
 
 @contextmanager

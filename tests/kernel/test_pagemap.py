@@ -262,6 +262,8 @@ def test_scan_all_reports_every_page_once(lab: Lab, room: int) -> None:
     area.touch(*pages)
     expected = area.runs(area.get(vec_len=100000))
     assert [page for run in expected for page in range(*run)] == pages
+    looked = scan_all(area.address, area.stop, vec_len=room, category_mask=WRITTEN, return_mask=WRITTEN)
+    assert area.runs(looked) == expected
     assert area.runs(take_all(area, vec_len=room)) == expected
     assert area.get().regions == []
 

@@ -15,27 +15,11 @@ import pytest
 
 from dirtytrack.kernel.mappings import page_size_at
 from dirtytrack.kernel.pagemap import Category, PageRegion
-from kernel.area import MAP_HUGETLB, PRIVATE, WRITTEN, Area, Lab, check, libc
-from support import PAGE_SIZE, PMD_SIZE, require, require_root
+from kernel.area import HUGE_PAGES, MAP_HUGETLB, PRIVATE, WRITTEN, Area, Lab, check, huge, libc
+from support import PAGE_SIZE, require_root
 
-HUGE_PAGES = PMD_SIZE // PAGE_SIZE  # base pages in a transparent huge page
-MADV_HUGEPAGE = mmap.MADV_HUGEPAGE
 MFD_HUGETLB = os.MFD_HUGETLB
 IPC_PRIVATE, IPC_RMID, IPC_CREAT, SHM_HUGETLB = 0, 0, 0o1000, 0o4000
-
-Make = Callable[[], Area]
-
-
-def huge(lab: Lab, number: int) -> Area:
-    """*number* transparent huge pages, written, or a skip where the kernel gives none."""
-    room = lab.map((number + 1) * HUGE_PAGES)
-    first = -room.address % PMD_SIZE // PAGE_SIZE
-    area = room.part(first, first + number * HUGE_PAGES)
-    area.advise(MADV_HUGEPAGE)
-    area.write()
-    result = area.get(Category.HUGE, returned=Category.HUGE)
-    require(area.runs(result) == [(0, area.pages)], "the kernel gives no transparent huge pages")
-    return area
 
 
 @contextmanager

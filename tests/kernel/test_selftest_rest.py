@@ -16,8 +16,20 @@ import pytest
 
 from dirtytrack.kernel.pagemap import Category, PageRegion, ScanFlags, scan
 from dirtytrack.kernel.support import hole_epoch
-from kernel.area import ALL, PROT_NONE, READ_WRITE, TAKE, WRITTEN, Area, Lab, check, count, libc
-from kernel.test_selftest_memory import HUGE_PAGES, huge
+from kernel.area import (
+    ALL,
+    HUGE_PAGES,
+    PROT_NONE,
+    READ_WRITE,
+    TAKE,
+    WRITTEN,
+    Area,
+    Lab,
+    check,
+    count,
+    huge,
+    libc,
+)
 from support import PAGE_SIZE, PMD_SIZE, require
 
 PRESENT, SWAPPED, FILE, PFNZERO = Category.PRESENT, Category.SWAPPED, Category.FILE, Category.PFNZERO
