@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from dirtytrack.errors import KernelError, UnsupportedError, kernel_error
 from dirtytrack.kernel import mappings
 from dirtytrack.kernel._flags import Category, ScanFlags
-from dirtytrack.kernel._process import Identity, identity
 from dirtytrack.kernel._refusals import SCAN, SCAN_ARG_SIZE, scan_refusal
 from dirtytrack.kernel._scratch import scratch
 from dirtytrack.native import ffi, lib
@@ -117,12 +116,12 @@ def _open_remedy(error: int | None, pid: int | None) -> str:
     return ""
 
 
-_own: dict[Identity, int] = {}
+_own: dict[int, int] = {}
 
 
 def _own_pagemap() -> int:
     """The descriptor of this process's pagemap, kept open; an inherited one is closed, never used."""
-    me = identity()
+    me = lib.dt_address_space()
     fd = _own.get(me)
     if fd is not None:
         return fd

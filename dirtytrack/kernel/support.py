@@ -14,8 +14,8 @@ from dirtytrack.errors import DirtyTrackError
 from dirtytrack.kernel import _probes
 from dirtytrack.kernel._diagnosis import Check, diagnose, gather, table
 from dirtytrack.kernel._facts import Facts, HugePages
-from dirtytrack.kernel._process import Identity, identity
 from dirtytrack.kernel.userfaultfd import Feature
+from dirtytrack.native import lib
 
 __all__ = ["Check", "Facts", "HugePages", "Support", "hole_epoch", "is_e1_forced", "support"]
 
@@ -75,7 +75,7 @@ def support() -> Support:
     Raises:
         DirtyTrackError: DIRTYTRACK_KERNEL_EPOCH is set to something else than E1.
     """
-    return _support(identity(), is_e1_forced())
+    return _support(lib.dt_address_space(), is_e1_forced())
 
 
 def hole_epoch() -> str:
@@ -94,7 +94,7 @@ def hole_epoch() -> str:
     Raises:
         DirtyTrackError: the variable is set to something else.
     """
-    return "E1" if is_e1_forced() else _probed_epoch(identity())
+    return "E1" if is_e1_forced() else _probed_epoch(lib.dt_address_space())
 
 
 def is_e1_forced() -> bool:
@@ -106,7 +106,7 @@ def is_e1_forced() -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def _probed_epoch(_process: Identity) -> str:
+def _probed_epoch(_process: int) -> str:
     for opener in _probes.OPENERS.values():
         try:
             return _probes.hole_epoch(opener)
@@ -116,7 +116,7 @@ def _probed_epoch(_process: Identity) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def _support(process: Identity, forced: bool) -> Support:
+def _support(process: int, forced: bool) -> Support:
     evidence = gather()
     diagnosis = diagnose(evidence)
     epoch = "E1" if forced else _probed_epoch(process)

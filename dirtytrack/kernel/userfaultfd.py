@@ -20,7 +20,6 @@ from typing import Final, Self, final
 
 from dirtytrack.errors import ClosedError, ForkedError, UnsupportedError
 from dirtytrack.kernel._flags import Feature, Ioctl
-from dirtytrack.kernel._process import identity
 from dirtytrack.kernel._refusals import API, OPEN, REGISTER, UNREGISTER, WRITEPROTECT, uffd_refusal
 from dirtytrack.native import ffi, lib
 
@@ -150,7 +149,7 @@ class Userfaultfd:
     _fd = -1  # until __init__ has got one; __del__ runs even if it raised
 
     def __init__(self, features: Feature | int | None = None) -> None:
-        self._owner = identity()
+        self._owner = lib.dt_address_space()
         # Held during each call, so that close cannot hand the descriptor's number to another file under it.
         # Reentrant, for a signal handler that closes.
         self._lock = threading.RLock()
@@ -280,7 +279,7 @@ class Userfaultfd:
 
     def close(self) -> None:
         """Close the descriptor; a second call does nothing. In a forked child only the child's copy goes."""
-        if identity() != self._owner:
+        if lib.dt_address_space() != self._owner:
             self._close()  # without the lock: the thread that may hold it exists in the parent only
             return
         with self._lock:
@@ -294,7 +293,7 @@ class Userfaultfd:
     @contextmanager
     def _owned(self) -> Iterator[int]:
         """The descriptor, held open for the block; refused before any lock and ioctl in a forked child."""
-        if identity() != self._owner:
+        if lib.dt_address_space() != self._owner:
             raise ForkedError("this userfaultfd belongs to a parent process: open a new one in this process")
         with self._lock:
             if self._fd < 0:
@@ -316,7 +315,7 @@ class Userfaultfd:
     def __del__(self) -> None:
         if self._fd < 0:
             return
-        if identity() == self._owner:  # a child did not leak it, it inherited it
+        if lib.dt_address_space() == self._owner:  # a child did not leak it, it inherited it
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)
         self.close()
 

@@ -7,6 +7,7 @@ import mmap
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from dirtytrack.kernel import mappings, pagemap
 from dirtytrack.kernel._scratch import scratch
 from dirtytrack.kernel.pagemap import Category, PageRegion, ScanFlags, ScanResult, scan, scan_all
 from dirtytrack.kernel.support import hole_epoch
+from dirtytrack.native import lib
 from kernel.area import ALL, MAP_HUGETLB, PRIVATE, TAKE, WRITTEN, Area, Lab, count
 from support import PAGE_SIZE, require
 
@@ -300,6 +302,8 @@ def test_scan_all_of_nothing(lab: Lab) -> None:
 class Stuck:
     """The C core on a kernel whose scan ends where it begins."""
 
+    dt_address_space = staticmethod(lib.dt_address_space)
+
     def dt_pagemap_scan(self, _fd: int, arg: Any) -> int:
         arg.walk_end = arg.start
         return 0
@@ -348,7 +352,7 @@ def test_old_kernels_are_not_asked_dangerous_questions(
     small = lab.armed(4)
     small.touch(1)
     with monkeypatch.context() as patched:
-        patched.setattr(pagemap, "lib", None)
+        patched.setattr(pagemap, "lib", SimpleNamespace(dt_address_space=lib.dt_address_space))
         for vec in (None, 0, bytearray(24)):
             with pytest.raises(UnsupportedError, match=r"6\.12\.50.*pass vec_len"):
                 small.take(vec=vec, vec_len=0)

@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import seccomp
 from dirtytrack.errors import KernelError, UnsupportedError
 from dirtytrack.kernel import pagemap
 from dirtytrack.kernel.pagemap import Category, ScanFlags, scan, scan_all
+from dirtytrack.native import lib
 from kernel.area import WRITTEN, Lab
 from support import PAGE_SIZE, in_child, require_root
 
@@ -124,7 +126,7 @@ def test_values_that_do_not_fit(
     monkeypatch: pytest.MonkeyPatch, field: str, value: Any, kind: type[Exception], message: str
 ) -> None:
     """A value that is no 64-bit number never reaches the kernel; too much room is refused by mmap."""
-    monkeypatch.setattr(pagemap, "lib", None)
+    monkeypatch.setattr(pagemap, "lib", SimpleNamespace(dt_address_space=lib.dt_address_space))
     if field == "vec_len" and value == 1 << 64:
         kind = KernelError
     with pytest.raises(kind, match=message):
@@ -139,7 +141,7 @@ def test_addresses_that_do_not_fit(
     monkeypatch: pytest.MonkeyPatch, start: Any, end: Any, kind: type[Exception]
 ) -> None:
     """An address that is no 64-bit number never reaches the kernel."""
-    monkeypatch.setattr(pagemap, "lib", None)
+    monkeypatch.setattr(pagemap, "lib", SimpleNamespace(dt_address_space=lib.dt_address_space))
     with pytest.raises(kind, match=r"must be an integer|does not fit the field"):
         scan(start, end)
 
@@ -158,7 +160,7 @@ def test_vectors_that_do_not_do(
     monkeypatch: pytest.MonkeyPatch, vec: Any, room: int | None, kind: type[Exception], message: str
 ) -> None:
     """A vec that could not take the results never reaches the kernel."""
-    monkeypatch.setattr(pagemap, "lib", None)
+    monkeypatch.setattr(pagemap, "lib", SimpleNamespace(dt_address_space=lib.dt_address_space))
     with pytest.raises(kind, match=message):
         scan(0, PAGE_SIZE, vec=vec, vec_len=room)
 

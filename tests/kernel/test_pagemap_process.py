@@ -13,8 +13,9 @@ from contextlib import contextmanager
 import pytest
 
 from dirtytrack.errors import KernelError
-from dirtytrack.kernel import _process, mappings, pagemap
+from dirtytrack.kernel import mappings, pagemap
 from dirtytrack.kernel.pagemap import Category, open_pagemap, scan
+from dirtytrack.native import lib
 from kernel.area import TAKE, WRITTEN, Area, Lab, libc
 from kernel.area import lab as make_lab
 from support import PAGE_SIZE, in_child, require_root
@@ -109,7 +110,7 @@ def test_a_child_scans_itself_and_not_its_parent(lab: Lab) -> None:
             inner.register(area)
             area.touch(3)
             runs = area.runs(area.take())
-        return runs, list(pagemap._own) == [_process.identity()]
+        return runs, list(pagemap._own) == [lib.dt_address_space()]
 
     assert in_child(child).check() == ([(3, 4)], True)
     assert pagemap._own_pagemap() == inherited

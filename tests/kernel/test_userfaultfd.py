@@ -12,7 +12,7 @@ import pytest
 
 import seccomp
 from dirtytrack.errors import ClosedError, ForkedError, KernelError, UnsupportedError
-from dirtytrack.kernel import _process, userfaultfd
+from dirtytrack.kernel import userfaultfd
 from dirtytrack.kernel.userfaultfd import DEFAULT_FEATURES, Feature, Ioctl, Userfaultfd, probe_features
 from kernel.area import PRIVATE, SHARED, TAKE, WRITTEN, Area, Lab, lab
 from support import PAGE_SIZE, in_child, optional, require_root
@@ -255,7 +255,7 @@ def test_a_fork_while_the_lock_is_held(lab: Lab) -> None:
 
 
 def test_a_fork_behind_pythons_back(lab: Lab) -> None:
-    """A child forked by C code, of which Python hears nothing, is told apart by its pid."""
+    """A child forked by C code, of which Python hears nothing, is told apart."""
     libc = ctypes.PyDLL(None)
     pid = libc.fork()
     if pid == 0:
@@ -264,15 +264,17 @@ def test_a_fork_behind_pythons_back(lab: Lab) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_a_child_with_the_pid_of_its_ancestor(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A descendant to whom the system gives the creator's old pid is told apart by the count of forks."""
-    pid = os.getpid()
+def test_a_grandchild(lab: Lab) -> None:
+    """A child's own address space has a name; its child is told apart from both."""
 
     def child() -> list[str]:
-        monkeypatch.setattr(_process.os, "getpid", lambda: pid)
-        return everything_but_close(lab.uffd, Area(0, 1))
+        with Userfaultfd() as own:
+            grandchild = in_child(
+                lambda: [everything_but_close(uffd, Area(0, 1)) for uffd in (lab.uffd, own)]
+            )
+            return [name for names in grandchild.check() for name in names]
 
-    assert in_child(child).check() == [ForkedError.__name__] * 6
+    assert in_child(child).check() == [ForkedError.__name__] * 12
 
 
 def test_a_forked_child_opens_its_own(lab: Lab) -> None:
