@@ -1,0 +1,41 @@
+"""The guide's code runs as printed."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support import optional
+
+_GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+_FENCE = re.compile(r"^```(.*)$")
+
+
+def _program(fence: str) -> str:
+    """The blocks opened by *fence* as one program, every line on its line number in the guide."""
+    lines: list[str] = []
+    inside = ""
+    for line in _GUIDE.read_text(encoding="utf-8").splitlines():
+        mark = _FENCE.match(line)
+        lines.append(line if not mark and inside == fence else "")
+        if mark:
+            inside = "" if inside else mark[1]
+    assert any(lines)
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("fence", ["python", "python torch"])
+def test_python_blocks_run(fence, tmp_path):
+    """The guide's Python blocks, one after the other in one process, end well and warn of nothing."""
+    optional("torch" not in fence or importlib.util.find_spec("torch"), "torch is not installed")
+    program = tmp_path / "guide.py"
+    program.write_text(_program(fence), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
