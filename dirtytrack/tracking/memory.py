@@ -158,13 +158,14 @@ def _from_tensor(tensor: Any) -> Memory:
     nbytes = tensor.numel() * tensor.element_size()
     _refuse(nbytes == 0, tensor, "empty: there is no byte to track")
     storage = tensor.untyped_storage()
-    place = storage.data_ptr(), storage.nbytes()
-    address = tensor.data_ptr()
 
-    def in_place() -> bool:
-        return (storage.data_ptr(), storage.nbytes()) == place
+    def place() -> tuple[int, int, int]:
+        # Of the storage that the tensor has now: resize_() moves it, set_() and .data = give it another one.
+        now = tensor.untyped_storage()
+        return tensor.data_ptr(), now.data_ptr(), now.nbytes()
 
-    return Memory(address, nbytes, _view(address, nbytes, storage), in_place)
+    first = place()
+    return Memory(first[0], nbytes, _view(first[0], nbytes, storage), lambda: place() == first)
 
 
 def alloc(nbytes: int, *, huge: bool | None = None) -> mmap.mmap:
