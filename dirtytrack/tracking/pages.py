@@ -196,7 +196,9 @@ class PageSet(AbstractSet[int]):
         if not isinstance(page, SupportsIndex):
             return False
         number = operator.index(page)
-        return number >= 0 and bool(lib.dt_runs_contain(self.runs._data, len(self.runs), number))
+        if not 0 <= number < self.geometry.page_count:
+            return False
+        return bool(lib.dt_runs_contain(self.runs._data, len(self.runs), number))
 
     def _combine(self, operation: int, other: object) -> PageSet:
         if not isinstance(other, PageSet):
@@ -219,6 +221,9 @@ class PageSet(AbstractSet[int]):
 
     def __xor__(self, other: object) -> PageSet:
         return self._combine(lib.DT_XOR, other)
+
+    # Nothing but a PageSet combines with one: those of the base class would try to make a set from any iterable.
+    __ror__, __rand__, __rsub__, __rxor__ = __or__, __and__, __sub__, __xor__
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PageSet):
