@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import mmap
+import operator
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex
 
+from dirtytrack.kernel.userfaultfd import USER_SPACE_END
 from dirtytrack.native import ffi
 
 if TYPE_CHECKING:
@@ -111,7 +113,7 @@ def _from_address(pair: tuple[object, ...]) -> Memory:
     assert isinstance(nbytes, int)
     if address <= 0 or nbytes <= 0:
         raise ValueError(f"address {address} and nbytes {nbytes} must both be positive")
-    if address + nbytes >= 1 << 63:
+    if address + nbytes > USER_SPACE_END:
         raise ValueError(f"[{address:#x}, {address + nbytes:#x}) is not an address range of a user process")
     return Memory(address, nbytes, _view(address, nbytes, None))
 
@@ -119,9 +121,8 @@ def _from_address(pair: tuple[object, ...]) -> Memory:
 def _from_array_interface(array: Any, owner: object) -> Memory:
     interface = array.__array_interface__
     shape, strides = interface["shape"], interface.get("strides")
-    typecode = interface["typestr"]
-    itemsize = int(typecode[2:])
-    _refuse_objects("O" if typecode[1] == "O" or "'|O" in repr(interface.get("descr")) else "", array)
+    kind, itemsize = _item(array, interface["typestr"])
+    _refuse_objects("O" if kind == "O" or "'|O" in repr(interface.get("descr")) else "", array)
     nbytes = math.prod(shape) * itemsize
     _refuse(nbytes == 0, array, "empty: there is no byte to track")
     _refuse(not _is_contiguous(shape, strides, itemsize), array, _NOT_CONTIGUOUS)
@@ -135,6 +136,14 @@ def _from_array_interface(array: Any, owner: object) -> Memory:
         "read-only: its pages are never written through it. Pass the writable original",
     )
     return Memory(address, nbytes, _view(address, nbytes, owner))
+
+
+def _item(array: Any, typestr: str) -> tuple[str, int]:
+    # The kind and the size in bytes: "<f8", "<M8[ns]"; that of "<U5" counts characters.
+    match = re.fullmatch(r"[<>|=]([a-zA-Z])(\d+)(\[.*\])?", typestr)
+    if match is None or match[1] == "t":
+        raise TypeError(f"{_kind(array)} has elements of type {typestr!r}: track its bytes instead")
+    return match[1], int(match[2]) * (4 if match[1] == "U" else 1)
 
 
 def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> bool:
@@ -220,7 +229,7 @@ def _alloc_aligned(nbytes: int, alignment: int) -> mmap.mmap:
 
 
 def empty(
-    shape: int | tuple[int, ...], dtype: npt.DTypeLike = float, *, huge: bool | None = None
+    shape: SupportsIndex | tuple[int, ...], dtype: npt.DTypeLike = float, *, huge: bool | None = None
 ) -> np.ndarray[Any, Any]:
     """A numpy array of zeros in page-aligned memory of its own, so that it shares no page with anything else.
 
@@ -234,6 +243,6 @@ def empty(
     except ImportError as error:
         raise ImportError('empty() needs numpy: pip install "dirtytrack[numpy]", or use alloc()') from error
     kind = np.dtype(dtype)
-    lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+    lengths = (operator.index(shape),) if isinstance(shape, SupportsIndex) else tuple(shape)
     memory = alloc(max(math.prod(lengths) * kind.itemsize, 1), huge=huge)
     return np.ndarray(lengths, kind, buffer=memory)
