@@ -24,9 +24,8 @@ struct dt_cursor {
 struct dt_backend {
 	// Makes [start, stop) trackable. *huge_ret: whether hugetlb memory is in it.
 	int (*add)(struct dt_tracker *tracker, uint64_t start, uint64_t stop, bool *huge_ret, struct dt_failure *failure);
-	void (*remove)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
-	// Undoes add where it may no longer be ours: what others have taken is left alone.
-	void (*remove_lost)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+	// Undoes add, also where it failed half-way. Fails, and does nothing, where others have taken a part.
+	int (*remove)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
 	// Arms hugetlb memory that nobody else holds.
 	int (*arm_huge)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
 	// Lists the written pages of a span, by address, and re-arms them if asked; out has room for every other page.

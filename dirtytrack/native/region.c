@@ -97,14 +97,7 @@ static int for_each_unheld(struct dt_tracker *tracker, uint64_t start, uint64_t 
 
 static int release(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
 {
-	tracker->backend->remove(tracker, start, stop);
-	return 0;
-}
-
-static int release_lost(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
-{
-	tracker->backend->remove_lost(tracker, start, stop);
-	return 0;
+	return tracker->backend->remove(tracker, start, stop);
 }
 
 static int arm_huge(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
@@ -115,8 +108,9 @@ static int arm_huge(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
 static void free_region(struct dt_tracker *tracker, struct dt_region *region)
 {
 	for (size_t slot = 0; slot < tracker->cursor_room; slot++) {
-		if (!tracker->cursors[slot].id)
-			continue;
+		const struct dt_cursor *cursor = &tracker->cursors[slot];
+		if (!cursor->id || (uint32_t)region->id >= cursor->pending_room)
+			continue; // memory ran out before it had room for this region
 		struct dt_bits *pending = dt_pending(tracker, slot, region);
 		dt_free(pending->words, dt_bits_bytes(dt_region_pages(region)));
 		*pending = (struct dt_bits){0};
@@ -240,11 +234,12 @@ int dt_tracker_add(struct dt_tracker *tracker, uint64_t start, uint64_t stop, ui
 	return dt_leave(tracker, 0);
 }
 
-static void remove_region(struct dt_tracker *tracker, struct dt_region *region)
+static int remove_region(struct dt_tracker *tracker, struct dt_region *region)
 {
 	take_out(tracker, region);
-	for_each_unheld(tracker, region->start, region->stop, region->flags & DT_LOST ? release_lost : release);
+	int error = for_each_unheld(tracker, region->start, region->stop, release);
 	free_region(tracker, region);
+	return error;
 }
 
 int dt_tracker_remove(struct dt_tracker *tracker, uint64_t id)
@@ -255,8 +250,24 @@ int dt_tracker_remove(struct dt_tracker *tracker, uint64_t id)
 	struct dt_region *region = dt_find_region(tracker, id);
 	if (!region)
 		return dt_leave(tracker, -DT_ECLOSED);
-	remove_region(tracker, region);
+	return dt_leave(tracker, remove_region(tracker, region) ? 1 : 0);
+}
+
+int dt_tracker_release_range(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
+{
+	int error = dt_enter(tracker);
+	if (error)
+		return error;
+	for_each_unheld(tracker, start, stop, release);
 	return dt_leave(tracker, 0);
+}
+
+int dt_tracker_holds(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
+{
+	int error = dt_enter(tracker);
+	if (error)
+		return error;
+	return dt_leave(tracker, tracker->backend->check(tracker, start, stop));
 }
 
 int dt_tracker_lose(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
@@ -303,7 +314,6 @@ int dt_tracker_mark(struct dt_tracker *tracker, uint64_t id, uint64_t first, uin
 	dt_feed(tracker, region->start + (first << region->page_shift), region->start + (last << region->page_shift));
 	return dt_leave(tracker, 0);
 }
-
 
 void dt_remove_all(struct dt_tracker *tracker)
 {

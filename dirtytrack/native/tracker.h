@@ -94,8 +94,13 @@ int dt_tracker_usable(const struct dt_tracker *tracker);
 // registered that no other region holds.
 int dt_tracker_add(struct dt_tracker *tracker, uint64_t start, uint64_t stop, uint32_t page_shift, uint32_t flags,
 		   uint64_t *region_ret, struct dt_failure *failure);
-// Forgets a region and unregisters those of its pages that no other region holds.
+// Forgets a region and unregisters those of its pages that no other region holds. 1: some of them could not be, since
+// they are unmapped or another userfaultfd's; dt_tracker_release_range on each mapping in the range gets at the rest.
 int dt_tracker_remove(struct dt_tracker *tracker, uint64_t region);
+// Unregisters those of the pages [start, stop), all of one mapping, that no region holds.
+int dt_tracker_release_range(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+// 1 if all of [start, stop) is mapped and registered here, 0 if it is not.
+int dt_tracker_holds(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
 // Marks the regions that touch [start, stop) as lost.
 int dt_tracker_lose(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
 // Marks one region as lost.

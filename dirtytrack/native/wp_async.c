@@ -23,33 +23,13 @@ static int add(struct dt_tracker *tracker, uint64_t start, uint64_t stop, bool *
 	return 0;
 }
 
-static void remove_range(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
-{
-	dt_uffd_unregister(tracker->userfaultfd, start, stop - start);
-}
-
-// Before Linux 6.17 UFFDIO_UNREGISTER also takes ranges away from other userfaultfds. Registering refuses those, so
-// it comes first; a refused range is halved, down to a 1024th, until what is ours stands alone.
-static void remove_piece(struct dt_tracker *tracker, uint64_t start, uint64_t stop, uint64_t smallest)
+// Before Linux 6.17 UFFDIO_UNREGISTER also takes ranges away from other userfaultfds. Registering refuses those with
+// EBUSY, so it comes first. It does nothing to what is ours; any other refusal comes after that check.
+static int remove_range(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
 {
 	uint64_t ioctls;
-	if (dt_uffd_register(tracker->userfaultfd, start, stop - start, &ioctls) == 0) {
-		dt_uffd_unregister(tracker->userfaultfd, start, stop - start);
-		return;
-	}
-	if (stop - start <= smallest)
-		return;
-	uint64_t page = 1ULL << tracker->page_shift;
-	uint64_t middle = start + (stop - start) / 2 / page * page;
-	remove_piece(tracker, start, middle, smallest);
-	remove_piece(tracker, middle, stop, smallest);
-}
-
-static void remove_lost(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
-{
-	uint64_t page = 1ULL << tracker->page_shift;
-	uint64_t smallest = (stop - start) / 1024;
-	remove_piece(tracker, start, stop, smallest > page ? smallest : page);
+	int error = dt_uffd_register(tracker->userfaultfd, start, stop - start, &ioctls);
+	return error == -EBUSY ? error : dt_uffd_unregister(tracker->userfaultfd, start, stop - start);
 }
 
 static int arm_huge(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
@@ -153,7 +133,6 @@ static bool check(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
 const struct dt_backend dt_wp_async = {
 	.add = add,
 	.remove = remove_range,
-	.remove_lost = remove_lost,
 	.arm_huge = arm_huge,
 	.scan = scan,
 	.verify = verify,

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dirtytrack.errors import BusyError, ClosedError, ForkedError, Loss, RegionLostError, kernel_error
-from dirtytrack.kernel import mappings, pagemap
+from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 
 if TYPE_CHECKING:
@@ -95,26 +95,27 @@ def _lost_error(regions: tuple[Region, ...]) -> RegionLostError:
 
 
 def lost_ranges(region: Region) -> tuple[tuple[int, int], ...]:
-    """The address ranges of a lost region that are unmapped or unregistered, as first seen.
+    """The address ranges of a lost region that are unmapped, unregistered or another's, as first seen.
 
-    When nothing is wrong with the memory any more (it was registered again, here or by another userfaultfd),
-    that is all of it: nobody can say what happened in between.
+    When nothing is wrong with the memory any more (it was registered here again), that is all of it: nobody
+    can say what happened in between.
     """
     if region._lost_ranges is None:
         start, stop = region.page_range
-        found = list(_unregistered(start, stop))
+        found = _not_ours(region, start, stop)
         region._lost_ranges = tuple(found) or ((start, stop),)
     return region._lost_ranges
 
 
-def _unregistered(start: int, stop: int) -> list[tuple[int, int]]:
+def _not_ours(region: Region, start: int, stop: int) -> list[tuple[int, int]]:
     lost: list[tuple[int, int]] = []
     at = start
     for mapping in mappings.overlapping(start, stop):
         first, last = max(mapping.start, start), min(mapping.stop, stop)
         if at < first:
             lost.append((at, first))
-        if not _registered(first, last):
+        # A mapping belongs to one userfaultfd, or to none, so the answer is for all of it.
+        if lib.dt_tracker_holds(region.session._native, first, last) != 1:
             lost.append((first, last))
         at = last
     if at < stop:
@@ -125,19 +126,3 @@ def _unregistered(start: int, stop: int) -> list[tuple[int, int]]:
             first = merged.pop()[0]
         merged.append((first, last))
     return merged
-
-
-def _registered(start: int, stop: int) -> bool:
-    # Asks for pages outside of tracked mappings, of which there are none: only the check is of interest.
-    try:
-        pagemap.scan(
-            start,
-            stop,
-            flags=pagemap.ScanFlags.CHECK_WPASYNC,
-            category_mask=pagemap.Category.WPALLOWED,
-            category_inverted=pagemap.Category.WPALLOWED,
-            vec_len=1,
-        )
-    except OSError:
-        return False
-    return True
