@@ -81,6 +81,13 @@ class Cursor:
     def _run(self, verb: int, requests: tuple[Region | RegionSlice, ...]) -> Epoch:
         # The epoch comes first: from the native call on it holds the pages, whatever interrupts us.
         epoch = Epoch(self)
+        try:
+            return self._fill(epoch, verb, requests)
+        except BaseException:  # the traceback of an interrupt keeps the epoch, which would keep the pages
+            lib.dt_epoch_abort(epoch._native)
+            raise
+
+    def _fill(self, epoch: Epoch, verb: int, requests: tuple[Region | RegionSlice, ...]) -> Epoch:
         if requests:
             self.session._check_requests(requests)
         if self.session._movable:

@@ -120,16 +120,21 @@ class Session:
         if name is not None and not isinstance(name, str):
             raise TypeError(f"a region's name is a str, not {name!r}")
         found = resolve(memory)
-        with self._membership:
-            region = Region(self, found, name, bool(sparse), os.sysconf("SC_PAGESIZE"))
-            error, failure = self._add(region, found)
-            if error in (-lib.DT_EHUGETLB, -errno.EINVAL):
-                region = Region(self, found, name, bool(sparse), _page_size(region))
+        region = Region(self, found, name, bool(sparse), os.sysconf("SC_PAGESIZE"))
+        try:
+            with self._membership:
                 error, failure = self._add(region, found)
-            if error:
-                raise track_error(self, error, region, failure)
-            self._tracked = None
-        _lose_elsewhere(self, region)
+                if error in (-lib.DT_EHUGETLB, -errno.EINVAL):
+                    region = Region(self, found, name, bool(sparse), _page_size(region))
+                    error, failure = self._add(region, found)
+                if error:
+                    raise track_error(self, error, region, failure)
+                self._tracked = None
+            _lose_elsewhere(self, region)
+        except BaseException:  # an interrupt: the caller will never hear of this region
+            if region._id:
+                self._remove(region)
+            raise
         return region
 
     def untrack(self, region: Region) -> None:
@@ -145,14 +150,10 @@ class Session:
         if not isinstance(region, Region):
             raise TypeError(f"untrack() takes a Region, not {region!r}")
         self._check_requests((region,))
-        with self._membership:
-            error = lib.dt_tracker_remove(self._native, region._id)
-            if error:
-                raise native_error(self, error, (region,))
-            self._regions.pop(region._id, None)
-            self._movable = tuple(one for one in self._movable if one is not region)
-            self._tracked = None
-            region._memory = None
+        self._check_usable()
+        error = self._remove(region)
+        if error < 0:
+            raise native_error(self, error, (region,))
 
     def collect(self, *regions: Region | RegionSlice) -> Epoch:
         """`Cursor.collect` on the session's own default cursor."""
@@ -180,18 +181,18 @@ class Session:
         self._check_usable()
         if not isinstance(name, str) or not name:
             raise TypeError(f"a cursor's name is a str, not {name!r}")
-        with self._membership:
-            if name in self._cursors:
-                raise ValueError(f"there is a cursor {name!r} already: close it, or choose another name")
-            identifier = ffi.new("uint64_t *")
-            try:
+        identifier = ffi.new("uint64_t *")
+        try:
+            with self._membership:
+                if name in self._cursors:
+                    raise ValueError(f"there is a cursor {name!r} already: close it, or choose another name")
                 error = lib.dt_cursor_open(self._native, identifier)
                 if error:
                     raise native_error(self, error, ())
                 cursor = self._cursors[name] = Cursor(self, name, identifier[0])
-            except BaseException:
-                lib.dt_cursor_close(self._native, identifier[0])
-                raise
+        except BaseException:  # an interrupt: the caller will never hear of this cursor
+            self._drop_cursor(name, identifier[0])
+            raise
         return cursor
 
     def mark(self, region: Region | RegionSlice, start: int = 0, stop: int | None = None) -> None:
@@ -226,9 +227,15 @@ class Session:
         """
         if self._closed:
             return
-        self._closed = True
-        lib.dt_tracker_close(self._native)
-        for region in self._regions.values():
+        try:
+            if lib.dt_tracker_usable(self._native) == 0:
+                with self._membership:
+                    for region in sorted(self._regions.values(), key=_by_address, reverse=True):
+                        self._remove(region)
+        finally:
+            lib.dt_tracker_close(self._native)
+            self._closed = True
+        for region in tuple(self._regions.values()):  # in a forked child
             region._memory = None
         self._regions.clear()
         self._movable = ()
@@ -264,21 +271,42 @@ class Session:
                 if memory.in_place is not None:
                     self._movable += (region,)
         except BaseException:  # an interrupt: nothing may stay registered that nobody knows of
-            lib.dt_tracker_remove(self._native, identifier[0])
-            self._regions.pop(identifier[0], None)
+            region._id = identifier[0]
+            self._remove(region)
             raise
         return error, failure
 
-    def _close_cursor(self, cursor: Cursor) -> None:
-        if self._closed or lib.dt_tracker_usable(self._native):
-            return
+    def _remove(self, region: Region) -> int:
+        # The books come first: an interrupt then leaves a region that can be untracked again, or is closed
+        # with the rest.
         with self._membership:
-            lib.dt_cursor_close(self._native, cursor._id)
-            if self._cursors.get(cursor.name) is cursor:
-                del self._cursors[cursor.name]
+            self._regions.pop(region._id, None)
+            self._movable = tuple(one for one in self._movable if one is not region)
+            self._tracked = None
+            result = lib.dt_tracker_remove(self._native, region._id)
+            if result > 0:  # a part is unmapped or another's; what is ours lies in mappings of its own
+                start, stop = region.page_range
+                for mapping in mappings.overlapping(start, stop):
+                    first, last = max(start, mapping.start), min(stop, mapping.stop)
+                    lib.dt_tracker_release_range(self._native, first, last)
+            region._memory = None
+        return result
+
+    def _close_cursor(self, cursor: Cursor) -> None:
+        if not self._closed and lib.dt_tracker_usable(self._native) == 0:
+            self._drop_cursor(cursor.name, cursor._id)
+
+    def _drop_cursor(self, name: str, identifier: int) -> None:
+        with self._membership:
+            if identifier:
+                lib.dt_cursor_close(self._native, identifier)
+            if name in self._cursors and self._cursors[name]._id == identifier:
+                del self._cursors[name]
 
     def _list_tracked(self) -> tuple[int, tuple[Region, ...]]:
-        # Waits for whoever is tracking or untracking, so the list and the generation belong together.
+        # Waits for whoever is tracking or untracking, so the list and the generation belong together; in a
+        # forked child that may be a thread of the parent.
+        self._check_usable()
         with self._membership:
             self._tracked = lib.dt_tracker_generation(self._native), tuple(self._regions.values())
             return self._tracked
@@ -313,6 +341,10 @@ def _page_size(region: Region) -> int:
     return sizes.pop() if sizes else region.page_size
 
 
+def _by_address(region: Region) -> int:
+    return region.address
+
+
 def _lose_elsewhere(session: Session, region: Region) -> None:
     # The kernel let us register these pages, so no other session has them any more, whatever it believes;
     # from now on a scan of its would take our writes.
@@ -323,6 +355,12 @@ def _lose_elsewhere(session: Session, region: Region) -> None:
 
 
 _defaults: dict[int, Session] = {}  # by address space: a forked child finds none of its own
+
+
+@atexit.register
+def _close_defaults() -> None:
+    for session in tuple(_defaults.values()):
+        session.close()
 
 
 def default_session() -> Session:
@@ -342,7 +380,6 @@ def default_session() -> Session:
         session = _defaults.get(process)
         if session is None or session.closed:
             session = _defaults[process] = fresh
-            atexit.register(fresh.close)
     if session is not fresh:
         fresh.close()
     return session

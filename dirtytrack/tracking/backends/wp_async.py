@@ -35,12 +35,13 @@ class WpAsync:
         """A native tracker on a new userfaultfd and this process's pagemap."""
         try:
             with Userfaultfd() as userfaultfd:
+                blindness = _blindness()
                 pagemap = open_pagemap()
                 descriptor = userfaultfd.detach()
         except OSError as error:
             raise _unsupported(error) from error
         tracker, cursor = ffi.new("struct dt_tracker **"), ffi.new("uint64_t *")
-        if lib.dt_tracker_open(descriptor, pagemap, _blindness(), tracker, cursor):
+        if lib.dt_tracker_open(descriptor, pagemap, blindness, tracker, cursor):
             raise MemoryError("no memory for a tracker")
         return ffi.gc(tracker[0], lib.dt_tracker_release), cursor[0]
 
