@@ -20,8 +20,10 @@ static void free_buffers(struct dt_epoch_buffers *buffers)
 
 void dt_free_spare_buffers(struct dt_tracker *tracker)
 {
-	for (int i = 0; i < DT_SPARE_BUFFERS; i++)
+	for (int i = 0; i < DT_SPARE_BUFFERS; i++) {
 		free_buffers(&tracker->spare_buffers[i]);
+		tracker->spare_buffers[i] = (struct dt_epoch_buffers){0};
+	}
 }
 
 // Gives the epoch a tracker, and buffers that an earlier epoch of it has populated.

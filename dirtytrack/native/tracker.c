@@ -103,6 +103,26 @@ static void close_descriptors(struct dt_tracker *tracker)
 	__atomic_store_n(&tracker->closed, true, __ATOMIC_RELAXED);
 }
 
+// What a closed tracker has no use for.
+static void free_memory(struct dt_tracker *tracker)
+{
+	dt_free_spare_buffers(tracker);
+	for (int i = 0; i < 2; i++) {
+		dt_free(tracker->spare[i], tracker->spare_room[i] * sizeof *tracker->spare[i]);
+		tracker->spare[i] = NULL;
+	}
+	dt_free(tracker->scratch, tracker->scratch_room * sizeof *tracker->scratch);
+	dt_free(tracker->regions, tracker->region_room * sizeof *tracker->regions);
+	dt_free(tracker->slots, tracker->slot_room * sizeof *tracker->slots);
+	dt_free(tracker->cursors, tracker->cursor_room * sizeof *tracker->cursors);
+	dt_free(tracker->vec, DT_VEC * sizeof *tracker->vec);
+	tracker->scratch = NULL;
+	tracker->regions = NULL;
+	tracker->slots = NULL;
+	tracker->cursors = NULL;
+	tracker->vec = NULL;
+}
+
 void dt_tracker_close(struct dt_tracker *tracker)
 {
 	// An ioctl on an inherited userfaultfd would act on the parent; the lock may be held by a thread of the parent.
@@ -116,6 +136,7 @@ void dt_tracker_close(struct dt_tracker *tracker)
 	dt_remove_all(tracker); // by hand: a forked child may hold the descriptor open
 	dt_close_cursors(tracker);
 	close_descriptors(tracker);
+	free_memory(tracker);
 	dt_leave(tracker, 0);
 }
 
@@ -129,13 +150,6 @@ void dt_tracker_drop(struct dt_tracker *tracker)
 {
 	if (__atomic_sub_fetch(&tracker->references, 1, __ATOMIC_ACQ_REL))
 		return;
-	dt_free_spare_buffers(tracker);
-	for (int i = 0; i < 2; i++)
-		dt_free(tracker->spare[i], tracker->spare_room[i] * sizeof *tracker->spare[i]);
-	dt_free(tracker->scratch, tracker->scratch_room * sizeof *tracker->scratch);
-	dt_free(tracker->regions, tracker->region_room * sizeof *tracker->regions);
-	dt_free(tracker->slots, tracker->slot_room * sizeof *tracker->slots);
-	dt_free(tracker->cursors, tracker->cursor_room * sizeof *tracker->cursors);
-	dt_free(tracker->vec, DT_VEC * sizeof *tracker->vec);
+	free_memory(tracker);
 	dt_free(tracker, sizeof *tracker);
 }
