@@ -96,10 +96,9 @@ class Session:
                 the buffer's export, so the memory can't be closed or resized under it; of a bare address the
                 caller vouches that it stays mapped.
             name: for messages, and for what is built on regions.
-            sparse: leave memory that is not populated yet alone, for big reservations: no page tables are
-            made for
-                it and huge pages still form there; in exchange its first touch, even a read, counts as a
-                write, and a dropped page is not reported.
+            sparse: leave private memory that is not populated yet alone, for big reservations: no page
+                tables are made for it and huge pages still form there; in exchange its first touch, even a
+                read, counts as a write, and a dropped page is not reported.
 
         Returns:
             The region; armed.
@@ -107,8 +106,7 @@ class Session:
         Raises:
             TypeError: not memory, or memory that holds Python objects.
             ValueError: read-only, not contiguous, empty, on a GPU, not mapped; sparse and dense regions would
-            share
-                pages; pages of different sizes.
+                share pages; shared memory to be tracked sparsely; pages of different sizes.
             BusyError: another userfaultfd owns the range. Share a session: `default_session` is one for
             everybody.
             KernelError: the kernel refused, with what to do.
@@ -121,6 +119,8 @@ class Session:
             raise TypeError(f"a region's name is a str, not {name!r}")
         found = resolve(memory)
         region = Region(self, found, name, bool(sparse), os.sysconf("SC_PAGESIZE"))
+        if sparse:
+            _refuse_shared(region)
         try:
             with self._membership:
                 error, failure = self._add(region, found)
@@ -330,6 +330,16 @@ class Session:
             if memory is not None and memory.in_place is not None and not memory.in_place():
                 region._lost_ranges = (region.page_range,)
                 lib.dt_tracker_lose_region(self._native, region._id)
+
+
+def _refuse_shared(region: Region) -> None:
+    # The kernel may unmap a written page of shared memory at any time: what stays is a hole, which a sparse
+    # scan leaves out, and the write with it. Private memory leaves a swap entry.
+    if any(mapping.shared for mapping in mappings.overlapping(*region.page_range)):
+        raise ValueError(
+            f"{region._title} is shared memory: sparse tracking would lose writes to pages that the kernel "
+            "reclaims. Track it without sparse=True"
+        )
 
 
 def _page_size(region: Region) -> int:
