@@ -21,7 +21,7 @@ _UNSEEN: dict[Kind, set[BlindSpot]] = {
     Kind.SHMEM: _BACKED,
     Kind.SHARED_FILE: _BACKED,
     Kind.PRIVATE_FILE: _BACKED | {BlindSpot.DROPPED_PAGES},
-    Kind.HUGETLB: {BlindSpot.HOLE_PUNCHING, BlindSpot.DROPPED_PAGES},
+    Kind.HUGETLB: {BlindSpot.OTHER_MAPPING, BlindSpot.HOLE_PUNCHING, BlindSpot.DROPPED_PAGES},
     Kind.SPECIAL: _BACKED | {BlindSpot.DROPPED_PAGES},
 }
 
@@ -48,9 +48,9 @@ class WpAsync:
     def blind_spots(self, mapping: Mapping, *, sparse: bool) -> frozenset[BlindSpot]:
         """What page tables can't show of this kind of mapping."""
         spots = {BlindSpot.DMA} | _UNSEEN[mapping.kind]
-        if mapping.kind is Kind.HUGETLB and mapping.shared:
-            spots.add(BlindSpot.OTHER_MAPPING)
-        if sparse:
+        if mapping.name.startswith("/anon_hugepage") and not mapping.shared:
+            spots -= _BACKED  # MAP_ANONYMOUS: the kernel's own file behind it has no other user
+        if sparse or (mapping.kind is Kind.SHMEM and not mapping.shared):
             spots.add(BlindSpot.DROPPED_PAGES)
         return frozenset(spots)
 
