@@ -15,8 +15,14 @@ struct free_block {
 	struct free_block *next;
 };
 
+// Blocks never used yet: cut from a chunk one by one, so that only what is used is ever populated.
+struct chunk {
+	char *next, *end;
+};
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct free_block *free_blocks[LARGEST + 1];
+static struct chunk chunks[LARGEST + 1];
 
 // MAP_NORESERVE: result buffers are sized for the worst case and hardly ever filled.
 static void *map(size_t bytes)
@@ -36,17 +42,26 @@ static unsigned class_of(size_t bytes)
 	return class;
 }
 
-static int refill(unsigned class)
+static void *cut(unsigned class)
 {
-	char *chunk = map(CHUNK);
-	if (!chunk)
-		return -1;
-	for (size_t at = 0; at < CHUNK; at += (size_t)1 << class) {
-		struct free_block *block = (struct free_block *)(chunk + at);
-		block->next = free_blocks[class];
-		free_blocks[class] = block;
+	struct chunk *chunk = &chunks[class];
+	if (chunk->next == chunk->end) {
+		char *fresh = map(CHUNK);
+		if (!fresh)
+			return NULL;
+		*chunk = (struct chunk){fresh, fresh + CHUNK};
 	}
-	return 0;
+	chunk->next += (size_t)1 << class;
+	return chunk->next - ((size_t)1 << class);
+}
+
+static void *reuse(unsigned class, size_t bytes)
+{
+	struct free_block *block = free_blocks[class];
+	if (!block)
+		return NULL;
+	free_blocks[class] = block->next;
+	return memset(block, 0, bytes);
 }
 
 void *dt_alloc(size_t bytes)
@@ -55,13 +70,11 @@ void *dt_alloc(size_t bytes)
 		return map(bytes);
 	unsigned class = class_of(bytes);
 	pthread_mutex_lock(&lock);
-	struct free_block *block = NULL;
-	if (free_blocks[class] || refill(class) == 0) {
-		block = free_blocks[class];
-		free_blocks[class] = block->next;
-	}
+	void *block = reuse(class, bytes);
+	if (!block)
+		block = cut(class); // zeroed by the kernel
 	pthread_mutex_unlock(&lock);
-	return block ? memset(block, 0, bytes) : NULL;
+	return block;
 }
 
 void dt_free(void *pointer, size_t bytes)
