@@ -1,0 +1,13 @@
+"""What tracking costs on this machine, each figure beside its yardstick in the same run.
+
+    harness     interleaved pairs, medians, budgets, skipping what can't be measured here
+    report      machine facts, the table, JSON
+    fixtures    tracked memory, the bare system call, a C library compiled when the benchmarks run
+    tracking    the rows of the tracker, with budgets
+    costs       what else a user pays, published without budgets: the worst cases are here
+    payoff      the curve from dirty fraction to time, and when tracking does not pay
+
+A family of rows is a module that declares them with ``@row``; it is run by ``dirtytrack bench``.
+"""
+
+FAMILIES = ("tracking", "costs", "payoff")
