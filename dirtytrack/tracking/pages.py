@@ -222,7 +222,7 @@ class PageSet(AbstractSet[int]):
     def __xor__(self, other: object) -> PageSet:
         return self._combine(lib.DT_XOR, other)
 
-    # Nothing but a PageSet combines with one: those of the base class would try to make a set from any iterable.
+    # Nothing but a PageSet combines with one; those of the base class would make a set of any iterable.
     __ror__, __rand__, __rsub__, __rxor__ = __or__, __and__, __sub__, __xor__
 
     def __eq__(self, other: object) -> bool:

@@ -169,7 +169,9 @@ def test_every_cursor_sees_every_write_once(seed: int) -> None:
                 page = rng.randrange(pages)
                 for which, (first, last) in enumerate(ranges):
                     if first <= page < last:
-                        session.mark(regions[which], (page - first) * PAGE_SIZE, (page - first) * PAGE_SIZE + 1)
+                        session.mark(
+                            regions[which], (page - first) * PAGE_SIZE, (page - first) * PAGE_SIZE + 1
+                        )
                         add(coming, ranges, page)
                         break
             elif action < 0.65 and len(cursors) < 4:
@@ -185,7 +187,9 @@ def test_every_cursor_sees_every_write_once(seed: int) -> None:
                     coming[name][i] = set()
             else:
                 collects = action < 0.9
-                epoch = (cursors[name].collect if collects else cursors[name].peek)(*(regions[i] for i in chosen))
+                epoch = (cursors[name].collect if collects else cursors[name].peek)(
+                    *(regions[i] for i in chosen)
+                )
                 assert {i: set(epoch[regions[i]]) for i in chosen} == {i: coming[name][i] for i in chosen}
                 if collects and rng.random() < 0.2:
                     epoch.abort()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import itertools
 import os
 import random
 import resource
@@ -128,7 +129,7 @@ def test_unaligned_buffers_share_pages_exactly(session: Session) -> None:
     rng = random.Random(2)
     with Raw(24) as memory:
         cuts = [0, *sorted(rng.sample(range(1, 24 * PAGE_SIZE), 19)), 24 * PAGE_SIZE]
-        pieces = list(zip(cuts[:-1], cuts[1:], strict=True))
+        pieces = list(itertools.pairwise(cuts))
         tracked: dict[int, dirtytrack.Region] = {}
         written: dict[int, set[int]] = {}
         for _ in range(400):
