@@ -21,7 +21,8 @@ bench: $(VENV)/.built
 	$(PY) -m dirtytrack bench $(ARGS)
 
 stress: $(VENV)/.built
-	DIRTYTRACK_STRESS_SECONDS=$(or $(SECONDS_EACH),60) $(PY) -m pytest tests/stress $(ARGS)
+	DIRTYTRACK_STRESS_SECONDS=$(or $(SECONDS_EACH),60) HYPOTHESIS_PROFILE=long \
+		$(PY) -m pytest tests/stress tests/tracking/test_state_machine.py $(ARGS)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
