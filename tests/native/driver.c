@@ -1,0 +1,379 @@
+// Exercises the C core under the sanitizers: run lists and bitmaps against plain arrays, then many threads on one
+// tracker, each of which knows exactly what it must be told of the memory that only it writes.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define check(condition)                                                                                               \
+	do {                                                                                                           \
+		if (!(condition)) {                                                                                    \
+			fprintf(stderr, "driver.c:%d: not so: %s\n", __LINE__, #condition);                            \
+			_exit(1);                                                                                      \
+		}                                                                                                      \
+	} while (0)
+
+#ifdef __SANITIZE_ADDRESS__
+// Each block on the heap by itself, where the sanitizer sees its bounds and its end; memory.c's own allocator is
+// left to the other build. The size given back has to be the size asked for.
+void *dt_alloc(size_t bytes)
+{
+	size_t *block = calloc(1, sizeof(size_t) * 2 + bytes);
+	if (!block)
+		return NULL;
+	*block = bytes;
+	return block + 2;
+}
+
+void dt_free(void *pointer, size_t bytes)
+{
+	if (!pointer)
+		return;
+	size_t *block = (size_t *)pointer - 2;
+	check(*block == bytes);
+	free(block);
+}
+#endif
+
+static uint64_t draw(uint64_t *state, uint64_t below)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state % below;
+}
+
+// Run lists and bitmaps
+
+enum { UNIVERSE = 200 };
+
+static size_t runs_of(const bool *set, struct dt_run *out)
+{
+	size_t n = 0;
+	for (uint64_t page = 0; page < UNIVERSE; page++) {
+		if (!set[page])
+			continue;
+		if (n && out[n - 1].stop == page)
+			out[n - 1].stop++;
+		else
+			out[n++] = (struct dt_run){page, page + 1};
+	}
+	return n;
+}
+
+static bool same(const struct dt_run *a, size_t na, const struct dt_run *b, size_t nb)
+{
+	return na == nb && (na == 0 || memcmp(a, b, na * sizeof *a) == 0);
+}
+
+static void try_run_lists(uint64_t *random)
+{
+	static const int operations[] = {DT_AND, DT_SUB, DT_XOR, DT_OR};
+	bool a[UNIVERSE], b[UNIVERSE], wanted[UNIVERSE];
+	uint64_t density_a = 1 + draw(random, 16), density_b = 1 + draw(random, 16);
+	for (int page = 0; page < UNIVERSE; page++) {
+		a[page] = draw(random, 16) < density_a;
+		b[page] = draw(random, 16) < density_b;
+	}
+	struct dt_run left[UNIVERSE], right[UNIVERSE], expected[UNIVERSE];
+	size_t na = runs_of(a, left), nb = runs_of(b, right);
+	for (int i = 0; i < 4; i++) {
+		uint64_t count = 0;
+		for (int page = 0; page < UNIVERSE; page++)
+			count += wanted[page] = operations[i] >> (2 * a[page] + b[page]) & 1;
+		size_t n = runs_of(wanted, expected);
+		struct dt_run *out = dt_alloc((na + nb + 1) * sizeof *out); // on the heap: no run beyond the promised room
+		check(out);
+		check(same(out, dt_runs_combine(operations[i], left, na, right, nb, out), expected, n));
+		check(dt_runs_count(out, n) == count);
+		uint8_t mask[UNIVERSE];
+		dt_runs_mask(out, n, UNIVERSE, mask);
+		for (int page = 0; page < UNIVERSE; page++) {
+			check(mask[page] == wanted[page]);
+			check(!!dt_runs_contain(out, n, (uint64_t)page) == wanted[page]);
+		}
+		dt_free(out, (na + nb + 1) * sizeof *out);
+	}
+}
+
+static void try_bitmap(uint64_t *random)
+{
+	bool model[UNIVERSE] = {0};
+	struct dt_bits bits = {.words = dt_alloc(dt_bits_bytes(UNIVERSE))};
+	check(bits.words);
+	for (int step = 0; step < 20; step++) {
+		uint64_t start = draw(random, UNIVERSE), stop = start + draw(random, UNIVERSE + 1 - start);
+		bool set = draw(random, 2);
+		(set ? dt_bits_set : dt_bits_clear)(&bits, start, stop);
+		for (uint64_t page = start; page < stop; page++)
+			model[page] = set;
+		uint64_t first = draw(random, UNIVERSE), last = first + draw(random, UNIVERSE + 1 - first);
+		bool part[UNIVERSE] = {0};
+		memcpy(part + first, model + first, last - first);
+		struct dt_run expected[UNIVERSE];
+		size_t n = runs_of(part, expected), room = (last - first + 1) / 2;
+		struct dt_run *out = dt_alloc(room * sizeof *out + 1);
+		check(out);
+		check(same(out, dt_bits_runs(&bits, first, last, out), expected, n));
+		dt_free(out, room * sizeof *out + 1);
+	}
+	dt_free(bits.words, dt_bits_bytes(UNIVERSE));
+}
+
+// A tracker and its memory
+
+enum { THREADS = 4, PIECE = 96, PAGES = THREADS * PIECE };
+
+static struct dt_tracker *tracker;
+static uint64_t page_size, page_shift;
+static char *memory;
+static bool stop_visitors;
+
+static struct dt_tracker *open_tracker(int blind_to_holes)
+{
+	uint64_t features = DT_UFFD_FEATURE_WP_ASYNC, cursor;
+	int userfaultfd = dt_uffd_syscall(O_CLOEXEC | O_NONBLOCK | DT_UFFD_USER_MODE_ONLY);
+	check(userfaultfd >= 0);
+	check(dt_uffd_api(userfaultfd, &features) == 0);
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	check(pagemap >= 0);
+	struct dt_tracker *opened;
+	check(dt_tracker_open(userfaultfd, pagemap, blind_to_holes, &opened, &cursor) == 0);
+	return opened;
+}
+
+static uint64_t add(uint64_t first, uint64_t last)
+{
+	struct dt_failure failure;
+	uint64_t region, start = (uintptr_t)memory;
+	check(dt_tracker_add(tracker, start + first * page_size, start + last * page_size, (uint32_t)page_shift, 0, &region,
+			     &failure) == 0);
+	return region;
+}
+
+// A thread that owns a piece of the memory, a region of it and a cursor: nobody else writes there.
+struct owner {
+	pthread_t thread;
+	uint64_t random, region, cursor;
+	uint64_t first; // page of the memory
+	bool due[PIECE];
+};
+
+static void dirty(struct owner *self)
+{
+	for (uint64_t i = draw(&self->random, 12); i; i--) {
+		uint64_t page = draw(&self->random, PIECE), what = draw(&self->random, 8);
+		char *address = memory + (self->first + page) * page_size;
+		if (what == 0)
+			check(madvise(address, page_size, MADV_DONTNEED) == 0);
+		else if (what == 1)
+			check(dt_tracker_mark(tracker, self->region, page, page + 1) == 0);
+		else
+			address[draw(&self->random, page_size)]++;
+		self->due[page] = true;
+	}
+}
+
+// One verb on a slice of the region, which must give exactly the pages that are due there.
+static void look(struct owner *self)
+{
+	uint64_t first = draw(&self->random, 2) ? 0 : draw(&self->random, PIECE);
+	uint64_t last = first ? first + 1 + draw(&self->random, PIECE - first) : PIECE;
+	int verb = draw(&self->random, 4) ? DT_COLLECT : (int)draw(&self->random, 3);
+	struct dt_slice slice = {self->region, first, last};
+	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+	check(epoch);
+	check(dt_collect(tracker, self->cursor, verb, &slice, 1, epoch) == 0);
+	check(epoch->entry_count == (verb != DT_RESET));
+
+	bool found[PIECE] = {0};
+	for (uint64_t i = 0; i < epoch->run_count; i++)
+		for (uint64_t page = epoch->buffers.runs[i].start; page < epoch->buffers.runs[i].stop; page++)
+			found[page] = true;
+	for (uint64_t page = first; page < last && verb != DT_RESET; page++)
+		check(found[page] == self->due[page]);
+
+	uint64_t fate = draw(&self->random, 4); // kept, aborted, or released with nobody having read it
+	if (fate == 0)
+		check(dt_epoch_abort(epoch) == 0);
+	else if (fate != 1)
+		epoch->settled = 1;
+	if (verb == DT_RESET || (verb == DT_COLLECT && fate > 1))
+		memset(self->due + first, 0, last - first);
+	dt_epoch_release(epoch);
+}
+
+static void *own(void *argument)
+{
+	struct owner *self = argument;
+	for (int round = 0; round < 300; round++) {
+		dirty(self);
+		look(self);
+	}
+	return NULL;
+}
+
+// Threads that come and go: overlapping regions, cursors of their own, and everybody's pages collected.
+static void *visit(void *argument)
+{
+	uint64_t random = (uintptr_t)argument, cursor;
+	while (!__atomic_load_n(&stop_visitors, __ATOMIC_RELAXED)) {
+		uint64_t first = draw(&random, PAGES), region = add(first, first + 1 + draw(&random, PAGES - first));
+		check(dt_cursor_open(tracker, &cursor) == 0);
+		struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+		check(epoch);
+		int error = dt_collect_all(tracker, cursor, DT_COLLECT, dt_tracker_generation(tracker), epoch);
+		check(error == 0 || error == -DT_ESTALE);
+		check(dt_cursor_close(tracker, cursor) == 0);
+		check(dt_tracker_is_lost(tracker, region) == 0);
+		check(dt_tracker_remove(tracker, region) == 0);
+		dt_epoch_release(epoch); // it has nobody to go back to
+	}
+	return NULL;
+}
+
+static void try_threads(int blind_to_holes, uint64_t *random)
+{
+	struct owner owners[THREADS] = {0};
+	pthread_t visitors[2];
+	tracker = open_tracker(blind_to_holes);
+	__atomic_store_n(&stop_visitors, false, __ATOMIC_RELAXED);
+	for (int i = 0; i < THREADS; i++) {
+		owners[i].first = (uint64_t)i * PIECE;
+		owners[i].random = draw(random, 1 << 30) + 1;
+		owners[i].region = add(owners[i].first, owners[i].first + PIECE);
+		check(dt_cursor_open(tracker, &owners[i].cursor) == 0);
+	}
+	for (int i = 0; i < THREADS; i++)
+		check(pthread_create(&owners[i].thread, NULL, own, &owners[i]) == 0);
+	for (uintptr_t i = 0; i < 2; i++)
+		check(pthread_create(&visitors[i], NULL, visit, (void *)(i + 7)) == 0);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(owners[i].thread, NULL);
+	__atomic_store_n(&stop_visitors, true, __ATOMIC_RELAXED);
+	for (int i = 0; i < 2; i++)
+		pthread_join(visitors[i], NULL);
+	dt_tracker_release(tracker);
+}
+
+// Closing while others use the tracker, and one epoch in the hands of two threads
+
+static void *use_until_closed(void *argument)
+{
+	struct dt_epoch *shared = argument;
+	uint64_t cursor;
+	int error;
+	while ((error = dt_cursor_open(tracker, &cursor)) == 0 && (error = dt_cursor_close(tracker, cursor)) == 0)
+		dt_epoch_abort(shared);
+	check(error == -DT_ECLOSED);
+	check(dt_tracker_usable(tracker) == -DT_ECLOSED);
+	return NULL;
+}
+
+static void try_closing(void)
+{
+	pthread_t users[2];
+	tracker = open_tracker(0);
+	struct dt_slice slice = {add(0, PAGES), 0, PAGES};
+	uint64_t cursor;
+	check(dt_cursor_open(tracker, &cursor) == 0);
+	memory[0]++;
+	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+	check(epoch);
+	check(dt_collect(tracker, cursor, DT_COLLECT, &slice, 1, epoch) == 0);
+	check(epoch->pages == 1);
+	for (int i = 0; i < 2; i++)
+		check(pthread_create(&users[i], NULL, use_until_closed, epoch) == 0);
+	usleep(2000); // let them be in the middle of it
+	dt_tracker_close(tracker);
+	for (int i = 0; i < 2; i++)
+		pthread_join(users[i], NULL);
+	dt_epoch_release(epoch);
+	dt_tracker_release(tracker);
+}
+
+static void try_fork(void)
+{
+	tracker = open_tracker(0);
+	struct dt_slice slice = {add(0, PAGES), 0, PAGES};
+	uint64_t cursor;
+	check(dt_cursor_open(tracker, &cursor) == 0);
+	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch), *other = dt_epoch_new(sizeof *other);
+	check(epoch && other);
+	memory[page_size]++;
+	check(dt_collect(tracker, cursor, DT_COLLECT, &slice, 1, epoch) == 0);
+	pid_t child = fork();
+	if (child == 0) {
+		check(dt_tracker_usable(tracker) == -DT_EFORKED);
+		check(dt_collect(tracker, cursor, DT_COLLECT, &slice, 1, other) == -DT_EFORKED);
+		check(dt_epoch_abort(epoch) == -DT_EFORKED);
+		dt_epoch_release(epoch);
+		dt_epoch_release(other);
+		dt_tracker_release(tracker);
+		_exit(0);
+	}
+	int status;
+	check(waitpid(child, &status, 0) == child);
+	check(status == 0);
+	dt_epoch_release(epoch); // gives its page back: the child's release has not
+	check(dt_collect(tracker, cursor, DT_COLLECT, &slice, 1, other) == 0);
+	check(other->pages == 1);
+	dt_epoch_release(other);
+	dt_tracker_release(tracker);
+}
+
+// What the sanitizers are there to find, to see them find it
+
+static int unguarded;
+
+static void *bump(void *argument)
+{
+	unguarded++;
+	return argument;
+}
+
+static int fail_on_purpose(void)
+{
+	pthread_t threads[2];
+	for (int i = 0; i < 2; i++)
+		check(pthread_create(&threads[i], NULL, bump, NULL) == 0);
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	struct dt_run *runs = dt_alloc(sizeof *runs); // room for one run where there are two
+	check(runs);
+	struct dt_run a = {1, 2}, b = {4, 5};
+	dt_runs_combine(DT_OR, &a, 1, &b, 1, runs);
+	dt_free(runs, sizeof *runs);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 2 && strcmp(argv[1], "fail") == 0)
+		return fail_on_purpose();
+	uint64_t random = 88172645463325252ULL;
+	page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+	page_shift = (uint64_t)__builtin_ctzll(page_size);
+	memory = mmap(NULL, PAGES * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(memory != MAP_FAILED);
+	for (int i = 0; i < 300; i++) {
+		try_run_lists(&random);
+		try_bitmap(&random);
+	}
+	try_threads(0, &random);
+	try_threads(2, &random);
+	try_closing();
+	try_fork();
+	puts("all so");
+	return 0;
+}

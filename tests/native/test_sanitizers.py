@@ -1,0 +1,70 @@
+"""The C core under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support import require
+
+_CORE = Path(__file__).parents[2] / "dirtytrack" / "native"
+_DRIVER = Path(__file__).with_name("driver.c")
+_FLAGS = ("-std=gnu11", "-g", "-O1", "-pthread", f"-I{_CORE}")
+
+Driver = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _gcc(*arguments: object) -> None:
+    subprocess.run(["gcc", *_FLAGS, *map(str, arguments)], check=True)
+
+
+def _require(sanitizer: str, folder: Path) -> None:
+    source = folder / "empty.c"
+    source.write_text("int main(void) { return 0; }\n")
+    try:
+        built = subprocess.run(
+            ["gcc", sanitizer, source, "-o", folder / "empty"], capture_output=True, check=False
+        )
+    except FileNotFoundError:
+        require(False, "gcc, to compile the driver")
+    require(built.returncode == 0, f"gcc's runtime for {sanitizer}")
+
+
+@pytest.fixture(scope="module", params=["address,undefined", "thread"])
+def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Driver:
+    """Builds the driver with every source of the core, and runs it with the arguments given."""
+    folder = tmp_path_factory.mktemp("sanitizers")
+    sanitizer = f"-fsanitize={request.param}"
+    _require(sanitizer, folder)
+    sources = [path for path in sorted(_CORE.glob("*.c")) if path.name not in ("_core.c", "memory.c")]
+    # For the address sanitizer the driver brings an allocator that shows the bounds of each block.
+    renamed = ["-Ddt_alloc=mapped_alloc", "-Ddt_free=mapped_free"] if "address" in request.param else []
+    strict = [sanitizer, "-fno-sanitize-recover=all"]
+    _gcc(*strict, *renamed, "-c", _CORE / "memory.c", "-o", folder / "memory.o")
+    _gcc(*strict, _DRIVER, *sources, folder / "memory.o", "-o", folder / "driver")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(folder / "driver"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        if "unexpected memory mapping" in done.stderr:  # too random an address space for this runtime
+            command = ["setarch", "-R", *command]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done
+
+    return run
+
+
+def test_the_core_is_clean(driver: Driver) -> None:
+    """Run lists, bitmaps, threads, closing, forking: right answers, and nothing for a sanitizer to say."""
+    done = driver()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "all so\n", "")
+
+
+def test_the_sanitizers_are_awake(driver: Driver) -> None:
+    """A run list without the room it needs, and a race, do not pass."""
+    done = driver("fail")
+    assert done.returncode != 0
+    assert "Sanitizer" in done.stderr
