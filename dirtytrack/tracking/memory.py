@@ -69,7 +69,7 @@ def resolve(memory: object) -> Memory:
     )
     _refuse(view.nbytes == 0, memory, "empty: there is no byte to track")
     if not view.c_contiguous:
-        _refuse(not view.contiguous or not hasattr(memory, "__array_interface__"), memory, _NOT_CONTIGUOUS)
+        _refuse(not hasattr(memory, "__array_interface__"), memory, _NOT_CONTIGUOUS)
         return _from_array_interface(memory, view)
     export: Any = ffi.from_buffer("char[]", memory, require_writable=True)  # type: ignore[call-overload]
     return Memory(int(ffi.cast("uintptr_t", export)), view.nbytes, memoryview(ffi.buffer(export)))
@@ -208,20 +208,21 @@ def _map(nbytes: int) -> mmap.mmap:
 
 
 def _alloc_aligned(nbytes: int, alignment: int) -> mmap.mmap:
-    # The kernel places each new mapping below the last one: a filler of the right size makes the next try
-    # aligned.
-    whole = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    # Linux aligns a mapping of whole huge pages by itself where it has such pages (thp_get_unmapped_area());
+    # so ask for whole ones, and give the rest back. Elsewhere each new mapping comes below the last one: a
+    # filler of the right size makes the next try aligned.
+    whole = -(-nbytes // alignment) * alignment
     misses: list[mmap.mmap] = []
     try:
         for _ in range(16):
-            memory = _map(nbytes)
+            memory = _map(whole)
             address = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
             if address % alignment == 0:
+                if nbytes < whole:
+                    memory.resize(nbytes)  # in place: the kernel moves a mapping only to make it larger
                 return memory
             misses.append(memory)
-            filler = (address - whole) % alignment
-            if filler:
-                misses.append(_map(filler))
+            misses.append(_map(address % alignment))
     finally:
         for miss in misses:
             miss.close()
@@ -237,6 +238,11 @@ def empty(
         shape: as for ``numpy.empty``.
         dtype: as for ``numpy.empty``.
         huge: as for `alloc`.
+
+    Raises:
+        ValueError: a negative length.
+        TypeError: elements that are Python objects.
+        OSError: as for `alloc`.
     """
     try:
         import numpy as np
@@ -244,5 +250,9 @@ def empty(
         raise ImportError('empty() needs numpy: pip install "dirtytrack[numpy]", or use alloc()') from error
     kind = np.dtype(dtype)
     lengths = (operator.index(shape),) if isinstance(shape, SupportsIndex) else tuple(shape)
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"an array of shape {lengths} has a negative length")
+    if kind.hasobject:
+        raise TypeError(f"{kind} holds pointers to Python objects: use numpy.empty(), and track plain numbers")
     memory = alloc(max(math.prod(lengths) * kind.itemsize, 1), huge=huge)
     return np.ndarray(lengths, kind, buffer=memory)
