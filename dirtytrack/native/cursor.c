@@ -82,6 +82,8 @@ int dt_cursor_open(struct dt_tracker *tracker, uint64_t *cursor_ret)
 	if (error)
 		return error;
 	error = new_cursor(tracker, &cursor);
+	if (error)
+		return dt_leave(tracker, error);
 	for (size_t i = 0; i < tracker->region_count && !error; i++) {
 		struct dt_region *region = tracker->regions[i];
 		if (region->flags & DT_LOST)

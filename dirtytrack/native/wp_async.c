@@ -108,7 +108,8 @@ static long scan(struct dt_tracker *tracker, const struct dt_region *kind, uint6
 static bool verify(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
 {
 	uint64_t ioctls;
-	if (dt_uffd_register(tracker->userfaultfd, start, stop - start, &ioctls) < 0)
+	int error = dt_uffd_register(tracker->userfaultfd, start, stop - start, &ioctls);
+	if (error == -EBUSY || error == -EINVAL) // anything else says nothing about the range
 		return false;
 	return (stop - start) >> tracker->page_shift == 1 || dt_mapped(start, stop - start) == 0;
 }
@@ -126,7 +127,8 @@ static bool check(struct dt_tracker *tracker, uint64_t start, uint64_t stop)
 		.category_mask = 1,
 		.category_inverted = 1,
 	};
-	return dt_mapped(start, stop - start) == 0 && dt_pagemap_scan(tracker->pagemap, &arg) >= 0 &&
+	// EPERM is an unregistered mapping; any other refusal (ENOMEM) says nothing about the range.
+	return dt_mapped(start, stop - start) == 0 && dt_pagemap_scan(tracker->pagemap, &arg) != -EPERM &&
 	       verify(tracker, start, stop);
 }
 
