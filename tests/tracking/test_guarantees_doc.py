@@ -41,15 +41,8 @@ def test_every_blind_spot_has_a_remedy(spot: BlindSpot) -> None:
 
 
 def test_every_row_of_a_table_names_its_test() -> None:
-    """A row without a test is a claim without proof; the measurement names its program instead."""
+    """A row without a test is a claim without proof."""
     rows = [line for line in _TEXT.splitlines() if line.startswith("| ")]
     heads = [line for line in rows if line.endswith("shown by |")]
-    measured = [
-        line
-        for line in rows
-        if "sequential sum" in line or line.startswith(("| tracked, st", "| tracked and"))
-    ]
     assert len(heads) > 10
-    bare = [line for line in rows if not re.search(r"`test_\w+`", line)]
-    assert [line for line in bare if line not in heads and line not in measured] == []
-    assert (_TESTS.parent / "benchmarks" / "huge_page_reads.py").exists()
+    assert [line for line in rows if not re.search(r"`test_\w+`", line)] == heads
