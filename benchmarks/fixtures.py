@@ -146,18 +146,26 @@ def kernel_epoch(name: str) -> Iterator[None]:
 
 @contextmanager
 def busy_thread() -> Iterator[None]:
-    """Another thread of this process runs in the block, on another CPU and without the GIL."""
-    if len(os.sched_getaffinity(0)) < 2:
+    """Another thread of this process runs in the block without the GIL; both keep to a CPU of their own."""
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
         raise Unavailable("needs a second CPU for the other thread")
-    native = c_library()
+    native, (here, there) = c_library(), sorted(allowed)[:2]
     flags = np.zeros(2, np.int32)  # running, stop
-    thread = threading.Thread(target=native.bench_spin, args=(address(flags),))
+
+    def spin() -> None:
+        os.sched_setaffinity(0, {there})  # of this thread alone
+        native.bench_spin(address(flags))
+
+    thread = threading.Thread(target=spin)
     thread.start()
     try:
+        os.sched_setaffinity(0, {here})
         while not flags[0]:
             pass
         yield
     finally:
+        os.sched_setaffinity(0, allowed)
         flags[1] = 1
         thread.join()
 
