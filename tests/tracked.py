@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -21,6 +22,20 @@ def session_on(kernel: str) -> Iterator[dirtytrack.Session]:
         session = dirtytrack.Session()
     with session:
         yield session
+
+
+@contextmanager
+def on_one_cpu() -> Iterator[None]:
+    """Stay on one CPU: pages populated on another may sit in its batch of new ones, out of reach of reclaim.
+
+    Source: lru_add_drain() in mm/swap.c, which MADV_PAGEOUT calls, empties the calling CPU's batches only.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Tracked(Memory):

@@ -13,7 +13,7 @@ import pytest
 import dirtytrack
 from support import PAGE_SIZE, PMD_SIZE, address_of, in_child, optional, require
 from syscalls import PROT_NONE, PROT_READ, PROT_WRITE, Advice, mprotect, pagemap
-from tracked import KERNELS, Tracked, session_on
+from tracked import KERNELS, Tracked, on_one_cpu, session_on
 
 
 @pytest.fixture(params=KERNELS)
@@ -143,7 +143,7 @@ def test_a_dropped_page_table_is_reported(session: dirtytrack.Session, advice: A
 
 def test_lazily_freed_pages(session: dirtytrack.Session) -> None:
     """MADV_FREE is not reported until the kernel takes the page; then its contents are gone, and it is."""
-    with Tracked(session) as memory:
+    with on_one_cpu(), Tracked(session) as memory:
         memory.advise(Advice.FREE, 2, 4)
         memory.expect()
         memory.advise(Advice.PAGEOUT, 2, 4)

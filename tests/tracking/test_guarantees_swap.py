@@ -12,7 +12,7 @@ import pytest
 import dirtytrack
 from support import PAGE_SIZE, require, require_root
 from syscalls import Advice, pagemap, swapoff, swapon
-from tracked import KERNELS, Tracked, session_on
+from tracked import KERNELS, Tracked, on_one_cpu, session_on
 
 _SWAPPED = 1 << 62
 
@@ -44,7 +44,8 @@ def swap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(params=KERNELS)
 def session(request: pytest.FixtureRequest, swap: None) -> Iterator[dirtytrack.Session]:
     """A session, on either kind of kernel, with swap."""
-    yield from session_on(request.param)
+    with on_one_cpu():
+        yield from session_on(request.param)
 
 
 def swap_out(memory: Tracked, start: int, stop: int) -> None:

@@ -42,7 +42,9 @@ BUFFERS: dict[str, Callable[[], Any]] = {
     "private mmap": lambda: dirtytrack.alloc(NBYTES),
     "array.array": lambda: array.array("d", bytes(NBYTES)),
     "ctypes array": lambda: (ctypes.c_int * (NBYTES // 4))(),
-    "ctypes structure": lambda: type("S", (ctypes.Structure,), {"_fields_": [("O", ctypes.c_char * NBYTES)]})(),
+    "ctypes structure": lambda: type(
+        "S", (ctypes.Structure,), {"_fields_": [("O", ctypes.c_char * NBYTES)]}
+    )(),
     "numpy": lambda: np.zeros(NBYTES // 8),
     "numpy 2-d": lambda: np.zeros((8, NBYTES // 64)),
     "numpy Fortran order": lambda: np.zeros((8, NBYTES // 64), order="F"),
@@ -318,7 +320,9 @@ class Storage:
 class Tensor:
     """As a torch tensor, as far as tracking asks."""
 
-    def __init__(self, storage: Storage, offset: int = 0, device: str = "cpu", contiguous: bool = True) -> None:
+    def __init__(
+        self, storage: Storage, offset: int = 0, device: str = "cpu", contiguous: bool = True
+    ) -> None:
         self.storage, self.offset, self.contiguous = storage, offset, contiguous
         self.device = SimpleNamespace(type=device)
 
@@ -356,7 +360,9 @@ def test_a_moved_storage_is_lost(session: Session) -> None:
     for verb in (session.collect, session.peek, session.reset):
         with pytest.raises(RegionLostError, match="tensor") as caught:
             verb()
-        assert [(loss.region, loss.ranges) for loss in caught.value.losses] == [(region, (region.page_range,))]
+        assert [(loss.region, loss.ranges) for loss in caught.value.losses] == [
+            (region, (region.page_range,))
+        ]
     storage.memory = before
     with pytest.raises(RegionLostError):
         session.collect()

@@ -140,7 +140,9 @@ def test_mark_reaches_the_regions_that_share_the_page(session: Session, memory: 
     assert (set(epoch[left]), set(epoch[right])) == ({0}, {0})
 
 
-@pytest.mark.parametrize("span", [(-1, 5), (5, 4), (0, 8 * PAGE_SIZE + 1), (8 * PAGE_SIZE + 1, None), (-5, -1)])
+@pytest.mark.parametrize(
+    "span", [(-1, 5), (5, 4), (0, 8 * PAGE_SIZE + 1), (8 * PAGE_SIZE + 1, None), (-5, -1)]
+)
 def test_mark_outside_is_refused(session: Session, memory: Raw, span: tuple[int, int | None]) -> None:
     """Bytes that the region does not have are a ValueError."""
     region = session.track(memory.pair)
