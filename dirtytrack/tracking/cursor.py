@@ -82,12 +82,13 @@ class Cursor:
         # The epoch comes first: from the native call on it holds the pages, whatever interrupts us.
         epoch = Epoch(self)
         try:
-            return self._fill(epoch, verb, requests)
+            self._fill(epoch, verb, requests)
         except BaseException:  # the traceback of an interrupt keeps the epoch, which would keep the pages
             lib.dt_epoch_abort(epoch._native)
             raise
+        return epoch
 
-    def _fill(self, epoch: Epoch, verb: int, requests: tuple[Region | RegionSlice, ...]) -> Epoch:
+    def _fill(self, epoch: Epoch, verb: int, requests: tuple[Region | RegionSlice, ...]) -> None:
         if requests:
             self.session._check_requests(requests)
         if self.session._movable:
@@ -96,7 +97,6 @@ class Cursor:
         if error:
             raise native_error(self.session, error, regions, epoch._native.failure, self)
         epoch._regions = regions
-        return epoch
 
     def _run_on(
         self, requests: tuple[Region | RegionSlice, ...], verb: int, epoch: Epoch
