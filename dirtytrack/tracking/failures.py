@@ -72,7 +72,7 @@ def _where(failure: Any) -> tuple[str, int | None, int | None]:
 
 
 def _closed_error(session: Session, regions: tuple[Region, ...], cursor: Cursor | None) -> ClosedError:
-    if session.closed:
+    if lib.dt_tracker_usable(session._native) == -lib.DT_ECLOSED:
         return ClosedError(f"{session!r} is closed: open another one")
     for region in regions:
         if not region.tracked:

@@ -253,6 +253,6 @@ def empty(
     if any(length < 0 for length in lengths):
         raise ValueError(f"an array of shape {lengths} has a negative length")
     if kind.hasobject:
-        raise TypeError(f"{kind} holds pointers to Python objects: use numpy.empty(), and track plain numbers")
+        raise TypeError(f"{kind} holds pointers to Python objects: use numpy.empty() for them")
     memory = alloc(max(math.prod(lengths) * kind.itemsize, 1), huge=huge)
     return np.ndarray(lengths, kind, buffer=memory)
