@@ -215,14 +215,19 @@ def test_abort_after_close_does_nothing(memory: Raw) -> None:
     assert "Epoch 1" in repr(epoch)
 
 
+def use_and_raise(session: Session, region: Region, kind: type[BaseException]) -> None:
+    with session.collect() as epoch:
+        assert set(epoch[region]) == {1}
+        raise kind
+
+
 def test_an_exception_in_the_block_aborts(session: Session, memory: Raw) -> None:
     """Whatever was read before, whatever the exception: the pages come back; it is not swallowed."""
     region = session.track(memory.pair)
     for kind in (ValueError, KeyboardInterrupt, SystemExit, GeneratorExit):
         memory.write(1)
-        with pytest.raises(kind), session.collect() as epoch:
-            assert set(epoch[region]) == {1}
-            raise kind
+        with pytest.raises(kind):
+            use_and_raise(session, region, kind)
         assert set(session.peek()[region]) == {1}
     assert set(session.collect()[region]) == {1}
     assert session.collect().pages == 0
@@ -260,20 +265,20 @@ def test_an_epoch_that_dies_unread_gives_back(session: Session, memory: Raw) -> 
 
 
 READS = {
-    "pages": lambda epoch, region: epoch.pages,
-    "nbytes": lambda epoch, region: epoch.nbytes,
-    "lookup": lambda epoch, region: epoch[region],
-    "iteration": lambda epoch, region: list(epoch),
-    "get": lambda epoch, region: epoch.get(region),
+    "pages": lambda epoch: epoch.pages,
+    "nbytes": lambda epoch: epoch.nbytes,
+    "lookup": lambda epoch: epoch[epoch.cursor.session.regions[0]],
+    "iteration": list,
+    "get": lambda epoch: epoch.get(epoch.cursor.session.regions[0]),
 }
 
 
 @pytest.mark.parametrize("read", READS)
 def test_reading_takes_the_pages_over(session: Session, memory: Raw, read: str) -> None:
     """An epoch read outside of a with block is the reader's: it dies without giving back."""
-    region = session.track(memory.pair)
+    session.track(memory.pair)
     memory.write(1)
-    READS[read](session.collect(), region)
+    READS[read](session.collect())
     assert session.collect().pages == 0
 
 

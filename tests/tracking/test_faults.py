@@ -1,4 +1,4 @@
-"""When the kernel refuses: nothing stays registered, nobody loses a page. By seccomp filters, and for real."""
+"""When the kernel refuses: nothing stays registered, nobody loses a page. By filters, and for real."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def one_shot(request: int, code: int, act: Callable[[], Any]) -> Any:
     ],
 )
 def test_a_track_that_fails_leaves_nothing(request_: int, code: int, kind: type[Exception]) -> None:
-    """Whichever call fails, whichever way: an error with its errno, nothing registered, neighbours complete."""
+    """Whichever call fails: an error with its errno, nothing registered, neighbours complete."""
 
     def child() -> None:
         with Session() as session, Raw(8) as memory:
@@ -239,7 +239,7 @@ def test_a_half_that_belongs_to_another_is_left_alone() -> None:
 
 
 def test_too_many_mappings_leave_nothing() -> None:
-    """At vm.max_map_count registering a piece fails with ENOMEM: the remedy is named, nothing stays registered."""
+    """At vm.max_map_count registering a piece fails: the remedy is named, nothing stays registered."""
     limit = int(Path("/proc/sys/vm/max_map_count").read_text())
 
     def child() -> None:

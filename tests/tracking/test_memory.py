@@ -417,7 +417,7 @@ def huge_advice(address: int) -> str:
 @pytest.mark.parametrize("nbytes", [1, PAGE_SIZE, PMD_SIZE - 1, PMD_SIZE, 3 * PMD_SIZE + 5 * PAGE_SIZE + 1])
 @pytest.mark.parametrize("huge", [None, True, False])
 def test_alloc_is_aligned_zeroed_and_private(nbytes: int, huge: bool | None) -> None:
-    """Of the size asked for; with huge=True on a huge page's boundary and advised, with False advised against."""
+    """Of the size asked for; with huge=True on a huge page's boundary and advised, with False against."""
     memory = dirtytrack.alloc(nbytes, huge=huge)
     address = address_of(memory)
     assert len(memory) == nbytes

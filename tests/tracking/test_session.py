@@ -261,11 +261,11 @@ def test_a_session_is_a_context_manager() -> None:
 def test_a_leaked_session_warns_and_lets_go() -> None:
     """A session that is collected unclosed gives a ResourceWarning, and unregisters."""
     with Raw(8) as memory:
-        session = Session()
-        session.track(memory.pair)
+        sessions = [Session()]
+        sessions[0].track(memory.pair)
         before = open_descriptors()
+        sessions.clear()
         with pytest.warns(ResourceWarning, match="never closed"):
-            del session
             gc.collect()
         assert open_descriptors() == before - 2
         assert is_free(memory.start, memory.stop)
@@ -389,7 +389,7 @@ def test_what_is_no_region_is_refused(session: Session, thing: object) -> None:
     """Wherever a region is expected, anything else is a TypeError."""
     calls = (session.collect, session.peek, session.reset, session.untrack, session.mark)
     for call in calls:
-        with pytest.raises(TypeError, match="[Rr]egion"):
+        with pytest.raises(TypeError, match=r"[Rr]egion"):
             call(thing)  # type: ignore[operator]
 
 
