@@ -291,12 +291,12 @@ class Storm:
             raise KeyboardInterrupt
 
     def round(self, act: Callable[[], None]) -> None:
-        """Run *act* over and over until it has been interrupted."""
+        """Run *act* until it has been interrupted, or Python has dropped the interrupt in a destructor."""
         try:
             try:
                 self._left = self._bursts
                 signal.setitimer(signal.ITIMER_REAL, self._rng.uniform(1e-6, 3e-4), 2e-5)
-                while True:
+                while self._left:
                     act()
             except KeyboardInterrupt:
                 self._left = 0
