@@ -93,6 +93,27 @@ void dt_free(void *pointer, size_t bytes)
 	pthread_mutex_unlock(&lock);
 }
 
+// In front of a block: its whole size, in room that keeps it aligned.
+struct header {
+	size_t bytes;
+	char padding[64 - sizeof(size_t)];
+};
+
+void *dt_block_new(size_t bytes)
+{
+	struct header *header = dt_alloc(sizeof *header + bytes);
+	if (!header)
+		return NULL;
+	header->bytes = sizeof *header + bytes;
+	return header + 1;
+}
+
+void dt_block_free(void *block)
+{
+	struct header *header = (struct header *)block - 1;
+	dt_free(header, header->bytes);
+}
+
 // The kernel zeroes this page in every child that gets a copy of the address space (madvise(2), Linux 4.14).
 static uint64_t *wiped_on_fork;
 static uint64_t last_address_space;

@@ -10,6 +10,10 @@ void *dt_alloc(size_t bytes);
 // Gives back what dt_alloc(bytes) returned; the same bytes must be named. NULL is ignored.
 void dt_free(void *block, size_t bytes);
 
+// The same for owners that don't remember the size, such as a garbage collector.
+void *dt_block_new(size_t bytes);
+void dt_block_free(void *block);
+
 // A number that names this address space: the same for the life of a process, another one in a forked child
 // (also one made by a raw clone(2), which pthread_atfork misses). 0 if the kernel can't say.
 uint64_t dt_address_space(void);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 import operator
@@ -97,11 +98,9 @@ def _refuse_objects(typecode: str | None, memory: object) -> None:
 
 
 def _view(address: int, nbytes: int, owner: object) -> memoryview:
-    # The destructor's only job is to hold the owner for as long as the view or a slice of it lives.
-    def let_go(_: object) -> None:
-        _ = owner
-
-    pointer = ffi.gc(ffi.cast("char *", address), let_go)
+    # The destructor's only job is to hold the owner for as long as the view or a slice of it lives. It is no
+    # Python function, which could swallow an interrupt.
+    pointer = ffi.gc(ffi.cast("char *", address), functools.partial(operator.is_, owner))
     return memoryview(ffi.buffer(pointer, nbytes))
 
 

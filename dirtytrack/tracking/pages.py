@@ -11,6 +11,13 @@ from dirtytrack.native import ffi, lib
 
 _RUN = ffi.sizeof("struct dt_run")
 
+# Native memory with a native destructor: Python code there could swallow an interrupt.
+_new = ffi.new_allocator(lib.dt_block_new, lib.dt_block_free, should_clear_after_alloc=False)
+
+
+def _new_runs(count: int) -> Any:
+    return _new("struct dt_run[]", max(count, 1))
+
 
 class Geometry(NamedTuple):
     """How a region lies on its pages.
@@ -118,10 +125,10 @@ class PageSet(AbstractSet[int]):
                 merged[-1] = merged[-1][0], max(stop, merged[-1][1])
             else:
                 merged.append((start, stop))
-        data, owner = _new_runs(len(merged))
+        data = _new_runs(len(merged))
         for i, run in enumerate(merged):
             data[i].start, data[i].stop = run
-        self._set(geometry, data, len(merged), owner)
+        self._set(geometry, data, len(merged), data)
 
     @classmethod
     def _on(
@@ -206,9 +213,9 @@ class PageSet(AbstractSet[int]):
         if self.geometry != other.geometry:
             raise ValueError(f"page sets of different geometry: {self.geometry} and {other.geometry}")
         mine, theirs = self.runs, other.runs
-        out, owner = _new_runs(len(mine) + len(theirs))
+        out = _new_runs(len(mine) + len(theirs))
         count = lib.dt_runs_combine(operation, mine._data, len(mine), theirs._data, len(theirs), out)
-        return PageSet._on(self.geometry, out, count, owner)
+        return PageSet._on(self.geometry, out, count, out)
 
     def __or__(self, other: object) -> PageSet:
         return self._combine(lib.DT_OR, other)
@@ -250,15 +257,6 @@ class PageSet(AbstractSet[int]):
 def _unpickle(geometry: Geometry, data: bytes) -> PageSet:
     flat = memoryview(data).cast("Q").tolist()
     return PageSet(geometry, zip(flat[::2], flat[1::2], strict=True))
-
-
-def _new_runs(count: int) -> tuple[Any, object]:
-    # Room for count runs in the library's own memory, and what keeps it.
-    nbytes = max(count, 1) * _RUN
-    block = lib.dt_alloc(nbytes)
-    if not block:
-        raise MemoryError(f"no memory for {count} runs of pages")
-    return ffi.cast("struct dt_run *", block), ffi.gc(block, lambda pointer: lib.dt_free(pointer, nbytes))
 
 
 def _itemsize(dtype: Any) -> int:
