@@ -192,9 +192,9 @@ def _parse(pid: int | None, start: int, stop: int) -> Iterator[Mapping]:
         if first >= min(stop, _KERNEL_HALF):
             return
         inode = int(match[8])
-        # A hugetlb page belongs to an inode of hugetlbfs, which has no block device. smaps is slow: it looks
-        # at pages.
-        page_size = page_sizes().get(first, mmap.PAGESIZE) if inode and major == 0 else mmap.PAGESIZE
+        # A hugetlb page belongs to a file of hugetlbfs, which has no block device. smaps is slow: it looks at
+        # pages.
+        page_size = page_sizes().get(first, mmap.PAGESIZE) if major == 0 < minor else mmap.PAGESIZE
         yield _mapping(
             first,
             last,
@@ -239,7 +239,7 @@ def _mapping(
 ) -> Mapping:
     if page_size > mmap.PAGESIZE:
         kind = Kind.HUGETLB
-    elif not inode:
+    elif not (device or inode):  # the inode number alone may be 0: the first System V segment's is
         kind = _kind_of_anonymous(name)
     else:
         kind = _kind_of_file(shared, device, name, tmpfs)

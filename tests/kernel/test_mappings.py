@@ -17,7 +17,7 @@ from dirtytrack.errors import KernelError
 from dirtytrack.kernel import mappings
 from dirtytrack.kernel.mappings import Kind, Mapping, overlapping, page_size_at
 from kernel.area import MAP_HUGETLB, PRIVATE, SHARED, Area, Lab, check, libc
-from support import PAGE_SIZE, in_child, optional, require
+from support import PAGE_SIZE, in_child, optional, require, require_root
 
 EVERYTHING = (0, 1 << 63)
 PRIVATE_FILE, SHARED_FILE = mmap.MAP_PRIVATE, mmap.MAP_SHARED
@@ -149,17 +149,35 @@ def test_a_file_on_tmpfs(lab: Lab, ask: Ask) -> None:
     assert (mapping.kind, mapping.shared) == (Kind.SHMEM, True)
 
 
-def test_system_v_shared_memory(ask: Ask) -> None:
-    """A System V segment is shared memory."""
+def system_v_segment(ask: Ask) -> tuple[int, Mapping]:
+    """The id of a new System V segment, which is its inode's number as well, and its mapping."""
     identifier = check(libc.shmget(IPC_PRIVATE, 2 * PAGE_SIZE, IPC_CREAT | 0o600))
     try:
         area = Area(check(libc.shmat(identifier, None, 0)), 2)
     finally:
         check(libc.shmctl(identifier, IPC_RMID, None))
     try:
-        mapping = only(ask, area)
+        return identifier, only(ask, area)
     finally:
         check(libc.shmdt(area.address))
+
+
+def test_system_v_shared_memory(ask: Ask) -> None:
+    """A System V segment is shared memory."""
+    _, mapping = system_v_segment(ask)
+    assert (mapping.kind, mapping.shared) == (Kind.SHMEM, True)
+
+
+def test_the_first_system_v_segment(ask: Ask) -> None:
+    """So is the first one of a namespace, the only file whose inode has the number 0."""
+    require_root("to make a namespace")
+
+    def child() -> tuple[int, Mapping]:
+        check(libc.unshare(0x08000000))  # CLONE_NEWIPC
+        return system_v_segment(ask)
+
+    identifier, mapping = in_child(child).check()
+    assert (identifier, mapping.inode) == (0, 0)
     assert (mapping.kind, mapping.shared) == (Kind.SHMEM, True)
 
 
