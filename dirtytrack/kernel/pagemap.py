@@ -91,14 +91,28 @@ def open_pagemap(pid: int | None = None) -> int:
     means the parent's (and a scan there re-arms the parent's pages), after an exec the old one.
 
     Raises:
-        KernelError: ENOENT or ESRCH, no such process or a dead one; EACCES or EPERM, not permitted
-            (PTRACE_MODE_READ_FSCREDS: the same user, and not made undumpable).
+        KernelError: ENOENT or ESRCH, no such process, or one without memory: dead, or a thread of the kernel;
+            EACCES or EPERM, not permitted (PTRACE_MODE_READ_FSCREDS: the same user, and not made
+            undumpable).
     """
     path = f"/proc/{'self' if pid is None else operator.index(pid)}/pagemap"
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise kernel_error(error.errno or 0, f"open {path}", remedy=_open_remedy(error.errno, pid)) from None
+    if pid is None or _has_memory(fd):
+        return fd
+    os.close(fd)
+    raise kernel_error(errno.ESRCH, f"open {path}", remedy=_open_remedy(errno.ESRCH, pid))
+
+
+def _has_memory(fd: int) -> bool:
+    """Whether an address space stands behind a pagemap descriptor.
+
+    Older kernels let the pagemap of a process without one be opened; reading it gives nothing, and PAGEMAP_SCAN
+    crashes the kernel (seen on 6.12.43). A descriptor that has one keeps it, so asking once is enough.
+    """
+    return len(os.pread(fd, _U64.size, 0)) > 0
 
 
 def _open_remedy(error: int | None, pid: int | None) -> str:
@@ -112,7 +126,7 @@ def _open_remedy(error: int | None, pid: int | None) -> str:
     if error in (errno.ENOENT, errno.ESRCH):
         if pid is None:
             return "/proc is not mounted, or the kernel lacks CONFIG_PROC_PAGE_MONITOR."
-        return "There is no such process, or it has exited."
+        return "There is no such process, it has exited, or it is a thread of the kernel."
     return ""
 
 

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from dirtytrack.kernel.pagemap import Category, open_pagemap, scan
 from dirtytrack.native import lib
 from kernel.area import TAKE, WRITTEN, Area, Lab, libc
 from kernel.area import lab as make_lab
-from support import PAGE_SIZE, in_child, require_root
+from support import PAGE_SIZE, in_child, optional, require_root
 
 PRESENT = Category.PRESENT
 
@@ -182,6 +183,15 @@ def test_a_process_that_is_dead_but_not_buried() -> None:
         assert caught.value.errno == errno.ESRCH
     finally:
         os.waitpid(pid, 0)
+
+
+def test_a_thread_of_the_kernel() -> None:
+    """A thread of the kernel has no memory: ESRCH, and no crash on the kernels that open its pagemap."""
+    require_root("to look at a thread of the kernel")
+    optional(Path("/proc/2/comm").read_text() == "kthreadd\n", "no thread of the kernel can be seen from here")
+    with pytest.raises(KernelError, match="thread of the kernel") as caught:
+        scan(0, 1 << 40, pid=2, return_mask=WRITTEN)
+    assert caught.value.errno == errno.ESRCH
 
 
 def test_a_process_of_another_user() -> None:
