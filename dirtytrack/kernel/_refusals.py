@@ -41,8 +41,8 @@ UFFD_REMEDIES: Final[dict[tuple[str, int], str]] = {
         "or the userfaultfd lacks WP_ASYNC or WP_HUGETLBFS_SHMEM for this kind of memory."
     ),
     (REGISTER, errno.EPERM): (
-        "The range holds a shared mapping of a file opened read-only, which nobody can write through: open "
-        "the file for writing, or leave the mapping out."
+        "The range holds a mapping that can never be written: of a file opened read-only (open it for writing), "
+        "or one of the kernel's own, such as vvar (leave it out)."
     ),
     (REGISTER, errno.ENOMEM): _MAP_COUNT,
     (REGISTER, errno.ESRCH): _GONE,
