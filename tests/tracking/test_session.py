@@ -261,18 +261,21 @@ def test_a_session_is_a_context_manager() -> None:
 def test_a_leaked_session_warns_and_lets_go() -> None:
     """A session that is collected unclosed gives a ResourceWarning, and unregisters."""
     with Raw(8) as memory:
-        sessions = [Session()]
-        sessions[0].track(memory.pair)
+        session = Session()
+        session.track(memory.pair)
         before = open_descriptors()
-        sessions.clear()
         with pytest.warns(ResourceWarning, match="never closed"):
+            del session
             gc.collect()
         assert open_descriptors() == before - 2
         assert is_free(memory.start, memory.stop)
 
 
 def test_sessions_leave_no_descriptors_and_no_memory() -> None:
-    """Two thousand sessions, the default one among them: descriptors and memory stay flat."""
+    """Two thousand sessions, the default one among them: descriptors and memory stay flat.
+
+    A leak shows in every round of them; the interpreter's own allocator grows by a mebibyte now and then.
+    """
 
     def churn(count: int) -> None:
         with Raw(4) as memory:
@@ -285,16 +288,20 @@ def test_sessions_leave_no_descriptors_and_no_memory() -> None:
                     assert session.collect().pages == 1
 
     def child() -> tuple[int, int]:
-        churn(500)
+        churn(200)
         gc.collect()
-        descriptors, before = open_descriptors(), resident_kilobytes()
-        churn(2000)
-        gc.collect()
-        return open_descriptors() - descriptors, resident_kilobytes() - before
+        descriptors = open_descriptors()
+        growth = []
+        for _ in range(4):
+            before = resident_kilobytes()
+            churn(500)
+            gc.collect()
+            growth.append(resident_kilobytes() - before)
+        return open_descriptors() - descriptors, min(growth)
 
     descriptors, kilobytes = in_child(child).check()
     assert descriptors == 0
-    assert kilobytes < 2000  # a session's scan buffer alone has 12
+    assert kilobytes < 100
 
 
 def test_collecting_leaves_no_memory() -> None:
@@ -389,7 +396,7 @@ def test_what_is_no_region_is_refused(session: Session, thing: object) -> None:
     """Wherever a region is expected, anything else is a TypeError."""
     calls = (session.collect, session.peek, session.reset, session.untrack, session.mark)
     for call in calls:
-        with pytest.raises(TypeError, match=r"[Rr]egion"):
+        with pytest.raises(TypeError, match="[Rr]egion"):
             call(thing)  # type: ignore[operator]
 
 
