@@ -41,7 +41,7 @@ UFFD_REMEDIES: Final[dict[tuple[str, int], str]] = {
         "or the userfaultfd lacks WP_ASYNC or WP_HUGETLBFS_SHMEM for this kind of memory."
     ),
     (REGISTER, errno.EPERM): (
-        "The range holds a mapping that can never be written: of a file opened read-only (open it for writing), "
+        "The range holds a mapping that can never be written: of a file opened read-only (open it to write), "
         "or one of the kernel's own, such as vvar (leave it out)."
     ),
     (REGISTER, errno.ENOMEM): _MAP_COUNT,

@@ -109,8 +109,9 @@ def open_pagemap(pid: int | None = None) -> int:
 def _has_memory(fd: int) -> bool:
     """Whether an address space stands behind a pagemap descriptor.
 
-    Older kernels let the pagemap of a process without one be opened; reading it gives nothing, and PAGEMAP_SCAN
-    crashes the kernel (seen on 6.12.43). A descriptor that has one keeps it, so asking once is enough.
+    Older kernels let the pagemap of a process without one be opened; reading it gives nothing, and
+    PAGEMAP_SCAN crashes the kernel (seen on 6.12.43). A descriptor that has one keeps it, so asking once is
+    enough.
     """
     return len(os.pread(fd, _U64.size, 0)) > 0
 

@@ -17,7 +17,7 @@ from dirtytrack.kernel._facts import Facts, HugePages
 from dirtytrack.kernel.userfaultfd import Feature
 from dirtytrack.native import lib
 
-__all__ = ["Check", "Facts", "HugePages", "Support", "hole_epoch", "is_e1_forced", "support"]
+__all__ = ["Check", "Facts", "HugePages", "Support", "hole_epoch", "probed_hole_epoch", "support"]
 
 _EPOCH_VARIABLE = "DIRTYTRACK_KERNEL_EPOCH"
 
@@ -75,7 +75,7 @@ def support() -> Support:
     Raises:
         DirtyTrackError: DIRTYTRACK_KERNEL_EPOCH is set to something else than E1.
     """
-    return _support(lib.dt_address_space(), is_e1_forced())
+    return _support(lib.dt_address_space(), _e1_is_forced())
 
 
 def hole_epoch() -> str:
@@ -94,11 +94,15 @@ def hole_epoch() -> str:
     Raises:
         DirtyTrackError: the variable is set to something else.
     """
-    return "E1" if is_e1_forced() else _probed_epoch(lib.dt_address_space())
+    return "E1" if _e1_is_forced() else probed_hole_epoch()
 
 
-def is_e1_forced() -> bool:
-    """Whether the environment asks to treat this kernel as one of E1; errors as for `hole_epoch`."""
+def probed_hole_epoch() -> str:
+    """The same without regard to the environment."""
+    return _probed_epoch(lib.dt_address_space())
+
+
+def _e1_is_forced() -> bool:
     forced = os.environ.get(_EPOCH_VARIABLE, "")
     if forced not in ("", "E1"):
         raise DirtyTrackError(f"{_EPOCH_VARIABLE} is {forced!r}: only E1 can be asked for, or unset it")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _REMEDIES = {
     errno.ENOMEM: "Memory ran short, or the process has too many mappings: raise vm.max_map_count, or track "
     "fewer, larger regions.",
-    errno.EPERM: "The mapping can never be written by this process: it shares a file opened read-only, or is the "
-    "kernel's own.",
+    errno.EPERM: "The mapping can never be written by this process: it shares a file opened read-only, or "
+    "is the kernel's own (vvar).",
     errno.EINVAL: "Memory of this kind can't be tracked (vdso, a device, a shadow stack, MAP_DROPPABLE).",
 }
 

@@ -188,7 +188,7 @@ def test_a_process_that_is_dead_but_not_buried() -> None:
 def test_a_thread_of_the_kernel() -> None:
     """A thread of the kernel has no memory: ESRCH, and no crash on the kernels that open its pagemap."""
     require_root("to look at a thread of the kernel")
-    optional(Path("/proc/2/comm").read_text() == "kthreadd\n", "no thread of the kernel can be seen from here")
+    optional(Path("/proc/2/comm").read_text() == "kthreadd\n", "no thread of the kernel can be seen here")
     with pytest.raises(KernelError, match="thread of the kernel") as caught:
         scan(0, 1 << 40, pid=2, return_mask=WRITTEN)
     assert caught.value.errno == errno.ESRCH

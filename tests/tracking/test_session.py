@@ -396,7 +396,7 @@ def test_what_is_no_region_is_refused(session: Session, thing: object) -> None:
     """Wherever a region is expected, anything else is a TypeError."""
     calls = (session.collect, session.peek, session.reset, session.untrack, session.mark)
     for call in calls:
-        with pytest.raises(TypeError, match="[Rr]egion"):
+        with pytest.raises(TypeError, match=r"[Rr]egion"):
             call(thing)  # type: ignore[operator]
 
 
