@@ -45,10 +45,10 @@ static long scan_pass(struct dt_tracker *tracker, struct dt_pm_scan_arg *arg, st
 		if (got < 0)
 			return got;
 		for (const struct dt_page_region *at = tracker->vec; at < tracker->vec + got; at++) {
-			if (n && out[n - 1].stop == at->start)
-				out[n - 1].stop = at->end;
-			else
+			if (n == 0 || out[n - 1].stop < at->start)
 				out[n++] = (struct dt_run){at->start, at->end};
+			else if (out[n - 1].stop < at->end) // never backwards: out has room for every other page, no more
+				out[n - 1].stop = at->end;
 		}
 		if ((uint64_t)got < arg->vec_len || arg->walk_end >= arg->end)
 			return (long)n;

@@ -41,9 +41,8 @@ def resolve(memory: object) -> Memory:
     """Finds the address range of *memory*.
 
     Args:
-        memory: a writable contiguous buffer, an object with ``__array_interface__``, a CPU torch tensor, or a
-        pair
-            ``(address, nbytes)``.
+        memory: a writable contiguous buffer, an object with ``__array_interface__``, a CPU torch tensor, or
+            a pair ``(address, nbytes)``.
 
     Raises:
         TypeError: not memory, or memory that holds Python objects.
@@ -182,9 +181,8 @@ def alloc(nbytes: int, *, huge: bool | None = None) -> mmap.mmap:
     Args:
         nbytes: length in bytes, at least 1.
         huge: None leaves transparent huge pages as the system has them; True asks for them and aligns the
-        memory to
-            their size; False forbids them. Tracking splits a huge page at its first write after each collect,
-            see ``docs/guarantees.md``.
+            memory to their size; False forbids them. Tracking splits a huge page at its first write after a
+            collect, see ``docs/guarantees.md``.
 
     Raises:
         ValueError: *nbytes* is not positive.

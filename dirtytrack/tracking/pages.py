@@ -175,8 +175,7 @@ class PageSet(AbstractSet[int]):
 
         Args:
             dtype: the element type of the buffer: a size in bytes, an object with ``itemsize``, or anything
-            that
-                ``numpy.dtype`` takes.
+                that ``numpy.dtype`` takes.
 
         Returns:
             Slices of element indices; ascending and disjoint. An element that lies on two pages is covered

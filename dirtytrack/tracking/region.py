@@ -66,9 +66,10 @@ class Region:
         Raises:
             ClosedError: the region is untracked.
         """
-        if self._memory is None:
+        memory = self._memory
+        if memory is None:
             raise ClosedError(f"{self._title} is not tracked any more: its memory may be gone")
-        return self._memory.view
+        return memory.view
 
     @property
     def tracked(self) -> bool:

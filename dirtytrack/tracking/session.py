@@ -49,8 +49,7 @@ class Session:
             backend: the way to find written pages; "wp-async" needs Linux 6.7 or later.
 
         Raises:
-            UnsupportedError: it can't work here; the message says why and what to do, as ``dirtytrack
-            doctor`` does.
+            UnsupportedError: it can't work here; the message says why and what to do.
             ValueError: no such backend.
         """
         self._closed = True  # until there is something to close
@@ -90,11 +89,10 @@ class Session:
         shared page is reported too. Regions may overlap.
 
         Args:
-            memory: a writable contiguous buffer (mmap, bytearray, numpy array, ``SharedMemory.buf``, ...), an
-            object
-                with ``__array_interface__``, a CPU torch tensor, or ``(address, nbytes)``. The region keeps
-                the buffer's export, so the memory can't be closed or resized under it; of a bare address the
-                caller vouches that it stays mapped.
+            memory: a writable contiguous buffer (mmap, bytearray, numpy array, ``SharedMemory.buf``, ...),
+                an object with ``__array_interface__``, a CPU torch tensor, or ``(address, nbytes)``. The
+                region keeps the buffer's export, so the memory can't be closed or resized under it; of a bare
+                address the caller vouches that it stays mapped.
             name: for messages, and for what is built on regions.
             sparse: leave private memory that is not populated yet alone, for big reservations: no page
                 tables are made for it and huge pages still form there; in exchange its first touch, even a
@@ -107,8 +105,7 @@ class Session:
             TypeError: not memory, or memory that holds Python objects.
             ValueError: read-only, not contiguous, empty, on a GPU, not mapped; sparse and dense regions would
                 share pages; shared memory to be tracked sparsely; pages of different sizes.
-            BusyError: another userfaultfd owns the range. Share a session: `default_session` is one for
-            everybody.
+            BusyError: another userfaultfd owns the range. Share a session, such as `default_session`.
             KernelError: the kernel refused, with what to do.
             ClosedError, ForkedError: not a session of this process any more.
 
