@@ -12,7 +12,8 @@ import sys
 import textwrap
 from collections.abc import Iterator
 
-from dirtytrack.kernel.support import Check, Support, support
+from dirtytrack.kernel._diagnosis import Check
+from dirtytrack.kernel.support import Support, support
 
 _MARKS = {True: "ok", False: "NO", None: "--"}
 _COLOURS = {"ok": "\033[32m", "NO": "\033[1;31m", "--": "\033[2m"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from dirtytrack.kernel import _facts, _probes
@@ -27,8 +26,7 @@ _PASS_DEVICE = (
 )
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One line of the doctor's table.
 
     Attributes:

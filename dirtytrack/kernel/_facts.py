@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _CAP_SYS_PTRACE = 19  # include/uapi/linux/capability.h
 _OPTIONS = ("USERFAULTFD", "PTE_MARKER_UFFD_WP", "PROC_PAGE_MONITOR")
 
 
-@dataclass(frozen=True)
-class HugePages:
+class HugePages(NamedTuple):
     """The reserve of one size of hugetlb page.
 
     Attributes:
@@ -30,8 +29,7 @@ class HugePages:
     free: int
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """The surroundings of this process.
 
     Attributes:

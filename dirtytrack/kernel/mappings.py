@@ -15,11 +15,10 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dirtytrack.errors import KernelError, kernel_error
 from dirtytrack.kernel._scratch import scratch
@@ -45,8 +44,7 @@ class Kind(Enum):
     """vdso, vvar, a device, a ring of the kernel: not memory that can be tracked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """One mapping (VMA) of a process: addresses ``[start, stop)`` in bytes.
 
     Attributes:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dirtytrack.errors import DirtyTrackError
-from dirtytrack.kernel import _probes
-from dirtytrack.kernel._diagnosis import Check, diagnose, gather, table
-from dirtytrack.kernel._facts import Facts, HugePages
 from dirtytrack.kernel.userfaultfd import Feature
 from dirtytrack.native import lib
 
-__all__ = ["Check", "Facts", "HugePages", "Support", "hole_epoch", "probed_hole_epoch", "support"]
+if TYPE_CHECKING:
+    from dirtytrack.kernel._diagnosis import Check
+    from dirtytrack.kernel._facts import Facts
+
+__all__ = ["Support", "hole_epoch", "probed_hole_epoch", "support"]
 
 _EPOCH_VARIABLE = "DIRTYTRACK_KERNEL_EPOCH"
 
 
-@dataclass(frozen=True)
-class Support:
+class Support(NamedTuple):
     """What was found. It holds for the process that asked, as it was then.
 
     Attributes:
@@ -56,7 +56,7 @@ class Support:
 
     def as_dict(self) -> dict[str, object]:
         """The same as nested dictionaries, lists and plain values."""
-        plain = asdict(self)
+        plain: dict[str, object] = _plain(self)
         plain["features"] = [feature.name for feature in Feature if feature in self.features]
         return plain
 
@@ -65,6 +65,12 @@ class Support:
         import json  # slow to import, and needed by few programs
 
         return json.dumps(self.as_dict(), indent=2)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        return {name: _plain(item) for name, item in value._asdict().items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def support() -> Support:
@@ -111,6 +117,8 @@ def _e1_is_forced() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _probed_epoch(_process: int) -> str:
+    from dirtytrack.kernel import _probes  # not before a session or a question needs it
+
     for opener in _probes.OPENERS.values():
         try:
             return _probes.hole_epoch(opener)
@@ -121,6 +129,8 @@ def _probed_epoch(_process: int) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _support(process: int, forced: bool) -> Support:
+    from dirtytrack.kernel._diagnosis import diagnose, gather, table  # not before somebody asks
+
     evidence = gather()
     diagnosis = diagnose(evidence)
     epoch = "E1" if forced else _probed_epoch(process)
