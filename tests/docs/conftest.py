@@ -1,14 +1,5 @@
 """The documents and examples show tracking: they need a kernel that can track."""
 
-from __future__ import annotations
+from works import tracking_works
 
-import pytest
-
-import dirtytrack
-from support import require
-
-
-@pytest.fixture(autouse=True)
-def tracking_works():
-    found = dirtytrack.support()
-    require(found.works, f"this system cannot track: {found.cause}")
+__all__ = ["tracking_works"]

@@ -10,6 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Self
 
 from dirtytrack.kernel.pagemap import Category, PageRegion, ScanFlags, ScanResult, scan, scan_all
@@ -163,11 +164,14 @@ def count(runs: list[tuple[int, int]]) -> int:
 
 
 class Lab:
-    """A userfaultfd, and areas that end with the test."""
+    """A userfaultfd, opened when it is used, and areas that end with the test."""
 
     def __init__(self) -> None:
-        self.uffd = Userfaultfd()
         self._areas: list[Area] = []
+
+    @cached_property
+    def uffd(self) -> Userfaultfd:
+        return Userfaultfd()
 
     def map(self, pages: int, **how: Any) -> Area:
         area = Area.map(pages, **how)
@@ -184,7 +188,8 @@ class Lab:
         return self.register(self.map(pages, **how))
 
     def close(self) -> None:
-        self.uffd.close()
+        if "uffd" in self.__dict__:
+            self.uffd.close()
         for area in self._areas:
             area.unmap()
 

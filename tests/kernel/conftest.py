@@ -8,6 +8,9 @@ import pytest
 
 from kernel.area import Lab
 from kernel.area import lab as make_lab
+from works import tracking_works
+
+__all__ = ["lab", "tracking_works"]
 
 
 @pytest.fixture

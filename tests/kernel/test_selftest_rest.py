@@ -76,6 +76,7 @@ def test_94_to_97_mprotect(lab: Lab) -> None:
 THREADS, PAGES_EACH, WRITES_EACH, ROUNDS = 6, 32, 8, 1000
 
 
+@pytest.mark.slow
 def test_98_to_100_a_concurrent_scan_loses_no_write(lab: Lab) -> None:
     """Cases 98 to 100: what threads write during a scan is in it or in the next, and no other page is."""
     area = lab.armed(THREADS * PAGES_EACH)

@@ -144,6 +144,7 @@ def test_18_repeated_calls_share_out_the_pages(lab: Lab) -> None:
     assert found == [210, 210, 105]
 
 
+@pytest.mark.slow
 def test_19_a_small_vector_finds_all_of_random_writes(lab: Lab) -> None:
     """Case 19: 100 rounds of random writes to 10000 pages come back exactly, 50 regions a call."""
     area = lab.armed(10000)

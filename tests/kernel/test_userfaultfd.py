@@ -256,21 +256,23 @@ def test_a_fork_while_the_lock_is_held(lab: Lab) -> None:
 
 def test_a_fork_behind_pythons_back(lab: Lab) -> None:
     """A child forked by C code, of which Python hears nothing, is told apart."""
+    uffd = lab.uffd
     libc = ctypes.PyDLL(None)
     pid = libc.fork()
     if pid == 0:
-        errors = everything_but_close(lab.uffd, Area(0, 1))
+        errors = everything_but_close(uffd, Area(0, 1))
         os._exit(0 if errors == [ForkedError.__name__] * 6 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_a_grandchild(lab: Lab) -> None:
     """A child's own address space has a name; its child is told apart from both."""
+    inherited = lab.uffd
 
     def child() -> list[str]:
         with Userfaultfd() as own:
             grandchild = in_child(
-                lambda: [everything_but_close(uffd, Area(0, 1)) for uffd in (lab.uffd, own)]
+                lambda: [everything_but_close(uffd, Area(0, 1)) for uffd in (inherited, own)]
             )
             return [name for names in grandchild.check() for name in names]
 

@@ -114,6 +114,7 @@ def test_register_a_part_of_a_huge_page(lab: Lab, hugepages: Callable[[int], int
     assert caught.value.errno == errno.EINVAL
 
 
+@pytest.mark.slow
 def test_too_many_parts_of_mappings() -> None:
     """Registering every second page runs into vm.max_map_count: ENOMEM, and the remedy names the sysctl."""
     limit = int(Path("/proc/sys/vm/max_map_count").read_text())

@@ -187,6 +187,7 @@ def test_a_track_without_memory_leaves_nothing() -> None:
     in_child(child).check()
 
 
+@pytest.mark.slow
 def test_many_small_regions_run_out_of_memory_cleanly() -> None:
     """The arrays of regions grow by mappings, too: each failure leaves a session that works."""
 

@@ -166,6 +166,7 @@ def test_slices_never_leave_the_region(session: Session) -> None:
         assert [len(region.view[piece]) for piece in pages.slices()] == [PAGE_SIZE - 100, 100]
 
 
+@pytest.mark.slow
 def test_ten_thousand_regions(session: Session) -> None:
     """Each is tracked, reported and released for itself."""
     with Raw(10_000) as memory:
@@ -271,6 +272,7 @@ def test_a_leaked_session_warns_and_lets_go() -> None:
         assert is_free(memory.start, memory.stop)
 
 
+@pytest.mark.slow
 def test_sessions_leave_no_descriptors_and_no_memory() -> None:
     """Two thousand sessions, the default one among them: descriptors and memory stay flat.
 
@@ -304,6 +306,7 @@ def test_sessions_leave_no_descriptors_and_no_memory() -> None:
     assert kilobytes < 100
 
 
+@pytest.mark.slow
 def test_collecting_leaves_no_memory() -> None:
     """A hundred thousand collects, peeks and aborts among them: memory stays flat."""
 

@@ -353,7 +353,7 @@ def _machine(kind: str, kernel: str | None) -> type:
         phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
-    return machine.TestCase
+    return pytest.mark.slow(machine.TestCase)
 
 
 TestSmallPages = _machine("small pages", None)

@@ -1,0 +1,59 @@
+"""Where tracking can't work, everything says so, and says what to do; on a real kernel that lacks it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import dirtytrack
+from dirtytrack.kernel import mappings
+from dirtytrack.kernel.pagemap import scan
+from dirtytrack.kernel.userfaultfd import Userfaultfd
+from support import PAGE_SIZE, Memory, optional
+
+pytestmark = pytest.mark.anywhere
+
+
+@pytest.fixture(autouse=True)
+def found() -> dirtytrack.Support:
+    """What the probes found on a kernel that is too old."""
+    found = dirtytrack.support()
+    optional(found.cause == "kernel", "only for kernels that can't track; this one can")
+    return found
+
+
+@pytest.mark.parametrize("make", [dirtytrack.Session, dirtytrack.default_session])
+def test_a_session_names_the_remedy(found: dirtytrack.Support, make: type[dirtytrack.Session]) -> None:
+    """UnsupportedError with the doctor's remedy, and nothing stays open."""
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(dirtytrack.UnsupportedError) as caught:
+            make()
+        assert caught.value.errno
+        assert found.remedy
+        assert found.remedy in str(caught.value)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_the_raw_layer_is_refused() -> None:
+    """A userfaultfd with WP_ASYNC and a scan are refused with the reason; mappings are still listed."""
+    with pytest.raises(dirtytrack.UnsupportedError):
+        Userfaultfd()
+    with Memory(4) as memory:
+        with pytest.raises(dirtytrack.UnsupportedError, match=r"6\.7"):
+            scan(memory.address, memory.address + memory.nbytes, return_mask=2)
+        assert mappings.page_size_at(memory.address) == PAGE_SIZE
+
+
+def test_the_doctor_names_cause_and_remedy(found: dirtytrack.Support) -> None:
+    """Exit status 1, the cause "kernel", the remedy, and no epoch that somebody could rely on."""
+    command = [sys.executable, "-m", "dirtytrack", "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert (told["works"], told["cause"], told["remedy"]) == (False, "kernel", found.remedy)
+    assert "Boot" in found.remedy or "kernel" in found.remedy
