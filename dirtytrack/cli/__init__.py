@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; by default those of this process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # the shell closed it
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115, PTH123
     try:
         return _run(arguments or [_DEFAULT])
     except KeyboardInterrupt:
@@ -72,5 +75,12 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    parts = [f"{name} {metadata.version(name)}" for name in ("dirtytrack", "cffi")]
+    parts = [f"{name} {_version_of(name)}" for name in ("dirtytrack", "cffi")]
     return ", ".join([*parts, f"Python {platform.python_version()}", f"Linux {platform.release()}"])
+
+
+def _version_of(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # run from a folder, without having been installed
+        return "of unknown version"

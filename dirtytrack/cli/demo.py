@@ -61,18 +61,23 @@ class _Cost(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``dirtytrack demo``."""
     parser.add_argument(
-        "--epochs", type=_positive, default=40, help="how often to collect (default %(default)s)"
+        "--epochs", type=_at_least(1), default=40, help="how often to collect (default %(default)s)"
     )
     parser.add_argument(
-        "--steps", type=_positive, default=40, help="mini-batches between two collects (default %(default)s)"
+        "--steps",
+        type=_at_least(1),
+        default=40,
+        help="mini-batches between two collects (default %(default)s)",
     )
     parser.add_argument(
         "--words",
-        type=_positive,
+        type=_at_least(1),
         default=1_000_000,
         help="words of source to read, at most (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=1, help="seed of everything random (default %(default)s)")
+    parser.add_argument(
+        "--seed", type=_at_least(0), default=1, help="seed of everything random (default %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -235,8 +240,14 @@ class _Clock:
         return (now - last) * 1e3
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
+def _at_least(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, not {text!r}")
+        return number
+
+    return parse

@@ -74,14 +74,17 @@ def _plain(value: Any) -> Any:
 
 
 def support() -> Support:
-    """Probe what works: once in a process, anew in a forked child.
+    """Probe what works. What does is remembered for the process; what does not is tried again at every call.
 
     What comes into force later, such as a seccomp filter, is not seen.
 
     Raises:
         DirtyTrackError: DIRTYTRACK_KERNEL_EPOCH is set to something else than E1.
     """
-    return _support(lib.dt_address_space(), _e1_is_forced())
+    found = _support(lib.dt_address_space(), _e1_is_forced())
+    if not found.works:
+        _support.cache_clear()
+    return found
 
 
 def hole_epoch() -> str:

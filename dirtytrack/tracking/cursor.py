@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Self
 from dirtytrack.native import lib
 from dirtytrack.tracking.epoch import Epoch
 from dirtytrack.tracking.failures import native_error
+from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.region import Region, RegionSlice, native_slices
 
 if TYPE_CHECKING:
     from dirtytrack.tracking.session import Session
 
 
-class Cursor:
+class Cursor(Handle):
     """An independent consumer of a session. Made by `Session.cursor`.
 
     Every cursor sees every write at least once, and exactly once unless the write raced with a scan, whatever
@@ -67,7 +68,11 @@ class Cursor:
         self._run(lib.DT_RESET, regions)
 
     def close(self) -> None:
-        """Ends the cursor; idempotent. Its name is free again, its epochs stay readable."""
+        """Ends the cursor; idempotent. Its name is free again, its epochs stay readable.
+
+        Raises:
+            ValueError: it is the session's own, which is closed with the session.
+        """
         self.session._close_cursor(self)
 
     def __enter__(self) -> Self:
@@ -93,26 +98,23 @@ class Cursor:
             self.session._check_requests(requests)
         if self.session._movable:
             self.session._check_in_place()
-        regions, error = self._run_on(requests, verb, epoch) if requests else self._run_on_all(verb, epoch)
+        error = self._run_on(requests, verb, epoch) if requests else self._run_on_all(verb, epoch)
         if error:
-            raise native_error(self.session, error, regions, epoch._native.failure, self)
-        epoch._regions = regions
+            raise native_error(self.session, error, epoch._regions, epoch._native.failure, self)
 
-    def _run_on(
-        self, requests: tuple[Region | RegionSlice, ...], verb: int, epoch: Epoch
-    ) -> tuple[tuple[Region, ...], int]:
-        regions, slices, count = native_slices(requests)
-        error = lib.dt_collect(self.session._native, self._id, verb, slices, count, epoch._native)
-        return regions, error
+    def _run_on(self, requests: tuple[Region | RegionSlice, ...], verb: int, epoch: Epoch) -> int:
+        epoch._asked, slices, count = native_slices(requests)
+        epoch._regions = tuple(epoch._asked)
+        return lib.dt_collect(self.session._native, self._id, verb, slices, count, epoch._native)
 
-    def _run_on_all(self, verb: int, epoch: Epoch) -> tuple[tuple[Region, ...], int]:
+    def _run_on_all(self, verb: int, epoch: Epoch) -> int:
         session = self.session
-        generation, regions = session._tracked or session._list_tracked()
+        generation, epoch._regions = session._tracked or session._list_tracked()
         while True:
             error = lib.dt_collect_all(session._native, self._id, verb, generation, epoch._native)
             if error != -lib.DT_ESTALE:
-                return regions, error
-            generation, regions = session._list_tracked()
+                return error
+            generation, epoch._regions = session._list_tracked()
 
     def __repr__(self) -> str:
         return f"<Cursor {self.name!r} of {self.session!r}>"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from dirtytrack.errors import ForkedError
 from dirtytrack.native import ffi, lib
+from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.pages import PageSet
 from dirtytrack.tracking.region import Region, RegionSlice, pages_of
 
@@ -18,19 +19,21 @@ if TYPE_CHECKING:
 _new_native = ffi.new_allocator(lib.dt_epoch_new, lib.dt_epoch_release, should_clear_after_alloc=False)
 
 
-class Epoch(Mapping[Region, PageSet]):
+class Epoch(Handle, Mapping[Region, PageSet]):
     """The pages written since the cursor's last epoch: a mapping of every region collected to its `PageSet`.
 
     Regions without a written page are in it, with an empty set; so ``if epoch.pages:`` asks whether anything
-    was written. As a context manager an epoch aborts when its block raises. One that dies unread and
-    unentered, or is interrupted before its block is done, aborts itself: no page is lost by it. Reading it
-    outside of a ``with`` takes the pages over.
+    was written. Of a region that was narrowed it knows the pages asked for, and no others.
+
+    As a context manager an epoch aborts when its block raises. One that dies unread and unentered, or is
+    interrupted before its block is done, aborts itself: no page is lost by it. Reading it outside of a
+    ``with`` takes the pages over. To forget pages on purpose there is `Cursor.reset`.
 
     Attributes:
         cursor: whose epoch it is.
     """
 
-    __slots__ = ("_entered", "_entries", "_native", "_regions", "cursor")
+    __slots__ = ("_asked", "_entered", "_entries", "_native", "_regions", "cursor")
 
     # Nothing that must happen may be Python: a signal handler can raise before the first line of any method.
     # The pages stay in the hands of the native epoch, whose release gives back what nobody has settled.
@@ -39,6 +42,7 @@ class Epoch(Mapping[Region, PageSet]):
         self.cursor = cursor
         self._native: Any = _new_native("struct dt_epoch *")
         self._regions: tuple[Region, ...] = ()
+        self._asked: dict[Region, PageSet | None] = {}  # which pages of a region; None or absent: all
         self._entries: dict[int, int] | None = None
         self._entered = False
 
@@ -84,7 +88,15 @@ class Epoch(Mapping[Region, PageSet]):
         pages = PageSet._on(
             region.geometry, native.buffers.runs + entry.first_run, entry.run_count, native, entry.pages
         )
-        return pages & PageSet(region.geometry, [pages_of(key)]) if isinstance(key, RegionSlice) else pages
+        return pages & self._looked_at(key) if isinstance(key, RegionSlice) else pages
+
+    def _looked_at(self, key: RegionSlice) -> PageSet:
+        # The pages of a slice; an epoch must not say "clean" of pages that it has not looked at.
+        wanted = PageSet(key.region.geometry, [pages_of(key)])
+        asked = self._asked.get(key.region)
+        if asked is not None and wanted - asked:
+            raise KeyError(key)
+        return wanted
 
     def __iter__(self) -> Iterator[Region]:
         self._read()

@@ -58,8 +58,8 @@ def track_error(session: Session, error: int, region: Region, failure: Any) -> E
         return ValueError(f"{where} is not mapped, or not all of it: track what exists")
     if error == -errno.EBUSY:
         remedy = (
-            "Another userfaultfd tracks part of it. Share a session: dirtytrack.default_session() is one for "
-            "the whole process."
+            "Another userfaultfd tracks part of it, perhaps that of a session that was not closed. Share a "
+            "session: dirtytrack.default_session() is one for the whole process."
         )
         return BusyError(errno.EBUSY, call, start=start, stop=stop, remedy=remedy)
     return native_error(session, error, (region,), failure)

@@ -50,6 +50,8 @@ def resolve(memory: object) -> Memory:
     """
     if isinstance(memory, tuple):
         return _from_address(memory)
+    if isinstance(memory, type):
+        raise TypeError(f"{memory.__name__} is a class: pass an object of it")
     if hasattr(memory, "untyped_storage"):
         return _from_tensor(memory)
     try:
@@ -79,7 +81,8 @@ _NOT_CONTIGUOUS = "not contiguous: track the array that owns the memory, or a co
 
 
 def _kind(memory: object) -> str:
-    return f"{type(memory).__module__}.{type(memory).__qualname__} object"
+    kind = type(memory)
+    return f"{'' if kind.__module__ == 'builtins' else kind.__module__ + '.'}{kind.__qualname__} object"
 
 
 def _refuse(condition: bool, memory: object, reason: str) -> None:
@@ -188,6 +191,7 @@ def alloc(nbytes: int, *, huge: bool | None = None) -> mmap.mmap:
         ValueError: *nbytes* is not positive.
         OSError: no memory, or no way to align it.
     """
+    nbytes = operator.index(nbytes)
     if nbytes <= 0:
         raise ValueError(f"cannot allocate {nbytes} bytes: at least 1")
     if huge:

@@ -259,15 +259,25 @@ def _unpickle(geometry: Geometry, data: bytes) -> PageSet:
 
 
 def _itemsize(dtype: Any) -> int:
-    size = dtype if isinstance(dtype, int) else getattr(dtype, "itemsize", None)
-    if not isinstance(size, int):
-        try:
-            import numpy as np
-        except ImportError as error:
-            raise ImportError(
-                f'the size of {dtype!r} needs numpy: pip install "dirtytrack[numpy]", or give it in bytes'
-            ) from error
-        size = cast(int, np.dtype(dtype).itemsize)
+    if dtype is None or isinstance(dtype, bool):
+        raise TypeError(f"{dtype!r} is no element type: give a size in bytes or a dtype")
+    try:
+        size = operator.index(dtype)
+    except TypeError:
+        size = _size_of_type(dtype)
     if size <= 0:
         raise ValueError(f"elements of {size} bytes: give the size of one element, at least 1")
     return size
+
+
+def _size_of_type(dtype: Any) -> int:
+    size = getattr(dtype, "itemsize", None)
+    if isinstance(size, int):
+        return size
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise ImportError(
+            f'the size of {dtype!r} needs numpy: pip install "dirtytrack[numpy]", or give it in bytes'
+        ) from error
+    return cast(int, np.dtype(dtype).itemsize)

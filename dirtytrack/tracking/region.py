@@ -9,6 +9,7 @@ from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking.blindspots import BlindSpot
+from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.memory import Memory
 from dirtytrack.tracking.pages import Geometry, PageSet
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dirtytrack.tracking.session import Session
 
 
-class Region:
+class Region(Handle):
     """A tracked piece of memory. Made by `Session.track`.
 
     ``region[start:stop]`` narrows it to bytes: what that gives is accepted wherever a region is.
@@ -89,12 +90,15 @@ class Region:
         is in ``docs/guarantees.md``.
 
         Raises:
+            ClosedError: the region is untracked: what is mapped there now may be anything.
             ForkedError: this is another process than the session's, with other mappings.
         """
         if lib.dt_tracker_usable(self.session._native) == -lib.DT_EFORKED:
             raise ForkedError(
                 f"{self._title} belongs to another process: what is mapped here is not its memory"
             )
+        if not self.tracked:
+            raise ClosedError(f"{self._title} is not tracked any more: its memory may be gone")
         spots: set[BlindSpot] = set()
         for mapping in mappings.overlapping(*self.page_range):
             spots |= self.session._backend.blind_spots(mapping, sparse=self.sparse)
@@ -132,7 +136,7 @@ class Region:
         )
 
 
-class RegionSlice:
+class RegionSlice(Handle):
     """Bytes [start, stop) of a region; accepted wherever a region is, at the precision of pages.
 
     Attributes:
@@ -148,6 +152,20 @@ class RegionSlice:
         self.start = start
         self.stop = stop
 
+    def __getitem__(self, piece: slice) -> RegionSlice:
+        if not isinstance(piece, slice) or piece.step not in (None, 1):
+            raise TypeError(f"{self!r} is narrowed with a slice of bytes, [start:stop]")
+        start, stop, _ = piece.indices(self.stop - self.start)
+        return self.region[self.start + start : self.start + stop]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RegionSlice):
+            return NotImplemented
+        return (self.region, self.start, self.stop) == (other.region, other.start, other.stop)
+
+    def __hash__(self) -> int:
+        return hash((self.region, self.start, self.stop))
+
     def __repr__(self) -> str:
         return f"<bytes [{self.start}, {self.stop}) of {self.region._title}>"
 
@@ -161,17 +179,14 @@ def pages_of(request: Region | RegionSlice) -> tuple[int, int]:
 
 def native_slices(
     requests: tuple[Region | RegionSlice, ...],
-) -> tuple[tuple[Region, ...], Any, int]:
-    """The regions requested, in order and once each; their pages as native slices; how many of these."""
+) -> tuple[dict[Region, PageSet | None], Any, int]:
+    """The pages requested of each region (None: all); the same as native slices; how many of these."""
     if len(requests) == 1 and isinstance(requests[0], Region):
-        return (requests[0],), requests[0]._whole, 1
+        return {requests[0]: None}, requests[0]._whole, 1
     ranges: dict[Region, list[tuple[int, int]]] = {}
     for request in requests:
         region = request if isinstance(request, Region) else request.region
         ranges.setdefault(region, []).append(pages_of(request))
-    slices = [
-        (region._id, first, last)
-        for region, wanted in ranges.items()
-        for first, last in PageSet(region.geometry, wanted).runs
-    ]
-    return tuple(ranges), ffi.new("struct dt_slice[]", slices), len(slices)
+    asked = {region: PageSet(region.geometry, wanted) for region, wanted in ranges.items()}
+    slices = [(region._id, first, last) for region, pages in asked.items() for first, last in pages.runs]
+    return dict(asked), ffi.new("struct dt_slice[]", slices), len(slices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import operator
 import os
 import threading
 import warnings
@@ -17,6 +18,7 @@ from dirtytrack.tracking import backends
 from dirtytrack.tracking.cursor import Cursor
 from dirtytrack.tracking.epoch import Epoch
 from dirtytrack.tracking.failures import native_error, track_error
+from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.memory import Memory, resolve
 from dirtytrack.tracking.region import Region, RegionSlice
 
@@ -34,13 +36,15 @@ def _forget_the_parents() -> None:
 os.register_at_fork(after_in_child=_forget_the_parents)
 
 
-class Session:
+class Session(Handle):
     """Tracks memory of this process and says, epoch after epoch, which pages were written.
 
     All methods may be called from any thread, at the same time; the GIL is released in every system call and
     in every loop over pages. In a forked child every call but `close` raises ForkedError; the child can open
     its own session.
     """
+
+    _closed = True  # until there is something to close
 
     def __init__(self, *, backend: str = "wp-async") -> None:
         """Opens a session.
@@ -52,7 +56,6 @@ class Session:
             UnsupportedError: it can't work here; the message says why and what to do.
             ValueError: no such backend.
         """
-        self._closed = True  # until there is something to close
         self._backend = backends.find(backend)
         self._native, identifier = self._backend.open()
         self._owner = os.getpid()
@@ -171,13 +174,15 @@ class Session:
             name: unique among the open cursors; the session's own is called "default".
 
         Raises:
-            ValueError: the name is taken.
+            ValueError: the name is taken, or empty.
             KernelError: the kernel refused the scan that gives earlier writes to the other cursors (ENOMEM).
             ClosedError, ForkedError: not a session of this process any more.
         """
         self._check_usable()
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str):
             raise TypeError(f"a cursor's name is a str, not {name!r}")
+        if not name:
+            raise ValueError("a cursor needs a name")
         identifier = ffi.new("uint64_t *")
         try:
             with self._membership:
@@ -209,9 +214,9 @@ class Session:
         self._check_requests((region,))
         whole = region if isinstance(region, RegionSlice) else RegionSlice(region, 0, region.nbytes)
         length = whole.stop - whole.start
-        last = length if stop is None else stop
+        start, last = operator.index(start), length if stop is None else operator.index(stop)
         if not 0 <= start <= last <= length:
-            raise ValueError(f"[{start}, {last}) is not within the {length} bytes of {region!r}")
+            raise ValueError(f"[{start}, {last}) is not a range within the {length} bytes of {region!r}")
         pages = whole.region.geometry.pages_of(whole.start + start, whole.start + last)
         error = lib.dt_tracker_mark(self._native, whole.region._id, *pages)
         if error:
@@ -238,6 +243,7 @@ class Session:
         self._movable = ()
 
     def __enter__(self) -> Self:
+        self._check_usable()
         return self
 
     def __exit__(
@@ -290,6 +296,8 @@ class Session:
         return result
 
     def _close_cursor(self, cursor: Cursor) -> None:
+        if cursor is self._default:
+            raise ValueError(f"the cursor of {self!r} itself is closed with the session")
         if not self._closed and lib.dt_tracker_usable(self._native) == 0:
             self._drop_cursor(cursor.name, cursor._id)
 
@@ -371,7 +379,7 @@ def _close_defaults() -> None:
 
 
 def default_session() -> Session:
-    """The session of this process: whatever is not given one uses it, so its users can track the same memory.
+    """The session of this process, for code that is not handed one: all its users can track the same memory.
 
     Opened on first use, anew in a forked child and after it was closed; closed at exit.
 

@@ -112,7 +112,7 @@ def test_counts_below_one_are_refused(option, capsys):
     with pytest.raises(SystemExit) as exit_:
         main(["demo", option, "0"])
     assert exit_.value.code == 2
-    assert "must be at least 1" in capsys.readouterr().err
+    assert "must be a whole number from 1 on" in capsys.readouterr().err
 
 
 def test_a_step_writes_its_own_rows_only():

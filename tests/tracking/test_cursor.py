@@ -97,11 +97,20 @@ def test_names_are_unique_while_open(session: Session) -> None:
     session.cursor("one")
 
 
-@pytest.mark.parametrize("name", ["", None, 3])
-def test_a_name_is_a_string(session: Session, name: object) -> None:
+@pytest.mark.parametrize(("name", "error"), [("", ValueError), (None, TypeError), (3, TypeError)])
+def test_a_name_is_a_string(session: Session, name: object, error: type[Exception]) -> None:
     """And not an empty one."""
-    with pytest.raises(TypeError, match="str"):
+    with pytest.raises(error, match="name"):
         session.cursor(name)  # type: ignore[arg-type]
+
+
+def test_the_sessions_own_cursor_is_not_closed_by_itself(session: Session, memory: Raw) -> None:
+    """It is at hand through an epoch; to close it would leave the session without."""
+    session.track(memory.pair)
+    with pytest.raises(ValueError, match="closed with the session"):
+        session.collect().cursor.close()
+    memory.write(3)
+    assert session.collect().pages == 1
 
 
 def test_a_closed_cursor_is_closed(session: Session, memory: Raw) -> None:

@@ -385,3 +385,16 @@ def test_page_sets_outlive_their_epoch(session: Session, memory: Raw) -> None:
         sets.append(session.collect()[region])
     gc.collect()
     assert [set(pages) for pages in sets] == [{page} for page in range(12)]
+
+
+def test_an_epoch_of_a_slice_knows_nothing_of_the_rest(session: Session, memory: Raw) -> None:
+    """It never says "clean" of pages that were not looked at."""
+    region = session.track(memory.pair)
+    memory.write(0, 4)
+    epoch = session.collect(region[: 2 * PAGE_SIZE])
+    assert set(epoch[region]) == {0}
+    assert set(epoch[region[:PAGE_SIZE]]) == {0}
+    for piece in (region[4 * PAGE_SIZE :], region[PAGE_SIZE : 5 * PAGE_SIZE]):
+        with pytest.raises(KeyError):
+            epoch[piece]
+    assert set(session.collect()[region]) == {4}

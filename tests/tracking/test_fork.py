@@ -114,8 +114,7 @@ def close(session: Session, region: dirtytrack.Region) -> None:
 
 
 def leave(session: Session, region: dirtytrack.Region) -> None:
-    with session:
-        pass
+    session.__exit__(None, None, None)
 
 
 def drop(session: Session, region: dirtytrack.Region) -> None:

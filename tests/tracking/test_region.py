@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dirtytrack import BlindSpot, Region, Session
+from dirtytrack import BlindSpot, ClosedError, Region, Session
 from raw import Raw
 from support import PAGE_SIZE
 
@@ -146,7 +146,7 @@ def test_mark_reaches_the_regions_that_share_the_page(session: Session, memory: 
 def test_mark_outside_is_refused(session: Session, memory: Raw, span: tuple[int, int | None]) -> None:
     """Bytes that the region does not have are a ValueError."""
     region = session.track(memory.pair)
-    with pytest.raises(ValueError, match="not within"):
+    with pytest.raises(ValueError, match="not a range within"):
         session.mark(region, *span)
     assert session.collect().pages == 0
 
@@ -154,7 +154,7 @@ def test_mark_outside_is_refused(session: Session, memory: Raw, span: tuple[int,
 def test_mark_in_a_slice_stays_in_it(session: Session, memory: Raw) -> None:
     """Bytes are counted in the slice, and end with it."""
     region = session.track(memory.pair)
-    with pytest.raises(ValueError, match="not within"):
+    with pytest.raises(ValueError, match="not a range within"):
         session.mark(region[:10], 5, 11)
 
 
@@ -172,3 +172,23 @@ def test_a_marked_page_may_be_aborted(session: Session, memory: Raw) -> None:
     session.mark(region, 0, 1)
     session.collect().abort()
     assert set(session.collect()[region]) == {0}
+
+
+def test_slices_are_values(session: Session, memory: Raw) -> None:
+    """Equal if they are the same bytes of the same region; a slice can be narrowed further."""
+    region = session.track(memory.pair)
+    assert region[10:20] == region[10:20]
+    assert hash(region[10:20]) == hash(region[10:20])
+    assert region[10:20] != region[10:21]
+    assert region[10:20][2:5] == region[12:15]
+    with pytest.raises(ValueError, match="no byte"):
+        region[10:20][10:]
+
+
+def test_blind_spots_of_memory_that_is_not_tracked(session: Session, memory: Raw) -> None:
+    """What is mapped there now may be anything: no answer is better than a wrong one."""
+    region = session.track(memory.pair)
+    assert region.blind_spots
+    session.untrack(region)
+    with pytest.raises(ClosedError, match="not tracked"):
+        region.blind_spots  # noqa: B018

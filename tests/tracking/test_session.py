@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import gc
 import itertools
 import os
+import pickle
 import random
 import resource
 from collections.abc import Iterator
@@ -440,3 +442,31 @@ def test_sparse_and_dense_do_not_mix(session: Session) -> None:
         assert (set(epoch[dense]), set(epoch[sparse])) == ({1}, {1})
         assert sparse.sparse
         assert not dense.sparse
+
+
+def test_handles_are_not_copied() -> None:
+    """A copy of a session would close the original's descriptors with it; none of the handles has copies."""
+    with Raw(4) as memory, Session() as session:
+        region = session.track(memory.pair)
+        for handle in (session, region, region[:1], session.cursor("other"), session.collect()):
+            for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+                with pytest.raises(TypeError, match="can't be copied or pickled"):
+                    duplicate(handle)
+        memory.write(2)
+        assert session.collect().pages == 1
+
+
+def test_a_wrong_call_leaves_no_half_made_session(recwarn: pytest.WarningsRecorder) -> None:
+    """The TypeError of a wrong call is all there is: no destructor stumbles."""
+    with pytest.raises(TypeError):
+        Session("wp-async")  # type: ignore[misc]
+    gc.collect()
+    assert not recwarn.list
+
+
+def test_a_closed_session_is_not_entered() -> None:
+    """``with`` says so at once."""
+    session = Session()
+    session.close()
+    with pytest.raises(ClosedError, match="closed"), session:
+        pass

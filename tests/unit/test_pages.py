@@ -282,3 +282,12 @@ def test_geometry_finds_the_pages_of_bytes(geometry: Geometry, data: st.DataObje
     for first, last in as_runs(touched):
         piece = geometry.bytes_of(first, last)
         assert set(range(piece.start, piece.stop)) == bytes_on(geometry, set(range(first, last)))
+
+
+def test_elements_of_a_size_that_is_a_numpy_integer() -> None:
+    """A size in bytes is a size, also where its own type has an item size."""
+    pages = PageSet(Geometry(4 * PAGE, 0, PAGE), [(1, 2)])
+    assert pages.elements(np.int64(4)) == pages.elements(4)
+    for nonsense in (None, True):
+        with pytest.raises(TypeError, match="no element type"):
+            pages.elements(nonsense)
