@@ -27,6 +27,11 @@ PACKAGE = str(Path(dirtytrack.__file__).parent)
 _AFTER = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}
 
 
+traced = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="Python 3.13 does not trace the instructions of every function"
+)
+
+
 @contextmanager
 def interrupted_at(count: int) -> Iterator[None]:
     """Raise KeyboardInterrupt at point number *count* of those where a signal handler could run."""
@@ -52,6 +57,7 @@ def interrupted_at(count: int) -> Iterator[None]:
 
     before = sys.gettrace()
     gc.disable()  # it would run the destructors of other tests' sessions, in which Python drops the interrupt
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for the wish when the tracing begins
     sys.settrace(trace_call)
     try:
         yield
@@ -99,6 +105,7 @@ def copy_out(session: Session, shadow: bytearray) -> None:
                 shadow[piece] = region.view[piece]
 
 
+@traced
 @pytest.mark.parametrize("cursors", [0, 1])
 @pytest.mark.parametrize("regions", [1, 2])
 def test_an_interrupted_collect_loses_nothing(session: Session, cursors: int, regions: int) -> None:
@@ -147,6 +154,7 @@ def test_the_handler_of_an_interrupted_collect_sees_every_page(
         return
 
 
+@traced
 def test_an_interrupted_abort_is_done_or_not(session: Session, memory: Raw) -> None:
     """Either way it can be repeated, and the pages come back once."""
     region = session.track(memory.pair)
@@ -172,6 +180,7 @@ def test_an_interrupted_abort_is_done_or_not(session: Session, memory: Raw) -> N
             return
 
 
+@traced
 def test_an_interrupted_track_leaves_nothing(session: Session, memory: Raw) -> None:
     """Not a region, not a registration; a neighbour on the same page keeps its writes."""
     neighbour = session.track(memory.piece(0, 2))
@@ -189,6 +198,7 @@ def test_an_interrupted_track_leaves_nothing(session: Session, memory: Raw) -> N
     at_every_point(act, check)
 
 
+@traced
 def test_an_interrupted_untrack_can_be_repeated(session: Session, memory: Raw) -> None:
     """Afterwards the region is tracked or it is not; in each state collecting works, and untrack ends it."""
     other = session.track(memory.piece(0, 2))
@@ -216,6 +226,7 @@ def test_an_interrupted_untrack_can_be_repeated(session: Session, memory: Raw) -
     at_every_point(act, check)
 
 
+@traced
 def test_an_interrupted_cursor_leaves_its_name_free(session: Session, memory: Raw) -> None:
     """It can be opened at once, and the older cursor has every write."""
     region = session.track(memory.pair)
@@ -238,6 +249,7 @@ def test_an_interrupted_cursor_leaves_its_name_free(session: Session, memory: Ra
     at_every_point(act, check)
 
 
+@traced
 def test_an_interrupted_cursor_is_not_left_open(session: Session, memory: Raw) -> None:
     """Nobody has a handle of it: its name is free."""
     session.track(memory.pair)
@@ -252,6 +264,7 @@ def test_an_interrupted_cursor_is_not_left_open(session: Session, memory: Raw) -
         return
 
 
+@traced
 def test_an_interrupted_close_can_be_repeated(memory: Raw) -> None:
     """After another close nothing is registered and no descriptor is open."""
     before = open_descriptors()
@@ -297,12 +310,17 @@ class Storm:
             try:
                 self._left = self._bursts
                 signal.setitimer(signal.ITIMER_REAL, self._rng.uniform(1e-6, 3e-4), 2e-5)
-                while self._left:
-                    act()
+                self._repeat(act)
             except KeyboardInterrupt:
                 self._left = 0
         except KeyboardInterrupt:
             self._left = 0
+
+    def _repeat(self, act: Callable[[], None]) -> None:
+        # A function of its own: in Python 3.13 an interrupt at the end of a loop's body passes by the
+        # handlers of the function that the loop is in.
+        while self._left:
+            act()
 
 
 PATTERNS: dict[str, Callable[[random.Random, int], list[int]]] = {
