@@ -214,7 +214,10 @@ def _verdict(tracked: list[_Tracked], costs: list[_Cost], screen: Screen) -> int
     )
     screen.line("Medians of this run (a write to a clean page also costs the writer a fault):")
     screen.line(f"  find what changed: collect {collect:.2f} ms; memcmp with a copy {compare_all:.2f} ms")
-    screen.line(f"  update the copy: those pages {copy:.2f} ms; everything {copy_all:.2f} ms")
+    screen.line(
+        f"  update the copy: those pages {copy:.2f} ms (a run of pages at a time, in Python); "
+        f"everything {copy_all:.2f} ms"
+    )
     screen.line()
     wrong = [t for t in tracked if t.array.tobytes() != t.copy.tobytes()]
     if wrong:
@@ -225,7 +228,7 @@ def _verdict(tracked: list[_Tracked], costs: list[_Cost], screen: Screen) -> int
     screen.line(
         "PASSED: after every epoch the copy, made from the reported pages alone, equalled the arrays."
     )
-    screen.line("Next: dirtytrack doctor (is my kernel fit?), examples/ (a page of code each), README.md.")
+    screen.line("Next: python -m dirtytrack doctor (is my kernel fit?), examples/ (a page of code each), README.md.")
     return 0
 
 
