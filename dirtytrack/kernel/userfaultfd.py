@@ -175,8 +175,8 @@ class Userfaultfd:
             errno.EINVAL,
             API,
             remedy=(
-                f"This kernel lacks {lacking!r}; it has {known!r}. WP_ASYNC needs Linux 6.7 or "
-                "later (arm64: 6.10) with CONFIG_PTE_MARKER_UFFD_WP."
+                f"This kernel lacks {lacking.name or lacking.value}; it has {known.name}. WP_ASYNC needs "
+                "Linux 6.7 or later (arm64: 6.10) with CONFIG_PTE_MARKER_UFFD_WP."
             ),
         )
 
