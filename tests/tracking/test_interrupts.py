@@ -331,6 +331,7 @@ PATTERNS: dict[str, Callable[[random.Random, int], list[int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bursts", [1, 2])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_storm_of_interrupts_loses_nothing(pattern: str, bursts: int) -> None:
@@ -360,6 +361,7 @@ def test_a_storm_of_interrupts_loses_nothing(pattern: str, bursts: int) -> None:
     assert in_child(child).check() >= 1000
 
 
+@pytest.mark.slow
 def test_a_storm_over_everything_leaves_nothing_registered() -> None:
     """Track, untrack, cursors, aborts and peeks under interrupts: afterwards all can be released."""
 
