@@ -1,0 +1,205 @@
+"""One kernel, booted once under qemu's software emulation, with what its guest said.
+
+The guest panics on an oops and on a task that hangs for a minute; the emulator ends then, and so it does when
+the guest says nothing for too long. All of that is a failure of the test that was running.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kernels.fetch import cache, need
+
+SILENCE_SECONDS = 300  # between two lines of results; a test is ended after 120 by tests/conftest.py
+_EMULATOR = "qemu-system-x86_64"
+_POLL_SECONDS = 0.5
+
+# clearcpuid: qemu 7.2's cmpxchg16b corrupts flags, and one boot in two does not survive it. Hidden from the
+# kernel only: numpy refuses to start on a processor without it.
+_COMMAND_LINE = (
+    "console=ttyS0 loglevel=5 oops=panic panic=-1 clearcpuid=cx16 "
+    "root=/dev/nvme0n1 rootfstype=ext4 rw init=/init"
+)
+
+
+@dataclass
+class Group:
+    """What came of one directory of tests.
+
+    Attributes:
+        name: the directory below tests/.
+        counts: tests by outcome: passed, failed, skipped.
+        failures: test and the end of its traceback.
+        skips: how many tests were skipped for each reason.
+        seconds: by test, as the guest measured them.
+        exit: pytest's exit status; None if the guest ended before pytest did.
+    """
+
+    name: str
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: dict[str, str] = field(default_factory=dict)
+    skips: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    exit: int | None = None
+
+    @property
+    def good(self) -> bool:
+        """No test failed, and pytest came to its end and says so."""
+        return not self.failures and self.exit == 0
+
+
+@dataclass
+class Boot:
+    """What came of one boot.
+
+    Attributes:
+        doctor: the object that ``dirtytrack doctor --json`` printed; empty if it did not get there.
+        groups: in the order in which they ran.
+        trouble: how the guest failed as a whole; empty if it came to its end.
+        warnings: lines of the console in which the kernel complained.
+        seconds: from start to end of the emulator.
+        console: where the guest's console was written to.
+    """
+
+    doctor: dict[str, Any]
+    groups: list[Group]
+    trouble: str
+    warnings: list[str]
+    seconds: float
+    console: Path
+
+
+def boot(kernel: Path, root: Path, groups: list[str], *, args: str = "", limit: float = 3600) -> Boot:
+    """Run *groups* of tests on a kernel.
+
+    Args:
+        kernel: its image.
+        root: the root file system; the guest's changes to it are forgotten.
+        groups: directories below tests/, in the order to run.
+        args: more words for pytest.
+        limit: seconds until the emulator is ended.
+
+    Raises:
+        UnavailableError: the emulator is not installed.
+    """
+    need(_EMULATOR)
+    logs = cache() / "logs"
+    logs.mkdir(exist_ok=True)
+    console = logs / f"{kernel.name}.console"
+    with tempfile.TemporaryDirectory() as work:
+        results = Path(work) / "results"
+        results.touch()
+        command = _command(kernel, root, console, results, groups, args)
+        started = time.monotonic()
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as guest:
+            trouble = _watch(guest, results, started + limit)
+            assert guest.stderr is not None
+            complaint = guest.stderr.read().strip()
+        seconds = time.monotonic() - started
+        lines = results.read_text(errors="replace").splitlines()
+    told = console.read_text(errors="replace")
+    return understand(lines, told, trouble, complaint, seconds, console)
+
+
+def _command(
+    kernel: Path, root: Path, console: Path, results: Path, groups: list[str], args: str
+) -> list[str | Path]:
+    words = f"{_COMMAND_LINE} dirtytrack.groups={','.join(groups)}"
+    if args:
+        # The kernel knows no escapes inside its quotes.
+        words += f' "dirtytrack.args={args}"'
+    machine = "-accel tcg -cpu max -smp 1 -m 1024 -display none -monitor none -no-reboot -nic none"
+    return [
+        _EMULATOR,
+        *shlex.split(machine),
+        *("-kernel", kernel, "-append", words),
+        *("-drive", f"file={root},if=none,id=d0,format=raw,snapshot=on", "-device", "nvme,drive=d0,serial=r"),
+        *("-serial", f"file:{console}", "-serial", f"file:{results}"),
+    ]
+
+
+def _watch(guest: subprocess.Popen[str], results: Path, deadline: float) -> str:
+    """Wait for the guest's end, bring it about if need be, and say what was wrong."""
+    size, heard = 0, time.monotonic()
+    while True:
+        try:
+            guest.wait(_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+        else:
+            return ""
+        now = time.monotonic()
+        if results.stat().st_size != size:
+            size, heard = results.stat().st_size, now
+        if now > deadline or now - heard > SILENCE_SECONDS:
+            guest.kill()
+            return "ended by the watchdog: " + ("out of time" if now > deadline else "silent for too long")
+
+
+def understand(
+    lines: list[str], told: str, trouble: str, complaint: str, seconds: float, console: Path
+) -> Boot:
+    """Put together what the guest said.
+
+    Args:
+        lines: of its results, each JSON.
+        told: its console.
+        trouble: what the watchdog had to do.
+        complaint: what the emulator said.
+        seconds: how long it took.
+        console: where its console is.
+    """
+    doctor: dict[str, Any] = {}
+    groups: list[Group] = []
+    running, ended = "", False
+    current = Group("")
+    for line in lines:
+        try:
+            said = json.loads(line)
+        except ValueError:
+            continue  # cut off by the guest's end; what is missing then shows below
+        if "doctor" in said:
+            doctor = said["doctor"]
+        elif "begin" in said:
+            current = Group(said["begin"])
+            groups.append(current)
+        elif "start" in said:
+            running = said["start"]
+        elif "test" in said:
+            _count(current, said)
+        elif "exit" in said:
+            current.exit = said["exit"]
+        elif "end" in said:
+            ended = True
+    if not ended:
+        trouble = trouble or _last_words(told) or complaint or "ended without a word"
+        if running and current.exit is None:
+            trouble += f", in {running}"
+    warnings = [line.strip() for line in told.splitlines() if "WARNING: CPU" in line or "BUG:" in line]
+    return Boot(doctor, groups, trouble, warnings, seconds, console)
+
+
+def _count(group: Group, said: dict[str, Any]) -> None:
+    name = said["test"]
+    group.counts[said["outcome"]] += 1
+    group.seconds[name] = group.seconds.get(name, 0) + said["seconds"]
+    if said["outcome"] == "failed":
+        group.failures[name] = said["text"]
+    elif said["outcome"] == "skipped":
+        group.skips[said["text"]] += 1
+
+
+def _last_words(told: str) -> str:
+    """The line in which the kernel gave up."""
+    for line in told.splitlines():
+        if "Kernel panic" in line:
+            return line.partition("] ")[2].strip() or line.strip()
+    return ""

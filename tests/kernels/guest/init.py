@@ -1,0 +1,119 @@
+"""The guest's first and only program: mounts, runs the tests, writes what came out to the second serial port.
+
+Every line there is a JSON object: ``{"doctor": ...}``, then ``{"begin": group}`` and ``{"exit": status}``
+around the lines of guest_report.py, last ``{"end": true}``. What the tests print goes to the console, the
+first serial port.
+"""
+
+import ctypes
+import json
+import os
+import shlex
+import subprocess
+import sys
+import traceback
+import tty
+from pathlib import Path
+
+HOME = "/home/dirtytrack"
+RESULTS = "/dev/ttyS1"
+RB_AUTOBOOT = 0x01234567  # include/uapi/linux/reboot.h; the emulator ends at a reboot
+
+MOUNTS = (
+    ("proc", "/proc", "proc"),
+    ("sysfs", "/sys", "sysfs"),
+    ("devtmpfs", "/dev", "devtmpfs"),
+    ("devpts", "/dev/pts", "devpts"),
+    ("tmpfs", "/dev/shm", "tmpfs"),
+    ("tmpfs", "/run", "tmpfs"),
+)
+
+SYSCTLS = {
+    "kernel/panic_on_oops": 1,
+    "kernel/hung_task_timeout_secs": 60,
+    "kernel/hung_task_panic": 1,
+}
+
+ENVIRONMENT = {
+    "HOME": "/root",
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+    "TERM": "dumb",
+    "PYTHONPATH": f"{HOME}/packages",
+    "COLUMNS": "120",
+}
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount() -> None:
+    """Mount what a system has."""
+    for source, target, kind in MOUNTS:
+        os.makedirs(target, exist_ok=True)
+        if libc.mount(source.encode(), target.encode(), kind.encode(), 0, None) != 0:
+            raise OSError(ctypes.get_errno(), f"mount {target}")
+    for link, target in (("/dev/fd", "/proc/self/fd"), ("/dev/stdin", "/proc/self/fd/0")):
+        if not os.path.lexists(link):
+            os.symlink(target, link)
+
+
+def settle() -> None:
+    """An oops or a task that hangs for good ends the guest: neither can pass unseen."""
+    for name, value in SYSCTLS.items():
+        path = Path("/proc/sys") / name
+        if path.exists():
+            path.write_text(f"{value}\n")
+
+
+def options() -> dict[str, str]:
+    """Our words on the kernel's command line, which leaves words with a dot to us."""
+    words = shlex.split(Path("/proc/cmdline").read_text())
+    ours = (word.removeprefix("dirtytrack.") for word in words if word.startswith("dirtytrack."))
+    return {key: value for key, _, value in (word.partition("=") for word in ours)}
+
+
+def run(*words: str, stdout: int | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run Python as a child of ours."""
+    return subprocess.run([sys.executable, *words], cwd=HOME, env=ENVIRONMENT, check=False, stdout=stdout)
+
+
+def main() -> None:
+    mount()
+    settle()
+    with open(RESULTS, "wb", buffering=0) as results:
+        tty.setraw(results.fileno())
+
+        def report(**what: object) -> None:
+            results.write(json.dumps(what).encode() + b"\n")
+
+        asked = options()
+        doctor = run("-m", "dirtytrack", "doctor", "--json", stdout=subprocess.PIPE)
+        report(doctor=json.loads(doctor.stdout))
+        args = shlex.split(asked.get("args", ""))
+        for group in filter(None, asked.get("groups", "").split(",")):
+            report(begin=group)
+            done = run("-m", "pytest", "-p", "guest_report", "-q", f"tests/{group}", *args)
+            report(exit=done.returncode)
+        report(end=True)
+
+
+def reap(worker: int) -> None:
+    """Wait for every child, adopted orphans included, until the worker is gone."""
+    while os.wait()[0] != worker:
+        pass
+
+
+try:
+    pid = os.fork()
+    if pid == 0:
+        main()
+    else:
+        reap(pid)
+except BaseException:
+    traceback.print_exc()
+finally:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.getpid() == 1:
+        libc.reboot(RB_AUTOBOOT)
+    os._exit(0)
