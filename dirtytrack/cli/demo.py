@@ -228,7 +228,9 @@ def _verdict(tracked: list[_Tracked], costs: list[_Cost], screen: Screen) -> int
     screen.line(
         "PASSED: after every epoch the copy, made from the reported pages alone, equalled the arrays."
     )
-    screen.line("Next: python -m dirtytrack doctor (is my kernel fit?), examples/ (a page of code each), README.md.")
+    screen.line(
+        "Next: python -m dirtytrack doctor (is my kernel fit?), examples/ (a page of code each), README."
+    )
     return 0
 
 
