@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
 from dirtytrack import ClosedError, Cursor, Session
 from raw import Raw
 from support import PAGE_SIZE
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
-
-
-@pytest.fixture
-def memory() -> Iterator[Raw]:
-    with Raw(16) as memory:
-        yield memory
 
 
 def test_a_cursor_begins_at_its_creation(session: Session, memory: Raw) -> None:

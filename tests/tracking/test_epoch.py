@@ -13,18 +13,6 @@ from raw import Raw
 from support import PAGE_SIZE
 
 
-@pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
-
-
-@pytest.fixture
-def memory() -> Iterator[Raw]:
-    with Raw(16) as memory:
-        yield memory
-
-
 def test_an_epoch_is_a_mapping_of_every_region(session: Session, memory: Raw) -> None:
     """Regions without a write are in it with an empty set, in the order of tracking."""
     left, right = session.track(memory.piece(0, 8)), session.track(memory.piece(8, 16))

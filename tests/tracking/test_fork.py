@@ -21,12 +21,6 @@ from support import in_child
 
 
 @pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
-
-
-@pytest.fixture
 def memory() -> Iterator[Raw]:
     with Raw(8) as memory:
         yield memory

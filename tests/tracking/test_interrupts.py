@@ -86,12 +86,6 @@ def at_every_point(act: Callable[[int], None], check: Callable[[], None]) -> Non
 
 
 @pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
-
-
-@pytest.fixture
 def memory() -> Iterator[Raw]:
     with Raw(8) as memory:
         yield memory

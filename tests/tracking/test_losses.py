@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -12,18 +12,6 @@ from raw import Raw, is_free, is_registered, taken, unmap, unregister_behind_the
 from support import PAGE_SIZE
 
 Ranges = tuple[tuple[int, int], ...]
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
-
-
-@pytest.fixture
-def memory() -> Iterator[Raw]:
-    with Raw(16) as memory:
-        yield memory
 
 
 def lose_all(memory: Raw) -> Ranges:

@@ -7,7 +7,7 @@ import ctypes
 import gc
 import mmap
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,12 +23,6 @@ from raw import Raw, is_free
 from support import PAGE_SIZE, PMD_SIZE, address_of
 
 NBYTES = 5 * PAGE_SIZE
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
 
 
 def structured() -> np.ndarray[Any, Any]:

@@ -12,12 +12,6 @@ from support import PAGE_SIZE
 
 
 @pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
-
-
-@pytest.fixture
 def memory() -> Iterator[Raw]:
     with Raw(8) as memory:
         yield memory

@@ -10,7 +10,6 @@ import os
 import pickle
 import random
 import resource
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,12 +18,6 @@ import dirtytrack
 from dirtytrack import ClosedError, Session, UnsupportedError
 from raw import Raw, is_free, open_descriptors
 from support import PAGE_SIZE, Memory, in_child
-
-
-@pytest.fixture
-def session() -> Iterator[Session]:
-    with Session() as session:
-        yield session
 
 
 def test_the_first_epoch_holds_what_was_stored_since(session: Session) -> None:
