@@ -14,7 +14,7 @@ from pathlib import Path
 from kernels import boot, fetch, image, table
 from kernels.fetch import UnavailableError
 
-GROUPS = ("unit", "kernel", "tracking", "snapshot", "checkpoint", "barrier", "cli")
+GROUPS = ("kernel", "tracking", "snapshot", "checkpoint", "barrier", "cli")
 KERNELS = ("6.1", "6.12-oldest", "6.12", "6.16-oldest", "6.18", "newest")
 
 # The short run, worth a guest's seconds in a gate: kernels and words for pytest.

@@ -29,6 +29,7 @@ MOUNTS = (
 )
 
 SYSCTLS = {
+    "vm/overcommit_memory": 1,  # tests reserve more than the guest has
     "kernel/panic_on_oops": 1,
     "kernel/hung_task_timeout_secs": 60,
     "kernel/hung_task_panic": 1,
