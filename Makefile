@@ -6,7 +6,7 @@ PY := $(BIN)/python
 NATIVE := $(filter-out %/_core.c, $(wildcard dirtytrack/native/*.[ch])) dirtytrack/native/cdef.txt \
 	dirtytrack/native/build.py
 
-.PHONY: demo test doctor bench stress kernels kernels-ci lint types dist check clean
+.PHONY: demo test doctor bench stress torture fuzz kernels kernels-ci lint types dist check clean
 
 demo: $(VENV)/.built
 	$(PY) -m dirtytrack
@@ -23,6 +23,13 @@ bench: $(VENV)/.built
 stress: $(VENV)/.built
 	DIRTYTRACK_STRESS_SECONDS=$(or $(SECONDS_EACH),60) HYPOTHESIS_PROFILE=long \
 		$(PY) -m pytest tests/stress tests/tracking/test_state_machine.py $(ARGS)
+
+torture: $(VENV)/.built
+	DIRTYTRACK_TORTURE_KILLS=$(or $(KILLS),5000) $(PY) -m pytest tests/checkpoint/test_torture.py $(ARGS)
+
+fuzz: $(VENV)/.built
+	$(PY) -m pip install --quiet --group fuzz
+	$(PY) tests/checkpoint/fuzz_reader.py $(or $(SECONDS_EACH),300)
 
 # On Debian, with qemu-system-x86 and e2fsprogs. KERNELS="6.19 7.0.13" boots others; then no page is written.
 kernels: $(VENV)/.built

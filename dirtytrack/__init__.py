@@ -6,12 +6,15 @@ The public names, and nothing else. Behind them stand the floors, each built on 
     native      the C core, private
     kernel      what the kernel offers: userfaultfd, PAGEMAP_SCAN, mappings, and what of it works here
     tracking    sessions, regions, cursors, epochs, page sets
+    checkpoint  incremental checkpoints on disk; imported by whoever uses it
     cli         the command line
 """
 
 from dirtytrack import kernel
 from dirtytrack.errors import (
     BusyError,
+    ChainError,
+    CheckpointError,
     ClosedError,
     DirtyTrackError,
     ForkedError,
@@ -35,6 +38,8 @@ from dirtytrack.tracking import (
 __all__ = [
     "BlindSpot",
     "BusyError",
+    "ChainError",
+    "CheckpointError",
     "ClosedError",
     "Cursor",
     "DirtyTrackError",

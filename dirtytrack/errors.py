@@ -90,7 +90,29 @@ class UnsupportedError(KernelError):
 
 
 class BusyError(KernelError):
-    """Another userfaultfd owns the range. Within one process, share a session."""
+    """Somebody else has it: another userfaultfd the memory, or another writer the checkpoint chain."""
+
+
+class ChainError(DirtyTrackError, ValueError):
+    """A chain can't give what was asked: files are damaged or missing, or memory or names don't fit."""
+
+
+class CheckpointError(DirtyTrackError, OSError):
+    """Epochs of a checkpoint could not be written. Their pages are in the next save; nothing is lost.
+
+    Attributes:
+        errno, filename: of the failed operation, as of any OSError.
+        epochs: the numbers of the epochs that were not committed, all of them.
+    """
+
+    def __init__(
+        self, errno: int, message: str, filename: str | None = None, epochs: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(errno, message, filename)
+        self.epochs = epochs
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.errno, self.strerror, self.filename, self.epochs)
 
 
 def _rebuild(

@@ -1,6 +1,7 @@
-// Everything the extension is built from; one header per floor.
+// Everything the extension is built from; one header per room.
 #pragma once
 
+#include "checkpoint.h"
 #include "kernel.h"
 #include "memory.h"
 #include "runs.h"

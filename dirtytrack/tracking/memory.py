@@ -126,7 +126,7 @@ def _from_array_interface(array: Any, owner: object) -> Memory:
     _refuse_objects("O" if kind == "O" or "'|O" in repr(interface.get("descr")) else "", array)
     nbytes = math.prod(shape) * itemsize
     _refuse(nbytes == 0, array, "empty: there is no byte to track")
-    _refuse(not _is_contiguous(shape, strides, itemsize), array, _NOT_CONTIGUOUS)
+    _refuse(not is_contiguous(shape, strides, itemsize), array, _NOT_CONTIGUOUS)
     data = interface.get("data")
     if not isinstance(data, tuple):
         return resolve(data)
@@ -147,7 +147,8 @@ def _item(array: Any, typestr: str) -> tuple[str, int]:
     return match[1], int(match[2]) * (4 if match[1] == "U" else 1)
 
 
-def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> bool:
+def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> bool:
+    """Whether elements lie one after the other, the last axis fastest; *strides* in bytes."""
     if strides is None:
         return True
     expected = itemsize

@@ -1,0 +1,102 @@
+"""One writer for a directory, within this process and among all.
+
+The lock is a record lock of ``fcntl(2)``: a forked child does not inherit it, so it ends with its owner
+however many workers live on. But such a lock also ends when its process closes any descriptor of the file,
+as a copy of the
+directory made by the same process does: so it is asked for again before every commit.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import threading
+
+from dirtytrack.checkpoint._files import Directory
+from dirtytrack.errors import BusyError
+from dirtytrack.native import lib
+
+_NAME = "lock"
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
+
+_held: dict[tuple[int, int, int], str] = {}  # address space, device, inode; in a forked child none is its own
+_held_lock = threading.Lock()
+
+
+def _renew() -> None:
+    global _held_lock
+    _held_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew)
+
+
+class WriterLock:
+    """The right to write to a directory."""
+
+    def __init__(self, directory: Directory) -> None:
+        """Takes it.
+
+        Raises:
+            BusyError: somebody has it; the message says who.
+            OSError: the directory can't be written.
+        """
+        status = os.fstat(directory.fd)
+        self._key = lib.dt_address_space(), status.st_dev, status.st_ino
+        self._path = directory.path / _NAME
+        self._fd = -1
+        with _held_lock:
+            if self._key in _held:
+                raise self._busy(
+                    f"This process ({os.getpid()}) writes to it already, as {_held[self._key]}: use one"
+                )
+            self._fd = os.open(
+                _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory.fd
+            )
+            try:
+                self.renew()
+            except BaseException:
+                os.close(self._fd)
+                raise
+            _held[self._key] = str(directory.path)
+
+    def renew(self) -> None:
+        """Takes it again if it was lost.
+
+        Raises:
+            BusyError: somebody else has taken it meanwhile.
+        """
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            raise self._busy(
+                f"{self._owner()} writes to it: close its Checkpointer, or wait until it ends"
+            ) from None
+
+    def close(self) -> None:
+        """Gives it back; in a forked child, which does not have it, it only closes the descriptor."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            os.close(fd)
+        finally:
+            if lib.dt_is_address_space(self._key[0]):
+                with _held_lock:
+                    _held.pop(self._key, None)
+
+    def _owner(self) -> str:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_GETLK, asked))
+        return (
+            f"Process {pid}"
+            if kind != fcntl.F_UNLCK and pid > 0
+            else "A process that can't be seen from here"
+        )
+
+    def _busy(self, remedy: str) -> BusyError:
+        return BusyError(errno.EBUSY, f"lock {self._path}", remedy=remedy)

@@ -1,0 +1,359 @@
+"""The writer of a chain."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import secrets
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+from dirtytrack.checkpoint import _origin
+from dirtytrack.checkpoint._capture import Capturer
+from dirtytrack.checkpoint._compaction import Compactor
+from dirtytrack.checkpoint._files import Directory
+from dirtytrack.checkpoint._format import NO_PARENT
+from dirtytrack.checkpoint._hashes import BlockHashes
+from dirtytrack.checkpoint._layout import Layout
+from dirtytrack.checkpoint._lock import WriterLock
+from dirtytrack.checkpoint._options import (
+    Keywords,
+    Options,
+    check_meta,
+    check_path,
+    check_pause,
+    check_regions,
+)
+from dirtytrack.checkpoint._saver import Saver
+from dirtytrack.checkpoint._staging import Staging
+from dirtytrack.checkpoint._turns import in_turn
+from dirtytrack.checkpoint._worker import Worker
+from dirtytrack.checkpoint.save import Save
+from dirtytrack.errors import ClosedError, ForkedError
+from dirtytrack.native import lib
+from dirtytrack.tracking import Region, Session
+from dirtytrack.tracking.handle import Handle
+
+_Begin = Callable[[Directory, list[Layout], dict[str, Region]], _origin.Origin]
+
+_open_ones: weakref.WeakSet[Checkpointer] = weakref.WeakSet()
+_abandoned: list[Checkpointer] = []
+
+
+@atexit.register
+def _close_all() -> None:
+    for checkpointer in (*_open_ones, *_abandoned):
+        checkpointer.close()
+
+
+class Checkpointer(Handle):
+    """Saves regions of memory to a directory: first everything, then what was written since.
+
+    ``with Checkpointer.open(path, {"weights": w}) as checkpoints:`` starts a chain there or goes on with
+    the one it finds; ``checkpoints.save(meta={"step": step})`` is a state that `restore` gives back bit for
+    bit. It has a cursor of its own, so other users of the session do not disturb it, and it takes the write
+    lock of the directory.
+
+    A save is captured when `save` returns. What remains is done by a thread behind it, in order, with
+    memory bounded by *staging_bytes*. When a write fails, everything captured after that state fails with
+    it, nothing is lost, and the next `save`, `flush` or `close` raises one `CheckpointError`.
+
+    All methods may be called from any thread; they take turns. In a forked child every call but `close`
+    raises ForkedError, and nothing is written.
+    """
+
+    _closed = True  # until there is something to close
+
+    def __init__(
+        self,
+        path: os.PathLike[str] | str,
+        regions: Mapping[str, object],
+        *,
+        session: Session | None = None,
+        keep: int | None = None,
+        compression: str = "auto",
+        fsync: bool = True,
+        staging_bytes: int | None = None,
+        max_pause: float | None = None,
+    ) -> None:
+        """Starts a new chain.
+
+        Args:
+            path: a directory for it, made if it is not there; it may not hold a chain.
+            regions: memory by name: what `Session.track` takes, or a region of the session.
+            session: to track with; by default that of the regions, or `default_session`.
+            keep: how many of the newest epochs have to stay. When there are twice as many, a new base for
+                the oldest of them is written in the background and all before it is removed. None:
+                everything stays.
+            compression: "auto" compresses what a sample shows to be compressible, "none" nothing, "zstd"
+                every run that becomes shorter by it. A base that is not compressed can be loaded lazily.
+            fsync: have each epoch on the disk before it counts as committed. Without, a crash of the
+                machine (not of the process) may cost the last epochs or all.
+            staging_bytes: memory for what is captured and not yet written. A save that finds no room waits
+                for the disk, so give it what a few saves take. By default a quarter of the regions, from
+                64 MiB to 1 GiB.
+            max_pause: seconds; with ``save(pause=...)`` what is left for the pause is to fit this.
+
+        Raises:
+            FileExistsError: the directory holds a chain: `resume` or `open` it.
+            NotADirectoryError, PermissionError: the path can't be such a directory.
+            BusyError: another Checkpointer writes to it, here or in the process that the message names.
+            TypeError, ValueError: of the arguments; nothing was touched.
+            ImportError: without xxhash or zstandard, naming the extra.
+            UnsupportedError, and others: as for `Session.track`.
+        """
+        self._set_up(
+            path, regions, Options(session, keep, compression, fsync, staging_bytes, max_pause), _origin.start
+        )
+
+    @classmethod
+    def resume(
+        cls,
+        path: os.PathLike[str] | str,
+        into: Mapping[str, object],
+        *,
+        at: int | str | None = None,
+        **keywords: Unpack[Keywords],
+    ) -> Self:
+        """Restores a chain into memory, and goes on with it: the next save is a delta to what was restored.
+
+        Nobody may write to the memory until this returns; what is written after it is in the next save.
+
+        Args:
+            path: the directory of the chain.
+            into: memory for every region of the chain, by name, wherever it lies.
+            at: the epoch to go on from, by number or identifier: its later epochs stay, and the next save
+                begins a branch beside them, whose epochs are the newer ones. By default the newest epoch
+                that is intact.
+            **keywords: as for the constructor.
+
+        Raises:
+            FileNotFoundError: there is no such directory.
+            ChainError: no epoch can be restored, or the memory does not fit: other names, sizes, elements.
+                The memory is as it was, unless the message says that a file turned out damaged.
+            BusyError, TypeError, ValueError, ImportError: as for the constructor.
+        """
+        self = cls.__new__(cls)
+        self._set_up(path, into, Options(**keywords), functools.partial(_origin.resume, at=at), create=False)
+        return self
+
+    @classmethod
+    def open(
+        cls, path: os.PathLike[str] | str, regions: Mapping[str, object], **keywords: Unpack[Keywords]
+    ) -> Self:
+        """Resumes the chain in a directory if there is one, else starts it.
+
+        Where files of a chain are there of which no epoch is intact, it raises ChainError: it never starts
+        anew over what somebody may still repair. `meta` tells which it was: None for a chain that begins.
+
+        Args and errors: as for `resume` and the constructor.
+        """
+        self = cls.__new__(cls)
+        self._set_up(path, regions, Options(**keywords), _origin.start_or_resume)
+        return self
+
+    @property
+    def meta(self) -> Any:
+        """Of the newest committed save, or until then of the epoch resumed from; None for a new chain."""
+        return self._saver.meta
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._closed
+
+    def save(
+        self, meta: Any = None, *, wait: bool = False, pause: AbstractContextManager[object] | None = None
+    ) -> Save:
+        """Captures the regions as they are now.
+
+        Of a chain that has a base, what was written since the last save is copied, and this returns; the
+        first save copies everything, at the speed of the disk.
+
+        Without writers beside it a save is exact. If other threads write meanwhile, a look at the pages after
+        the copy tells: either none was written, or the save says ``consistency="unproven"``, and so does
+        its file; what they wrote is in the next save. To stop them pass *pause*.
+
+        Args:
+            meta: anything that JSON can hold; comes back with `restore`.
+            wait: until it is committed, as `flush` does.
+            pause: a context manager in whose block nobody writes to the regions. With *max_pause* set, what
+                has been written so far is copied before it, round by round, until the rest is expected to
+                fit, or no longer shrinks. It must not write to the regions either.
+
+        Returns:
+            What was captured; the rest of its figures come when it is committed.
+
+        Raises:
+            CheckpointError: an earlier save could not be written. This one was not begun; call it again.
+            RegionLostError: a region's memory is gone. Nothing was saved.
+            TypeError, ValueError: of the arguments; nothing was done.
+            ClosedError, ForkedError: not a Checkpointer of this process any more.
+            RuntimeError: called by a signal handler that interrupted a method of the same object.
+        """
+        self._check()
+        return self._save(check_meta(meta), check_pause(pause), wait)
+
+    def flush(self) -> None:
+        """Waits until everything captured is committed, and for a compaction that is under way.
+
+        Raises:
+            CheckpointError: some of it could not be written; it says what. The pages are in the next save.
+            ChainError: the compaction found a damaged file. No epoch is lost by it.
+            ClosedError, ForkedError: not a Checkpointer of this process any more.
+        """
+        self._check()
+        self._flush()
+
+    def compact(self, *, wait: bool = False) -> None:
+        """Begins to shorten the chain: the oldest epoch to keep becomes a base, and what is older is removed.
+
+        It keeps *keep* epochs, or if that is None the newest alone. It runs in a thread of its own beside
+        later saves. Readers that have the chain open are not disturbed.
+
+        Args:
+            wait: until it is done, as `flush` does.
+
+        Raises:
+            As `flush`; there is nothing to do before the first save is committed.
+        """
+        self._check()
+        self._compact(wait)
+
+    def close(self) -> None:
+        """Commits what was captured, ends the tracking, and gives up the directory; idempotent.
+
+        In a forked child it only closes the child's copies of descriptors. If an interrupt ends the wait, it
+        can be called again; at the latest it is when Python exits.
+
+        Raises:
+            CheckpointError, ChainError: as `flush`. It is closed all the same, and those epochs are not
+            there.
+        """
+        if self._closed:
+            return
+        if not lib.dt_is_address_space(self._process):
+            self._closed = True
+            self._directory.close()
+            self._lock.close()
+            return
+        self._close()
+
+    def __enter__(self) -> Self:
+        self._check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        try:
+            if lib.dt_is_address_space(self._process):
+                warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+        finally:  # warnings may be errors
+            if self._saver.is_background:  # garbage is collected there, too; it can't wait for itself
+                _abandoned.append(self)
+            else:
+                self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"next epoch {self._saver.next_number}"
+        return f"<dirtytrack.checkpoint.Checkpointer on {self._directory.path}: {state}>"
+
+    def _set_up(
+        self,
+        path: os.PathLike[str] | str,
+        memories: Mapping[str, object],
+        options: Options,
+        begin: _Begin,
+        *,
+        create: bool = True,
+    ) -> None:
+        where, checked = check_path(path), check_regions(memories)
+        with ExitStack() as undo:
+            session, regions, layouts = _origin.track(checked, options.session, undo)
+            self._directory = Directory(where, create=create)
+            undo.callback(self._directory.close)
+            self._lock = WriterLock(self._directory)
+            undo.callback(self._lock.close)
+            self._directory.clean()
+            origin = begin(self._directory, layouts, regions)
+            tracked = tuple(regions[layout.name] for layout in origin.layouts)
+            hashes = BlockHashes([layout.nbytes for layout in origin.layouts])
+            if origin.parent != NO_PARENT:
+                for place, region in enumerate(tracked):
+                    hashes.learn(place, region.view)
+            name = f"checkpoint {secrets.token_hex(4)} of {where}"
+            cursor = session.cursor(name)  # what is written from here on is its own
+            undo.callback(cursor.close)
+            staging = Staging(options.staging(sum(layout.nbytes for layout in origin.layouts)))
+            compactor = Compactor(
+                self._directory, self._lock, options.compression, options.keep, origin.numbers
+            )
+            undo.callback(compactor.stop)
+            worker = Worker(
+                origin, self._directory, self._lock, hashes, staging, options, compactor.committed
+            )
+            undo.callback(worker.stop)
+            self._saver = Saver(origin, Capturer(cursor, tracked, staging), worker, compactor, options)
+            self._process = lib.dt_address_space()
+            self._mutex = threading.RLock()
+            self._in_turn = self._closing = self._closed = False
+            _open_ones.add(self)
+            self._undo = undo.pop_all()
+
+    @in_turn
+    def _save(self, meta: Any, pause: AbstractContextManager[object] | None, wait: bool) -> Save:
+        self._check()
+        save = self._saver.save(meta, pause)
+        if wait:
+            self._saver.flush()
+        return save
+
+    @in_turn
+    def _flush(self) -> None:
+        self._check()
+        self._saver.flush()
+
+    @in_turn
+    def _compact(self, wait: bool) -> None:
+        self._check()
+        self._saver.flush()
+        self._saver.compactor.start()
+        if wait:
+            self._saver.flush()
+
+    @in_turn
+    def _close(self) -> None:
+        if self._closed:  # by another thread meanwhile
+            return
+        self._closing = True
+        try:
+            self._saver.flush()
+        except Exception:
+            self._end()
+            raise
+        self._end()
+
+    def _end(self) -> None:
+        self._saver.stop()  # before anything that it uses goes
+        self._undo.close()
+        self._closed = True
+
+    def _check(self) -> None:
+        if not lib.dt_is_address_space(self._process):
+            raise ForkedError(
+                f"{self!r} belongs to another process, which goes on with it: open another directory here"
+            )
+        if self._closing:
+            raise ClosedError(f"{self!r} is closed: resume the chain")

@@ -1,0 +1,185 @@
+"""Bringing an epoch back: into memory that is there already, as new arrays, or as mappings of its file."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import itertools
+import logging
+import mmap
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from dirtytrack.checkpoint._format import FormatError
+from dirtytrack.checkpoint._history import ChainEpoch, few
+from dirtytrack.checkpoint._layout import Layout
+from dirtytrack.checkpoint._options import check_regions
+from dirtytrack.checkpoint._state import State
+from dirtytrack.checkpoint.chain import Chain, find_region
+from dirtytrack.errors import ChainError
+from dirtytrack.tracking import Region, alloc
+from dirtytrack.tracking.memory import resolve
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_logger = logging.getLogger("dirtytrack.checkpoint")
+_T = TypeVar("_T")
+
+
+def restore(path: os.PathLike[str] | str, *, into: Mapping[str, object], at: int | str | None = None) -> Any:
+    """Writes an epoch's regions into memory.
+
+    Names, sizes and elements, and of the files all but the stored contents, are checked before the first byte
+    is written. The contents are checked on the way: after an exception the memory is undefined.
+
+    Args:
+        path: the directory of the chain.
+        into: for each region wanted, memory of its size: what `Session.track` takes, or a tracked region.
+            Memory that knows its elements (an array) must have those of the region.
+        at: the epoch, by number or identifier. None: the newest; if a file of it is damaged, the newest one
+            that does not need that file, with a warning in the log ``dirtytrack.checkpoint``.
+
+    Returns:
+        The meta given to the save.
+
+    Raises:
+        ChainError: the memory does not fit, there is no such epoch, or none that is intact; it says which
+            file and why.
+        TypeError, ValueError: of the arguments: no memory, or the same memory twice.
+        OSError: as for `Chain`, and whatever goes wrong with reading.
+        ImportError: the contents are compressed and there is no zstd, naming the extra.
+    """
+    targets = _targets(into)
+    with Chain(path) as chain:
+        return fill(chain, targets, at).meta
+
+
+def load(
+    path: os.PathLike[str] | str, *, at: int | str | None = None, lazy: bool = False
+) -> dict[str, np.ndarray[Any, Any]]:
+    """An epoch's regions as new arrays, page-aligned and writable.
+
+    A region that was saved as plain bytes becomes an array of uint8.
+
+    Args:
+        path: the directory of the chain.
+        at: as for `restore`.
+        lazy: map the base's file copy-on-write instead of reading it: only what changed since is read, the
+            rest when it is touched. It takes a base that is not compressed. The bytes of the base are *not*
+            checked then (`Chain.verify` does that), and the process is killed by SIGBUS if somebody cuts the
+            file off or the disk fails. Compaction and `Chain.close` do no harm; what is written to an array
+            stays in memory.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        ChainError: as for `restore`; a region is described as an impossible array; or lazily, a region is
+            compressed.
+        MemoryError: there is no memory for a region, or no address space.
+        ImportError: without numpy, or as for `restore`.
+    """
+    try:
+        import numpy  # noqa: F401 - before anything is read
+    except ImportError as error:
+        raise ImportError('load() needs numpy: pip install "dirtytrack[numpy]", or use restore()') from error
+    with Chain(path) as chain:
+        return _read(chain, at, _map if lazy else _load)[1]
+
+
+class Target(NamedTuple):
+    """Memory for a region: its layout says which and what, the view has its bytes."""
+
+    layout: Layout
+    view: memoryview
+
+
+def fill(chain: Chain, targets: Sequence[Target], at: int | str | None = None) -> ChainEpoch:
+    """Does what `restore` does, and returns the epoch that the memory holds now."""
+
+    def write(state: State) -> None:
+        places = [find_region(chain.path, state.layouts, target.layout.name) for target in targets]
+        for place, target in zip(places, targets, strict=True):
+            if reason := state.layouts[place].mismatch(target.layout):
+                raise ChainError(reason)
+        for place, target in zip(places, targets, strict=True):
+            state.fill(place, target.view)
+
+    return _read(chain, at, write)[0]
+
+
+def _read(chain: Chain, at: int | str | None, action: Callable[[State], _T]) -> tuple[ChainEpoch, _T]:
+    # With the newest epoch that turns out intact, or the one asked for and no other.
+    if at is not None:
+        epoch = chain[at]
+        return epoch, chain._with_state(epoch, action)
+    while True:
+        epoch = chain.newest
+        try:
+            result = chain._with_state(epoch, action)
+        except ChainError:
+            if epoch.id in (one.id for one in chain):
+                raise  # it is not the files
+            continue
+        if newer := [problem for problem in chain.problems if problem.number >= epoch.number]:
+            _logger.warning(
+                "%s: epoch %d was read; newer files can't be: %s", chain.path, epoch.number, few(newer)
+            )
+        return epoch, result
+
+
+def _targets(into: Mapping[str, object]) -> list[Target]:
+    targets, ranges = [], []
+    for name, memory in check_regions(into).items():
+        if isinstance(memory, Region):
+            view, address = memory.view, memory.address
+        else:
+            address, _, view, _ = resolve(memory)
+        targets.append(Target(Layout.of(name, memory, view.nbytes, mmap.PAGESIZE), view))
+        ranges.append((address, address + view.nbytes, name))
+    for (_, stop, one), (start, _, other) in itertools.pairwise(sorted(ranges)):
+        if start < stop:
+            raise ValueError(f"the memory given for {one!r} and for {other!r} overlaps")
+    return targets
+
+
+def _load(state: State) -> dict[str, np.ndarray[Any, Any]]:
+    arrays = {}
+    for place, layout in enumerate(state.layouts):
+        memory = _obtain(layout, functools.partial(alloc, layout.nbytes))
+        arrays[layout.name] = _array(layout, memory)
+        state.fill(place, memoryview(memory), zeroed=True)
+    return arrays
+
+
+def _map(state: State) -> dict[str, np.ndarray[Any, Any]]:
+    for layout in state.base.layouts:
+        if layout.linear is None:
+            raise ChainError(
+                f"region {layout.name!r} can't be loaded lazily, for {state.base.name} is compressed: "
+                'compact() the chain with compression="none", or load it with lazy=False'
+            )
+    return {
+        layout.name: _array(layout, _obtain(layout, functools.partial(state.map, place)))
+        for place, layout in enumerate(state.layouts)
+    }
+
+
+def _obtain(layout: Layout, get: Callable[[], mmap.mmap]) -> mmap.mmap:
+    try:
+        return get()
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise MemoryError(
+            f"region {layout.name!r} has {layout.nbytes} bytes, for which there is no memory"
+        ) from error
+
+
+def _array(layout: Layout, memory: mmap.mmap) -> np.ndarray[Any, Any]:
+    try:
+        return layout.array(memory)
+    except (FormatError, RecursionError) as error:
+        raise ChainError(f"{error}. Chain.read() gives its bytes") from error

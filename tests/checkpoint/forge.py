@@ -1,0 +1,241 @@
+"""Writes files of a chain from ``docs/format.md`` alone, as they should be or not, without dirtytrack.
+
+Identifiers are counted, so that every run makes the same files.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+import zstandard
+
+BLOCK = 4096
+ZEROS, RAW, ZSTD = range(3)
+BASE, DELTA = 1, 2
+CHAIN = b"the chain's name"
+FIRST = bytes(16)
+EXTENSIONS = {BASE: "base", DELTA: "delta"}
+
+Entry = tuple[int, int, int, int, int, int, int]
+Content = dict[str, bytes]
+
+
+def xxh3(data: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(data)
+
+
+def epoch_id(number: int) -> bytes:
+    return b"epoch" + number.to_bytes(11, "big") if number else FIRST
+
+
+def region(name: str, nbytes: int, **more: Any) -> dict[str, Any]:
+    """A row of the table of regions: bytes, unless *more* says otherwise."""
+    plain = {"dtype": None, "shape": None, "strides": None, "page_size": 4096}
+    return {"name": name, "nbytes": nbytes, **plain, **more}
+
+
+@dataclass
+class Run:
+    """Blocks to store: *data*, or that many zeros. *offset* is where; by default behind what was stored."""
+
+    region: int
+    first: int
+    data: bytes | int
+    encoding: int = RAW
+    offset: int | None = None
+
+
+@dataclass
+class File:
+    """What goes into a file. `build` makes its bytes."""
+
+    number: int
+    runs: list[Run]
+    regions: list[dict[str, Any]]
+    kind: int = BASE
+    parent: bytes = FIRST
+    epoch: bytes = b""
+    chain: bytes = CHAIN
+    file: bytes = b""
+    more: dict[str, Any] = field(default_factory=dict)  # of the description
+
+    def __post_init__(self) -> None:
+        self.epoch = self.epoch or epoch_id(self.number)
+        self.file = self.file or bytes([self.kind]) + self.number.to_bytes(7, "big")
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:010}-{self.file.hex()}.{EXTENSIONS[self.kind]}"
+
+    def description(self) -> dict[str, Any]:
+        statistics = {"pause": 0.25, "rounds": 1, "blocks_written": 2, "blocks_stored": 1}
+        return {
+            "regions": self.regions,
+            "meta": {"step": self.number},
+            "created": 1e9 + self.number,
+            "consistency": "proven",
+            "statistics": statistics,
+            **self.more,
+        }
+
+    def payload(self) -> tuple[bytearray, list[Entry]]:
+        """The file up to the index, without the header; and the entries."""
+        ends = [128] + [row["linear"] + row["nbytes"] for row in self.regions if row.get("linear")]
+        payload = bytearray(max(ends))
+        entries: list[Entry] = []
+        for run in self.runs:
+            if isinstance(run.data, int):
+                entries.append((run.region, ZEROS, run.first, run.data, 0, 0, 0))
+                continue
+            stored = zstandard.ZstdCompressor().compress(run.data) if run.encoding == ZSTD else run.data
+            offset = len(payload) if run.offset is None else run.offset
+            payload += bytes(max(offset - len(payload), 0))
+            payload[offset : offset + len(stored)] = stored
+            count = -(-len(run.data) // BLOCK)
+            entries.append((run.region, run.encoding, run.first, count, offset, len(stored), xxh3(stored)))
+        return payload, entries
+
+    def build(
+        self,
+        *,
+        header: dict[int, bytes] | None = None,
+        footer: dict[int, bytes] | None = None,
+        twist: Callable[[list[Entry]], list[Entry]] = list,
+        text: bytes | None = None,
+    ) -> bytes:
+        """The file.
+
+        Args:
+            header: bytes to put at offsets of the header before it gets its checksum.
+            footer: the same of the footer.
+            twist: makes other entries of the entries.
+            text: instead of the description.
+        """
+        payload, entries = self.payload()
+        index = b"".join(struct.pack("<IIQQQQQ", *entry) for entry in twist(entries))
+        text = json.dumps(self.description()).encode() if text is None else text
+        identity = (self.chain, self.epoch, self.parent, self.file, self.number)
+        head = struct.pack(
+            "<8sII16s16s16s8sQI36s", b"\x89DTCK\r\n\x1a", 1, self.kind, *identity, BLOCK, bytes(36)
+        )
+        head = sealed(head, header)
+        tail = (
+            struct.pack("<QQQQQ", len(payload), len(index) // 48, len(text), xxh3(index), xxh3(text))
+            + head[-8:]
+        )
+        return head + payload[128:] + index + text + sealed(tail, footer) + b"DTCKEND\n"
+
+    def write(self, directory: Path, **changes: Any) -> Path:
+        """Writes it under its name."""
+        path = directory / self.name
+        path.write_bytes(self.build(**changes))
+        return path
+
+
+def sealed(structure: bytes, changes: dict[int, bytes] | None = None) -> bytes:
+    """The structure, with changes, and its checksum."""
+    data = bytearray(structure)
+    for offset, piece in (changes or {}).items():
+        data[offset : offset + len(piece)] = piece
+    return bytes(data) + struct.pack("<Q", xxh3(bytes(data)))
+
+
+def reseal(data: bytes) -> bytes:
+    """A file with all checksums made to fit again, as far as it can be taken apart."""
+    if len(data) < 192:
+        return data
+    head, tail = sealed(data[:120]), bytearray(data[-64:])
+    body = bytearray(head + data[128:-64])
+    start, entries, length = struct.unpack_from("<QQQ", tail)
+    stop = start + 48 * entries
+    if 128 <= start <= stop <= stop + length == len(body):
+        for at in range(start, stop, 48):
+            offset, stored = struct.unpack_from("<QQ", body, at + 24)
+            if 128 <= offset < offset + stored <= start:
+                struct.pack_into("<Q", body, at + 40, xxh3(bytes(body[offset : offset + stored])))
+        struct.pack_into("<QQ", tail, 24, xxh3(bytes(body[start:stop])), xxh3(bytes(body[stop:])))
+    return bytes(body) + sealed(bytes(tail[:40]) + head[-8:]) + tail[56:]
+
+
+def runs(place: int, old: bytes, new: bytes, encoding: int = RAW) -> Iterator[Run]:
+    """What differs, in runs: zeros as such, and otherwise at most 256 blocks in one."""
+    count = -(-len(new) // BLOCK)
+    blocks = [new[at * BLOCK : (at + 1) * BLOCK] for at in range(count)]
+    kinds = [
+        None if blocks[at] == old[at * BLOCK : (at + 1) * BLOCK] else any(blocks[at]) for at in range(count)
+    ]
+    first = 0
+    while first < count:
+        stop = first + 1
+        while stop < count and kinds[stop] == kinds[first] and stop - first < 256:
+            stop += 1
+        if kinds[first] is not None:
+            data = b"".join(blocks[first:stop])
+            shorter = encoding == ZSTD and len(zstandard.ZstdCompressor().compress(data)) < len(data)
+            yield Run(place, first, data if kinds[first] else stop - first, ZSTD if shorter else RAW)
+        first = stop
+
+
+def history(
+    states: list[Content],
+    *,
+    encoding: int = RAW,
+    linear: bool = False,
+    rows: dict[str, dict[str, Any]] | None = None,
+) -> list[File]:
+    """The files of a chain through these states: a base, and deltas.
+
+    Args:
+        states: the content of each region by name.
+        encoding: of what is stored, where that makes it shorter.
+        linear: whether the base's regions are.
+        rows: more of the table of regions, by name.
+    """
+    table = [region(name, len(data), **(rows or {}).get(name, {})) for name, data in states[0].items()]
+    files: list[File] = []
+    for number, state in enumerate(states, 1):
+        before = (
+            states[number - 2] if number > 1 else {name: bytes(len(data)) for name, data in state.items()}
+        )
+        stored = [
+            run
+            for place, name in enumerate(state)
+            for run in runs(place, before[name], state[name], encoding)
+        ]
+        kind = DELTA if files else BASE
+        files.append(File(number, stored, [dict(row) for row in table], kind, epoch_id(number - 1)))
+    if linear:
+        lay_out(files[0])
+    return files
+
+
+def base_of(file: File, state: Content) -> File:
+    """A base for the epoch of a delta, as compaction makes one."""
+    empty = {name: bytes(len(data)) for name, data in state.items()}
+    stored = [run for place, name in enumerate(state) for run in runs(place, empty[name], state[name])]
+    return File(file.number, stored, file.regions, BASE, file.parent, file.epoch, more=file.more)
+
+
+def lay_out(file: File) -> None:
+    """Makes a base linear."""
+    end = 128
+    for place, row in enumerate(file.regions):
+        row["linear"] = -(-end // 65536) * 65536
+        end = row["linear"] + row["nbytes"]
+        for run in file.runs:
+            if run.region == place and not isinstance(run.data, int):
+                run.offset = row["linear"] + run.first * BLOCK
+
+
+def write(directory: Path, files: list[File]) -> Path:
+    """Writes all of them into a directory, made if need be; returns it."""
+    directory.mkdir(exist_ok=True)
+    for file in files:
+        file.write(directory)
+    return directory

@@ -1,0 +1,520 @@
+"""A directory of files: which epochs it holds, which files fit, and reading while others write."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import resource
+import shutil
+
+import pytest
+
+from checkpoint import forge
+from checkpoint.forge import BLOCK, DELTA, RAW, ZSTD, Run
+from dirtytrack import ChainError, ClosedError
+from dirtytrack.checkpoint.chain import Chain
+from support import in_child
+
+pytestmark = pytest.mark.anywhere
+
+NBYTES = 300 * BLOCK + 17
+
+
+def _states(count=4):
+    # The content of two regions, some blocks more of it with each state, and one that becomes zeros again.
+    weights, small = bytearray(NBYTES), bytearray(b"small")
+    states = []
+    for number in range(1, count + 1):
+        for at in (0, number, 100 + number, 270, 300):
+            block = bytes([number, at % 256]) * (BLOCK // 2)
+            weights[at * BLOCK : (at + 1) * BLOCK] = block[: NBYTES - at * BLOCK]
+        weights[(number - 1) * BLOCK : number * BLOCK] = bytes(BLOCK)
+        small[number % 5] = number
+        states.append({"weights": bytes(weights), "small": bytes(small)})
+    return states
+
+
+STATES = _states()
+
+
+@pytest.fixture
+def files():
+    return forge.history(STATES)
+
+
+@pytest.fixture
+def directory(tmp_path, files):
+    return forge.write(tmp_path / "chain", files)
+
+
+def _numbers(chain):
+    return [epoch.number for epoch in chain]
+
+
+def _reasons(chain):
+    return {int(problem.file[:10]): problem.reason for problem in chain.problems}
+
+
+def _damage(path, offset=128):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def _check(chain, states):
+    # The chain has these states and no others, bit for bit. By number.
+    assert _numbers(chain) == list(states)
+    for number, state in states.items():
+        for name, data in state.items():
+            assert chain.read(name, at=number) == data
+
+
+@pytest.mark.parametrize("encoding", [RAW, ZSTD])
+@pytest.mark.parametrize("linear", [False, True])
+def test_every_epoch_is_read(tmp_path, encoding, linear):
+    """Every region at every epoch, as the states were; nothing is wrong."""
+    directory = forge.write(
+        tmp_path, forge.history(STATES, encoding=encoding, linear=linear and encoding == RAW)
+    )
+    (directory / "lock").touch()
+    (directory / ".0123456789abcdef.tmp").write_bytes(b"left")
+    (directory / "notes.txt").write_text("mine")
+    with Chain(directory) as chain:
+        _check(chain, dict(enumerate(STATES, 1)))
+        assert chain.problems == chain.verify() == ()
+
+
+def test_a_chain_says_what_it_holds(directory, files):
+    """Each epoch with all that its file says, found by number and by identifier."""
+    with Chain(str(directory)) as chain:
+        assert (chain.path, chain.id, len(chain)) == (directory, forge.CHAIN.hex(), 4)
+        assert tuple(chain) == chain.epochs
+        assert chain.newest is chain[4] is chain[forge.epoch_id(4).hex()]
+        for epoch, file in zip(chain, files, strict=True):
+            described = file.description()
+            assert (epoch.number, epoch.id) == (file.number, file.epoch.hex())
+            assert epoch.parent == (file.parent.hex() if file.number > 1 else None)
+            assert epoch.kind == ("base" if file.number == 1 else "delta")
+            assert (epoch.created, epoch.meta) == (described["created"], described["meta"])
+            assert (epoch.statistics, epoch.consistency) == (described["statistics"], "proven")
+            assert epoch.consistent
+            assert epoch.nbytes == (directory / file.name).stat().st_size
+            assert epoch.files == tuple(other.name for other in files[: file.number])
+            assert [(region.name, region.nbytes) for region in epoch.regions] == [
+                ("weights", NBYTES),
+                ("small", 5),
+            ]
+        assert chain._lineage(chain[3]) == list(chain.epochs[:3])
+        assert repr(chain) == f"<dirtytrack.checkpoint.Chain in {directory}: 4 epochs, newest 4>"
+
+
+@pytest.mark.parametrize(("word", "consistent"), [("proven", True), ("paused", True), ("unproven", False)])
+def test_consistency_is_told(tmp_path, word, consistent):
+    """As the file has it."""
+    (file,) = forge.history(STATES[:1])
+    file.more = {"consistency": word}
+    with Chain(forge.write(tmp_path, [file])) as chain:
+        assert (chain.newest.consistency, chain.newest.consistent) == (word, consistent)
+
+
+def test_slices_are_read(directory):
+    """Any bytes of a region, at any epoch."""
+    with Chain(directory) as chain:
+        for start, stop in [(0, 1), (BLOCK - 1, BLOCK + 1), (5, NBYTES - 5), (NBYTES - 1, NBYTES), (7, 7)]:
+            for number, state in enumerate(STATES, 1):
+                assert chain.read("weights", start, stop, at=number) == state["weights"][start:stop]
+        assert chain.read("weights", BLOCK) == STATES[-1]["weights"][BLOCK:]
+        assert chain.read("small", stop=2) == STATES[-1]["small"][:2]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(-1, 3), (3, 2), (0, 6), (6, None)])
+def test_a_slice_lies_within_the_region(directory, start, stop):
+    """Else it is a ValueError that says how long that is."""
+    with (
+        Chain(directory) as chain,
+        pytest.raises(ValueError, match="not within the 5 bytes of region 'small'"),
+    ):
+        chain.read("small", start, stop)
+
+
+@pytest.mark.parametrize("at", [0, 5, -1, "", "4", "4" * 32])
+def test_an_epoch_that_is_not_there(directory, at):
+    """The error says which are."""
+    with (
+        Chain(directory) as chain,
+        pytest.raises(ChainError, match=r"no complete epoch .*; it has 1, 2, 3, 4"),
+    ):
+        chain[at]
+
+
+@pytest.mark.parametrize("at", [True, 1.0, None, b"4"])
+def test_what_names_no_epoch(directory, at):
+    """Is a TypeError."""
+    with Chain(directory) as chain, pytest.raises(TypeError, match="by its number or its identifier"):
+        chain[at]
+
+
+def test_a_region_that_is_not_there(directory):
+    """The error says which are."""
+    with (
+        Chain(directory) as chain,
+        pytest.raises(ChainError, match=r"no region 'bias'. It has weights, small"),
+    ):
+        chain.read("bias")
+
+
+def test_without_a_chain_there_is_an_error(tmp_path):
+    """Of the kind that says what is there instead."""
+    with pytest.raises(FileNotFoundError) as missing:
+        Chain(tmp_path / "no")
+    assert str(missing.value.filename) == str(tmp_path / "no")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        Chain(tmp_path / "file")
+    with pytest.raises(ChainError, match="holds no checkpoint"):
+        Chain(tmp_path)
+    with pytest.raises(TypeError):
+        Chain(7)
+
+
+def test_a_chain_without_an_intact_epoch_is_open_all_the_same(directory, files):
+    """So that one can ask what is wrong; the newest is an error that says so too."""
+    _damage(directory / files[0].name, 0)
+    with Chain(directory) as chain:
+        assert (len(chain), chain.epochs) == (0, ())
+        assert list(_reasons(chain)) == [1, 2, 3, 4]
+        with pytest.raises(ChainError, match=r"no complete checkpoint.*1\.base: it is no checkpoint file"):
+            chain.newest  # noqa: B018
+        with pytest.raises(ChainError, match=r"no complete epoch 1; it has none. .*no checkpoint file"):
+            chain[1]
+        assert repr(chain).endswith("chain: 0 epochs, 4 problems>")
+    for file in files[1:]:
+        (directory / file.name).unlink()
+    with Chain(directory) as chain:
+        assert chain.id is None
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3, 4])
+def test_what_stands_on_a_missing_file_is_no_epoch(directory, files, lost):
+    """It and all after it, each with its reason; what came before is read."""
+    (directory / files[lost - 1].name).unlink()
+    with Chain(directory) as chain:
+        _check(chain, dict(enumerate(STATES[: lost - 1], 1)))
+        reasons = _reasons(chain)
+        assert list(reasons) == list(range(lost + 1, 5))
+        if lost < 4:
+            assert (
+                reasons.pop(lost + 1)
+                == f"its parent, epoch {files[lost - 1].epoch.hex()}, is damaged or not there"
+            )
+        for number, reason in reasons.items():
+            assert reason == f"its parent {files[number - 2].name} can't be used"
+
+
+def test_a_base_made_later_makes_the_shorter_way(directory, files):
+    """Of two files for an epoch the base counts, and what stood on its parents needs them no more."""
+    base = forge.base_of(files[2], STATES[2])
+    base.write(directory)
+    with Chain(directory) as chain:
+        _check(chain, dict(enumerate(STATES, 1)))
+        assert [epoch.files[0] for epoch in chain] == [files[0].name, files[0].name, base.name, base.name]
+        assert [epoch.kind for epoch in chain] == ["base", "delta", "base", "delta"]
+        assert chain._lineage(chain[4]) == list(chain)
+    for file in files[:2]:
+        (directory / file.name).unlink()
+    with Chain(directory) as chain:  # the delta of the base's epoch is left over, and no problem
+        _check(chain, {3: STATES[2], 4: STATES[3]})
+        assert chain.problems == ()
+
+
+def test_one_of_two_files_for_an_epoch_may_be_damaged(directory, files):
+    """Then the other is used, as soon as that is found; both are needed for nothing."""
+    base = forge.base_of(files[2], STATES[2])
+    (offset,) = (entry[4] for entry in base.payload()[1] if entry[2] == 101)
+    _damage(base.write(directory), offset)
+    with Chain(directory) as chain:
+        assert chain[4].files == (base.name, files[3].name)
+        assert chain.problems == ()
+        assert chain.read("weights", at=4) == STATES[3]["weights"]
+        assert chain[4].files == tuple(file.name for file in files)
+        assert [problem.file for problem in chain.problems] == [base.name]
+        _check(chain, dict(enumerate(STATES, 1)))
+    with Chain(directory) as chain:
+        assert [problem.file for problem in chain.verify()] == [base.name]
+
+
+def test_branches_stand_side_by_side(directory, files):
+    """Two epochs with one parent; the newest is that with the greatest number."""
+    branch = forge.File(5, [Run(1, 0, b"other")], files[0].regions, DELTA, forge.epoch_id(2))
+    branch.write(directory)
+    with Chain(directory) as chain:
+        _check(chain, {**dict(enumerate(STATES, 1)), 5: {**STATES[1], "small": b"other"}})
+        assert chain.newest.number == 5
+        assert _numbers(chain._lineage(chain.newest)) == [1, 2, 5]
+
+
+MISFITS = {
+    "another length": ({"nbytes": 6}, "table of regions differs"),
+    "another dtype": ({"dtype": "<i1", "shape": [5]}, "table of regions differs"),
+    "another name": ({"name": "other"}, "table of regions differs"),
+    "another page size": ({"page_size": 65536}, None),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), MISFITS.values(), ids=MISFITS)
+def test_a_delta_has_the_table_of_its_parent(directory, files, change, reason):
+    """But for the page size; else it does not fit."""
+    files[3].regions[1].update(change)
+    files[3].write(directory)
+    with Chain(directory) as chain:
+        assert len(chain) == (3 if reason else 4)
+        assert [reason in problem.reason for problem in chain.problems] == [True] * bool(reason)
+
+
+def test_a_table_in_another_order_is_another_table(directory, files):
+    """Entries say regions by their place."""
+    files[3].regions.reverse()
+    files[3].runs = []
+    files[3].write(directory)
+    with Chain(directory) as chain:
+        assert "table of regions differs" in _reasons(chain)[4]
+
+
+def test_numbers_grow_from_parent_to_child(directory, files):
+    """A delta that stands on a later one, on one with its number, or on itself is no epoch."""
+    later = forge.File(5, [], files[0].regions, DELTA, forge.epoch_id(9))
+    above = forge.File(9, [], files[0].regions, DELTA, forge.epoch_id(5))
+    itself = forge.File(6, [], files[0].regions, DELTA, forge.epoch_id(6))
+    same = forge.File(
+        4, [], files[0].regions, DELTA, forge.epoch_id(4), b"another epoch 4", file=b"sameeight"[:8]
+    )
+    same.epoch = same.epoch.ljust(16)
+    for file in (later, above, itself, same):
+        file.write(directory)
+    with Chain(directory) as chain:
+        assert _numbers(chain) == [1, 2, 3, 4]
+        for file, parent in ((later, above), (itself, itself), (same, files[3])):
+            (reason,) = (problem.reason for problem in chain.problems if problem.file == file.name)
+            assert reason == f"its number is not greater than that of its parent {parent.name}"
+        assert _reasons(chain)[9] == f"its parent {later.name} can't be used"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"number": 5}, {"parent": forge.epoch_id(1)}, {"regions": [forge.region("a", 1)]}],
+    ids=[*"npr"],
+)
+def test_files_for_one_epoch_agree(directory, files, change):
+    """One that claims the epoch of another and differs from it is no way to it, and disturbs nobody."""
+    forge.base_of(files[2], STATES[2]).write(directory)
+    as_it_is = {"number": 3, "runs": [], "regions": files[2].regions, "parent": files[2].parent}
+    claimant = forge.File(**{**as_it_is, **change}, kind=DELTA, epoch=files[2].epoch, file=b"claimant")
+    claimant.write(directory)
+    with Chain(directory) as chain:
+        _check(chain, dict(enumerate(STATES, 1)))
+        assert [problem.file for problem in chain.problems] == [claimant.name]
+        assert "claims to be the same state as" in chain.problems[0].reason
+
+
+def test_two_chains_in_a_directory_are_an_error(directory, files):
+    """Which one is meant is not guessed; the error names files of both."""
+    foreign = forge.File(1, [], files[0].regions, chain=b"another chain   ", file=b"foreign!")
+    foreign.write(directory)
+    with pytest.raises(ChainError, match=r"files of several chains.*Move the foreign ones away") as caught:
+        Chain(directory)
+    assert foreign.name in str(caught.value)
+    assert files[0].name in str(caught.value)
+
+
+def test_two_continuations_of_a_chain_are_an_error(directory, files):
+    """Two different epochs with one number: copies of a chain, both gone on with, in one directory."""
+    other = forge.File(
+        4, [], files[0].regions, DELTA, forge.epoch_id(3), b"another epoch 4!", file=b"continue"
+    )
+    other.write(directory)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(
+        ChainError, match=f"two different epochs 4, .*{other.name}.*Move the files of one away"
+    ):
+        Chain(directory)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_files_removed_later_stay_readable(directory):
+    """The chain holds them open; it does not see what comes after it."""
+    with Chain(directory) as chain:
+        shutil.rmtree(directory)
+        _check(chain, dict(enumerate(STATES, 1)))
+        assert chain.verify() == ()
+
+
+def _compact_after(directory, files, monkeypatch, listings):
+    # A compaction to epoch 3, just after so many listings of the directory.
+    listdir = os.listdir
+    seen = []
+
+    def list_and_compact(path):
+        names = listdir(path)
+        seen.append(names)
+        if len(seen) == listings:
+            forge.base_of(files[2], STATES[2]).write(directory)
+            for file in files[:3]:
+                (directory / file.name).unlink()
+        return names
+
+    monkeypatch.setattr(os, "listdir", list_and_compact)
+    return seen
+
+
+def test_files_that_vanish_on_the_way_are_no_problem(directory, files, monkeypatch):
+    """A compaction between the listing and the opening: what replaced them is found by another listing."""
+    listings = _compact_after(directory, files, monkeypatch, 1)
+    with Chain(directory) as chain:
+        _check(chain, {3: STATES[2], 4: STATES[3]})
+        assert chain.problems == ()
+    assert len(listings) == 3
+
+
+def test_what_appears_on_the_way_goes_with_the_rest(directory, files, monkeypatch):
+    """A compaction after the files were opened: they are still there, and so is the new one."""
+    _compact_after(directory, files, monkeypatch, 2)
+    with Chain(directory) as chain:
+        _check(chain, dict(enumerate(STATES, 1)))
+
+
+def test_a_directory_that_never_rests(directory, monkeypatch):
+    """Something new with each listing: in the end what was opened has to do."""
+    number = iter(range(1, 1000))
+    monkeypatch.setattr(
+        os,
+        "listdir",
+        lambda path, listdir=os.listdir: [*listdir(path), f"{next(number):010}-ffffffffffffffff.delta"],
+    )
+    with Chain(directory) as chain:
+        assert len(chain) == 4
+    assert next(number) < 200
+
+
+def _with_limit(soft, hard, path, function):
+    def run():
+        room = len(os.listdir("/proc/self/fd"))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room + soft, room + hard))
+        return function(path)
+
+    return in_child(run).check()
+
+
+def _open(path):
+    with Chain(path) as chain:
+        return chain.read("small"), resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+def _refused(path):
+    try:
+        Chain(path)
+    except OSError as error:
+        return error.strerror, error.filename
+    return None
+
+
+def test_a_chain_of_many_files_is_opened(directory):
+    """The soft limit of descriptors is raised to the hard one."""
+    small, (soft, hard) = _with_limit(1, 40, directory, _open)
+    assert small == STATES[-1]["small"]
+    assert soft == hard
+
+
+def test_a_chain_of_too_many_files_says_what_to_do(directory):
+    """Beyond the hard limit there is an error with two remedies."""
+    text, filename = _with_limit(1, 2, directory, _refused)
+    assert "ulimit -n" in text
+    assert "compact()" in text
+    assert filename.startswith(str(directory))
+
+
+def test_verify_finds_what_opening_does_not(directory, files):
+    """Damaged contents; the file is not used any more, and what stands on it neither."""
+    offset = files[1].payload()[1][0][4]
+    _damage(directory / files[1].name, offset)
+    with Chain(directory) as chain:
+        assert (len(chain), chain.problems) == (4, ())
+        problems = chain.verify()
+        assert problems == chain.problems
+        assert _reasons(chain)[2] == f"the run at {offset} is damaged: the checksum does not fit"
+        assert list(_reasons(chain)) == [2, 3, 4]
+        assert str(problems[0]) == f"{files[1].name}: {problems[0].reason}"
+        assert problems[0].number == 2
+        _check(chain, {1: STATES[0]})
+
+
+def test_verify_tells_how_far_it_is(directory, files):
+    """In bytes of the files, growing, up to all of them."""
+    told = []
+    with Chain(directory) as chain:
+        chain.verify(lambda done, total: told.append((done, total)))
+    total = sum((directory / file.name).stat().st_size for file in files)
+    assert {of for _, of in told} == {total}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert told[-1][0] == total
+    assert len(told) > len(files)
+
+
+def test_damage_met_by_reading_is_an_error(directory, files):
+    """It names the file, which is not used any more; nobody gets another epoch's bytes for it."""
+    _damage(directory / files[3].name, files[3].payload()[1][0][4])
+    with Chain(directory) as chain:
+        assert (
+            chain.read("weights", 100 * BLOCK, 101 * BLOCK) == STATES[3]["weights"][100 * BLOCK : 101 * BLOCK]
+        )
+        with pytest.raises(
+            ChainError, match=f"epoch 4 can't be read: {directory / files[3].name}: the run at"
+        ):
+            chain.read("weights")
+        _check(chain, dict(enumerate(STATES[:3], 1)))
+        assert list(_reasons(chain)) == [4]
+
+
+def test_a_closed_chain(directory):
+    """Still says what it held, reads no more, and may be closed again."""
+    with Chain(directory) as chain:
+        pass
+    chain.close()
+    assert _numbers(chain) == [1, 2, 3, 4]
+    assert repr(chain).endswith(", closed>")
+    for use in (lambda: chain.read("small"), chain.verify, chain.__enter__):
+        with pytest.raises(ClosedError, match="open another one"):
+            use()
+
+
+def test_a_chain_that_nobody_closed_warns(directory):
+    """And closes its files."""
+    before = os.listdir("/proc/self/fd")
+    chain = Chain(directory)
+    with pytest.warns(ResourceWarning, match="Chain in .* was never closed"):
+        del chain
+        gc.collect()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_files_that_may_not_be_read_are_an_error(directory, monkeypatch):
+    """Not damage: an older state in their place would be wrong."""
+
+    def refuse(path, flags):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(PermissionError):
+        Chain(directory)
+
+
+def test_epochs_are_small_things(tmp_path):
+    """A long chain is no deep recursion, and its epochs hold no list of all files each."""
+    count = 3000
+    regions = [forge.region("small", 5)]
+    files = [forge.File(1, [Run(0, 0, b"small")], regions)]
+    files += [forge.File(at, [], regions, DELTA, forge.epoch_id(at - 1)) for at in range(2, count + 1)]
+    with Chain(forge.write(tmp_path / "long", files)) as chain:
+        assert len(chain.newest.files) == count
+        assert chain.read("small") == b"small"
+        assert json.dumps(repr(chain.newest))

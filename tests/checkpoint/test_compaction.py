@@ -1,0 +1,258 @@
+"""Chains stay short: what is kept, what is removed, and what readers notice of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+
+import numpy as np
+import pytest
+
+import dirtytrack
+from dirtytrack import ChainError, CheckpointError
+from dirtytrack.checkpoint import Chain, Checkpointer, _compaction, _files, load
+from support import PAGE_SIZE
+
+
+@pytest.fixture
+def array():
+    """Noise, half of which compresses."""
+    memory = dirtytrack.empty(50 * PAGE_SIZE, np.uint8)
+    memory[:] = np.random.default_rng(0).integers(0, 256, len(memory), np.uint8)
+    memory[25 * PAGE_SIZE :] //= 64
+    return memory
+
+
+def _go_on(checkpoints, array, count, states):
+    """Save *count* epochs of random changes, some to zero, and remember each."""
+    draw = np.random.default_rng(len(states))
+    for _ in range(count):
+        start = draw.integers(0, len(array) - 10000)
+        array[start : start + draw.integers(1, 10000)] = draw.integers(0, 3)
+        save = checkpoints.save({"n": len(states)}, wait=True)
+        states[save.number] = array.copy(), save.id
+
+
+def _check(path, states, numbers):
+    """The chain has these epochs and no others, each as it was, with its meta and id."""
+    with Chain(path) as chain:
+        assert [epoch.number for epoch in chain] == numbers
+        assert chain.verify() == ()
+        for epoch in chain:
+            content, identifier = states[epoch.number]
+            assert chain.read("a", at=epoch.number) == content.tobytes()
+            assert epoch.id == identifier
+            assert epoch.meta == {"n": epoch.number - 1}
+            assert epoch.consistency == "proven"
+
+
+@pytest.mark.parametrize("compression", ["auto", "none", "zstd"])
+def test_an_explicit_one_leaves_the_newest(tmp_path, array, compression):
+    """Without keep, compact() makes a base of the newest epoch and removes all before; the chain goes on."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}, compression=compression) as checkpoints:
+        _go_on(checkpoints, array, 5, states)
+        checkpoints.compact(wait=True)
+        _check(tmp_path, states, [5])
+        assert [path.suffix for path in tmp_path.glob("0*")] == [".base"]
+        _go_on(checkpoints, array, 2, states)
+        _check(tmp_path, states, [5, 6, 7])
+        with Chain(tmp_path) as chain:
+            assert chain[6].parent == chain[5].id
+    with Checkpointer.resume(tmp_path, {"a": array}) as checkpoints:
+        _go_on(checkpoints, array, 1, states)
+    _check(tmp_path, states, [5, 6, 7, 8])
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_keep_bounds_the_chain(tmp_path, array, keep):
+    """At least the newest N epochs are there at any time, and never more than twice as many and one."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}, keep=keep) as checkpoints:
+        for number in range(1, 5 * keep + 3):
+            _go_on(checkpoints, array, 1, states)
+            with Chain(tmp_path) as chain:
+                kept = [epoch.number for epoch in chain]
+            assert kept[-keep:] == list(range(max(1, number - keep + 1), number + 1))
+            assert len(kept) <= 2 * keep
+        checkpoints.compact(wait=True)
+        last = max(states)
+        _check(tmp_path, states, list(range(last - keep + 1, last + 1)))
+    assert len(list(tmp_path.glob("0*"))) == keep
+
+
+def test_without_keep_nothing_is_removed(tmp_path, array):
+    """Unless somebody says so."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        _go_on(checkpoints, array, 12, states)
+    _check(tmp_path, states, list(range(1, 13)))
+
+
+def test_keep_counts_over_a_resume(tmp_path, array):
+    """The epochs that were there before count too."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        _go_on(checkpoints, array, 7, states)
+    with Checkpointer.resume(tmp_path, {"a": array}, keep=2) as checkpoints:
+        _go_on(checkpoints, array, 1, states)
+    _check(tmp_path, states, [7, 8])
+
+
+def test_a_base_is_not_written_twice(tmp_path, array):
+    """Where the oldest epoch to keep is a base already, only what is older goes."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        _go_on(checkpoints, array, 3, states)
+        checkpoints.compact(wait=True)
+        (before,) = tmp_path.glob("0*")
+        checkpoints.compact(wait=True)
+        assert list(tmp_path.glob("0*")) == [before]
+
+
+def test_compacting_nothing(tmp_path, array):
+    """Before the first save there is nothing to do."""
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        checkpoints.compact(wait=True)
+        assert checkpoints.save(wait=True).number == 1
+
+
+def test_readers_keep_what_they_have(tmp_path, array):
+    """A chain that was opened before reads on, also what has been removed; a lazy mapping stays."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}, compression="none") as checkpoints:
+        _go_on(checkpoints, array, 4, states)
+        lazy = load(tmp_path, lazy=True, at=2)["a"]
+        with Chain(tmp_path) as chain:
+            checkpoints.compact(wait=True)
+            assert len(list(tmp_path.glob("0*"))) == 1
+            for number, (content, _) in states.items():
+                assert chain.read("a", at=number) == content.tobytes()
+            assert chain.verify() == ()
+        assert (lazy == states[2][0]).all()
+
+
+def test_a_branch_that_is_not_kept_goes(tmp_path, array):
+    """What is older than the base goes, on whatever branch; what is newer stays."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        _go_on(checkpoints, array, 3, states)
+    with Checkpointer.resume(tmp_path, {"a": array}, at=2) as checkpoints:
+        _go_on(checkpoints, array, 2, states)
+        checkpoints.compact(wait=True)
+    _check(tmp_path, states, [5])
+
+
+def test_the_branch_that_is_written_is_the_one_that_is_kept(tmp_path, array):
+    """Resumed at an older epoch and compacted before the first save: what the writer stands on stays."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        _go_on(checkpoints, array, 3, states)
+    with Checkpointer.resume(tmp_path, {"a": array}, at=2) as checkpoints:
+        checkpoints.compact(wait=True)
+        _check(tmp_path, states, [2, 3])
+        _go_on(checkpoints, array, 1, states)
+    _check(tmp_path, states, [2, 3, 4])
+
+
+def test_saves_go_on_beside_it(tmp_path, array, monkeypatch):
+    """While a compaction is under way, saves are captured and committed; it keeps them."""
+    states, begun, go = {}, threading.Event(), threading.Event()
+    write = _compaction._write_base
+
+    def slow(*arguments):
+        begun.set()
+        assert go.wait(60)
+        return write(*arguments)
+
+    monkeypatch.setattr(_compaction, "_write_base", slow)
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        _go_on(checkpoints, array, 3, states)
+        checkpoints.compact()
+        assert begun.wait(60)
+        array[0] += 1
+        save = checkpoints.save({"n": 3})
+        checkpoints._saver.worker.drain()
+        states[save.number] = array.copy(), save.id
+        assert save.state == "committed"
+        go.set()
+        checkpoints.flush()
+    _check(tmp_path, states, [3, 4])
+
+
+def test_a_failure_removes_nothing_and_is_told_once(tmp_path, array, monkeypatch):
+    """No space for the base: CheckpointError at the next flush, no epoch is lost, and the next try works."""
+    states = {}
+    publish = _files.NewFile.publish
+
+    def full(self, name, *, sync):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(name))
+
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        _go_on(checkpoints, array, 3, states)
+        monkeypatch.setattr(_files.NewFile, "publish", full)
+        with pytest.raises(CheckpointError, match="not compacted") as caught:
+            checkpoints.compact(wait=True)
+        assert (caught.value.errno, caught.value.epochs) == (errno.ENOSPC, ())
+        monkeypatch.setattr(_files.NewFile, "publish", publish)
+        checkpoints.flush()
+        _check(tmp_path, states, [1, 2, 3])
+        assert list(tmp_path.glob(".*.tmp")) == []
+        checkpoints.compact(wait=True)
+        _check(tmp_path, states, [3])
+
+
+def test_an_automatic_one_that_fails_does_not_stop_the_saves(tmp_path, array, monkeypatch):
+    """Its failure waits for flush or close, and it is not tried at every save."""
+    tries, states = [], {}
+
+    def fail(*arguments, **keywords):
+        tries.append(arguments)
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(_compaction, "compact", fail)
+    checkpoints = Checkpointer(tmp_path, {"a": array}, keep=2)
+    for step in range(12):
+        array[step] += 1
+        save = checkpoints.save({"n": step})
+        states[save.number] = array.copy(), save.id
+        checkpoints._saver.worker.drain()
+        checkpoints._saver.compactor.wait()
+    assert len(tries) == 3  # after 5, 8 and 11 epochs
+    with pytest.raises(CheckpointError, match="not compacted"):
+        checkpoints.close()
+    _check(tmp_path, states, list(range(1, 13)))
+
+
+def test_a_damaged_epoch_is_not_compacted_away(tmp_path, array):
+    """A run that does not fit its checksum stops it: nothing is removed, and the message names the file."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}, compression="none") as checkpoints:
+        _go_on(checkpoints, array, 3, states)
+        (base,) = tmp_path.glob("*.base")
+        before = sorted(os.listdir(tmp_path))
+        with base.open("r+b") as file:
+            file.seek(65536 + 40 * PAGE_SIZE)
+            file.write(bytes([77]) * PAGE_SIZE)
+        with pytest.raises(ChainError, match=base.name):
+            checkpoints.compact(wait=True)
+        assert sorted(os.listdir(tmp_path)) == before
+        array[:] += 1  # everything anew makes a base, and with it all is well
+        save = checkpoints.save({"n": 3}, wait=True)
+        states[save.number] = array.copy(), save.id
+        checkpoints.compact(wait=True)
+    _check(tmp_path, states, [4])
+
+
+def test_it_is_on_the_disk_before_anything_is_removed(tmp_path, array, monkeypatch):
+    """Also where the chain is written without fsync."""
+    order, states = [], {}
+    fsync, unlink = os.fsync, os.unlink
+    with Checkpointer(tmp_path, {"a": array}, fsync=False) as checkpoints:
+        _go_on(checkpoints, array, 3, states)
+        monkeypatch.setattr(_files.os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
+        monkeypatch.setattr(_files.os, "unlink", lambda *a, **k: (order.append("unlink"), unlink(*a, **k))[1])
+        checkpoints.compact(wait=True)
+        monkeypatch.undo()
+    assert order == ["fsync", "fsync", "unlink", "unlink", "unlink", "fsync"]

@@ -1,0 +1,78 @@
+"""Which blocks are to be stored: a model that keeps whole copies says the same."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dirtytrack.checkpoint._format import BLOCK
+from dirtytrack.checkpoint._hashes import BlockHashes
+
+pytestmark = pytest.mark.anywhere
+
+NBYTES = 5 * BLOCK + 100  # the last block is short
+
+
+def _content(values: list[int]) -> bytes:
+    """A region whose blocks are each filled with one value."""
+    return b"".join(bytes([value]) * BLOCK for value in values)[:NBYTES]
+
+
+def _changes(hashes, data, first, stop, everything=False):
+    """What is to be stored of blocks [first, stop), as (block, bytes or None) for each block."""
+    piece = memoryview(data)[first * BLOCK : min(stop * BLOCK, NBYTES)]
+    found = []
+    for run in hashes.changes(0, first, piece, everything=everything):
+        for block in range(run.blocks):
+            part = None if run.data is None else bytes(run.data[block * BLOCK : (block + 1) * BLOCK])
+            found.append((run.first + block, part))
+    return found
+
+
+def _expected(before, after, first, stop):
+    """The same from whole copies."""
+    found = []
+    for block in range(first, stop):
+        part = slice(block * BLOCK, min((block + 1) * BLOCK, NBYTES))
+        if before[part] != after[part]:
+            found.append((block, after[part] if any(after[part]) else None))
+    return found
+
+
+VALUES = st.lists(st.integers(0, 2), min_size=6, max_size=6)
+
+
+@given(start=VALUES, steps=st.lists(st.tuples(VALUES, st.integers(0, 5), st.integers(1, 6), st.booleans())))
+def test_blocks_are_stored_when_their_content_is_new(start, steps):
+    """A block is stored just if it differs from what was last committed or, within a save, last seen."""
+    hashes, committed = BlockHashes([NBYTES]), bytearray(_content(start))
+    hashes.learn(0, memoryview(committed))
+    working = bytearray(committed)
+    for values, first, stop, arrives in steps:
+        data, stop = _content(values), max(first + 1, stop)
+        assert _changes(hashes, data, first, stop) == _expected(working, data, first, stop)
+        part = slice(first * BLOCK, min(stop * BLOCK, NBYTES))
+        working[part] = data[part]
+        if arrives:
+            hashes.commit()
+            committed[:] = working
+        else:
+            hashes.abort()
+            working[:] = committed
+
+
+def test_a_base_has_all_but_zeros():
+    """For a base every block counts but those of zeros, whatever was there before."""
+    hashes, data = BlockHashes([NBYTES]), _content([1, 0, 2, 2, 0, 1])
+    hashes.learn(0, memoryview(data))
+    assert [block for block, _ in _changes(hashes, data, 0, 6, everything=True)] == [0, 2, 3, 5]
+
+
+def test_regions_do_not_mix():
+    """The same block of another region is another block."""
+    hashes, data = BlockHashes([BLOCK, BLOCK]), memoryview(bytes([7]) * BLOCK)
+    hashes.learn(0, data)
+    hashes.learn(1, memoryview(bytes(BLOCK)))
+    assert len(list(hashes.changes(0, 0, data, everything=False))) == 0
+    assert len(list(hashes.changes(1, 0, data, everything=False))) == 1

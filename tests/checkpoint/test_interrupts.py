@@ -1,0 +1,252 @@
+"""Ctrl-C anywhere: nothing is lost, and the very handler of the interrupt can save everything."""
+
+from __future__ import annotations
+
+import dis
+import gc
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from checkpoint.intercept import WORKER, Gate, by, intercepted
+from checkpoint.world import World, restored
+from dirtytrack import Session
+from dirtytrack.checkpoint import Chain, Checkpointer
+from support import in_child
+from tracking.test_interrupts import _AFTER, Storm, traced
+
+_MOST = 3000  # points
+
+
+def _is_within(frame: FrameType | None, function: object) -> bool:
+    while frame is not None:
+        if frame.f_code is getattr(function, "__code__", None):
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextmanager
+def interrupted_at(count: int, *, but: object = None) -> Iterator[None]:
+    """Raise KeyboardInterrupt at point number *count* of those where a signal handler could run.
+
+    Also in what the package calls of Python's own library, which is where locks are taken; but not within
+    calls of the function *but*.
+    """
+    left = count
+
+    def trace_call(frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code.co_filename == __file__ or _is_within(frame, but):
+            return None
+        frame.f_trace_opcodes = True
+        code = frame.f_code.co_code
+        last = "CALL"
+
+        def trace(frame: FrameType, event: str, argument: Any) -> Any:
+            nonlocal left, last
+            if event == "opcode":
+                left -= last in _AFTER
+                last = dis.opname[code[frame.f_lasti]]
+                if left == 0:
+                    raise KeyboardInterrupt
+            return trace
+
+        return trace
+
+    before = sys.gettrace()
+    gc.disable()  # it would run destructors of other tests' objects, in which Python drops the interrupt
+    sys._getframe().f_trace_opcodes = True
+    sys.settrace(trace_call)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+        gc.enable()
+
+
+def _check(path: Path, world: World) -> None:
+    with Chain(path) as chain:
+        assert chain.verify() == ()
+    assert restored(path, world.sizes) == world.contents()
+
+
+def _save_in_pause(checkpoints: Checkpointer) -> None:
+    checkpoints.save(pause=nullcontext())
+
+
+def _save_and_wait(checkpoints: Checkpointer) -> None:
+    checkpoints.save(wait=True)
+
+
+def _compact(checkpoints: Checkpointer) -> None:
+    checkpoints.compact(wait=True)
+
+
+@traced
+@pytest.mark.parametrize(
+    ("verb", "bases", "staging"),
+    [
+        (Checkpointer.save, 0, None),
+        (Checkpointer.save, 1, None),
+        (Checkpointer.save, 1, 4096),
+        (_save_and_wait, 1, None),
+        (_save_in_pause, 0, None),
+        (_save_in_pause, 1, 4096),
+        (Checkpointer.flush, 1, None),
+        (_compact, 1, None),
+    ],
+)
+def test_the_handler_of_an_interrupt_saves_everything(
+    tmp_path: Path, verb: Callable[[Checkpointer], None], bases: int, staging: int | None
+) -> None:
+    """At every point in turn: a save in its ``except`` block is complete, and so is one after that."""
+
+    def interrupted(session: Session, world: World, count: int) -> bool:
+        path = tmp_path / str(count)
+        path.mkdir()
+        with Checkpointer(
+            path, world.regions, session=session, fsync=False, staging_bytes=staging, max_pause=1e-9
+        ) as checkpoints:
+            for _ in range(bases):
+                checkpoints.save(wait=True)
+            world.scribble()
+            if verb is Checkpointer.flush:
+                checkpoints.save()
+            try:
+                with interrupted_at(count):
+                    verb(checkpoints)
+            except KeyboardInterrupt:  # its traceback is alive, with all that the calls had
+                world.touch()
+                checkpoints.save(wait=True)
+                _check(path, world)
+            else:
+                return False
+            world.touch("third")
+            checkpoints.save()
+        _check(path, world)
+        return True
+
+    def child() -> int:
+        with Session() as session:
+            world = World(3, 1)
+            return next(count for count in range(1, _MOST) if not interrupted(session, world, count))
+
+    assert in_child(child).check() > 20
+
+
+@traced
+def test_an_interrupted_close_can_be_repeated(tmp_path: Path) -> None:
+    """At every point in turn, but for the release of what it has at last: everything is committed."""
+
+    def interrupted(session: Session, world: World, count: int) -> bool:
+        path = tmp_path / str(count)
+        path.mkdir()
+        checkpoints = Checkpointer(path, world.regions, session=session, fsync=False, keep=1)
+        for _ in range(4):
+            world.scribble()
+            checkpoints.save()
+        try:
+            with interrupted_at(count, but=ExitStack.close):
+                checkpoints.close()
+        except KeyboardInterrupt:
+            checkpoints.close()
+            assert list(session._cursors) == ["default"]
+            assert session.regions == ()
+        else:
+            return False
+        _check(path, world)
+        with Checkpointer.resume(path, world.regions, session=session):  # the lock is free
+            return True
+
+    def child() -> int:
+        with Session() as session:
+            world = World(3, 1)
+            return next(count for count in range(1, _MOST) if not interrupted(session, world, count))
+
+    assert in_child(child).check() > 20
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """A user who presses Ctrl-C whenever something takes long."""
+
+    def strike(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _save_much(checkpoints: Checkpointer) -> None:
+    for _ in range(3):
+        checkpoints.save()
+
+
+@pytest.mark.parametrize(
+    "verb", [Checkpointer.flush, _save_much, _compact, Checkpointer.close], ids=lambda verb: verb.__name__
+)
+def test_whoever_waits_for_a_slow_disk_can_be_interrupted(
+    tmp_path: Path, verb: Callable[[Checkpointer], None]
+) -> None:
+    """And wait again: then it is committed."""
+
+    def child() -> None:
+        gate = Gate(by(WORKER))
+        with intercepted(gate), Session() as session:
+            world = World(3, 1)
+            checkpoints = Checkpointer(tmp_path, world.regions, session=session, staging_bytes=4096)
+            checkpoints.save(wait=True)
+            gate.arm()
+            world.touch()
+            captured = world.contents()
+            checkpoints.save()
+            for _ in range(2):
+                world.touch("third")
+                with pytest.raises(KeyboardInterrupt), _impatient():
+                    verb(checkpoints)
+            gate.open()
+            if verb is not Checkpointer.close:
+                captured = world.contents()
+                checkpoints.save()
+            checkpoints.close()
+            assert restored(tmp_path, world.sizes) == captured
+
+    in_child(child).check()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bursts", "staging"), [(1, None), (2, 4096)])
+def test_a_storm_of_interrupts_loses_nothing(tmp_path: Path, bursts: int, staging: int | None) -> None:
+    """A timer that strikes anywhere, also in the undoing of what it has interrupted."""
+
+    def child() -> None:
+        storm, draw = Storm(2, bursts), random.Random(1)
+        with Session() as session:
+            world = World(3, 1)
+            while storm.struck < 400:
+                path = tmp_path / str(storm.struck)
+                with Checkpointer(
+                    path, world.regions, session=session, fsync=False, keep=2, staging_bytes=staging
+                ) as checkpoints:
+
+                    def act() -> None:
+                        world.scribble()
+                        checkpoints.save(wait=draw.random() < 0.3)
+
+                    for _ in range(20):
+                        storm.round(act)
+                    checkpoints.save(wait=True)
+                    _check(path, world)
+
+    in_child(child).check()

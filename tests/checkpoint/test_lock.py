@@ -1,0 +1,147 @@
+"""One writer for a directory: among threads, processes, and what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+
+import pytest
+
+from dirtytrack import BusyError
+from dirtytrack.checkpoint._files import Directory
+from dirtytrack.checkpoint._lock import WriterLock
+from support import in_child, require_root
+
+pytestmark = pytest.mark.anywhere
+
+
+@pytest.fixture
+def directory(tmp_path):
+    opened = Directory(tmp_path, create=False)
+    yield opened
+    opened.close()
+
+
+def _try(path):
+    """Take the lock in this process and give it back; the message if somebody has it."""
+    directory = Directory(path, create=False)
+    try:
+        WriterLock(directory).close()
+    except BusyError as error:
+        return str(error)
+    finally:
+        directory.close()
+    return None
+
+
+def test_a_second_one_in_this_process_is_refused(directory, tmp_path):
+    """The message names this process; the attempt does not cost the first one its lock."""
+    lock = WriterLock(directory)
+    assert str(os.getpid()) in _try(tmp_path)
+    assert str(os.getpid()) in in_child(lambda: _try(tmp_path)).check()
+    lock.close()
+    assert _try(tmp_path) is None
+
+
+def test_another_path_to_the_directory_is_no_way_round(directory, tmp_path):
+    """A symbolic link to the directory is the same directory."""
+    link = tmp_path.with_name(tmp_path.name + "-link")
+    link.symlink_to(tmp_path)
+    lock = WriterLock(directory)
+    assert _try(link) is not None
+    lock.close()
+
+
+def test_another_process_is_refused_and_named(directory, tmp_path):
+    """The message has the pid of the owner."""
+    lock = WriterLock(directory)
+    assert f"Process {os.getpid()} writes" in in_child(lambda: _try(tmp_path)).check()
+    lock.close()
+
+
+def test_it_ends_with_its_owner_though_a_worker_lives_on(tmp_path):
+    """A child that the owner has forked keeps neither the lock nor the directory."""
+    reader, writer = os.pipe()
+
+    def own_and_die():
+        WriterLock(Directory(tmp_path, create=False))
+        worker = os.fork()
+        if worker == 0:
+            signal.pause()
+        os.write(writer, worker.to_bytes(4, "little"))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(own_and_die).status == -signal.SIGKILL
+    worker = int.from_bytes(os.read(reader, 4), "little")
+    try:
+        os.kill(worker, 0)  # it is alive
+        assert _try(tmp_path) is None
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        os.close(reader)
+        os.close(writer)
+
+
+def test_a_child_that_closes_does_not_cost_the_owner_its_lock(directory, tmp_path):
+    """What a forked child does with its copy is its own affair."""
+    lock = WriterLock(directory)
+    in_child(lock.close).check()
+    assert in_child(lambda: _try(tmp_path)).check() is not None
+    lock.close()
+
+
+def test_a_lock_that_a_copy_has_cost_is_taken_again(directory, tmp_path):
+    """To copy the directory in the owner's process drops the lock, see fcntl(2); renew takes it again."""
+    lock = WriterLock(directory)
+    shutil.copytree(tmp_path, tmp_path.with_name(tmp_path.name + "-copy"))
+    assert in_child(lambda: _try(tmp_path)).check() is None
+    lock.renew()
+    assert in_child(lambda: _try(tmp_path)).check() is not None
+    lock.close()
+
+
+def test_a_lock_that_somebody_else_has_by_now_is_not(directory, tmp_path):
+    """Renewing then says who has it."""
+    lock = WriterLock(directory)
+    (tmp_path / "lock").read_bytes()  # open and close: gone
+    ready, done = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            other = WriterLock(Directory(tmp_path, create=False))
+            os.write(ready[1], b"1")
+            os.read(done[0], 1)
+            other.close()
+        finally:
+            os._exit(0)
+    assert os.read(ready[0], 1) == b"1"
+    with pytest.raises(BusyError, match=f"Process {pid} writes"):
+        lock.renew()
+    os.write(done[1], b"1")
+    os.waitpid(pid, 0)
+    lock.renew()
+    lock.close()
+    for end in (*ready, *done):
+        os.close(end)
+
+
+def test_the_file_is_private(directory, tmp_path):
+    """Nobody else can open it."""
+    WriterLock(directory).close()
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_directory_that_cannot_be_written_is_the_systems_error(tmp_path):
+    """PermissionError, as a plain user."""
+    require_root("to become a plain user")
+    tmp_path.chmod(0o555)
+
+    def attempt():
+        os.seteuid(65534)
+        with pytest.raises(PermissionError):
+            WriterLock(Directory(tmp_path, create=False))
+
+    for parent in [*tmp_path.parents][:3]:
+        parent.chmod(0o755)
+    in_child(attempt).check()
