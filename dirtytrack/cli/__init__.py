@@ -21,6 +21,7 @@ _VERBS = {
     "demo": "watch the pages that a real program writes (the default)",
     "doctor": "can this kernel and environment track writes, and if not, what to do",
     "bench": "measure the cost of tracking on this machine",
+    "checkpoint": "list, verify, restore and compact chains of checkpoints",
 }
 _DEFAULT = "demo"
 
@@ -44,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (DirtyTrackError, OSError, ImportError) as error:
-        print(f"dirtytrack: {' '.join(str(error).split())}", file=sys.stderr)
+        from dirtytrack.cli._text import printable  # the message may quote what a file says
+
+        print(f"dirtytrack: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
 
 

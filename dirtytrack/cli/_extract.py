@@ -1,0 +1,160 @@
+"""Regions of a checkpoint as files of their own. Private to ``dirtytrack.cli``."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from dirtytrack.checkpoint._format import BLOCK, FormatError, block_count
+from dirtytrack.checkpoint._layout import Layout
+from dirtytrack.checkpoint._state import State
+from dirtytrack.errors import ChainError
+from dirtytrack.native import lib
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SUFFIXES = {"npy": ".npy", "raw": ".bin"}
+
+_PIECE = 1 << 22  # bytes read at a time
+_LONGEST = 200  # characters of a file's name before the suffix; file systems take 255 with it
+_DIGITS = 32
+
+
+def file_name(region: str, suffix: str) -> str:
+    """A name for a region's file, in its directory whatever the region is called, no other region's."""
+    name = re.sub("^[-.~]", lambda match: f"%{ord(match[0]):02X}", quote(region, safe=""))
+    if len(name) > _LONGEST:
+        digest = hashlib.sha256(region.encode()).hexdigest()[:_DIGITS]
+        name = f"{name[: _LONGEST - _DIGITS]}%~{digest}"  # "%~" is in no other name
+    return name + suffix
+
+
+class Extraction:
+    """Regions on their way into files, which get their names when all of them are complete.
+
+    The files are for their owner only, as those of the chain are.
+    """
+
+    def __init__(self, into: Path, kind: str, replace: bool, progress: Callable[[int, int], None]) -> None:
+        """Says where and how.
+
+        Args:
+            into: the directory, made if it is not there.
+            kind: "npy" or "raw".
+            replace: whether files that are there may be replaced.
+            progress: is told the bytes of regions done, and in all.
+        """
+        self._into = into
+        self._kind = kind
+        self._replace = replace
+        self._progress = progress
+        self._done = self._total = 0
+
+    def write(self, state: State, places: Sequence[int]) -> list[str]:
+        """Writes the regions at these places of the table; returns the names of the files.
+
+        Raises:
+            FileExistsError: there is such a file, and it may not be replaced.
+            ChainError: a region can't be a file of this kind.
+            DamagedFile: a file of the chain is damaged.
+            OSError: as the system says. Whatever is raised before the first file has its name, there is none.
+        """
+        names = [file_name(state.layouts[place].name, SUFFIXES[self._kind]) for place in places]
+        if not self._replace:
+            for name in names:
+                if os.path.lexists(self._into / name):
+                    raise self._refusal(name, errno.EEXIST)
+        self._done, self._total = 0, sum(state.layouts[place].nbytes for place in places)
+        with suppress(FileExistsError):
+            self._into.mkdir(parents=True)
+        with (
+            _opened(self._into) as directory,
+            TemporaryDirectory(prefix=".restore-", dir=self._into) as scratch,
+        ):
+            for place, name in zip(places, names, strict=True):
+                self._write(state, place, Path(scratch, name))
+            for name in names:
+                self._publish(directory, Path(scratch, name))
+            os.fsync(directory)
+        return names
+
+    def _write(self, state: State, place: int, path: Path) -> None:
+        write = self._write_npy if self._kind == "npy" else self._write_raw
+        try:
+            with open(path, "x+b", opener=_private) as file:
+                write(state, place, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._refusal(path.name, error.errno or errno.EIO) from error
+
+    def _write_raw(self, state: State, place: int, file: IO[bytes], start: int = 0) -> None:
+        # From an offset of the file on. What is known to be zeros is left a hole.
+        nbytes = state.layouts[place].nbytes
+        file.truncate(start + nbytes)
+        for at in range(0, nbytes, _PIECE):
+            stop = min(at + _PIECE, nbytes)
+            if not state.is_zero(place, at // BLOCK, block_count(stop) - at // BLOCK):
+                file.seek(start + at)
+                file.write(state.read(place, at, stop))
+            self._done += stop - at
+            self._progress(self._done, self._total)
+
+    def _write_npy(self, state: State, place: int, file: IO[bytes]) -> None:
+        from numpy.lib import format as npy
+
+        layout = state.layouts[place]
+        file.truncate(layout.nbytes)
+        array = _array(layout, file)  # of nothing yet: it knows what the header says
+        if array.flags.forc:
+            fortran = array.flags.fnc
+            header = npy.open_memmap(file.name, "w+", array.dtype, array.shape, fortran_order=fortran)
+            self._write_raw(state, place, file, header.offset)
+        else:  # another order of axes, which such a file can't have
+            with TemporaryFile(dir=self._into) as raw:
+                self._write_raw(state, place, raw)
+                raw.flush()
+                npy.write_array(file, _array(layout, raw), allow_pickle=False)
+
+    def _publish(self, directory: int, path: Path) -> None:
+        if self._replace:
+            path.replace(self._into / path.name)
+            return
+        here = f"{path.parent.name}/{path.name}"
+        if error := lib.dt_rename_new(directory, here.encode(), path.name.encode()):
+            raise self._refusal(path.name, -error)
+
+    def _refusal(self, name: str, error: int) -> OSError:
+        remedy = ": choose another directory, or --force" if error == errno.EEXIST else ""
+        return OSError(error, os.strerror(error) + remedy, str(self._into / name))
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _array(layout: Layout, file: IO[bytes]) -> np.ndarray[Any, Any]:
+    # On a file's bytes, which are not touched before the array's elements are.
+    try:
+        return layout.array(mmap.mmap(file.fileno(), layout.nbytes, access=mmap.ACCESS_READ))
+    except (FormatError, RecursionError) as error:
+        raise ChainError(f"{error}. Use --format raw") from error

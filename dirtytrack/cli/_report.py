@@ -1,0 +1,104 @@
+"""What a chain holds, as lines of text and as facts for JSON. Private to ``dirtytrack.cli``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dirtytrack.checkpoint import Chain, ChainEpoch
+from dirtytrack.checkpoint._format import FileName
+
+from ._text import count, plain, shorten, size
+
+_TITLES = ("epoch", "kind", "created", "on disk", "written", "stored", "pause", "consistency", "meta")
+_SIDES = "><<>>>><<"
+_LEAST_META = 16  # columns, also where the terminal is too narrow
+_FOREVER = 1e6  # seconds; no pause is that long
+_FACTS = ("number", "id", "parent", "kind", "created", "consistency", "meta", "statistics", "nbytes")
+
+
+def rooms(path: Path) -> dict[str, int]:
+    """The bytes that each file of a chain takes on the disk, also those that a writer has not completed."""
+    found = {}
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if FileName.parse(entry.name) or (entry.name.startswith(".") and entry.name.endswith(".tmp")):
+                with suppress(FileNotFoundError):  # removed since
+                    found[entry.name] = entry.stat(follow_symlinks=False).st_blocks * 512
+    return found
+
+
+def facts(epoch: ChainEpoch, taken: dict[str, int]) -> dict[str, Any]:
+    """All that is known of an epoch, *taken* being the room of the files."""
+    file = str(epoch._file.name)
+    return {
+        **{name: getattr(epoch, name) for name in _FACTS},
+        "file": file,
+        "disk_bytes": taken.get(file, 0),
+        "regions": [layout.to_json() for layout in epoch.regions],
+    }
+
+
+def table(chain: Chain, taken: dict[str, int]) -> Iterator[str]:
+    """A line for each epoch, its meta cut to the width of the terminal if there is one; then the sums."""
+    rows = [_TITLES, *(_row(epoch, taken) for epoch in chain)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    room = max(_LEAST_META, columns - sum(widths[:-1]) - 2 * len(widths[:-1]))
+    for *cells, meta in rows:
+        aligned = [f"{cell:{side}{width}}" for cell, side, width in zip(cells, _SIDES, widths, strict=False)]
+        yield "  ".join([*aligned, shorten(meta, room)])
+    yield f"{count(len(chain), 'epoch')}; {size(sum(taken.values()))} on disk in {count(len(taken), 'file')}"
+    if len(chain):
+        regions = chain.newest.regions
+        names = ", ".join(f"{json.dumps(layout.name)} {size(layout.nbytes)}" for layout in regions)
+        total = size(sum(layout.nbytes for layout in regions))
+        yield shorten(f"{count(len(regions), 'region')}, {total}: {names}", columns)
+
+
+def problems(chain: Chain) -> Iterator[str]:
+    """A line for each file that can't be used, and one above them; none if there is no such file."""
+    if chain.problems:
+        yield f"{count(len(chain.problems), 'file')} can't be used:"
+    for problem in chain.problems:
+        yield f"  {problem.file}: {plain(problem.reason)}"
+
+
+def title(epoch: ChainEpoch) -> str:
+    """Which epoch it is, for a sentence."""
+    return f"{epoch.number} of {_time(epoch.created)} ({epoch.consistency})"
+
+
+def _row(epoch: ChainEpoch, taken: dict[str, int]) -> tuple[str, ...]:
+    # Of the statistics, which may say anything, what can be true.
+    blocks = [epoch.statistics.get(key) for key in ("blocks_written", "blocks_stored")]
+    return (
+        str(epoch.number),
+        epoch.kind,
+        _time(epoch.created),
+        size(taken.get(str(epoch._file.name), 0)),
+        *(str(number) if type(number) is int and 0 <= number < 1 << 62 else "-" for number in blocks),
+        _pause(epoch.statistics.get("pause")),
+        epoch.consistency,
+        json.dumps(epoch.meta),
+    )
+
+
+def _time(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
+    except (ValueError, OverflowError, OSError):  # beyond any calendar
+        return f"{seconds:g} s"
+
+
+def _pause(seconds: Any) -> str:
+    if type(seconds) not in (int, float) or not 0 <= seconds < _FOREVER:
+        return "-"
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.2f} ms"

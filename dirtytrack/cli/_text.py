@@ -1,0 +1,35 @@
+"""Text for the terminal: sizes, and what files or users have named. Private to ``dirtytrack.cli``."""
+
+from __future__ import annotations
+
+
+def size(nbytes: int) -> str:
+    """A number of bytes for people, as in "1.5 MiB"."""
+    if nbytes < 1024:
+        return f"{nbytes} B"
+    value, unit = nbytes / 1024, "K"
+    for larger in "MGTPE":
+        if value < 1023.95:  # else it would be shown as 1024.0
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.1f} {unit}iB"
+
+
+def count(number: int, noun: str) -> str:
+    """So many of something, as in "2 files"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def printable(text: str) -> str:
+    """The text with an escape sequence, as Python has it, for each character that is more than seen."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def plain(text: str) -> str:
+    """The same in ASCII: any terminal and any pipe takes it."""
+    return printable(text).encode("ascii", "backslashreplace").decode()
+
+
+def shorten(text: str, width: int) -> str:
+    """The text if it fits so many columns, else its beginning."""
+    return text if len(text) <= width else text[: max(0, width - 3)] + "..."

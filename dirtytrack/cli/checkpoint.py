@@ -1,0 +1,246 @@
+"""Look at a chain of checkpoints, check it, take its contents out, make it shorter.
+
+PATH is the directory of the chain. Only compact changes anything in it; the others may run beside its writer.
+Text that comes from files is printed in ASCII, with escape sequences. With --json everything is printed for
+programs, sizes in bytes and times in seconds. A line on stderr shows how far it is, if that is a terminal.
+
+Exit codes: 0 success; 1 it failed, and a line on stderr says why and what to do, or verify found a problem;
+2 wrong usage; 130 interrupted. Needs the extra: pip install "dirtytrack[checkpoint]".
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import json
+import logging
+import re
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dirtytrack.errors import ChainError
+
+from ._progress import Progress
+from ._text import count, size
+
+if TYPE_CHECKING:
+    from dirtytrack.checkpoint import Chain
+    from dirtytrack.checkpoint._state import State
+
+_QUIET = logging.NullHandler()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's own verbs, each with its arguments."""
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def add(
+        name: str, summary: str, action: Callable[[argparse.Namespace], int]
+    ) -> Callable[..., argparse.Action]:
+        verb = verbs.add_parser(
+            name,
+            help=summary,
+            description=inspect.getdoc(action),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        verb.add_argument("path", metavar="PATH", type=Path, help="the directory of the chain")
+        verb.add_argument("--json", action="store_true", help="print everything as JSON, for programs")
+        verb.set_defaults(action=action)
+        return verb.add_argument
+
+    add("list", "show the epochs", _list)
+    add("verify", "read everything, and say what is damaged and what can be restored", _verify)
+    option = add("restore", "write the regions of an epoch to files", _restore)
+    option("--into", metavar="DIRECTORY", type=Path, required=True, help="for the files; made if not there")
+    option("--at", metavar="EPOCH", type=_epoch, help="number or identifier (default: the newest intact one)")
+    option("--region", metavar="NAME", action="append", help="only this one; may be repeated (default: all)")
+    option(
+        "--format",
+        choices=("npy", "raw"),
+        default="npy",
+        help="NAME.npy, an array, or NAME.bin, its bytes (default %(default)s)",
+    )
+    option("--force", action="store_true", help="replace files that are there")
+    option = add("compact", "write a new base, and remove the epochs before it", _compact)
+    option("--keep", metavar="N", type=_least_1, default=1, help="how many epochs stay (default %(default)s)")
+    option(
+        "--compression",
+        choices=("auto", "none", "zstd"),
+        default="auto",
+        help="of the base; auto: what a sample shows to be compressible (default %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked, and return the exit code.
+
+    Raises:
+        ImportError: without xxhash, or where they are needed zstandard or numpy, naming the extra.
+        DirtyTrackError, OSError: of the chain, or of the files to write.
+    """
+    logging.getLogger("dirtytrack.checkpoint").addHandler(_QUIET)  # what it warns of is printed here
+    result: int = args.action(args)
+    return result
+
+
+def _list(args: argparse.Namespace) -> int:
+    """Show the epochs of a chain that are complete, and the files that can't be used. Contents are not read.
+
+    "on disk" is the room that the epoch's own file takes, "written" the blocks of 4096 bytes that the save
+    copied, "stored" those of them that held something new, "pause" the time from its last scan to the end of
+    the copy.
+    """
+    from . import _report
+
+    with _open(args.path) as chain:
+        taken = _report.rooms(args.path)
+        if args.json:
+            epochs = [_report.facts(epoch, taken) for epoch in chain]
+            _print_json(args.path, chain, epochs=epochs, disk_bytes=sum(taken.values()))
+        else:
+            _print_lines(*_report.table(chain, taken), *_report.problems(chain))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    """Read all files of a chain, compare their checksums, and say which epoch is the newest one to restore.
+
+    The exit code is 0 only if every file is intact.
+    """
+    from . import _report
+
+    with _open(args.path) as chain:
+        with Progress("verify") as progress:
+            chain.verify(progress)
+        intact = not chain.problems
+        if args.json:
+            _print_json(args.path, chain, intact=intact, epochs=[epoch.number for epoch in chain])
+        else:
+            _print_lines(
+                *_report.problems(chain),
+                f"{count(len(chain), 'epoch')}, {'all files intact' if intact else 'DAMAGED'}.",
+                f"The newest that can be restored is {_report.title(chain.newest)}."
+                if len(chain)
+                else "None can be restored.",
+            )
+    return 0 if intact else 1
+
+
+def _restore(args: argparse.Namespace) -> int:
+    """Write the regions of an epoch to files in a directory, and print its meta as JSON.
+
+    Files are named after the regions, percent-encoded where a name would not do. They are for their owner
+    only, and get their names when all of them are complete. If a file of the chain turns out damaged, nothing
+    is written; but without --at, the newest epoch that does not need it is restored, and the output tells.
+    """
+    if args.format == "npy":
+        try:
+            importlib.import_module("numpy")
+        except ImportError as error:
+            raise ImportError(
+                '.npy files need numpy: pip install "dirtytrack[numpy]", or --format raw'
+            ) from error
+    with _open(args.path) as chain:
+        from dirtytrack.checkpoint.chain import find_region
+        from dirtytrack.checkpoint.restore import _read
+
+        from . import _report
+        from ._extract import Extraction
+
+        with Progress("restore") as progress:
+            extraction = Extraction(args.into, args.format, args.force, progress)
+
+            def extract(state: State) -> list[tuple[str, str, int]]:
+                names = args.region or [layout.name for layout in state.layouts]
+                places = list(dict.fromkeys(find_region(args.path, state.layouts, name) for name in names))
+                layouts = [state.layouts[place] for place in places]
+                files = extraction.write(state, places)
+                return [(one.name, file, one.nbytes) for one, file in zip(layouts, files, strict=True)]
+
+            complete = len(chain)
+            try:
+                epoch, written = _read(chain, args.at, extract)
+            except ChainError as error:
+                if args.at is None or len(chain) == complete:
+                    raise
+                raise ChainError(f"{error}. Without --at the newest intact epoch is restored") from error
+        if args.json:
+            files = [dict(zip(("region", "file", "nbytes"), one, strict=True)) for one in written]
+            _print_json(args.path, chain, epoch=epoch.number, id=epoch.id, meta=epoch.meta, files=files)
+        else:
+            _print_lines(
+                f"Restored epoch {_report.title(epoch)}",
+                *(f"  {file}  {size(nbytes)}, region {json.dumps(name)}" for name, file, nbytes in written),
+                f"meta {json.dumps(epoch.meta)}",
+                *_report.problems(chain),
+            )
+    return 0
+
+
+def _compact(args: argparse.Namespace) -> int:
+    """Write a base for the oldest of the N newest epochs, and remove what is older.
+
+    The base is on the disk before the first file is removed. It fails while a Checkpointer has the chain, as
+    that can do it, too.
+    """
+    with _open(args.path) as chain:
+        _ = chain.newest  # or there is nothing to keep, and nothing to lock
+    from dirtytrack.checkpoint._compaction import compact
+    from dirtytrack.checkpoint._files import Directory
+    from dirtytrack.checkpoint._lock import WriterLock
+
+    from . import _report
+
+    with closing(Directory(args.path, create=False)) as directory, closing(WriterLock(directory)) as lock:
+        before = _report.rooms(args.path)
+        directory.clean()
+        with Progress("compact") as progress:
+            base = compact(directory, lock, args.compression, args.keep, progress)
+        after = _report.rooms(args.path)
+    removed, total = sorted(before.keys() - after.keys()), sum(after.values())
+    freed = sum(before.values()) - total
+    with _open(args.path) as chain:
+        if args.json:
+            _print_json(args.path, chain, base=base, removed=removed, disk_bytes=total, freed_bytes=freed)
+        else:
+            _print_lines(
+                *(f"removed {name}" for name in removed),
+                f"The chain begins with epoch {base}. It takes {size(total)} on disk, "
+                f"{size(abs(freed))} {'less' if freed >= 0 else 'more'} than before.",
+                *_report.problems(chain),
+            )
+    return 0
+
+
+def _open(path: Path) -> Chain:
+    from dirtytrack.checkpoint import Chain
+
+    return Chain(path)
+
+
+def _print_lines(*lines: str) -> None:
+    for line in lines:
+        print(line)
+
+
+def _print_json(path: Path, chain: Chain, **found: Any) -> None:
+    newest = chain.newest.number if len(chain) else None
+    problems = [problem._asdict() for problem in chain.problems]
+    print(json.dumps({"path": str(path), "chain": chain.id, "newest": newest, **found, "problems": problems}))
+
+
+def _epoch(text: str) -> int | str:
+    if re.fullmatch("[0-9]{1,20}", text):
+        return int(text)
+    if re.fullmatch("[0-9a-f]{32}", text):
+        return text
+    raise argparse.ArgumentTypeError(f"an epoch's number, or its identifier of 32 digits, not {text!r}")
+
+
+def _least_1(text: str) -> int:
+    if re.fullmatch("[0-9]{1,9}", text) and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
