@@ -2,8 +2,9 @@
 
 Skip-gram with negative sampling, in mini-batches of running text. A batch touches the rows of the words in it
 and of a few sampled ones, and nothing else; word frequencies follow Zipf's law, so with rows sorted by
-frequency the front of both arrays is always hot and the rest seldom touched. Private to ``dirtytrack.cli``;
-needs numpy.
+frequency the front of both arrays is always hot and the rest seldom touched. All chance is in the batches, so
+that with the same ones the same training follows, bit for bit, from wherever the arrays are. Private to
+``dirtytrack.cli``; needs numpy.
 """
 
 from __future__ import annotations
@@ -79,41 +80,57 @@ def _sources(library: str) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
 
 
-def batches(corpus: Corpus, size: int, rng: np.random.Generator) -> Iterator[Ids]:
+class Batch(NamedTuple):
+    """What one step of training learns from.
+
+    Attributes:
+        text: a stretch of it, as word numbers.
+        others: the words sampled as negatives, each once.
+    """
+
+    text: Ids
+    others: Ids
+
+
+def batches(corpus: Corpus, size: int, rng: np.random.Generator) -> Iterator[Batch]:
     """Yield stretches of *size* words of the text for ever, frequent words thinned out anew in every pass."""
     share = corpus.counts / corpus.counts.sum()
     kept = np.minimum(1.0, np.sqrt(_FREQUENT / share))
+    sampling = corpus.counts**0.75
+    cumulative = np.cumsum(sampling / sampling.sum())
     while True:
         text = corpus.text[rng.random(len(corpus.text)) < kept[corpus.text]]
         for start in range(0, max(1, len(text) - size + 1), size):
-            yield text[start : start + size]
+            drawn = np.searchsorted(cumulative, rng.random(_SAMPLED))
+            yield Batch(text[start : start + size], np.unique(np.minimum(drawn, len(cumulative) - 1)))
 
 
 class Embedding:
-    """The two parameter arrays, and one step of training.
+    """The two parameter arrays, those of the optimiser, and one step of training.
+
+    All are page-aligned, and written in place only.
 
     Attributes:
-        inputs: one row per word, as a centre; page-aligned, written in place only.
-        outputs: one row per word, as a context; likewise.
+        inputs: one row per word, as a centre.
+        outputs: one row per word, as a context.
+        input_scale: of each row of the inputs, its squared gradients so far.
+        output_scale: likewise of the outputs.
     """
 
-    def __init__(self, counts: Ids, dimension: int, rng: np.random.Generator) -> None:
-        shape = (len(counts), dimension)
+    def __init__(self, words: int, dimension: int, rng: np.random.Generator) -> None:
+        shape = (words, dimension)
         self.inputs: Floats = dirtytrack.empty(shape, np.float32)
         self.outputs: Floats = dirtytrack.empty(shape, np.float32)
+        self.input_scale: Floats = dirtytrack.empty(words, np.float32)
+        self.output_scale: Floats = dirtytrack.empty(words, np.float32)
         self.inputs[:] = (rng.random(shape, dtype=np.float32) - 0.5) / dimension
         self.outputs[:] = 0
-        self._input_scale = np.full(len(counts), 1e-8, dtype=np.float32)
-        self._output_scale = self._input_scale.copy()
-        self._rng = rng
-        sampling = counts**0.75
-        self._cumulative = np.cumsum(sampling / sampling.sum())
+        self.input_scale[:] = self.output_scale[:] = 1e-8
 
-    def step(self, text: Ids, rate: float) -> float:
-        """Train on one stretch of *text* and return the loss per true pair, before the step."""
-        rows, place = np.unique(text, return_inverse=True)
-        drawn = np.searchsorted(self._cumulative, self._rng.random(_SAMPLED))
-        others = np.unique(np.minimum(drawn, len(self._cumulative) - 1))
+    def step(self, batch: Batch, rate: float) -> float:
+        """Train on one batch and return the loss per true pair, before the step."""
+        rows, place = np.unique(batch.text, return_inverse=True)
+        others = batch.others
         pairs = _count_pairs(place, len(rows))
         weight: Floats = pairs.sum(axis=1, keepdims=True) * np.float32(_NEGATIVES / len(others))
         centre, context, other = self.inputs[rows], self.outputs[rows], self.outputs[others]
@@ -123,9 +140,9 @@ class Embedding:
         loss = -(pairs * np.log(true + tiny)).sum() - (weight * np.log(1 - false + tiny)).sum()
         pull: Floats = pairs * (true - np.float32(1))
         push: Floats = weight * false
-        _descend(self.inputs, self._input_scale, rows, pull @ context + push @ other, rate)
-        _descend(self.outputs, self._output_scale, rows, pull.T @ centre, rate)
-        _descend(self.outputs, self._output_scale, others, push.T @ centre, rate)
+        _descend(self.inputs, self.input_scale, rows, pull @ context + push @ other, rate)
+        _descend(self.outputs, self.output_scale, rows, pull.T @ centre, rate)
+        _descend(self.outputs, self.output_scale, others, push.T @ centre, rate)
         return float(loss / max(1.0, pairs.sum()))
 
     def neighbours(self, number: int, count: int, among: int) -> list[int]:

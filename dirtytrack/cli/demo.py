@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             f"Read {len(corpus.text):,} words of {corpus.files} files of the standard library "
             f"in {time.perf_counter() - began:.1f} s; {len(corpus.words):,} different ones."
         )
-        model = _embedding.Embedding(corpus.counts, _DIMENSION, rng)
+        model = _embedding.Embedding(len(corpus.words), _DIMENSION, rng)
         batches = _embedding.batches(corpus, _BATCH, rng)
         total = args.epochs * args.steps
 

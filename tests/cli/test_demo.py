@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import pty
 import re
@@ -118,24 +119,46 @@ def test_counts_below_one_are_refused(option, capsys):
 def test_a_step_writes_its_own_rows_only():
     """A training step changes the input rows of the words in its text, and no others."""
     rng = np.random.default_rng(3)
-    model = _embedding.Embedding(np.arange(500, 0, -1), 16, rng)
-    text = rng.integers(0, 500, 40)
-    inputs, outputs = model.inputs.copy(), model.outputs.copy()
+    model = _embedding.Embedding(500, 16, rng)
+    batch = _embedding.Batch(rng.integers(0, 500, 40), np.unique(rng.integers(0, 500, 10)))
+    before = {name: array.copy() for name, array in vars(model).items()}
     for _ in range(2):  # the first step of outputs that are zero leaves the inputs as they are
-        model.step(text, 1.0)
-    assert set(np.flatnonzero((model.inputs != inputs).any(axis=1))) == set(text)
-    changed = set(np.flatnonzero((model.outputs != outputs).any(axis=1)))
-    assert changed >= set(text)
-    assert len(changed) < 500
+        model.step(batch, 1.0)
+    text, others = set(batch.text), set(batch.others)
+    for name, array in vars(model).items():
+        changed = set(np.flatnonzero((array != before[name]).reshape(500, -1).any(axis=1)))
+        assert changed == (text if name.startswith("input") else text | others), name
+
+
+def test_training_goes_on_from_its_arrays_alone():
+    """A model with the arrays of another one, given the next batches, ends the same, to the bit."""
+    text = np.random.default_rng(7).zipf(1.5, 3000) % 50
+    corpus = _embedding.Corpus(1, [*map(str, range(50))], np.bincount(text, minlength=50), text)
+
+    def batches(start):
+        return itertools.islice(_embedding.batches(corpus, 64, np.random.default_rng(9)), start, 200)
+
+    one, other = (_embedding.Embedding(50, 16, np.random.default_rng(seed)) for seed in (1, 2))
+    for step, batch in enumerate(batches(0)):
+        if step == 120:
+            for name, array in vars(other).items():
+                array[:] = getattr(one, name)
+        one.step(batch, 1.0)
+    for batch in batches(120):
+        other.step(batch, 1.0)
+    assert all(array.tobytes() == getattr(other, name).tobytes() for name, array in vars(one).items())
 
 
 def test_training_lowers_the_loss():
     """On a text with a pattern the loss falls, and words of one pattern become neighbours."""
     rng = np.random.default_rng(5)
     text = np.concatenate([rng.permutation(4) + 4 * topic for topic in rng.integers(0, 10, 600)])
-    counts = np.bincount(text)
-    model = _embedding.Embedding(counts, 16, rng)
-    losses = [model.step(text[start : start + 60], 1.0) for _ in range(20) for start in range(0, 2400, 60)]
+    model = _embedding.Embedding(40, 16, rng)
+    batches = [
+        _embedding.Batch(text[start : start + 60], np.unique(rng.integers(0, 40, 24)))
+        for start in range(0, 2400, 60)
+    ]
+    losses = [model.step(batch, 1.0) for _ in range(20) for batch in batches]
     assert np.mean(losses[-40:]) < 0.8 * np.mean(losses[:40])
     assert set(model.neighbours(1, 3, 40)) == {0, 2, 3}
 
