@@ -54,6 +54,17 @@ void bench_copy(uintptr_t to, uintptr_t from, uintptr_t runs, size_t count, size
 		       (run[i].stop - run[i].start) * page_size);
 }
 
+// Copies the pages of the runs, one behind the other.
+void bench_gather(uintptr_t to, uintptr_t from, uintptr_t runs, size_t count, size_t page_size)
+{
+	const struct run *run = (const struct run *)runs;
+	for (size_t i = 0; i < count; i++) {
+		size_t bytes = (run[i].stop - run[i].start) * page_size;
+		memcpy((char *)to, (const char *)from + run[i].start * page_size, bytes);
+		to += bytes;
+	}
+}
+
 // Lists the pages in which two pieces of memory differ; returns their number.
 size_t bench_compare(uintptr_t a, uintptr_t b, size_t bytes, size_t page_size, uintptr_t pages)
 {
