@@ -1,4 +1,4 @@
-"""The guide's code runs as printed."""
+"""The code of the guides runs as printed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 
 from support import optional
 
-_GUIDE = Path(__file__).parents[2] / "docs" / "guide.md"
+_DOCS = Path(__file__).parents[2] / "docs"
 _FENCE = re.compile(r"^```(.*)$")
 
 
-def _program(fence: str) -> str:
-    """The blocks opened by *fence* as one program, every line on its line number in the guide."""
+def _program(document: str, fence: str) -> str:
+    """The blocks opened by *fence* as one program, every line on its line number in the document."""
     lines: list[str] = []
     inside = ""
-    for line in _GUIDE.read_text(encoding="utf-8").splitlines():
+    for line in (_DOCS / document).read_text(encoding="utf-8").splitlines():
         mark = _FENCE.match(line)
         lines.append(line if not mark and inside == fence else "")
         if mark:
@@ -29,12 +29,14 @@ def _program(fence: str) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("fence", ["python", "python torch"])
-def test_python_blocks_run(fence, tmp_path):
-    """The guide's Python blocks, one after the other in one process, end well and warn of nothing."""
+@pytest.mark.parametrize(
+    ("document", "fence"), [("guide.md", "python"), ("guide.md", "python torch"), ("checkpoint.md", "python")]
+)
+def test_python_blocks_run(document, fence, tmp_path):
+    """A guide's Python blocks, one after the other in one process, end well and warn of nothing."""
     optional("torch" not in fence or importlib.util.find_spec("torch"), "torch is not installed")
     program = tmp_path / "guide.py"
-    program.write_text(_program(fence), encoding="utf-8")
+    program.write_text(_program(document, fence), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -30,9 +30,9 @@ def test_every_python_block_runs(tmp_path):
         assert done.stdout, "the block says what it found"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/checkpoint.md"])
 def test_relative_links_lead_somewhere(document):
-    """Every relative link of the README and the guide names a file of the repository."""
+    """Every relative link of the README and the guides names a file of the repository."""
     path = _ROOT / document
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
     assert links
