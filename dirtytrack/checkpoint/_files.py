@@ -65,12 +65,16 @@ class Directory:
         for name in filter(_TEMPORARY.fullmatch, self._list()):
             self.remove(name)
 
+    def open(self, name: str, flags: int = 0) -> int:
+        """A descriptor of a file for its owner alone, which is made if it is not there."""
+        flags |= os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with self._blame(name):
+            return os.open(name, flags, _PRIVATE, dir_fd=self.fd)
+
     def create(self) -> NewFile:
         """A new file that has no name of the chain's yet."""
         name = f".{secrets.token_hex(8)}.tmp"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        with self._blame(name):
-            return NewFile(self, name, os.open(name, flags, _PRIVATE, dir_fd=self.fd))
+        return NewFile(self, name, self.open(name, os.O_EXCL))
 
     def remove(self, name: str) -> None:
         """Removes a file; one that is gone already is no error."""

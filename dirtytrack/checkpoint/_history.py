@@ -57,9 +57,9 @@ class ChainEpoch:
     created: float
     meta: Any
     consistency: str
-    statistics: dict[str, Any]
+    statistics: dict[str, Any] = field(repr=False)
     nbytes: int
-    regions: tuple[Layout, ...]
+    regions: tuple[Layout, ...] = field(repr=False)
     _file: EpochFile = field(repr=False)
     _below: ChainEpoch | None = field(repr=False)  # what a delta stands on
 

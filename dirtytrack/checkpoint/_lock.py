@@ -52,9 +52,7 @@ class WriterLock:
                 raise self._busy(
                     f"This process ({os.getpid()}) writes to it already, as {_held[self._key]}: use one"
                 )
-            self._fd = os.open(
-                _NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=directory.fd
-            )
+            self._fd = directory.open(_NAME)
             try:
                 self.renew()
             except BaseException:

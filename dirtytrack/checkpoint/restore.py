@@ -86,7 +86,7 @@ def load(
     except ImportError as error:
         raise ImportError('load() needs numpy: pip install "dirtytrack[numpy]", or use restore()') from error
     with Chain(path) as chain:
-        return _read(chain, at, _map if lazy else _load)[1]
+        return read_epoch(chain, at, _map if lazy else _load)[1]
 
 
 class Target(NamedTuple):
@@ -107,11 +107,15 @@ def fill(chain: Chain, targets: Sequence[Target], at: int | str | None = None) -
         for place, target in zip(places, targets, strict=True):
             state.fill(place, target.view)
 
-    return _read(chain, at, write)[0]
+    return read_epoch(chain, at, write)[0]
 
 
-def _read(chain: Chain, at: int | str | None, action: Callable[[State], _T]) -> tuple[ChainEpoch, _T]:
-    # With the newest epoch that turns out intact, or the one asked for and no other.
+def read_epoch(chain: Chain, at: int | str | None, action: Callable[[State], _T]) -> tuple[ChainEpoch, _T]:
+    """Calls *action* with the state *at*, or if that is None with the newest one that turns out intact.
+
+    Raises:
+        ChainError: there is none.
+    """
     if at is not None:
         epoch = chain[at]
         return epoch, chain._with_state(epoch, action)

@@ -37,7 +37,7 @@ def rooms(path: Path) -> dict[str, int]:
 
 def facts(epoch: ChainEpoch, taken: dict[str, int]) -> dict[str, Any]:
     """All that is known of an epoch, *taken* being the room of the files."""
-    file = str(epoch._file.name)
+    file = epoch.files[-1]
     return {
         **{name: getattr(epoch, name) for name in _FACTS},
         "file": file,
@@ -83,7 +83,7 @@ def _row(epoch: ChainEpoch, taken: dict[str, int]) -> tuple[str, ...]:
         str(epoch.number),
         epoch.kind,
         _time(epoch.created),
-        size(taken.get(str(epoch._file.name), 0)),
+        size(taken.get(epoch.files[-1], 0)),
         *(str(number) if type(number) is int and 0 <= number < 1 << 62 else "-" for number in blocks),
         _pause(epoch.statistics.get("pause")),
         epoch.consistency,

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from dirtytrack.errors import ChainError
 
+from ._arguments import at_least
 from ._progress import Progress
 from ._text import count, size
 
@@ -65,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option("--force", action="store_true", help="replace files that are there")
     option = add("compact", "write a new base, and remove the epochs before it", _compact)
-    option("--keep", metavar="N", type=_least_1, default=1, help="how many epochs stay (default %(default)s)")
+    option(
+        "--keep", metavar="N", type=at_least(1), default=1, help="how many epochs stay (default %(default)s)"
+    )
     option(
         "--compression",
         choices=("auto", "none", "zstd"),
@@ -145,7 +148,7 @@ def _restore(args: argparse.Namespace) -> int:
             ) from error
     with _open(args.path) as chain:
         from dirtytrack.checkpoint.chain import find_region
-        from dirtytrack.checkpoint.restore import _read
+        from dirtytrack.checkpoint.restore import read_epoch
 
         from . import _report
         from ._extract import Extraction
@@ -162,7 +165,7 @@ def _restore(args: argparse.Namespace) -> int:
 
             complete = len(chain)
             try:
-                epoch, written = _read(chain, args.at, extract)
+                epoch, written = read_epoch(chain, args.at, extract)
             except ChainError as error:
                 if args.at is None or len(chain) == complete:
                     raise
@@ -238,9 +241,3 @@ def _epoch(text: str) -> int | str:
     if re.fullmatch("[0-9a-f]{32}", text):
         return text
     raise argparse.ArgumentTypeError(f"an epoch's number, or its identifier of 32 digits, not {text!r}")
-
-
-def _least_1(text: str) -> int:
-    if re.fullmatch("[0-9]{1,9}", text) and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dirtytrack
 
+from ._arguments import at_least
 from ._heat import Screen
 
 if TYPE_CHECKING:
@@ -61,22 +62,22 @@ class _Cost(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``dirtytrack demo``."""
     parser.add_argument(
-        "--epochs", type=_at_least(1), default=40, help="how often to collect (default %(default)s)"
+        "--epochs", type=at_least(1), default=40, help="how often to collect (default %(default)s)"
     )
     parser.add_argument(
         "--steps",
-        type=_at_least(1),
+        type=at_least(1),
         default=40,
         help="mini-batches between two collects (default %(default)s)",
     )
     parser.add_argument(
         "--words",
-        type=_at_least(1),
+        type=at_least(1),
         default=1_000_000,
         help="words of source to read, at most (default %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=_at_least(0), default=1, help="seed of everything random (default %(default)s)"
+        "--seed", type=at_least(0), default=1, help="seed of everything random (default %(default)s)"
     )
 
 
@@ -243,16 +244,3 @@ class _Clock:
         now = time.perf_counter()
         last, self._last = self._last, now
         return (now - last) * 1e3
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"must be a whole number from {least} on, not {text!r}")
-        return number
-
-    return parse
