@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,8 +13,9 @@ from dirtytrack.checkpoint._format import NO_PARENT
 from dirtytrack.checkpoint._layout import Layout
 from dirtytrack.checkpoint.chain import Chain, ChainEpoch
 from dirtytrack.checkpoint.restore import Target, fill
-from dirtytrack.errors import ChainError, ClosedError
-from dirtytrack.tracking import Region, Session, default_session
+from dirtytrack.errors import ChainError
+from dirtytrack.tracking import Region, Session
+from dirtytrack.tracking.several import track_all
 
 
 class Origin(NamedTuple):
@@ -40,17 +41,8 @@ class Origin(NamedTuple):
 def track(
     memories: dict[str, object], session: Session | None, undo: ExitStack
 ) -> tuple[Session, dict[str, Region], list[Layout]]:
-    """Tracks each piece of memory that is not a region already; *undo* ends it."""
-    given = [memory for memory in memories.values() if isinstance(memory, Region)]
-    session = session or (given[0].session if given else default_session())
-    regions: dict[str, Region] = {}
-    for name, memory in memories.items():
-        if isinstance(memory, Region):
-            session._check_requests((memory,))
-            regions[name] = memory
-        else:
-            regions[name] = session.track(memory, name=name)
-            undo.callback(_untrack, session, regions[name])
+    """Tracks the memory; *undo* ends that."""
+    session, regions = track_all(memories, session, undo)
     layouts = [Layout.of(name, memories[name], one.nbytes, one.page_size) for name, one in regions.items()]
     return session, regions, layouts
 
@@ -109,8 +101,3 @@ def _check_names(directory: Directory, epoch: ChainEpoch, regions: dict[str, Reg
             )
             + ". Resume with all its regions and no others"
         )
-
-
-def _untrack(session: Session, region: Region) -> None:
-    with suppress(ClosedError):
-        session.untrack(region)

@@ -32,13 +32,13 @@ from dirtytrack.checkpoint._options import (
 )
 from dirtytrack.checkpoint._saver import Saver
 from dirtytrack.checkpoint._staging import Staging
-from dirtytrack.checkpoint._turns import in_turn
 from dirtytrack.checkpoint._worker import Worker
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
 from dirtytrack.tracking import Region, Session
 from dirtytrack.tracking.handle import Handle
+from dirtytrack.tracking.turns import in_turn
 
 _Begin = Callable[[Directory, list[Layout], dict[str, Region]], _origin.Origin]
 

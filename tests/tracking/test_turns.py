@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dirtytrack.checkpoint._turns import in_turn
+from dirtytrack.tracking.turns import in_turn
 
 pytestmark = pytest.mark.anywhere
 

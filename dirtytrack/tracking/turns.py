@@ -38,7 +38,7 @@ def in_turn(
             if self._in_turn:
                 raise RuntimeError(
                     f"{self!r} was called by a signal handler in the middle of another call of it: set a "
-                    "flag in the handler, and save when that has returned"
+                    "flag in the handler, and call it when that has returned"
                 )
             self._in_turn = True
             try:
