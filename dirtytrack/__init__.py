@@ -6,6 +6,7 @@ The public names, and nothing else. Behind them stand the floors, each built on 
     native      the C core, private
     kernel      what the kernel offers: userfaultfd, PAGEMAP_SCAN, mappings, and what of it works here
     tracking    sessions, regions, cursors, epochs, page sets
+    snapshot    copies of memory, diffs to the byte, and the way back
     checkpoint  incremental checkpoints on disk; imported by whoever uses it
     cli         the command line
 """
@@ -16,6 +17,7 @@ from dirtytrack.errors import (
     ChainError,
     CheckpointError,
     ClosedError,
+    DiffError,
     DirtyTrackError,
     ForkedError,
     KernelError,
@@ -23,6 +25,7 @@ from dirtytrack.errors import (
     UnsupportedError,
 )
 from dirtytrack.kernel.support import support
+from dirtytrack.snapshot import watch
 from dirtytrack.tracking import (
     BlindSpot,
     Cursor,
@@ -42,6 +45,7 @@ __all__ = [
     "CheckpointError",
     "ClosedError",
     "Cursor",
+    "DiffError",
     "DirtyTrackError",
     "Epoch",
     "ForkedError",
@@ -56,4 +60,5 @@ __all__ = [
     "empty",
     "kernel",
     "support",
+    "watch",
 ]

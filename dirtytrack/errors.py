@@ -97,6 +97,10 @@ class ChainError(DirtyTrackError, ValueError):
     """A chain can't give what was asked: files are damaged or missing, or memory or names don't fit."""
 
 
+class DiffError(DirtyTrackError, ValueError):
+    """A diff does not fit the memory or another diff, its bytes are corrupt, or it would be too large."""
+
+
 class CheckpointError(DirtyTrackError, OSError):
     """Epochs of a checkpoint could not be written. Their pages are in the next save; nothing is lost.
 

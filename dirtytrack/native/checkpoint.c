@@ -146,17 +146,11 @@ int dt_capture(struct dt_tracker *tracker, uint64_t cursor, const struct dt_slic
 	return capture->run == capture->run_count ? prove(tracker, cursor, slices, n, capture) : 0;
 }
 
-static int is_zero(const uint8_t *data, size_t bytes)
-{
-	// A block that begins with a zero byte and equals itself moved by one is zeros.
-	return data[0] == 0 && memcmp(data, data + 1, bytes - 1) == 0;
-}
-
 size_t dt_zero_blocks(const uint8_t *data, size_t bytes, uint8_t *zero)
 {
 	size_t found = 0;
 	for (size_t start = 0; start < bytes; start += DT_BLOCK, zero++)
-		found += *zero = (uint8_t)is_zero(data + start, bytes - start < DT_BLOCK ? bytes - start : DT_BLOCK);
+		found += *zero = (uint8_t)dt_is_zero(data + start, bytes - start < DT_BLOCK ? bytes - start : DT_BLOCK);
 	return found;
 }
 

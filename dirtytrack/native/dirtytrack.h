@@ -2,7 +2,9 @@
 #pragma once
 
 #include "checkpoint.h"
+#include "history.h"
 #include "kernel.h"
 #include "memory.h"
 #include "runs.h"
+#include "snapshot.h"
 #include "tracker.h"

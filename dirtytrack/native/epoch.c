@@ -338,3 +338,38 @@ int dt_epoch_abort(struct dt_epoch *epoch)
 	epoch->aborted = epoch->settled = 1;
 	return dt_leave(tracker, 0);
 }
+
+// Gives back the pages of one entry that are not in a list of runs.
+static void give_back_rest(struct dt_bits *pending, const struct dt_run *run, const struct dt_run *end,
+			   const struct dt_run *known, const struct dt_run *known_end)
+{
+	for (; run < end; run++) {
+		uint64_t start = run->start;
+		while (known < known_end && known->stop <= start)
+			known++;
+		for (const struct dt_run *at = known; at < known_end && at->start < run->stop; at++) {
+			dt_bits_set(pending, start, at->start);
+			start = at->stop;
+		}
+		dt_bits_set(pending, start, run->stop);
+	}
+}
+
+int dt_epoch_settle(struct dt_epoch *epoch, const struct dt_entry *entries, const struct dt_run *runs)
+{
+	struct dt_tracker *tracker = epoch->tracker;
+	int error = dt_enter(tracker);
+	if (error)
+		return error;
+	long slot = dt_find_cursor(tracker, epoch->cursor);
+	for (size_t i = 0; slot >= 0 && !epoch->aborted && i < epoch->entry_count; i++) {
+		const struct dt_entry *entry = &epoch->buffers.entries[i];
+		const struct dt_run *run = epoch->buffers.runs + entry->first_run, *known = runs + entries[i].first_run;
+		struct dt_region *region = dt_find_region(tracker, entry->region);
+		if (region)
+			give_back_rest(dt_pending(tracker, (size_t)slot, region), run, run + entry->run_count, known,
+				       known + entries[i].run_count);
+	}
+	epoch->settled = 1;
+	return dt_leave(tracker, 0);
+}

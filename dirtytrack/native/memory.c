@@ -114,6 +114,12 @@ void dt_block_free(void *block)
 	dt_free(header, header->bytes);
 }
 
+int dt_is_zero(const uint8_t *data, size_t bytes)
+{
+	// Bytes that begin with a zero and equal themselves moved by one are zeros.
+	return data[0] == 0 && memcmp(data, data + 1, bytes - 1) == 0;
+}
+
 // The kernel zeroes this page in every child that gets a copy of the address space (madvise(2), Linux 4.14).
 static uint64_t *wiped_on_fork;
 static uint64_t last_address_space;

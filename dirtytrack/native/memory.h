@@ -14,6 +14,9 @@ void dt_free(void *block, size_t bytes);
 void *dt_block_new(size_t bytes);
 void dt_block_free(void *block);
 
+// Whether bytes (> 0) are all zeros.
+int dt_is_zero(const uint8_t *data, size_t bytes);
+
 // A number that names this address space: the same for the life of a process, another one in a forked child
 // (also one made by a raw clone(2), which pthread_atfork misses). 0 if the kernel can't say.
 uint64_t dt_address_space(void);

@@ -20,7 +20,8 @@ int dt_procmap_query(int fd, uint64_t address, int next, struct dt_procmap_query
 		.vma_name_addr = (uintptr_t)name,
 		.vma_name_size = size,
 	};
-	name[0] = '\0';
+	if (size)
+		name[0] = '\0';
 	return ioctl(fd, DT_PROCMAP_QUERY, out) < 0 ? -errno : 0;
 }
 

@@ -129,3 +129,6 @@ int dt_collect(struct dt_tracker *tracker, uint64_t cursor, int verb, const stru
 // Gives the pages of an epoch back to its cursor, once, and settles it. What was closed or removed meanwhile is
 // skipped.
 int dt_epoch_abort(struct dt_epoch *epoch);
+// Settles an epoch of which the caller has handled some pages: the runs of these entries, one for each of the epoch's.
+// The others go back to its cursor.
+int dt_epoch_settle(struct dt_epoch *epoch, const struct dt_entry *entries, const struct dt_run *runs);

@@ -1,0 +1,132 @@
+"""The memory that a snapshot or a history is of."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from contextlib import ExitStack
+from typing import Any
+
+from dirtytrack.errors import KernelPermissionError
+from dirtytrack.kernel import mappings
+from dirtytrack.native import ffi, lib
+from dirtytrack.tracking import Cursor, Epoch, Region, Session
+from dirtytrack.tracking.failures import native_error
+from dirtytrack.tracking.several import track_all
+
+_serial = itertools.count(1)
+
+
+class Memories:
+    """Regions, and a cursor of their own.
+
+    Attributes:
+        session, cursor: that track them.
+        regions: in the order in which they were given.
+        names: of the regions; the place of one that was given without.
+        sizes: their lengths in bytes, by name.
+        slices: all of them, natively.
+    """
+
+    def __init__(
+        self, session: Session | None, memories: tuple[object, ...], what: str, undo: ExitStack
+    ) -> None:
+        """Tracks what is not tracked yet, and opens the cursor; *undo* ends it all.
+
+        Raises:
+            TypeError, ValueError: no memory, two of one name, two that overlap, or what `Session.track` says.
+            ClosedError, ForkedError, KernelError: as `Session.track`.
+        """
+        if session is not None and not isinstance(session, Session):
+            raise TypeError(f"the first argument is a dirtytrack.Session or None, not {session!r}")
+        if not memories:
+            raise ValueError("there is no memory: give at least one piece")
+        named: dict[str, object] = {}
+        for place, memory in enumerate(memories):
+            name = (isinstance(memory, Region) and memory.name) or str(place)
+            if name in named:
+                raise ValueError(f"two regions are called {name!r}: track them under names of their own")
+            named[name] = memory
+        self.session, regions = track_all(named, session, undo)
+        self.names = tuple(regions)
+        self.regions = tuple(regions.values())
+        self.sizes = {name: region.nbytes for name, region in regions.items()}
+        _refuse_overlaps(regions)
+        self.slices = ffi.new(
+            "struct dt_slice[]", [(region._id, 0, region.geometry.page_count) for region in self.regions]
+        )
+        self._maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
+        undo.callback(os.close, self._maps)
+        for region in self.regions:
+            self.check_access(region, "r")
+        self.cursor: Cursor = self.session.cursor(f"{what} {next(_serial)}")
+        undo.callback(self.cursor.close)
+
+    def twins(self, copies: list[Any]) -> Any:
+        """The regions beside copies of them, natively."""
+        return ffi.new(
+            "struct dt_twin[]",
+            [
+                (one._id, one.address, one.nbytes, one.geometry.offset, one.page_size, copy)
+                for one, copy in zip(self.regions, copies, strict=True)
+            ],
+        )
+
+    def collect(self) -> Epoch:
+        """What was written since the last time."""
+        return self.cursor.collect(*self.regions)
+
+    def peek(self, twins: Any = None, needed: str = "") -> Epoch:
+        """What was written so far; with *twins*, pages that may be touched as *needed*.
+
+        Raises:
+            KernelPermissionError: as `check_pages`.
+        """
+        epoch = self.cursor.peek(*self.regions)
+        if needed:
+            self.check_pages(twins, epoch._native.buffers.entries, epoch._native.buffers.runs, needed)
+        return epoch
+
+    def check_pages(self, twins: Any, entries: Any, runs: Any, needed: str) -> None:
+        """Refuses pages that may not be touched as *needed* ("r" or "rw"), which would kill the process.
+
+        Raises:
+            KernelPermissionError: naming the region.
+        """
+        place = lib.dt_find_protected(self._maps, twins, len(self.regions), entries, runs, "w" in needed)
+        suspects = range(len(self.regions)) if place < 0 else range(place, len(self.regions))[:1]
+        for suspect in suspects:  # all: before Linux 6.11
+            if entries[suspect].run_count:
+                self.check_access(self.regions[suspect], needed)
+
+    def check(self, error: int, native: Any = None) -> None:
+        """Raises what a native call says, on this epoch if it was one."""
+        if error:
+            failure = None if native is None else native.failure
+            raise native_error(self.session, error, self.regions, failure, self.cursor)
+
+    def check_access(self, region: Region, needed: str) -> None:
+        """Refuses a region of which some may not be touched as *needed* ("r" or "rw").
+
+        Raises:
+            KernelPermissionError: naming the mapping.
+        """
+        for mapping in mappings.overlapping(*region.page_range):
+            if not set(needed) <= set(mapping.permissions):
+                verb = "write to" if "w" in needed else "read"
+                remedy = "Its protection was changed (mprotect): give it back, and do this again."
+                raise KernelPermissionError(
+                    errno.EACCES,
+                    f"{verb} {region._title}",
+                    start=mapping.start,
+                    stop=mapping.stop,
+                    remedy=remedy,
+                )
+
+
+def _refuse_overlaps(regions: dict[str, Region]) -> None:
+    ranges = sorted((one.address, one.address + one.nbytes, name) for name, one in regions.items())
+    for (_, stop, name), (start, _, other) in itertools.pairwise(ranges):
+        if start < stop:
+            raise ValueError(f"the memory of {name!r} and of {other!r} overlaps: give it once")

@@ -1,0 +1,69 @@
+"""Memory that a diff is applied to."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dirtytrack.errors import DiffError, KernelPermissionError
+from dirtytrack.kernel import mappings
+from dirtytrack.native import ffi
+from dirtytrack.tracking import Region
+from dirtytrack.tracking.memory import resolve
+
+
+class Targets(NamedTuple):
+    """Memory for each region of a diff: the native addresses, and what keeps them valid."""
+
+    native: Any
+    views: list[memoryview]
+
+
+def resolve_targets(sizes: Mapping[str, int], memories: tuple[object, ...]) -> Targets:
+    """Finds the memory for each region, and checks all of it.
+
+    Raises:
+        As `Diff.apply`.
+    """
+    views: list[memoryview] = []
+    ranges: list[tuple[int, int, str]] = []
+    for (name, nbytes), memory in zip(sizes.items(), _in_order(sizes, memories), strict=True):
+        if isinstance(memory, Region):
+            if memory.name is not None and memory.name != name:
+                raise DiffError(f"region {memory.name!r} was given for the changes of {name!r}")
+            address, view = memory.address, memory.view
+        else:
+            address, _, view, _ = resolve(memory)
+        if view.nbytes != nbytes:
+            raise DiffError(f"{name!r} has {nbytes} bytes, and the memory given for it has {view.nbytes}")
+        views.append(view)
+        ranges.append((address, address + nbytes, name))
+    _check_ranges(sorted(ranges))
+    return Targets(ffi.new("uint8_t *[]", [ffi.from_buffer(view) for view in views]), views)
+
+
+def _in_order(sizes: Mapping[str, int], memories: tuple[object, ...]) -> list[object]:
+    if len(memories) == 1 and isinstance(memories[0], Mapping):
+        given = memories[0]
+        if set(given) != set(sizes):
+            names = sorted(map(str, given))
+            raise DiffError(f"the diff is of {sorted(sizes)}, and memory was given for {names}")
+        return [given[name] for name in sizes]
+    if len(memories) != len(sizes):
+        raise DiffError(f"the diff is of {len(sizes)} regions, and memory was given for {len(memories)}")
+    return list(memories)
+
+
+def _check_ranges(ranges: list[tuple[int, int, str]]) -> None:
+    for (_, stop, name), (start, _, other) in itertools.pairwise(ranges):
+        if start < stop:
+            raise ValueError(f"the memory given for {name!r} and for {other!r} overlaps")
+    for start, stop, name in ranges:
+        for mapping in mappings.overlapping(start, stop):
+            if not mapping.permissions.startswith("rw"):
+                remedy = "It is protected: make it writable (mprotect) first."
+                raise KernelPermissionError(
+                    errno.EACCES, f"apply to {name!r}", start=mapping.start, stop=mapping.stop, remedy=remedy
+                )

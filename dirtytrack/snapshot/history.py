@@ -1,0 +1,224 @@
+"""Many states of the same memory, and the way from any to any."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from dirtytrack.errors import ClosedError, ForkedError
+from dirtytrack.native import ffi, lib
+from dirtytrack.snapshot._memories import Memories
+from dirtytrack.tracking import Epoch, Region, Session
+from dirtytrack.tracking.handle import Handle
+from dirtytrack.tracking.turns import in_turn
+
+_new = ffi.new_allocator(lib.dt_history_new, lib.dt_history_free, should_clear_after_alloc=False)
+
+
+class State(Handle):
+    """A state of a history. Made by `History.save`.
+
+    Attributes:
+        history: whose it is.
+        number: 1 for the first one; grows with every save.
+        parent: the state that memory was in before, or None: for the first one, or if that had been dropped.
+    """
+
+    __slots__ = ("_identifier", "history", "number", "parent")
+
+    def __init__(self, history: History, identifier: int, number: int, parent: State | None) -> None:
+        self.history = history
+        self._identifier = identifier
+        self.number = number
+        self.parent = parent
+
+    @property
+    def dropped(self) -> bool:
+        """Whether it can't be restored any more."""
+        return not self.history._holds(self)
+
+    def __repr__(self) -> str:
+        return f"<State {self.number} of {self.history!r}{', dropped' * self.dropped}>"
+
+
+class History(Handle):
+    """A tree of states of memory: any of them can be brought back, from any other.
+
+    ``a = history.save()`` costs the pages that were written since the state before it, ``history.restore(a)``
+    those in which memory differs from it, however many states lie between. States share what they have in
+    common, pages of zeros take nothing. A context manager, which closes it and forgets the states.
+
+    What is written after a restore belongs to a branch from there. Of threads that write during a save a part
+    may be in the state; all of it is in the next one. Nobody may write during a restore, as with
+    `Snapshot.rollback`. All methods may be called from any thread; they take turns.
+    """
+
+    _closed = True  # until there is something to close
+
+    def __init__(self, session: Session | None, *memories: object) -> None:
+        """Begins a history without states; `save` makes the first one.
+
+        Args and errors: as for `Snapshot`.
+        """
+        with ExitStack() as undo:
+            self._memories = Memories(session, memories, "history", undo)
+            self._twins = self._memories.twins([ffi.NULL] * len(self._memories.regions))
+            self._native: Any = _new("struct dt_history *")
+            self._memories.check(lib.dt_history_open(self._native, self._twins, len(self._memories.regions)))
+            self._states: dict[int, State] = {}
+            self._process = lib.dt_address_space()
+            self._mutex = threading.RLock()
+            self._in_turn = False
+            self._undo = undo.pop_all()
+        self._closed = False
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """What it is of, in the order given."""
+        return self._memories.regions
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """Those that can be restored, in the order in which they were saved."""
+        held = [state for state in self._states.values() if self._holds(state)]
+        return tuple(sorted(held, key=lambda state: state.number))
+
+    @property
+    def current(self) -> State | None:
+        """The one last saved or restored; None before that, and when it was dropped."""
+        return None if self._closed else self._states.get(self._native.current)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the states take, all together."""
+        return 0 if self._closed else lib.dt_history_bytes(self._native)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._closed
+
+    @in_turn
+    def save(self) -> State:
+        """Makes what memory is now a state.
+
+        The first one costs reading all of the memory.
+
+        Raises:
+            RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`; there is no new
+                state, and nothing is lost.
+            KernelPermissionError: a region can't be read now.
+            MemoryError: there is no memory for it.
+        """
+        self._check()
+        memories, native = self._memories, self._native
+        memories.peek(self._twins, "r")
+        epoch = Epoch(memories.cursor)
+        # In the books before it exists, so that an interrupt leaves no state that nobody knows of.
+        identifier = lib.dt_history_unused(native)
+        state = self._states[identifier] = State(self, identifier, native.saves + 1, self.current)
+        error = lib.dt_history_save(
+            native, memories.session._native, memories.cursor._id, memories.slices, identifier, epoch._native
+        )
+        memories.check(error, epoch._native)
+        return state
+
+    @in_turn
+    def restore(self, state: State) -> int:
+        """Brings memory to a state; returns how many pages were written.
+
+        What was written since the last save or restore is undone, unless it was saved. Pages are re-armed
+        afterwards. The other cursors of the session find them in their next epoch.
+
+        Raises:
+            ValueError: a state of another history, or one that was dropped. Nothing was written.
+            RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`. The memory may be
+                brought there in part; another restore goes on.
+            KernelPermissionError: a region can't be written now. Nothing was.
+        """
+        self._check()
+        self._check_state(state)
+        memories, native = self._memories, self._native
+        epoch, taken = memories.peek(), Epoch(memories.cursor)
+        lib.dt_history_plan(native, state._identifier, epoch._native)
+        memories.check_pages(self._twins, native.entries, native.runs, "rw")
+        error = lib.dt_history_restore(
+            native,
+            memories.session._native,
+            memories.cursor._id,
+            memories.slices,
+            state._identifier,
+            taken._native,
+        )
+        memories.check(error, taken._native)
+        return sum(native.entries[place].pages for place in range(len(self.regions)))
+
+    @in_turn
+    def drop(self, state: State) -> None:
+        """Forgets a state, and frees what no other state needs. Its children stay.
+
+        What becomes free is used for later states; beyond as much as is in use it goes back to the system,
+        by the MiB.
+
+        Raises:
+            ValueError: a state of another history, or one that was dropped already.
+        """
+        self._check()
+        self._check_state(state)
+        lib.dt_history_drop(self._native, state._identifier)
+
+    def close(self) -> None:
+        """Forgets all states and ends the tracking that it began; idempotent. The memory stays as it is."""
+        if self._closed:
+            return
+        self._closed = True
+        if lib.dt_is_address_space(self._process):
+            self._undo.close()
+        else:
+            os.close(self._memories._maps)
+        ffi.release(self._native)
+
+    def _holds(self, state: State) -> bool:
+        return (
+            not self._closed
+            and self._states.get(state._identifier) is state
+            and lib.dt_history_has(self._native, state._identifier) == 1
+        )
+
+    def _check_state(self, state: State) -> None:
+        if not isinstance(state, State):
+            raise TypeError(f"a state is what save() returned, not {state!r}")
+        if state.history is not self:
+            raise ValueError(f"{state!r} is not of this history")
+        if state.dropped:
+            raise ValueError(f"{state!r}: it can't be restored any more")
+
+    def _check(self) -> None:
+        if not lib.dt_is_address_space(self._process):
+            raise ForkedError(f"{self!r} belongs to another process: begin one here")
+        if self._closed:
+            raise ClosedError("the history is closed, and its states are gone: begin another one")
+
+    def __enter__(self) -> Self:
+        self._check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        if lib.dt_is_address_space(self._process) and not self._memories.session.closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
+    def __repr__(self) -> str:
+        what = "closed" if self._closed else f"{len(self.states)} states, {self.nbytes} bytes"
+        return f"<dirtytrack.snapshot.History: {what}>"

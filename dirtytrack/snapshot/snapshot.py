@@ -1,0 +1,223 @@
+"""A copy of memory, and what has become of the memory since."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from dirtytrack.errors import ClosedError, ForkedError
+from dirtytrack.native import ffi, lib
+from dirtytrack.snapshot._changes import Changes
+from dirtytrack.snapshot._memories import Memories
+from dirtytrack.snapshot.diff import Diff
+from dirtytrack.tracking import Epoch, PageSet, Region, Session, alloc
+from dirtytrack.tracking.handle import Handle
+from dirtytrack.tracking.turns import in_turn
+
+_ALIGNMENT = 64
+
+
+class Snapshot(Handle):
+    """A copy of memory as it is now, on a cursor of its own: other users of the session are not disturbed.
+
+    ``snap = Snapshot(session, array)``; then `diff` says to the byte what was written since, `rollback` puts
+    it back, `advance` makes the copy what memory is now. Each costs what the written pages cost, and nothing
+    else. A context manager, which closes it.
+
+    Beside threads that write: what was written before a call is in it, and what is written while it runs
+    may be; it is pending for the next call. The exception is a rollback, which see. All methods may be called
+    from any thread; they take turns.
+    """
+
+    _closed = True  # until there is something to close
+
+    def __init__(self, session: Session | None, *memories: object) -> None:
+        """Copies the memory.
+
+        Args:
+            session: to track with; None: that of the regions, or `default_session`.
+            *memories: what `Session.track` takes, or regions of the session. They keep their names; the
+                others are called by their place, "0", "1", and are tracked until the snapshot is closed.
+
+        Raises:
+            TypeError, ValueError: no memory, memory that overlaps, or as `Session.track`.
+            ClosedError, ForkedError, KernelError, UnsupportedError: as `Session.track`.
+            MemoryError: there is no memory for the copy.
+        """
+        with ExitStack() as undo:
+            self._memories = Memories(session, memories, "snapshot", undo)
+            self._copy = alloc(sum(map(_room, self._memories.regions)))
+            whole = ffi.from_buffer("uint8_t[]", self._copy)
+            copies, at = [], 0
+            for region in self._memories.regions:
+                copies.append(whole + at)
+                at += _room(region)
+            self._whole, self._twins = whole, self._memories.twins(copies)
+            for place in range(len(copies)):
+                lib.dt_copy(self._twins + place)
+            self._process = lib.dt_address_space()
+            self._mutex = threading.RLock()
+            self._in_turn = False
+            self._undo = undo.pop_all()
+        self._closed = False
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """What it is of, in the order given."""
+        return self._memories.regions
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of address space that the copy takes; pages that were zeros take no memory."""
+        return sum(map(_room, self._memories.regions))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._closed
+
+    @in_turn
+    def diff(self, *, gap: int = 0, max_nbytes: int | None = None) -> Diff:
+        """What is different from the copy, to the byte.
+
+        Only pages that were written are compared. They stay written: the next diff is again one to the copy.
+
+        Args:
+            gap: changes of a region with at most so many equal bytes between them become one.
+            max_nbytes: the most that may have changed, in bytes; None: anything.
+
+        Raises:
+            DiffError: more than that has changed.
+            RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.peek`.
+            KernelPermissionError: a region can't be read now.
+        """
+        self._check()
+        changes = Changes(gap, max_nbytes)
+        epoch = self._memories.peek(self._twins, "r")
+        changes.check(
+            lib.dt_compare_pages(
+                changes.native, self._twins, len(self.regions), epoch._native, changes.gap, changes.limit
+            )
+        )
+        return Diff._of(self._memories.sizes, changes)
+
+    @in_turn
+    def rollback(self) -> int:
+        """Makes the memory what the copy is; returns how many pages were written back.
+
+        The pages are written while they are open, so it costs no fault; then they are re-armed. The other
+        cursors of the session find them in their next epoch. Nobody may write to the memory while it runs:
+        what is written to a page that is being put back may be lost or stay, and need not be in the next diff
+        (`verify` finds it). A write to any other page stays, and is in the next diff.
+
+        Raises:
+            RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`. The memory may be put
+                back in part; what is not is in the next call.
+            KernelPermissionError: a region can't be written now. Nothing was.
+        """
+        self._check()
+        memories = self._memories
+        epoch, taken = memories.peek(self._twins, "rw"), Epoch(memories.cursor)
+        error = lib.dt_rollback(
+            memories.session._native,
+            memories.cursor._id,
+            memories.slices,
+            len(memories.regions),
+            self._twins,
+            epoch._native,
+            taken._native,
+        )
+        memories.check(error, taken._native)
+        return epoch.pages
+
+    @in_turn
+    def advance(self) -> int:
+        """Makes the copy what the memory is; returns how many pages were copied.
+
+        Raises:
+            RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`; nothing is lost.
+            KernelPermissionError: a region can't be read now.
+        """
+        self._check()
+        self._memories.peek(self._twins, "r")
+        with self._memories.collect() as epoch:
+            lib.dt_update(self._twins, len(self.regions), epoch._native)
+            return epoch.pages
+
+    @in_turn
+    def verify(self) -> Diff:
+        """Compares everything with the copy, and returns what differs although its page was not written.
+
+        That is empty where the tracker saw all that happened. What it can't see (`Region.blind_spots`:
+        another mapping, DMA, ...) is found here; `Session.mark` tells the tracker, and then a rollback puts
+        it back. It costs reading all of the memory and the copy.
+
+        Raises:
+            As `diff`.
+        """
+        self._check()
+        memories, changes = self._memories, Changes(0, None)
+        before = memories.peek()
+        for region in self.regions:
+            memories.check_access(region, "r")
+        for place, region in enumerate(self.regions):
+            self._compare(changes, place, region, region.page_set() - before[region])
+        after = memories.peek()
+        unseen = Changes(0, None)
+        for place, region in enumerate(self.regions):
+            suspects = PageSet(region.geometry, changes.pages(place, region.geometry))
+            self._compare(unseen, place, region, suspects - after[region])
+        return Diff._of(memories.sizes, unseen)
+
+    def close(self) -> None:
+        """Gives the copy up and ends the tracking that it began; idempotent. Diffs stay."""
+        if self._closed:
+            return
+        self._closed = True
+        if lib.dt_is_address_space(self._process):
+            self._undo.close()
+        else:
+            os.close(self._memories._maps)
+
+    def _compare(self, changes: Changes, place: int, region: Region, pages: PageSet) -> None:
+        view, twin = ffi.from_buffer("uint8_t[]", region.view), self._twins[place]
+        for piece in pages.slices():
+            start, nbytes = piece.start, piece.stop - piece.start
+            error = lib.dt_compare(
+                changes.native, place, start, twin.copy + start, view + start, nbytes, 0, changes.limit
+            )
+            changes.check(error)
+
+    def _check(self) -> None:
+        if not lib.dt_is_address_space(self._process):
+            raise ForkedError(f"{self!r} belongs to another process: take one here")
+        if self._closed:
+            raise ClosedError("the snapshot is closed: take another one")
+
+    def __enter__(self) -> Self:
+        self._check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        if lib.dt_is_address_space(self._process) and not self._memories.session.closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self.regions)} regions, {self.nbytes} bytes"
+        return f"<dirtytrack.snapshot.Snapshot: {state}>"
+
+
+def _room(region: Region) -> int:
+    return -(-region.nbytes // _ALIGNMENT) * _ALIGNMENT

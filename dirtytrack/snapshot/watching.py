@@ -1,0 +1,48 @@
+"""The two-line form: what did this change?"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from dirtytrack.snapshot.diff import Diff
+from dirtytrack.snapshot.snapshot import Snapshot
+
+
+class watch(Diff):
+    """``with watch(array) as changes: ...``; after it *changes* is the `Diff`.
+
+    Until the block is left, also by an exception, it has no contents, and says so. For memory that is watched
+    over and over there is `Snapshot`.
+    """
+
+    __slots__ = ("_arguments", "_gap", "_snapshot")
+
+    def __init__(self, *memories: object, gap: int = 0) -> None:
+        """What to watch.
+
+        Args:
+            *memories: as for `Snapshot`, with the session of the regions, or `default_session`.
+            gap: as for `Snapshot.diff`.
+        """
+        self._arguments, self._gap = memories, gap
+        self._snapshot: Snapshot | None = None
+
+    def __enter__(self) -> Self:
+        if self._snapshot is not None:
+            raise RuntimeError("this watch was entered already: make another one")
+        self._snapshot = Snapshot(None, *self._arguments)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._snapshot is not None
+        with self._snapshot:
+            found = self._snapshot.diff(gap=self._gap)
+        self._fill(*found._contents())
+
+    def __getattr__(self, name: str) -> object:
+        if name in Diff.__slots__:
+            raise RuntimeError("the changes are there when the block of the watch is left")
+        raise AttributeError(name)
