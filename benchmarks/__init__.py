@@ -5,10 +5,11 @@
     fixtures    tracked memory, the bare system call, a C library compiled when the benchmarks run
     tracking    the rows of the tracker, with budgets
     costs       what else a user pays, published without budgets: the worst cases are here
+    snapshot    diffs, rollbacks and histories beside full copies
     checkpoint  the pause, the throughput and the alternatives of a checkpoint
     payoff      the curve from dirty fraction to time, and when tracking does not pay
 
 A family of rows is a module that declares them with ``@row``; it is run by ``dirtytrack bench``.
 """
 
-FAMILIES = ("tracking", "checkpoint", "costs", "payoff")
+FAMILIES = ("tracking", "snapshot", "checkpoint", "costs", "payoff")

@@ -176,6 +176,7 @@ void bench_store(uintptr_t base, uintptr_t pages, size_t count, size_t page_size
 uint64_t bench_load(uintptr_t base, size_t bytes, size_t count);
 void bench_copy(uintptr_t to, uintptr_t from, uintptr_t runs, size_t count, size_t page_size);
 void bench_gather(uintptr_t to, uintptr_t from, uintptr_t runs, size_t count, size_t page_size);
+size_t bench_compare_runs(uintptr_t a, uintptr_t b, uintptr_t runs, size_t count, size_t page_size);
 size_t bench_compare(uintptr_t a, uintptr_t b, size_t bytes, size_t page_size, uintptr_t pages);
 int bench_guard(uintptr_t base, size_t bytes, size_t page_size);
 int bench_unguard(void);

@@ -122,12 +122,16 @@ def _nothing(_pair: int) -> None:
     pass
 
 
+class Seconds(float):
+    """Returned by an act of which only a part counts: how long that took."""
+
+
 @dataclass(frozen=True)
 class Side:
     """One side of a pair.
 
     Attributes:
-        act: what is timed, all of it: its result is dropped within the time.
+        act: what is timed, all of it: its result is dropped within the time. Or it returns `Seconds`.
         prepare: called before, untimed, with the number of the pair: both sides of a pair are given the same.
         name: of a yardstick, for the table.
         parts: the time is divided by so much.
@@ -199,8 +203,9 @@ def _time(act: Callable[[], object], loops: int) -> float:
     clock = time.perf_counter_ns
     if loops == 1:
         begin = clock()
-        act()
-        return (clock() - begin) / 1e9
+        result = act()
+        taken = (clock() - begin) / 1e9
+        return result if isinstance(result, Seconds) else taken
     turns = itertools.repeat(None, loops)
     begin = clock()
     for _ in turns:

@@ -65,6 +65,17 @@ void bench_gather(uintptr_t to, uintptr_t from, uintptr_t runs, size_t count, si
 	}
 }
 
+// Compares the pages of the runs; returns how many runs differ.
+size_t bench_compare_runs(uintptr_t a, uintptr_t b, uintptr_t runs, size_t count, size_t page_size)
+{
+	const struct run *run = (const struct run *)runs;
+	size_t found = 0;
+	for (size_t i = 0; i < count; i++)
+		found += memcmp((const char *)a + run[i].start * page_size, (const char *)b + run[i].start * page_size,
+				(run[i].stop - run[i].start) * page_size) != 0;
+	return found;
+}
+
 // Lists the pages in which two pieces of memory differ; returns their number.
 size_t bench_compare(uintptr_t a, uintptr_t b, size_t bytes, size_t page_size, uintptr_t pages)
 {

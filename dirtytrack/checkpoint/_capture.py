@@ -80,12 +80,14 @@ class Captured(NamedTuple):
         rounds: scans with a copy after them.
         blocks: copied in all rounds.
         pause: seconds from the last scan's beginning to the end of what had to happen undisturbed.
+        copying: seconds of the last scan and its copy alone.
     """
 
     consistency: str
     rounds: int
     blocks: int
     pause: float
+    copying: float
 
 
 class Capturer:
@@ -106,7 +108,7 @@ class Capturer:
             ],
         )
         self._speed = _FIRST_GUESS
-        self._scan = 0.0
+        self._scan = self._copying = 0.0
 
     def capture(
         self,
@@ -138,7 +140,7 @@ class Capturer:
 
     def _captured(self, job: Job, consistency: str, seconds: float) -> Captured:
         blocks = sum(capture.native.blocks for capture in job.captures)
-        return Captured(consistency, len(job.captures), blocks, seconds)
+        return Captured(consistency, len(job.captures), blocks, seconds, self._copying)
 
     def _prove(self, job: Job, worker: Worker, everything: bool) -> tuple[bool, float]:
         # Whether nothing was written during the last round, and how long that took. Little was written if it
@@ -212,5 +214,6 @@ class Capturer:
     def _learn(self, capture: Capture) -> None:
         native = capture.native
         self._scan = native.scan_ns / 1e9
+        self._copying = self._scan + native.copy_ns / 1e9
         if native.blocks and native.copy_ns:
             self._speed = native.blocks * BLOCK / (native.copy_ns / 1e9)

@@ -25,6 +25,7 @@ class Save:
         rounds: how often it scanned and copied.
         pause: seconds from the beginning of the last scan to the end of its copy and proof, or from before
             the caller's ``pause`` began until it had ended.
+        copying: seconds of it in the scan and the copy; the rest is for the proof, and for Python.
         blocked: seconds that the caller waited, all in all; for a base, which is copied from live memory,
             most of the time that it takes to write.
         pause_met: whether *pause* was within ``max_pause``; None without one.
@@ -44,6 +45,7 @@ class Save:
         self.consistency = "unproven"
         self.rounds = 0
         self.pause = 0.0
+        self.copying = 0.0
         self.blocked = 0.0
         self.pause_met: bool | None = None
         self.blocks_written = 0
@@ -71,6 +73,7 @@ class Save:
         self.rounds = captured.rounds
         self.blocks_written = captured.blocks
         self.pause = captured.pause
+        self.copying = captured.copying
         self.pause_met = None if max_pause is None else captured.pause <= max_pause
         self.blocked = time.perf_counter() - self._begun
 

@@ -19,6 +19,7 @@ from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.turns import in_turn
 
 _ALIGNMENT = 64
+_LARGE = 1 << 22  # bytes from which on a copy takes huge pages
 
 
 class Snapshot(Handle):
@@ -50,7 +51,8 @@ class Snapshot(Handle):
         """
         with ExitStack() as undo:
             self._memories = Memories(session, memories, "snapshot", undo)
-            self._copy = alloc(sum(map(_room, self._memories.regions)))
+            nbytes = sum(map(_room, self._memories.regions))
+            self._copy = alloc(nbytes, huge=True if nbytes >= _LARGE else None)
             whole = ffi.from_buffer("uint8_t[]", self._copy)
             copies, at = [], 0
             for region in self._memories.regions:

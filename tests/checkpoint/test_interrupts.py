@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dis
-import gc
 import random
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -19,8 +15,8 @@ from checkpoint.intercept import WORKER, Gate, by, intercepted
 from checkpoint.world import World, restored
 from dirtytrack import Session
 from dirtytrack.checkpoint import Chain, Checkpointer
+from interrupts import Storm, interrupted_at, traced
 from support import in_child
-from tracking.test_interrupts import _AFTER, Storm, traced
 
 _MOST = 3000  # points
 
@@ -33,42 +29,9 @@ def _is_within(frame: FrameType | None, function: object) -> bool:
     return False
 
 
-@contextmanager
-def interrupted_at(count: int, *, but: object = None) -> Iterator[None]:
-    """Raise KeyboardInterrupt at point number *count* of those where a signal handler could run.
-
-    Also in what the package calls of Python's own library, which is where locks are taken; but not within
-    calls of the function *but*.
-    """
-    left = count
-
-    def trace_call(frame: FrameType, event: str, argument: Any) -> Any:
-        if frame.f_code.co_filename == __file__ or _is_within(frame, but):
-            return None
-        frame.f_trace_opcodes = True
-        code = frame.f_code.co_code
-        last = "CALL"
-
-        def trace(frame: FrameType, event: str, argument: Any) -> Any:
-            nonlocal left, last
-            if event == "opcode":
-                left -= last in _AFTER
-                last = dis.opname[code[frame.f_lasti]]
-                if left == 0:
-                    raise KeyboardInterrupt
-            return trace
-
-        return trace
-
-    before = sys.gettrace()
-    gc.disable()  # it would run destructors of other tests' objects, in which Python drops the interrupt
-    sys._getframe().f_trace_opcodes = True
-    sys.settrace(trace_call)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
-        gc.enable()
+def _but(function: object) -> Callable[[FrameType], bool]:
+    """Points anywhere, also in Python's own library, where locks are taken; but not within that function."""
+    return lambda frame: frame.f_code.co_filename != __file__ and not _is_within(frame, function)
 
 
 def _check(path: Path, world: World) -> None:
@@ -120,7 +83,7 @@ def test_the_handler_of_an_interrupt_saves_everything(
             if verb is Checkpointer.flush:
                 checkpoints.save()
             try:
-                with interrupted_at(count):
+                with interrupted_at(count, among=_but(None)):
                     verb(checkpoints)
             except KeyboardInterrupt:  # its traceback is alive, with all that the calls had
                 world.touch()
@@ -153,7 +116,7 @@ def test_an_interrupted_close_can_be_repeated(tmp_path: Path) -> None:
             world.scribble()
             checkpoints.save()
         try:
-            with interrupted_at(count, but=ExitStack.close):
+            with interrupted_at(count, among=_but(ExitStack.close)):
                 checkpoints.close()
         except KeyboardInterrupt:
             checkpoints.close()
