@@ -27,6 +27,7 @@ class Memories:
         names: of the regions; the place of one that was given without.
         sizes: their lengths in bytes, by name.
         slices: all of them, natively.
+        maps: a descriptor of the mappings of this process.
     """
 
     def __init__(
@@ -56,8 +57,8 @@ class Memories:
         self.slices = ffi.new(
             "struct dt_slice[]", [(region._id, 0, region.geometry.page_count) for region in self.regions]
         )
-        self._maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
-        undo.callback(os.close, self._maps)
+        self.maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
+        undo.callback(os.close, self.maps)
         for region in self.regions:
             self.check_access(region, "r")
         self.cursor: Cursor = self.session.cursor(f"{what} {next(_serial)}")
@@ -94,7 +95,7 @@ class Memories:
         Raises:
             KernelPermissionError: naming the region.
         """
-        place = lib.dt_find_protected(self._maps, twins, len(self.regions), entries, runs, "w" in needed)
+        place = lib.dt_find_protected(self.maps, twins, len(self.regions), entries, runs, "w" in needed)
         suspects = range(len(self.regions)) if place < 0 else range(place, len(self.regions))[:1]
         for suspect in suspects:  # all: before Linux 6.11
             if entries[suspect].run_count:

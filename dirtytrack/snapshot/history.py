@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import warnings
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import ffi, lib
-from dirtytrack.snapshot._memories import Memories
-from dirtytrack.tracking import Epoch, Region, Session
+from dirtytrack.snapshot._owner import Owner
+from dirtytrack.tracking import Epoch, Session
 from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.turns import in_turn
 
@@ -39,13 +33,13 @@ class State(Handle):
     @property
     def dropped(self) -> bool:
         """Whether it can't be restored any more."""
-        return not self.history._holds(self)
+        return self.history._has_dropped(self)
 
     def __repr__(self) -> str:
         return f"<State {self.number} of {self.history!r}{', dropped' * self.dropped}>"
 
 
-class History(Handle):
+class History(Owner):
     """A tree of states of memory: any of them can be brought back, from any other.
 
     ``a = history.save()`` costs the pages that were written since the state before it, ``history.restore(a)``
@@ -57,50 +51,41 @@ class History(Handle):
     `Snapshot.rollback`. All methods may be called from any thread; they take turns.
     """
 
-    _closed = True  # until there is something to close
-
     def __init__(self, session: Session | None, *memories: object) -> None:
         """Begins a history without states; `save` makes the first one.
 
         Args and errors: as for `Snapshot`.
         """
-        with ExitStack() as undo:
-            self._memories = Memories(session, memories, "history", undo)
-            self._twins = self._memories.twins([ffi.NULL] * len(self._memories.regions))
-            self._native: Any = _new("struct dt_history *")
-            self._memories.check(lib.dt_history_open(self._native, self._twins, len(self._memories.regions)))
-            self._states: dict[int, State] = {}
-            self._process = lib.dt_address_space()
-            self._mutex = threading.RLock()
-            self._in_turn = False
-            self._undo = undo.pop_all()
-        self._closed = False
+        super().__init__(session, memories)
+
+    def _prepare(self) -> None:
+        self._twins = self._memories.twins([ffi.NULL] * len(self.regions))
+        self._native: Any = _new("struct dt_history *")
+        self._memories.check(lib.dt_history_open(self._native, self._twins, len(self.regions)))
+        self._states: dict[int, State] = {}
+
+    def _forget(self) -> None:
+        self._states.clear()
+        ffi.release(self._native)
 
     @property
-    def regions(self) -> tuple[Region, ...]:
-        """What it is of, in the order given."""
-        return self._memories.regions
-
-    @property
+    @in_turn
     def states(self) -> tuple[State, ...]:
         """Those that can be restored, in the order in which they were saved."""
         held = [state for state in self._states.values() if self._holds(state)]
         return tuple(sorted(held, key=lambda state: state.number))
 
     @property
+    @in_turn
     def current(self) -> State | None:
         """The one last saved or restored; None before that, and when it was dropped."""
         return None if self._closed else self._states.get(self._native.current)
 
     @property
+    @in_turn
     def nbytes(self) -> int:
         """Bytes of memory that the states take, all together."""
         return 0 if self._closed else lib.dt_history_bytes(self._native)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is closed."""
-        return self._closed
 
     @in_turn
     def save(self) -> State:
@@ -109,10 +94,9 @@ class History(Handle):
         The first one costs reading all of the memory.
 
         Raises:
-            RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`; there is no new
-                state, and nothing is lost.
+            RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`, or there is no
+                memory for it (ENOMEM). There is no new state, and nothing is lost.
             KernelPermissionError: a region can't be read now.
-            MemoryError: there is no memory for it.
         """
         self._check()
         memories, native = self._memories, self._native
@@ -120,7 +104,9 @@ class History(Handle):
         epoch = Epoch(memories.cursor)
         # In the books before it exists, so that an interrupt leaves no state that nobody knows of.
         identifier = lib.dt_history_unused(native)
-        state = self._states[identifier] = State(self, identifier, native.saves + 1, self.current)
+        state = self._states[identifier] = State(
+            self, identifier, native.saves + 1, self._states.get(native.current)
+        )
         error = lib.dt_history_save(
             native, memories.session._native, memories.cursor._id, memories.slices, identifier, epoch._native
         )
@@ -170,17 +156,11 @@ class History(Handle):
         self._check()
         self._check_state(state)
         lib.dt_history_drop(self._native, state._identifier)
+        del self._states[state._identifier]
 
-    def close(self) -> None:
-        """Forgets all states and ends the tracking that it began; idempotent. The memory stays as it is."""
-        if self._closed:
-            return
-        self._closed = True
-        if lib.dt_is_address_space(self._process):
-            self._undo.close()
-        else:
-            os.close(self._memories._maps)
-        ffi.release(self._native)
+    @in_turn
+    def _has_dropped(self, state: State) -> bool:
+        return not self._holds(state)
 
     def _holds(self, state: State) -> bool:
         return (
@@ -193,32 +173,10 @@ class History(Handle):
         if not isinstance(state, State):
             raise TypeError(f"a state is what save() returned, not {state!r}")
         if state.history is not self:
-            raise ValueError(f"{state!r} is not of this history")
-        if state.dropped:
-            raise ValueError(f"{state!r}: it can't be restored any more")
-
-    def _check(self) -> None:
-        if not lib.dt_is_address_space(self._process):
-            raise ForkedError(f"{self!r} belongs to another process: begin one here")
-        if self._closed:
-            raise ClosedError("the history is closed, and its states are gone: begin another one")
-
-    def __enter__(self) -> Self:
-        self._check()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._closed:
-            return
-        if lib.dt_is_address_space(self._process) and not self._memories.session.closed:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-        self.close()
+            raise ValueError(f"state {state.number} is one of another history")
+        if not self._holds(state):
+            raise ValueError(f"state {state.number} was dropped: it can't be restored any more")
 
     def __repr__(self) -> str:
-        what = "closed" if self._closed else f"{len(self.states)} states, {self.nbytes} bytes"
+        what = "closed" if self._closed else f"{len(self._states)} states"
         return f"<dirtytrack.snapshot.History: {what}>"

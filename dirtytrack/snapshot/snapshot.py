@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import warnings
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
-
-from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot._changes import Changes
-from dirtytrack.snapshot._memories import Memories
+from dirtytrack.snapshot._owner import Owner
 from dirtytrack.snapshot.diff import Diff
 from dirtytrack.tracking import Epoch, PageSet, Region, Session, alloc
-from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.turns import in_turn
 
 _ALIGNMENT = 64
 _LARGE = 1 << 22  # bytes from which on a copy takes huge pages
 
 
-class Snapshot(Handle):
+class Snapshot(Owner):
     """A copy of memory as it is now, on a cursor of its own: other users of the session are not disturbed.
 
     ``snap = Snapshot(session, array)``; then `diff` says to the byte what was written since, `rollback` puts
@@ -33,8 +24,6 @@ class Snapshot(Handle):
     may be; it is pending for the next call. The exception is a rollback, which see. All methods may be called
     from any thread; they take turns.
     """
-
-    _closed = True  # until there is something to close
 
     def __init__(self, session: Session | None, *memories: object) -> None:
         """Copies the memory.
@@ -47,40 +36,29 @@ class Snapshot(Handle):
         Raises:
             TypeError, ValueError: no memory, memory that overlaps, or as `Session.track`.
             ClosedError, ForkedError, KernelError, UnsupportedError: as `Session.track`.
-            MemoryError: there is no memory for the copy.
+            OSError: there is no memory for the copy.
         """
-        with ExitStack() as undo:
-            self._memories = Memories(session, memories, "snapshot", undo)
-            nbytes = sum(map(_room, self._memories.regions))
-            self._copy = alloc(nbytes, huge=True if nbytes >= _LARGE else None)
-            whole = ffi.from_buffer("uint8_t[]", self._copy)
-            copies, at = [], 0
-            for region in self._memories.regions:
-                copies.append(whole + at)
-                at += _room(region)
-            self._whole, self._twins = whole, self._memories.twins(copies)
-            for place in range(len(copies)):
-                lib.dt_copy(self._twins + place)
-            self._process = lib.dt_address_space()
-            self._mutex = threading.RLock()
-            self._in_turn = False
-            self._undo = undo.pop_all()
-        self._closed = False
+        super().__init__(session, memories)
 
-    @property
-    def regions(self) -> tuple[Region, ...]:
-        """What it is of, in the order given."""
-        return self._memories.regions
+    def _prepare(self) -> None:
+        nbytes = sum(map(_room, self.regions))
+        self._copy = alloc(nbytes, huge=True if nbytes >= _LARGE else None)
+        self._whole = ffi.from_buffer("uint8_t[]", self._copy)
+        copies, at = [], 0
+        for region in self.regions:
+            copies.append(self._whole + at)
+            at += _room(region)
+        self._twins = self._memories.twins(copies)
+        for place in range(len(copies)):
+            lib.dt_copy(self._twins + place)
+
+    def _forget(self) -> None:
+        del self._twins, self._whole, self._copy
 
     @property
     def nbytes(self) -> int:
         """Bytes of address space that the copy takes; pages that were zeros take no memory."""
         return sum(map(_room, self._memories.regions))
-
-    @property
-    def closed(self) -> bool:
-        """Whether it is closed."""
-        return self._closed
 
     @in_turn
     def diff(self, *, gap: int = 0, max_nbytes: int | None = None) -> Diff:
@@ -175,16 +153,6 @@ class Snapshot(Handle):
             self._compare(unseen, place, region, suspects - after[region])
         return Diff._of(memories.sizes, unseen)
 
-    def close(self) -> None:
-        """Gives the copy up and ends the tracking that it began; idempotent. Diffs stay."""
-        if self._closed:
-            return
-        self._closed = True
-        if lib.dt_is_address_space(self._process):
-            self._undo.close()
-        else:
-            os.close(self._memories._maps)
-
     def _compare(self, changes: Changes, place: int, region: Region, pages: PageSet) -> None:
         view, twin = ffi.from_buffer("uint8_t[]", region.view), self._twins[place]
         for piece in pages.slices():
@@ -193,28 +161,6 @@ class Snapshot(Handle):
                 changes.native, place, start, twin.copy + start, view + start, nbytes, 0, changes.limit
             )
             changes.check(error)
-
-    def _check(self) -> None:
-        if not lib.dt_is_address_space(self._process):
-            raise ForkedError(f"{self!r} belongs to another process: take one here")
-        if self._closed:
-            raise ClosedError("the snapshot is closed: take another one")
-
-    def __enter__(self) -> Self:
-        self._check()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._closed:
-            return
-        if lib.dt_is_address_space(self._process) and not self._memories.session.closed:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self.regions)} regions, {self.nbytes} bytes"

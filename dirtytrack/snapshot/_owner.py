@@ -1,0 +1,93 @@
+"""What a snapshot and a history have in common: memory of their own process, until they are closed."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
+
+from dirtytrack.errors import ClosedError, ForkedError
+from dirtytrack.native import lib
+from dirtytrack.snapshot._memories import Memories
+from dirtytrack.tracking import Region, Session
+from dirtytrack.tracking.handle import Handle
+from dirtytrack.tracking.turns import in_turn
+
+
+class Owner(Handle):
+    """Has memories; a context manager, which closes it. Its methods take turns."""
+
+    _closed = True  # until there is something to close
+
+    def __init__(self, session: Session | None, memories: tuple[object, ...]) -> None:
+        with ExitStack() as undo:
+            self._memories = Memories(session, memories, type(self).__name__.lower(), undo)
+            self._prepare()
+            self._process = lib.dt_address_space()
+            self._mutex = threading.RLock()
+            self._in_turn = False
+            self._undo = undo.pop_all()
+        self._closed = False
+
+    def _prepare(self) -> None:
+        """Makes what it keeps; the memory is tracked."""
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        """Frees what it keeps."""
+        raise NotImplementedError
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """What it is of, in the order given."""
+        return self._memories.regions
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """Gives up what it keeps, and ends the tracking that it began; idempotent. Memory stays as it is.
+
+        In a forked child it only closes the child's copy of a descriptor.
+        """
+        if self._closed:
+            return
+        if lib.dt_is_address_space(self._process):
+            self._close()
+        else:
+            self._closed = True
+            os.close(self._memories.maps)
+
+    @in_turn
+    def _close(self) -> None:
+        if not self._closed:
+            self._undo.close()
+            self._closed = True
+            self._forget()
+
+    def __enter__(self) -> Self:
+        self._check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        if lib.dt_is_address_space(self._process) and not self._memories.session.closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
+    def _check(self) -> None:
+        if not lib.dt_is_address_space(self._process):
+            raise ForkedError(f"{self!r} belongs to another process: make one here")
+        if self._closed:
+            raise ClosedError(f"{self!r} is closed: make another one")
