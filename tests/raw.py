@@ -83,6 +83,11 @@ class Raw:
         """Replace pages [first, last) by fresh memory, with MAP_FIXED."""
         _mmap(*self.piece(first, last), _MAP_FIXED)
 
+    def protect(self, first: int, last: int, protection: int) -> None:
+        """Let pages [first, last) be touched as *protection* (``mmap.PROT_...``) has it."""
+        address, nbytes = self.piece(first, last)
+        assert _libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(nbytes), protection) == 0
+
     def move_away(self, first: int, last: int) -> int:
         """Move pages [first, last) elsewhere with mremap; the new address."""
         start, nbytes = self.piece(first, last)

@@ -193,6 +193,8 @@ static int keep_unit(struct dt_history *history, struct dt_node **tree, size_t i
 		int error = take_slot(history, &slot);
 		if (error)
 			return error;
+		if (length < history->unit) // so that equal contents are equal slots
+			memset(contents(history, slot), 0, history->unit);
 		memcpy(contents(history, slot) + at(history, twin, bytes), memory, length);
 	}
 	int error = put(history, tree, number, slot);
@@ -362,6 +364,12 @@ static void see(struct difference *difference, uint64_t number)
 	dt_bits_set(&history->written[difference->region], page, page + 1);
 }
 
+// Whether two slots have the same contents, which two branches may have come to on their own.
+static bool same(const struct dt_history *history, uint32_t a, uint32_t b)
+{
+	return a == b || (a != ZEROS && b != ZEROS && !memcmp(contents(history, a), contents(history, b), history->unit));
+}
+
 // Sees the units, from a number on, that are not the same in two trees; what they share is not looked at.
 static void differ(struct difference *difference, const struct dt_node *a, const struct dt_node *b, unsigned level,
 		   uint64_t number)
@@ -372,7 +380,7 @@ static void differ(struct difference *difference, const struct dt_node *a, const
 		uint64_t there = number + (i << level * BITS);
 		if (level)
 			differ(difference, a ? a->children[i] : NULL, b ? b->children[i] : NULL, level - 1, there);
-		else if ((a ? a->slots[i] : ZEROS) != (b ? b->slots[i] : ZEROS))
+		else if (!same(difference->history, a ? a->slots[i] : ZEROS, b ? b->slots[i] : ZEROS))
 			see(difference, there);
 	}
 }

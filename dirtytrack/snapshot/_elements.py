@@ -47,4 +47,5 @@ def elements_of(rows: memoryview, array: np.ndarray[Any, Any], region: str, nbyt
     lengths = stop - first
     into = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # each slice from 0 on
     slices = [slice(int(start), int(end)) for start, end in zip(first, stop, strict=True)]
-    return Elements(np.unravel_index(np.repeat(first, lengths) + into, array.shape, order=order), slices)
+    flat = np.repeat(first, lengths) + into
+    return Elements(np.unravel_index(flat, array.shape, order=order) if array.ndim else (), slices)

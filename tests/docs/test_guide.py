@@ -30,7 +30,13 @@ def _program(document: str, fence: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("document", "fence"), [("guide.md", "python"), ("guide.md", "python torch"), ("checkpoint.md", "python")]
+    ("document", "fence"),
+    [
+        ("guide.md", "python"),
+        ("guide.md", "python torch"),
+        ("checkpoint.md", "python"),
+        ("snapshot.md", "python"),
+    ],
 )
 def test_python_blocks_run(document, fence, tmp_path):
     """A guide's Python blocks, one after the other in one process, end well and warn of nothing."""

@@ -30,7 +30,7 @@ def test_every_python_block_runs(tmp_path):
         assert done.stdout, "the block says what it found"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/checkpoint.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/checkpoint.md", "docs/snapshot.md"])
 def test_relative_links_lead_somewhere(document):
     """Every relative link of the README and the guides names a file of the repository."""
     path = _ROOT / document

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "checkpoint.h"
+#include "history.h"
 #include "internal.h"
 
 #define check(condition)                                                                                               \
@@ -27,8 +28,13 @@
 #ifdef __SANITIZE_ADDRESS__
 // Each block on the heap by itself, where the sanitizer sees its bounds and its end; memory.c's own allocator is
 // left to the other build. The size given back has to be the size asked for.
+static long allocations_left = -1; // after which none succeeds; negative: all do
+
 void *dt_alloc(size_t bytes)
 {
+	if (allocations_left == 0)
+		return NULL;
+	allocations_left -= allocations_left > 0;
 	size_t *block = calloc(1, sizeof(size_t) * 2 + bytes);
 	if (!block)
 		return NULL;
@@ -45,6 +51,18 @@ void dt_free(void *pointer, size_t bytes)
 	free(block);
 }
 #endif
+
+// Makes all allocations after so many fail, where the driver has the allocator; returns whether it has.
+static bool limit_allocations(long most)
+{
+#ifdef __SANITIZE_ADDRESS__
+	allocations_left = most;
+	return true;
+#else
+	(void)most;
+	return false;
+#endif
+}
 
 static uint64_t draw(uint64_t *state, uint64_t below)
 {
@@ -445,6 +463,160 @@ static int fail_on_purpose(void)
 	return 0;
 }
 
+// Snapshots and histories
+
+enum { STATES = 6 };
+
+static struct dt_twin twins[SOURCES];
+static struct dt_slice twin_slices[SOURCES];
+static uint64_t twin_cursor;
+
+static void make_twins(void)
+{
+	struct dt_source sources[SOURCES];
+	make_sources(sources, twin_slices);
+	check(dt_cursor_open(tracker, &twin_cursor) == 0);
+	for (int i = 0; i < SOURCES; i++) {
+		uint8_t *copy = calloc(1, sources[i].nbytes);
+		check(copy);
+		twins[i] = (struct dt_twin){sources[i].region, sources[i].address, sources[i].nbytes, sources[i].offset,
+					    sources[i].page_size, copy};
+		dt_copy(&twins[i]);
+	}
+}
+
+static void scribble(uint64_t *random)
+{
+	for (uint64_t n = draw(random, 6); n; n--)
+		memset(memory + draw(random, 23 * page_size), (int)draw(random, 3), draw(random, page_size));
+}
+
+static struct dt_epoch *peek_twins(void)
+{
+	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+	check(epoch && dt_collect(tracker, twin_cursor, DT_PEEK, twin_slices, SOURCES, epoch) == 0);
+	return epoch;
+}
+
+static bool equals(const struct dt_twin *twin, const uint8_t *contents)
+{
+	return memcmp((void *)(uintptr_t)twin->address, contents, twin->nbytes) == 0;
+}
+
+// What a diff says, against a loop over the bytes.
+static void try_diff(uint64_t gap)
+{
+	struct dt_epoch *open = peek_twins();
+	struct dt_changes *changes = dt_changes_new(sizeof *changes);
+	uint64_t sizes[SOURCES], seen = 0;
+	check(changes && dt_compare_pages(changes, twins, SOURCES, open, gap, UINT64_MAX) == 0);
+	const struct dt_change *change = changes->changes;
+	for (uint64_t i = 0; i < SOURCES; i++) {
+		const uint8_t *now = (const uint8_t *)(uintptr_t)twins[i].address;
+		sizes[i] = twins[i].nbytes;
+		for (uint64_t at = 0; at < twins[i].nbytes; at++) {
+			if (now[at] == twins[i].copy[at])
+				continue;
+			while (change->region < i || change->stop <= at)
+				change++;
+			check(change->region == i && change->start <= at);
+			check(changes->before[change->at + at - change->start] == twins[i].copy[at]);
+			check(changes->after[change->at + at - change->start] == now[at]);
+			seen++;
+		}
+	}
+	check(gap ? seen <= changes->bytes : seen == changes->bytes);
+	check(dt_changes_valid(changes->changes, changes->change_count, sizes, SOURCES, changes->bytes));
+	dt_changes_free(changes);
+	dt_epoch_release(open);
+}
+
+static void try_snapshot(uint64_t *random)
+{
+	tracker = open_tracker(0);
+	make_twins();
+	for (int round = 0; round < 60; round++) {
+		scribble(random);
+		try_diff(draw(random, 3) * 5);
+		struct dt_epoch *open = peek_twins(), *taken = dt_epoch_new(sizeof *taken);
+		if (draw(random, 2)) {
+			check(dt_rollback(tracker, twin_cursor, twin_slices, SOURCES, twins, open, taken) == 0);
+		} else {
+			check(dt_collect(tracker, twin_cursor, DT_COLLECT, twin_slices, SOURCES, taken) == 0);
+			dt_update(twins, SOURCES, taken);
+			taken->settled = 1;
+		}
+		for (int i = 0; i < SOURCES; i++)
+			check(equals(&twins[i], twins[i].copy));
+		dt_epoch_release(open);
+		dt_epoch_release(taken);
+		struct dt_epoch *rest = peek_twins();
+		check(rest->pages == 0);
+		dt_epoch_release(rest);
+	}
+	for (int i = 0; i < SOURCES; i++)
+		free(twins[i].copy);
+	dt_tracker_release(tracker);
+}
+
+// Saves, with one more allocation allowed at each try: what fails changes nothing and loses no page.
+static void save_at_last(struct dt_history *history, uint64_t state)
+{
+	int error = -ENOMEM;
+	for (long most = 0; error; most++) {
+		struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+		check(epoch);
+		limit_allocations(most);
+		error = dt_history_save(history, tracker, twin_cursor, twin_slices, state, epoch);
+		limit_allocations(-1);
+		check(error == 0 || (error == -ENOMEM && !dt_history_has(history, state)));
+		dt_epoch_release(epoch);
+	}
+}
+
+static void try_history(uint64_t *random)
+{
+	uint8_t *copies[STATES + 1][SOURCES];
+	tracker = open_tracker(0);
+	make_twins();
+	struct dt_history *history = dt_history_new(sizeof *history);
+	check(history && dt_history_open(history, twins, SOURCES) == 0);
+	for (int state = 0; state <= STATES; state++)
+		for (int i = 0; i < SOURCES; i++)
+			check(copies[state][i] = malloc(twins[i].nbytes));
+	for (int round = 0; round < 200; round++) {
+		uint64_t state = 1 + draw(random, STATES);
+		scribble(random);
+		if (!dt_history_has(history, state)) {
+			save_at_last(history, state);
+			for (int i = 0; i < SOURCES; i++)
+				memcpy(copies[state][i], (void *)(uintptr_t)twins[i].address, twins[i].nbytes);
+		} else if (draw(random, 3) == 0) {
+			dt_history_drop(history, state);
+			check(!dt_history_has(history, state));
+		} else {
+			struct dt_epoch *open = peek_twins(), *taken = dt_epoch_new(sizeof *taken);
+			check(taken && dt_history_plan(history, state, open) == 0);
+			check(dt_history_restore(history, tracker, twin_cursor, twin_slices, state, taken) == 0);
+			check(history->current == state);
+			for (int i = 0; i < SOURCES; i++)
+				check(equals(&twins[i], copies[state][i]));
+			dt_epoch_release(open);
+			dt_epoch_release(taken);
+		}
+	}
+	struct dt_epoch *open = peek_twins();
+	check(dt_history_plan(history, STATES + 1, open) == -EINVAL);
+	dt_epoch_release(open);
+	for (int state = 0; state <= STATES; state++)
+		for (int i = 0; i < SOURCES; i++)
+			free(copies[state][i]);
+	for (int i = 0; i < SOURCES; i++)
+		free(twins[i].copy);
+	dt_history_free(history);
+	dt_tracker_release(tracker);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 2 && strcmp(argv[1], "fail") == 0)
@@ -463,6 +635,8 @@ int main(int argc, char **argv)
 	try_closing();
 	try_fork();
 	try_capture(&random);
+	try_snapshot(&random);
+	try_history(&random);
 	puts("all so");
 	return 0;
 }

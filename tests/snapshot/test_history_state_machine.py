@@ -1,0 +1,133 @@
+"""A history over any sequence of writes, saves, restores and drops, against whole copies."""
+
+from __future__ import annotations
+
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from dirtytrack import Session
+from dirtytrack.snapshot import History
+from snapshot.oracle import SIZES, Pieces
+from support import PAGE_SIZE
+
+PICK = st.integers(0, 1 << 30)
+
+
+class Histories(RuleBasedStateMachine):
+    """The model keeps a whole copy of each state, and what memory was when it was last saved or restored."""
+
+    def __init__(self):
+        super().__init__()
+        self.session = None
+
+    @initialize(offset=st.sampled_from([0, 1, PAGE_SIZE - 1, 1234]))
+    def start(self, offset):
+        self.pieces = Pieces(offset)
+        self.pieces.write(0, 100, 3 * PAGE_SIZE, None)
+        self.session = Session()
+        self.regions = [self.session.track(array) for array in self.pieces.arrays]
+        self.history = History(self.session, *self.regions)
+        self.other = self.session.cursor("somebody else's")
+        self.copies = {}  # by state
+        self.numbers = 0
+        self.current = None  # a state; None: none
+        self.base = None  # what memory was
+        self.pending, self.pending_of_other = set(), set()
+
+    @rule(
+        place=st.integers(0, 2),
+        start=st.integers(0, max(SIZES)),
+        length=st.integers(1, 2 * PAGE_SIZE),
+        value=st.sampled_from([0, 1, None]),
+    )
+    def write(self, place, start, length, value):
+        """Also what is there already."""
+        pages = self.pieces.write(place, start, length, value)
+        self.pending |= pages
+        self.pending_of_other |= pages
+
+    @rule()
+    def save(self):
+        """A new state, whose parent is where memory was."""
+        state = self.history.save()
+        self.numbers += 1
+        assert (state.number, state.parent) == (self.numbers, self.current)
+        self.copies[state] = self.base = self.pieces.copy()
+        self.current, self.pending = state, set()
+
+    @precondition(lambda self: self.copies)
+    @rule(pick=PICK)
+    def restore(self, pick):
+        """Any state, from any other; writes the pages that were written or that the two states differ in."""
+        state = self.pick(pick)
+        pages = self.pending | self.differing(self.base, self.copies[state])
+        assert self.history.restore(state) == len(pages)
+        assert self.pieces.copy() == self.copies[state]
+        self.pending_of_other |= self.pieces.sharing(pages)
+        self.current, self.base = state, self.copies[state]
+        self.pending = self.pieces.sharing(pages) - pages  # a neighbour's page was written under it
+
+    @precondition(lambda self: self.copies)
+    @rule(pick=PICK)
+    def drop(self, pick):
+        """Also the one that memory is in."""
+        state = self.pick(pick)
+        before = self.history.nbytes
+        self.history.drop(state)
+        del self.copies[state]
+        assert state.dropped
+        assert self.history.nbytes <= before
+        if self.current is state:
+            self.current = None
+
+    @rule()
+    def look(self):
+        """What it says of itself, and what it keeps: each content of a page once for a chain of states."""
+        assert list(self.history.states) == sorted(self.copies, key=lambda state: state.number)
+        assert self.history.current is self.current
+        states = [*self.copies.values(), *([self.base] if self.base else [])]
+        kept = sum(sum(map(any, map(bytes, self.cut(copy)))) for copy in states)
+        assert self.history.nbytes <= kept * PAGE_SIZE + 3000 * (len(states) + 1)
+        distinct = {(at, page) for copy in states for at, page in enumerate(self.cut(copy)) if any(page)}
+        assert self.history.nbytes >= len(distinct) * PAGE_SIZE
+
+    @rule()
+    def collect(self):
+        """Somebody else finds every page that was written, by whomever, and no other."""
+        with self.other.collect() as epoch:
+            found = {(place, page) for place, region in enumerate(self.regions) for page in epoch[region]}
+        assert found == self.pending_of_other
+        self.pending_of_other = set()
+
+    def pick(self, number):
+        return sorted(self.copies, key=lambda state: state.number)[number % len(self.copies)]
+
+    def cut(self, copy):
+        """The contents of each page of each region."""
+        for region, content in zip(self.regions, copy, strict=True):
+            for page in range(region.geometry.page_count):
+                yield content[region.geometry.bytes_of(page, page + 1)]
+
+    def differing(self, one, other):
+        places = [
+            (place, page)
+            for place, region in enumerate(self.regions)
+            for page in range(region.geometry.page_count)
+        ]
+        return {
+            place
+            for place, old, new in zip(places, self.cut(one), self.cut(other), strict=True)
+            if old != new
+        }
+
+    def teardown(self):
+        if self.session is not None:
+            self.history.close()
+            self.session.close()
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(
+    max_examples=60, stateful_step_count=40, phases=[Phase.generate], deadline=None
+)

@@ -1,0 +1,122 @@
+"""Ctrl-C at every point: what is done next is right, whatever was interrupted."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+import dirtytrack
+from dirtytrack import Session
+from dirtytrack.snapshot import History, Snapshot
+from interrupts import Storm, at_every_point, interrupted_at, traced
+from support import in_child
+
+
+@traced
+@pytest.mark.parametrize("verb", ["diff", "rollback", "advance", "verify"])
+def test_an_interrupted_snapshot_goes_on(verb):
+    """A rollback after it brings memory to the copy: that of before, or after an advance that of then."""
+    array = dirtytrack.empty((16, 512), np.int64)
+    with Session() as session, Snapshot(session, array) as snapshot:
+        states = [array.copy()]
+
+        def act(count):
+            array[count % 16] += 1
+            states.append(array.copy())
+            with interrupted_at(count):
+                getattr(snapshot, verb)()
+
+        def check():
+            assert len(snapshot.verify()) == 0
+            array[3, 5] += 1
+            snapshot.rollback()
+            assert any((array == state).all() for state in (states[0], states[-1]))
+            states[:] = [array.copy()]
+
+        at_every_point(act, check)
+
+
+@traced
+@pytest.mark.parametrize("verb", ["save", "restore", "drop"])
+def test_an_interrupted_history_goes_on(verb):
+    """Every state that it has is the right one, and so is the next one."""
+    array = dirtytrack.empty((16, 512), np.int64)
+    with Session() as session, History(session, array) as history:
+        copies = {}
+
+        def save():
+            copies[len(copies) + 1] = None
+            state = history.save()
+            copies[state.number] = array.copy()
+            return state
+
+        first = save()
+
+        def act(count):
+            array[count % 16] += 1
+            other = save() if verb != "save" else None
+            array[(count + 5) % 16] += 1
+            now = array.copy()
+            known = {state.number for state in history.states}
+            try:
+                with interrupted_at(count):
+                    if verb == "save":
+                        history.save()
+                    elif verb == "restore":
+                        history.restore(first)
+                    else:
+                        history.drop(other)
+            finally:
+                for state in history.states:
+                    if state.number not in known:
+                        copies[state.number] = now
+
+        def check():
+            array[3, 5] += 1
+            for state in history.states:
+                history.restore(state)
+                assert (array == copies[state.number]).all()
+                if state is not first:
+                    history.drop(state)
+            array[7] += 1
+            copy = array.copy()
+            state = history.save()
+            copies[state.number] = copy
+            history.restore(first)
+            history.restore(state)
+            assert (array == copy).all()
+            history.drop(state)
+
+        at_every_point(act, check)
+
+
+@pytest.mark.slow
+def test_a_storm_of_interrupts():
+    """Strikes anywhere, hundreds of times: in the end every state is right."""
+
+    def child():
+        storm, draw = Storm(1, 2), random.Random(1)
+        array = dirtytrack.empty((64, 512), np.int64)
+        with Session() as session, History(session, array) as history, Snapshot(session, array) as snapshot:
+            first, pristine = history.save(), array.copy()
+
+            def work():
+                array[draw.randrange(64)] += 1
+                state = history.save()
+                snapshot.diff()
+                history.restore(first)
+                history.drop(state)
+
+            while storm.struck < 300:
+                for _ in range(20):
+                    storm.round(work)
+                history.restore(first)
+                assert (array == pristine).all()
+                snapshot.rollback()
+                assert (array == pristine).all()
+                for state in history.states[1:]:
+                    history.drop(state)
+
+    in_child(child).check()

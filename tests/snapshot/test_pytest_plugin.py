@@ -1,0 +1,97 @@
+"""The fixture that watches memory, in test runs of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+_TEST = """
+import numpy as np
+array, other, scalar = np.zeros((20, 30)), bytearray(100), np.zeros(())
+
+def test_it(dirtytrack):
+    with {with_}:
+        {act}
+"""
+
+
+def _run(folder, with_, act):
+    folder.joinpath("test_it.py").write_text(_TEST.format(with_=with_, act=act), encoding="utf-8")
+    return subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-m",
+            "pytest",
+            "-q",
+            "--rootdir",
+            folder,
+            folder,
+            "-p",
+            "no:cacheprovider",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("with_", "act"),
+    [
+        ("dirtytrack.unchanged(array, other)", "array[3] += 0; other[5] = 0"),
+        ("dirtytrack.unchanged(array)", "other[0] = 1"),
+        ("dirtytrack.dirty_at_most(100, other)", "other[:] = bytes(range(1, 101))"),
+        ("dirtytrack.dirty_at_most('0.5 KiB', other, array)", "other[:] = bytes(range(1, 101))"),
+    ],
+)
+def test_what_is_allowed_passes(tmp_path, with_, act):
+    """Equal contents are no change, and neither is what others do."""
+    done = _run(tmp_path, with_, act)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("with_", "act", "shown"),
+    [
+        ("dirtytrack.unchanged(other, array)", "array[3, 4] = 2", ["memory 1[3, 4]: 0.0 -> 2.0"]),
+        ("dirtytrack.unchanged(array.T)", "array[3, 4] = 2", ["memory 0[4, 3]: 0.0 -> 2.0"]),
+        ("dirtytrack.unchanged(scalar)", "scalar[...] = 2", ["memory 0: 0.0 -> 2.0"]),
+        ("dirtytrack.unchanged(other)", "other[7:9] = b'ab'", ["memory 0, bytes [7, 9): 00 00 -> 61 62"]),
+        ("dirtytrack.unchanged(array)", "array[3] = 1", ["memory has changed, 60 bytes", "and 18 more"]),
+        ("dirtytrack.dirty_at_most('4 B', other)", "other[:5] = b'abcde'", ["5 bytes", "more than 4 B"]),
+    ],
+)
+def test_what_is_not_fails_and_is_shown(tmp_path, with_, act, shown):
+    """With elements of arrays and their values, or bytes; and not with our own code."""
+    done = _run(tmp_path, with_, act)
+    assert done.returncode == 1
+    for text in shown:
+        assert text in done.stdout
+    assert "pytest_dirtytrack.py" not in done.stdout
+
+
+def test_an_exception_passes_through(tmp_path):
+    """What the block raises is what the test fails with."""
+    done = _run(tmp_path, "dirtytrack.unchanged(array)", "array[0] = 1; raise KeyError('mine')")
+    assert "KeyError: 'mine'" in done.stdout
+    assert "memory has changed" not in done.stdout
+
+
+@pytest.mark.parametrize("limit", ["'much'", "-1", "True", "'1 PB'"])
+def test_a_size_that_is_none(tmp_path, limit):
+    """It says what a size looks like."""
+    assert (
+        "is no size: give bytes" in _run(tmp_path, f"dirtytrack.dirty_at_most({limit}, array)", "pass").stdout
+    )
+
+
+@pytest.mark.anywhere
+def test_who_does_not_ask_does_not_pay():
+    """The plugin that pytest loads imports nothing of the library."""
+    code = "import sys, pytest_dirtytrack; print([n for n in sys.modules if n.startswith('dirtytrack')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

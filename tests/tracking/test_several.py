@@ -1,0 +1,47 @@
+"""Several pieces of memory, tracked as one."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+
+import dirtytrack
+from dirtytrack import ClosedError, Session
+from dirtytrack.tracking.several import track_all
+
+
+def test_what_is_not_tracked_yet_is_until_undone(session: Session) -> None:
+    """Regions are taken as they are, and stay; the rest is tracked under its name."""
+    mine = session.track(dirtytrack.alloc(100), name="mine")
+    with ExitStack() as undo:
+        found, regions = track_all({"a": mine, "b": dirtytrack.alloc(50)}, None, undo)
+        assert found is session
+        assert regions["a"] is mine
+        assert (regions["b"].name, regions["b"].nbytes) == ("b", 50)
+        assert len(session.regions) == 2
+    assert session.regions == (mine,)
+
+
+def test_the_session_is_that_named_or_of_the_regions_or_the_default(session: Session) -> None:
+    """In this order."""
+    with ExitStack() as undo:
+        assert track_all({"a": dirtytrack.alloc(50)}, session, undo)[0] is session
+    with ExitStack() as undo:
+        assert track_all({"a": dirtytrack.alloc(50)}, None, undo)[0] is dirtytrack.default_session()
+    dirtytrack.default_session().close()
+
+
+def test_what_can_not_be_tracked_leaves_nothing(session: Session) -> None:
+    """Foreign or untracked regions, and no memory: refused, and nothing stays tracked for it."""
+    closed = session.track(dirtytrack.alloc(50))
+    session.untrack(closed)
+    with Session() as other:
+        for bad, error in (
+            (other.track(dirtytrack.alloc(50)), ValueError),
+            (closed, ClosedError),
+            (1, TypeError),
+        ):
+            with pytest.raises(error), ExitStack() as undo:
+                track_all({"a": dirtytrack.alloc(50), "b": bad}, session, undo)
+            assert session.regions == ()
