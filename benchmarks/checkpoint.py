@@ -164,7 +164,7 @@ def _base(scale: Scale, compression: str, content: Callable[[int], Any]) -> Iter
             Side(
                 lambda: _write_all(Path(folder, "plain"), array), forget, "write and fsync of the same bytes"
             ),
-            pairs=scale.repeat(7),
+            pairs=scale.repeat(15),
             faster=True,
         )
         forget()
