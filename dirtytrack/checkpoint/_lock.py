@@ -1,9 +1,9 @@
 """One writer for a directory, within this process and among all.
 
 The lock is a record lock of ``fcntl(2)``: a forked child does not inherit it, so it ends with its owner
-however many workers live on. But such a lock also ends when its process closes any descriptor of the file,
-as a copy of the
-directory made by the same process does: so it is asked for again before every commit.
+however many workers live on. But such a lock also ends when its process closes any descriptor of the file, as
+a copy of the directory made by the same process does: so it is asked for again before every commit. The file's
+contents tell then whether somebody else has had it meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import struct
 import threading
 
@@ -19,6 +20,7 @@ from dirtytrack.errors import BusyError
 from dirtytrack.native import lib
 
 _NAME = "lock"
+_SIGNATURE_BYTES = 16
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 
 _held: dict[tuple[int, int, int], str] = {}  # address space, device, inode; in a forked child none is its own
@@ -54,7 +56,8 @@ class WriterLock:
                 )
             self._fd = directory.open(_NAME)
             try:
-                self.renew()
+                self._take()
+                self._sign()
             except BaseException:
                 os.close(self._fd)
                 raise
@@ -64,8 +67,16 @@ class WriterLock:
         """Takes it again if it was lost.
 
         Raises:
-            BusyError: somebody else has taken it meanwhile.
+            BusyError: somebody else has it, or has had it meanwhile.
         """
+        self._take()
+        if os.pread(self._fd, _SIGNATURE_BYTES + 1, 0) != self._signature:
+            raise self._busy(
+                "Another writer has been here: the lock was lost, as it is when its owner opens and closes the "
+                "file, to copy the directory perhaps. Close this Checkpointer, and resume the chain"
+            )
+
+    def _take(self) -> None:
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -86,6 +97,12 @@ class WriterLock:
             if lib.dt_is_address_space(self._key[0]):
                 with _held_lock:
                     _held.pop(self._key, None)
+
+    def _sign(self) -> None:
+        os.ftruncate(self._fd, 0)
+        self._signature = secrets.token_bytes(_SIGNATURE_BYTES)
+        if os.pwrite(self._fd, self._signature, 0) < _SIGNATURE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def _owner(self) -> str:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)

@@ -16,7 +16,7 @@ class watch(Diff):
     over and over there is `Snapshot`.
     """
 
-    __slots__ = ("_arguments", "_gap", "_snapshot")
+    __slots__ = ("_gap", "_is_left", "_memories", "_snapshot")
 
     def __init__(self, *memories: object, gap: int = 0) -> None:
         """What to watch.
@@ -25,24 +25,32 @@ class watch(Diff):
             *memories: as for `Snapshot`, with the session of the regions, or `default_session`.
             gap: as for `Snapshot.diff`.
         """
-        self._arguments, self._gap = memories, gap
+        self._gap = gap
+        self._is_left = False
+        self._memories: tuple[object, ...] | None = memories
         self._snapshot: Snapshot | None = None
 
     def __enter__(self) -> Self:
-        if self._snapshot is not None:
+        if self._memories is None:
             raise RuntimeError("this watch was entered already: make another one")
-        self._snapshot = Snapshot(None, *self._arguments)
+        self._snapshot = Snapshot(None, *self._memories)
+        self._memories = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._snapshot is not None
-        with self._snapshot:
-            found = self._snapshot.diff(gap=self._gap)
+        snapshot, self._snapshot = self._snapshot, None
+        assert snapshot is not None
+        with snapshot:
+            found = snapshot.diff(gap=self._gap)
         self._fill(*found._contents())
+        self._is_left = True
 
     def __getattr__(self, name: str) -> object:
         if name in Diff.__slots__:
             raise RuntimeError("the changes are there when the block of the watch is left")
         raise AttributeError(name)
+
+    def __repr__(self) -> str:
+        return super().__repr__() if self._is_left else "<dirtytrack.watch: not left yet>"

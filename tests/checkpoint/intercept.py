@@ -23,7 +23,7 @@ WORKER, COMPACTION = "dirtytrack checkpoint", "dirtytrack compaction"  # the nam
 _CALLS = (
     (_files, "os", os, ("open", "close", "pwritev", "fsync", "unlink", "scandir")),
     (_files, "lib", lib, ("dt_start_writeback", "dt_rename_new")),
-    (_lock, "os", os, ("close", "fstat")),
+    (_lock, "os", os, ("close", "fstat", "ftruncate", "pread", "pwrite")),
     (_lock, "fcntl", fcntl, ("lockf",)),
     (_reader, "os", os, ("open", "close", "fstat", "preadv")),
     (_opening, "os", os, ("listdir",)),

@@ -649,3 +649,26 @@ def test_signals_do_not_disturb_saves(tmp_path: Path, scenes: Callable[..., Scen
             scene.save()
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     scene.end()
+
+
+def test_another_writer_that_slipped_in(tmp_path: Path, scenes: Callable[..., Scene]) -> None:
+    """Its epochs stay, and ours are not put beside them: told at every save; a resume goes on from them."""
+    scene = scenes(tmp_path)
+    scene.save()
+    shutil.copytree(tmp_path, tmp_path.with_name(tmp_path.name + "-copy"))  # costs us the lock
+
+    def slip_in() -> None:
+        with Session() as session:
+            other = {name: bytearray(nbytes) for name, nbytes in scene.world.sizes.items()}
+            with Checkpointer.resume(tmp_path, other, session=session) as checkpoints:
+                other["first"][0] ^= 1
+                checkpoints.save("theirs")
+
+    in_child(slip_in).check()
+    for number in (2, 3):
+        with pytest.raises(CheckpointError, match="Another writer has been here") as caught:
+            scene.save()
+        assert (caught.value.errno, caught.value.epochs) == (errno.EBUSY, (number,))
+    scene.checkpoints.close()
+    with Chain(tmp_path) as chain:
+        assert [epoch.meta for epoch in chain] == [None, "theirs"]

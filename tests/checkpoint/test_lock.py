@@ -95,10 +95,21 @@ def test_a_lock_that_a_copy_has_cost_is_taken_again(directory, tmp_path):
     """To copy the directory in the owner's process drops the lock, see fcntl(2); renew takes it again."""
     lock = WriterLock(directory)
     shutil.copytree(tmp_path, tmp_path.with_name(tmp_path.name + "-copy"))
-    assert in_child(lambda: _try(tmp_path)).check() is None
     lock.renew()
     assert in_child(lambda: _try(tmp_path)).check() is not None
     lock.close()
+
+
+def test_a_lock_that_somebody_else_has_had_is_not(directory, tmp_path):
+    """Whoever wrote meanwhile may have used our numbers: renewing says so, again and again."""
+    lock = WriterLock(directory)
+    (tmp_path / "lock").read_bytes()  # open and close: gone
+    assert in_child(lambda: _try(tmp_path)).check() is None
+    for _ in range(2):
+        with pytest.raises(BusyError, match="Another writer has been here"):
+            lock.renew()
+    lock.close()
+    assert _try(tmp_path) is None
 
 
 def test_a_lock_that_somebody_else_has_by_now_is_not(directory, tmp_path):
@@ -120,7 +131,6 @@ def test_a_lock_that_somebody_else_has_by_now_is_not(directory, tmp_path):
         lock.renew()
     os.write(done[1], b"1")
     os.waitpid(pid, 0)
-    lock.renew()
     lock.close()
     for end in (*ready, *done):
         os.close(end)

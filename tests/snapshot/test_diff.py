@@ -264,6 +264,7 @@ def test_watch():
     """The diff, once it is left: nested, on the way of an exception, and not before."""
     one, two = dirtytrack.empty(100, np.uint8), dirtytrack.empty(100, np.uint8)
     with dirtytrack.watch(one, two) as outer:
+        assert repr(outer) == "<dirtytrack.watch: not left yet>"
         one[3] = 1
         with pytest.raises(ZeroDivisionError), dirtytrack.watch(two) as inner:
             two[5:7] = 1
