@@ -68,7 +68,7 @@ class Directory:
     def open(self, name: str, flags: int = 0) -> int:
         """A descriptor of a file for its owner alone, which is made if it is not there."""
         flags |= os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        with self._blame(name):
+        with self.blame(name):
             return os.open(name, flags, _PRIVATE, dir_fd=self.fd)
 
     def create(self) -> NewFile:
@@ -79,14 +79,14 @@ class Directory:
     def remove(self, name: str) -> None:
         """Removes a file; one that is gone already is no error."""
         try:
-            with self._blame(name):
+            with self.blame(name):
                 os.unlink(name, dir_fd=self.fd)
         except FileNotFoundError:
             pass
 
     def sync(self) -> None:
         """Makes renames and removals last."""
-        with self._blame(""):
+        with self.blame(""):
             os.fsync(self.fd)
 
     def _list(self) -> list[str]:
@@ -94,8 +94,8 @@ class Directory:
             return [entry.name for entry in entries]
 
     @contextmanager
-    def _blame(self, name: str) -> Iterator[None]:
-        # An OSError names the whole path, whatever the call knew.
+    def blame(self, name: str) -> Iterator[None]:
+        """An OSError in the block names the whole path of a file, whatever the call knew."""
         try:
             yield
         except OSError as error:
@@ -131,7 +131,7 @@ class NewFile:
             OSError: with the file's path.
         """
         pending = [memoryview(buffer).cast("B") for buffer in buffers]
-        with self._directory._blame(self._name):
+        with self._directory.blame(self._name):
             while pending:
                 written = os.pwritev(self._fd, pending[:_MOST_BUFFERS], offset)
                 if written <= 0:
@@ -146,7 +146,7 @@ class NewFile:
     def start_writeback(self) -> None:
         """Lets the disk begin, so that the sync at the end has less to wait for."""
         error = lib.dt_start_writeback(self._fd)
-        with self._directory._blame(self._name):
+        with self._directory.blame(self._name):
             if error:
                 raise OSError(-error, os.strerror(-error))
 
@@ -156,7 +156,7 @@ class NewFile:
         Raises:
             OSError: it has no name, and is removed.
         """
-        with self._directory._blame(str(name)):
+        with self._directory.blame(str(name)):
             if sync:
                 os.fsync(self._fd)
             self._close()  # where some file systems say at last what they could not write

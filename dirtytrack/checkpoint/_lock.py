@@ -2,8 +2,8 @@
 
 The lock is a record lock of ``fcntl(2)``: a forked child does not inherit it, so it ends with its owner
 however many workers live on. But such a lock also ends when its process closes any descriptor of the file, as
-a copy of the directory made by the same process does: so it is asked for again before every commit. The file's
-contents tell then whether somebody else has had it meanwhile.
+a copy of the directory made by the same process does: so it is asked for again before every commit. What the
+file holds tells then whether somebody else has had it meanwhile.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class WriterLock:
         """
         status = os.fstat(directory.fd)
         self._key = lib.dt_address_space(), status.st_dev, status.st_ino
-        self._path = directory.path / _NAME
+        self._directory = directory
         self._fd = -1
         with _held_lock:
             if self._key in _held:
@@ -70,21 +70,13 @@ class WriterLock:
             BusyError: somebody else has it, or has had it meanwhile.
         """
         self._take()
-        if os.pread(self._fd, _SIGNATURE_BYTES + 1, 0) != self._signature:
+        with self._directory.blame(_NAME):
+            signature = os.pread(self._fd, _SIGNATURE_BYTES + 1, 0)
+        if signature != self._signature:
             raise self._busy(
-                "Another writer has been here: the lock was lost, as it is when its owner opens and closes the "
-                "file, to copy the directory perhaps. Close this Checkpointer, and resume the chain"
+                "Another writer has been here: the lock was lost, as it is when its owner opens and closes "
+                "the file, to copy the directory perhaps. Close this Checkpointer, and resume the chain"
             )
-
-    def _take(self) -> None:
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            raise self._busy(
-                f"{self._owner()} writes to it: close its Checkpointer, or wait until it ends"
-            ) from None
 
     def close(self) -> None:
         """Gives it back; in a forked child, which does not have it, it only closes the descriptor."""
@@ -98,11 +90,23 @@ class WriterLock:
                 with _held_lock:
                     _held.pop(self._key, None)
 
+    def _take(self) -> None:
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                with self._directory.blame(_NAME):
+                    raise
+            raise self._busy(
+                f"{self._owner()} writes to it: close its Checkpointer, or wait until it ends"
+            ) from None
+
     def _sign(self) -> None:
-        os.ftruncate(self._fd, 0)
         self._signature = secrets.token_bytes(_SIGNATURE_BYTES)
-        if os.pwrite(self._fd, self._signature, 0) < _SIGNATURE_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        with self._directory.blame(_NAME):
+            os.ftruncate(self._fd, 0)
+            if os.pwrite(self._fd, self._signature, 0) < _SIGNATURE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _owner(self) -> str:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -114,4 +118,4 @@ class WriterLock:
         )
 
     def _busy(self, remedy: str) -> BusyError:
-        return BusyError(errno.EBUSY, f"lock {self._path}", remedy=remedy)
+        return BusyError(errno.EBUSY, f"lock {self._directory.path / _NAME}", remedy=remedy)

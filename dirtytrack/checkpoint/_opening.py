@@ -8,7 +8,7 @@ import resource
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from dirtytrack.checkpoint._format import FileName, FormatError
 from dirtytrack.checkpoint._reader import EpochFile
@@ -18,15 +18,28 @@ _LISTINGS = 100  # at most, where there are new files each time
 _T = TypeVar("_T")
 
 
-def open_files(directory: Path, undo: ExitStack) -> tuple[list[EpochFile], dict[FileName, str]]:
+class Opened(NamedTuple):
+    """The files of a chain.
+
+    Attributes:
+        files: those that are intact as far as is known.
+        problems: why others can't be used.
+        gone: those of the first that were removed meanwhile: what they stood on may be, too.
+    """
+
+    files: list[EpochFile]
+    problems: dict[FileName, str]
+    gone: frozenset[FileName]
+
+
+def open_files(directory: Path, undo: ExitStack) -> Opened:
     """Opens what is named like a file of a chain.
 
     All files that a chain ever had hold states of it, so those of several listings go together. A listing
     with nothing new in it is the last: whatever was removed during the one before it, and what replaced it,
     has been seen.
 
-    Returns:
-        The files, closed by *undo*; and why others can't be used.
+    *undo* closes them.
 
     Raises:
         OSError: the directory or a file can't be opened, and it is not the file's fault.
@@ -35,7 +48,8 @@ def open_files(directory: Path, undo: ExitStack) -> tuple[list[EpochFile], dict[
     problems: dict[FileName, str] = {}
     seen: set[str] = set()
     for _ in range(_LISTINGS):
-        new = set(_with_room(os.listdir, directory)) - seen
+        there = set(_with_room(os.listdir, directory))
+        new = there - seen
         seen |= new
         names = sorted(filter(None, map(FileName.parse, new)))
         for name in names:
@@ -50,7 +64,7 @@ def open_files(directory: Path, undo: ExitStack) -> tuple[list[EpochFile], dict[
                 files.append(file)
         if not names:
             break
-    return files, problems
+    return Opened(files, problems, frozenset(one.name for one in files if str(one.name) not in there))
 
 
 def _with_room(call: Callable[[Path], _T], path: Path) -> _T:

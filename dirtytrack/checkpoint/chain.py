@@ -55,7 +55,7 @@ class Chain:
         """
         self._path = Path(path)
         with ExitStack() as undo:
-            self._files, self._damaged = open_files(self._path, undo)
+            self._files, self._damaged, self._gone = open_files(self._path, undo)
             self._arrange()
             self._check_history()
             self._undo = undo.pop_all()
@@ -231,7 +231,8 @@ class Chain:
         self._arrange()
 
     def _arrange(self) -> None:
-        self._epochs, self._misfits = arrange(self._files)
+        self._epochs, misfits = arrange(self._files)
+        self._misfits = {name: reason for name, reason in misfits.items() if name not in self._gone}
 
     def _check_history(self) -> None:
         # Which of two histories is meant is not for us to guess.

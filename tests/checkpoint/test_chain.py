@@ -376,6 +376,30 @@ def test_files_that_vanish_on_the_way_are_no_problem(directory, files, monkeypat
     assert len(listings) == 3
 
 
+def test_what_two_compactions_took_away_is_no_problem(directory, files, monkeypatch):
+    """One while files are opened, another before the next listing: what lies between stands on nothing."""
+    listdir, bases = os.listdir, [forge.base_of(files[place], STATES[place]) for place in (1, 3)]
+    seen = []
+
+    def list_between_compactions(path):
+        if len(seen) == 1:
+            bases[1].write(directory)
+            for file in (bases[0], *files[2:]):
+                (directory / file.name).unlink()
+        names = listdir(path)
+        if not seen:
+            bases[0].write(directory)
+            for file in files[:2]:
+                (directory / file.name).unlink()
+        seen.append(names)
+        return names
+
+    monkeypatch.setattr(os, "listdir", list_between_compactions)
+    with Chain(directory) as chain:
+        _check(chain, {4: STATES[3]})
+        assert chain.problems == ()
+
+
 def test_what_appears_on_the_way_goes_with_the_rest(directory, files, monkeypatch):
     """A compaction after the files were opened: they are still there, and so is the new one."""
     _compact_after(directory, files, monkeypatch, 2)

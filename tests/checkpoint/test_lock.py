@@ -155,3 +155,10 @@ def test_a_directory_that_cannot_be_written_is_the_systems_error(tmp_path):
     for parent in [*tmp_path.parents][:3]:
         parent.chmod(0o755)
     in_child(attempt).check()
+
+
+def test_a_file_that_can_not_be_one_is_named(directory, tmp_path):
+    """A pipe in its place."""
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(OSError, match="lock"):
+        WriterLock(directory)
