@@ -14,6 +14,7 @@ import os
 import secrets
 import struct
 import threading
+from weakref import WeakValueDictionary
 
 from dirtytrack.checkpoint._files import Directory
 from dirtytrack.errors import BusyError
@@ -23,13 +24,14 @@ _NAME = "lock"
 _SIGNATURE_BYTES = 16
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 
-_held: dict[tuple[int, int, int], str] = {}  # address space, device, inode; in a forked child none is its own
-_held_lock = threading.Lock()
+# By address space, device and inode: in a forked child none is its own. What nobody knows of is free again.
+_held: WeakValueDictionary[tuple[int, int, int], WriterLock] = WeakValueDictionary()
+_held_lock = threading.RLock()
 
 
 def _renew() -> None:
     global _held_lock
-    _held_lock = threading.Lock()
+    _held_lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_renew)
@@ -37,6 +39,8 @@ os.register_at_fork(after_in_child=_renew)
 
 class WriterLock:
     """The right to write to a directory."""
+
+    _fd = -1
 
     def __init__(self, directory: Directory) -> None:
         """Takes it.
@@ -48,20 +52,21 @@ class WriterLock:
         status = os.fstat(directory.fd)
         self._key = lib.dt_address_space(), status.st_dev, status.st_ino
         self._directory = directory
-        self._fd = -1
         with _held_lock:
-            if self._key in _held:
+            other = _held.get(self._key)
+            if other is not None:
                 raise self._busy(
-                    f"This process ({os.getpid()}) writes to it already, as {_held[self._key]}: use one"
+                    f"This process ({os.getpid()}) writes to it already, as {other._directory.path}: use one"
                 )
             self._fd = directory.open(_NAME)
             try:
                 self._take()
                 self._sign()
             except BaseException:
-                os.close(self._fd)
+                fd, self._fd = self._fd, -1
+                os.close(fd)
                 raise
-            _held[self._key] = str(directory.path)
+            _held[self._key] = self
 
     def renew(self) -> None:
         """Takes it again if it was lost.
@@ -88,7 +93,11 @@ class WriterLock:
         finally:
             if lib.dt_is_address_space(self._key[0]):
                 with _held_lock:
-                    _held.pop(self._key, None)
+                    if _held.get(self._key) is self:
+                        del _held[self._key]
+
+    def __del__(self) -> None:
+        self.close()
 
     def _take(self) -> None:
         try:

@@ -11,6 +11,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -38,6 +39,7 @@ from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
 from dirtytrack.tracking import Region, Session
 from dirtytrack.tracking.handle import Handle
+from dirtytrack.tracking.several import open_cursor
 from dirtytrack.tracking.turns import in_turn
 
 _Begin = Callable[[Directory, list[Layout], dict[str, Region]], _origin.Origin]
@@ -280,37 +282,42 @@ class Checkpointer(Handle):
         create: bool = True,
     ) -> None:
         where, checked = check_path(path), check_regions(memories)
-        with ExitStack() as undo:
-            session, regions, layouts = _origin.track(checked, options.session, undo)
-            self._directory = Directory(where, create=create)
-            undo.callback(self._directory.close)
-            self._lock = WriterLock(self._directory)
-            undo.callback(self._lock.close)
-            self._directory.clean()
-            origin = begin(self._directory, layouts, regions)
-            tracked = tuple(regions[layout.name] for layout in origin.layouts)
-            hashes = BlockHashes([layout.nbytes for layout in origin.layouts])
-            if origin.parent != NO_PARENT:
-                for place, region in enumerate(tracked):
-                    hashes.learn(place, region.view)
-            name = f"checkpoint {secrets.token_hex(4)} of {where}"
-            cursor = session.cursor(name)  # what is written from here on is its own
-            undo.callback(cursor.close)
-            staging = Staging(options.staging(sum(layout.nbytes for layout in origin.layouts)))
-            compactor = Compactor(
-                self._directory, self._lock, options.compression, options.keep, origin.numbers
-            )
-            undo.callback(compactor.stop)
-            worker = Worker(
-                origin, self._directory, self._lock, hashes, staging, options, compactor.committed
-            )
-            undo.callback(worker.stop)
-            self._saver = Saver(origin, Capturer(cursor, tracked, staging), worker, compactor, options)
-            self._process = lib.dt_address_space()
-            self._mutex = threading.RLock()
-            self._in_turn = self._closing = self._closed = False
-            _open_ones.add(self)
-            self._undo = undo.pop_all()
+        self._undo = ExitStack()
+        try:
+            self._begin(where, checked, options, begin, create)
+        except BaseException:
+            self._undo.close()
+            raise
+        self._closed = False
+
+    def _begin(
+        self, where: Path, memories: dict[str, object], options: Options, begin: _Begin, create: bool
+    ) -> None:
+        undo = self._undo
+        session, regions, layouts = _origin.track(memories, options.session, undo)
+        self._directory = Directory(where, create=create)
+        undo.callback(self._directory.close)
+        self._lock = WriterLock(self._directory)
+        undo.callback(self._lock.close)
+        self._directory.clean()
+        origin = begin(self._directory, layouts, regions)
+        tracked = tuple(regions[layout.name] for layout in origin.layouts)
+        hashes = BlockHashes([layout.nbytes for layout in origin.layouts])
+        if origin.parent != NO_PARENT:
+            for place, region in enumerate(tracked):
+                hashes.learn(place, region.view)
+        # What is written from here on is its own.
+        cursor = open_cursor(session, f"checkpoint {secrets.token_hex(4)} of {where}", undo)
+        staging = Staging(options.staging(sum(layout.nbytes for layout in origin.layouts)))
+        compactor = Compactor(self._directory, self._lock, options.compression, options.keep, origin.numbers)
+        undo.callback(compactor.stop)
+        worker = Worker(origin, self._directory, self._lock, hashes, staging, options, compactor.committed)
+        undo.callback(worker.stop)
+        self._saver = Saver(origin, Capturer(cursor, tracked, staging), worker, compactor, options)
+        self._process = lib.dt_address_space()
+        self._mutex = threading.RLock()
+        self._in_turn = self._closing = False
+        _open_ones.add(self)
 
     @in_turn
     def _save(self, meta: Any, pause: AbstractContextManager[object] | None, wait: bool) -> Save:

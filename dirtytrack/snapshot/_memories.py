@@ -13,7 +13,7 @@ from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Cursor, Epoch, Region, Session
 from dirtytrack.tracking.failures import native_error
-from dirtytrack.tracking.several import track_all
+from dirtytrack.tracking.several import open_cursor, track_all
 
 _serial = itertools.count(1)
 
@@ -61,8 +61,7 @@ class Memories:
         undo.callback(os.close, self.maps)
         for region in self.regions:
             self.check_access(region, "r")
-        self.cursor: Cursor = self.session.cursor(f"{what} {next(_serial)}")
-        undo.callback(self.cursor.close)
+        self.cursor: Cursor = open_cursor(self.session, f"{what} {next(_serial)} of {id(self):#x}", undo)
 
     def twins(self, copies: list[Any]) -> Any:
         """The regions beside copies of them, natively."""

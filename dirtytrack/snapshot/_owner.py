@@ -23,13 +23,16 @@ class Owner(Handle):
     _closed = True  # until there is something to close
 
     def __init__(self, session: Session | None, memories: tuple[object, ...]) -> None:
-        with ExitStack() as undo:
-            self._memories = Memories(session, memories, type(self).__name__.lower(), undo)
+        self._undo = ExitStack()
+        try:
+            self._memories = Memories(session, memories, type(self).__name__.lower(), self._undo)
             self._prepare()
             self._process = lib.dt_address_space()
             self._mutex = threading.RLock()
             self._in_turn = False
-            self._undo = undo.pop_all()
+        except BaseException:
+            self._undo.close()
+            raise
         self._closed = False
 
     def _prepare(self) -> None:

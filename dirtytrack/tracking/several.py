@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 
 from dirtytrack.errors import ClosedError
+from dirtytrack.tracking.cursor import Cursor
 from dirtytrack.tracking.region import Region
 from dirtytrack.tracking.session import Session, default_session
 
@@ -32,11 +33,35 @@ def track_all(
             _ = memory.view  # or it is closed
             regions[name] = memory
         else:
-            regions[name] = session.track(memory, name=name)
-            undo.callback(_untrack, session, regions[name])
+            label = _Label(name)
+            undo.callback(_untrack, session, label)
+            regions[name] = session.track(memory, name=label)
     return session, regions
 
 
-def _untrack(session: Session, region: Region) -> None:
-    with suppress(ClosedError):
-        session.untrack(region)
+def open_cursor(session: Session, name: str, undo: ExitStack) -> Cursor:
+    """A cursor of a name that nobody else uses; *undo* closes it."""
+    undo.callback(_close_cursor, session, name)
+    return session.cursor(name)
+
+
+# What is to be undone is said before it is done: an interrupt may take the result of a call away.
+
+
+class _Label(str):
+    """A name that is told apart from its equals."""
+
+    __slots__ = ()
+
+
+def _untrack(session: Session, label: str) -> None:
+    for region in session.regions:
+        if region.name is label:
+            with suppress(ClosedError):
+                session.untrack(region)
+
+
+def _close_cursor(session: Session, name: str) -> None:
+    cursor = session._cursors.get(name)
+    if cursor is not None:
+        cursor.close()

@@ -105,6 +105,38 @@ def test_the_handler_of_an_interrupt_saves_everything(
 
 
 @traced
+@pytest.mark.parametrize("saves", [0, 1])
+def test_an_interrupted_opening_leaves_nothing(tmp_path: Path, saves: int) -> None:
+    """At every point in turn: neither a lock, nor a region, nor a cursor; and the next one opens."""
+
+    def interrupted(session: Session, world: World, count: int) -> bool:
+        path = tmp_path / str(count)
+        with Checkpointer(path, world.regions, session=session, fsync=False) as checkpoints:
+            for _ in range(saves):
+                checkpoints.save()
+        opened = None
+        try:
+            with interrupted_at(count):
+                opened = Checkpointer.open(path, world.regions, session=session, fsync=False)
+        except KeyboardInterrupt:
+            pass
+        finished = opened is not None
+        if opened is not None:
+            opened.close()
+        assert session.regions == ()
+        assert list(session._cursors) == ["default"]
+        Checkpointer.open(path, world.regions, session=session, fsync=False).close()
+        return not finished
+
+    def child() -> int:
+        with Session() as session:
+            world = World(3, 1)
+            return next(count for count in range(1, _MOST) if not interrupted(session, world, count))
+
+    assert in_child(child).check() > 100
+
+
+@traced
 def test_an_interrupted_close_can_be_repeated(tmp_path: Path) -> None:
     """At every point in turn, but for the release of what it has at last: everything is committed."""
 
