@@ -37,6 +37,7 @@ class Directory:
             FileNotFoundError, NotADirectoryError, PermissionError: as the system says.
         """
         self.path = path
+        self.fd = -1
         if create:
             _make(path)
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -46,6 +47,9 @@ class Directory:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     def check_place(self) -> None:
         """Refuses a path that leads elsewhere by now.

@@ -68,9 +68,7 @@ class EpochFile:
     statistics: dict[str, Any]
 
     _footer: Footer
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    _fd = -1
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -80,8 +78,9 @@ class EpochFile:
             FormatError: it is not what its name says, or damaged.
             OSError: it can't be opened.
         """
+        file = cls()
         try:
-            file = cls(os.open(path, _FLAGS))
+            file._fd = os.open(path, _FLAGS)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENXIO):
                 raise FormatError("it is not a regular file") from None
@@ -258,6 +257,9 @@ class EpochFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> Self:
         return self

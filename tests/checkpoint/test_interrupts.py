@@ -14,8 +14,9 @@ import pytest
 from checkpoint.intercept import WORKER, Gate, by, intercepted
 from checkpoint.world import World, restored
 from dirtytrack import Session
-from dirtytrack.checkpoint import Chain, Checkpointer
-from interrupts import Storm, interrupted_at, traced
+from dirtytrack.checkpoint import Chain, Checkpointer, restore
+from interrupts import Storm, interrupted_at, is_interrupted, traced
+from raw import open_descriptors
 from support import in_child
 
 _MOST = 3000  # points
@@ -134,6 +135,31 @@ def test_an_interrupted_opening_leaves_nothing(tmp_path: Path, saves: int) -> No
             return next(count for count in range(1, _MOST) if not interrupted(session, world, count))
 
     assert in_child(child).check() > 100
+
+
+@traced
+def test_interrupted_readers_close_their_files(tmp_path: Path) -> None:
+    """At every point in turn; a descriptor is lost at most where it was just made or is being closed."""
+
+    def child() -> None:
+        world = World(3, 1)
+        with Checkpointer(tmp_path, world.regions, fsync=False) as checkpoints:
+            for _ in range(2):
+                world.scribble()
+                checkpoints.save()
+        into = {name: bytearray(nbytes) for name, nbytes in world.sizes.items()}
+        before, count = open_descriptors(), 0
+
+        def read(count: int) -> None:
+            with interrupted_at(count):
+                restore(tmp_path, into=into)
+
+        while is_interrupted(read, count := count + 1):
+            pass
+        assert count > 500
+        assert open_descriptors() < before + count // 50
+
+    in_child(child).check()
 
 
 @traced
