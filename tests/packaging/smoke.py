@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 WHEEL_NAME = re.compile(r"dirtytrack-[^-]+-cp311-abi3-[^-]*linux[^-]*\.whl")
+PLUGIN = "pytest_dirtytrack.py"
 HERE = Path(__file__).resolve().parent
 
 
@@ -28,10 +29,12 @@ def wheel_problems(wheel: Path) -> list[str]:
     if not WHEEL_NAME.fullmatch(wheel.name):
         problems.append(f"{wheel.name}: the name does not say cp311-abi3 and linux")
     wanted = ("py.typed", "native/_core.abi3.so", "native/_core.pyi", "native/dirtytrack.h")
-    problems += [f"{wheel.name}: {name} is missing" for name in wanted if f"dirtytrack/{name}" not in names]
+    needed = [PLUGIN, *(f"dirtytrack/{name}" for name in wanted)]
+    problems += [f"{wheel.name}: {name} is missing" for name in needed if name not in names]
     if "dirtytrack/native/_core.c" in names:
         problems.append(f"{wheel.name}: holds the generated native/_core.c")
-    foreign = {name.split("/")[0] for name in names if not name.startswith(("dirtytrack/", "dirtytrack-"))}
+    ours = ("dirtytrack/", "dirtytrack-", PLUGIN)
+    foreign = {name.split("/")[0] for name in names if not name.startswith(ours)}
     return problems + [f"{wheel.name}: {name} does not belong in it" for name in sorted(foreign)]
 
 

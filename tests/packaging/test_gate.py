@@ -21,6 +21,7 @@ CONTENTS = [
     "dirtytrack/native/_core.abi3.so",
     "dirtytrack/native/_core.pyi",
     "dirtytrack/native/dirtytrack.h",
+    "pytest_dirtytrack.py",
     "dirtytrack-1.0.dist-info/METADATA",
 ]
 
@@ -31,7 +32,7 @@ CONTENTS = [
         (WHEEL, CONTENTS, None),
         ("dirtytrack-1.0-py3-none-any.whl", CONTENTS, "cp311-abi3"),
         ("dirtytrack-1.0-cp311-cp311-linux_x86_64.whl", CONTENTS, "cp311-abi3"),
-        *[(WHEEL, [entry for entry in CONTENTS if entry != gone], gone[11:]) for gone in CONTENTS[1:5]],
+        *[(WHEEL, [entry for entry in CONTENTS if entry != gone], gone[11:]) for gone in CONTENTS[1:6]],
         (WHEEL, [*CONTENTS, "dirtytrack/native/_core.c"], "_core.c"),
         (WHEEL, [*CONTENTS, "tests/conftest.py"], "tests"),
     ],
