@@ -25,6 +25,7 @@ HOME = "/home/dirtytrack"  # where the tests lie in the guest
 _FREE_BYTES = 512 << 20  # for the tests' files and swap
 
 _STDLIB_OMITTED = ("site-packages", "dist-packages", "test", "idlelib", "ensurepip", "turtledemo", "config-*")
+_PACKAGED = ("dirtytrack", "pytest_dirtytrack.py", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 _COPIED = (
     "tests",
     "examples",
@@ -116,7 +117,7 @@ def _wheel(tree: Path) -> str:
     """Build the project's wheel as users get it."""
     with tempfile.TemporaryDirectory() as source:
         # A copy: the build leaves files in its source directory.
-        files = _tracked("dirtytrack", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+        files = _tracked(*_PACKAGED)
         _copy_files(files, Path(source))
         _pip("wheel", "--no-deps", "--wheel-dir", str(tree / "root"), source)
     (wheel,) = (tree / "root").glob("*.whl")
