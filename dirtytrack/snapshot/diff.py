@@ -182,7 +182,7 @@ class Diff(Sequence[Change]):
         Raises:
             DiffError: they are not such bytes, damaged, or of an unknown version.
         """
-        return Diff._from(*_encoding.decode(bytes(data)))
+        return Diff._from(*_encoding.decode(bytes(memoryview(data))))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Diff):
