@@ -7,6 +7,7 @@ import mmap
 import pickle
 import random
 import struct
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -280,3 +281,23 @@ def test_watch():
         one[0], one[9] = 5, 5
     assert len(changes_) == 1
     assert dirtytrack.default_session().regions == ()
+
+
+def test_watches_of_many_threads():
+    """Each finds its own, though all share the default session."""
+    arrays, found = [dirtytrack.empty(5000, np.uint8) for _ in range(4)], {}
+
+    def work(number):
+        for turn in range(25):
+            with dirtytrack.watch(arrays[number]) as changes_:
+                arrays[number][turn * 100 + number] = 1
+            found[number, turn] = [(one.start, one.stop) for one in changes_]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for (number, turn), spans in found.items():
+        assert spans == [(turn * 100 + number, turn * 100 + number + 1)]
+    assert len(found) == 100
