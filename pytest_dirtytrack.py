@@ -6,14 +6,17 @@ A module of its own, so that pytest does not load the library for those who don'
 from __future__ import annotations
 
 import re
+import sys
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
-    from dirtytrack.snapshot import Diff
+    from dirtytrack.snapshot import Diff, watch
 
 _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SHOWN = 12
@@ -27,13 +30,14 @@ class Watcher:
         """Fails the test if the block changes a byte of the memories; those written but as before are none.
 
         Args:
-            *memories: what `dirtytrack.Session.track` takes; of arrays the changed elements are shown.
+            *memories: what `dirtytrack.Session.track` takes; of numpy arrays the changed elements are shown,
+                of other memory the bytes.
         """
         __tracebackhide__ = True
-        with self._watched(memories) as found:
+        with _watch(memories) as found:
             yield
         if found:
-            _fail(f"memory has changed, {found.nbytes} bytes of it", found, memories)
+            _fail(_said(found), found, memories)
 
     @contextmanager
     def dirty_at_most(self, limit: int | str, *memories: object) -> Iterator[None]:
@@ -45,21 +49,22 @@ class Watcher:
         """
         __tracebackhide__ = True
         most = _parse(limit)
-        with self._watched(memories) as found:
+        with _watch(memories) as found:
             yield
         if found.nbytes > most:
-            _fail(f"{found.nbytes} bytes of memory have changed, more than {limit}", found, memories)
-
-    def _watched(self, memories: tuple[object, ...]) -> Any:
-        from dirtytrack.snapshot import watch
-
-        return watch(*memories)
+            _fail(f"{_said(found)}, more than {limit}", found, memories)
 
 
 @pytest.fixture
 def dirtytrack() -> Watcher:
     """Watches: ``with dirtytrack.unchanged(array):``, ``with dirtytrack.dirty_at_most("4 KiB", a):``."""
     return Watcher()
+
+
+def _watch(memories: tuple[object, ...]) -> watch:
+    from dirtytrack.snapshot import watch
+
+    return watch(*memories)
 
 
 def _parse(limit: int | str) -> int:
@@ -71,33 +76,56 @@ def _parse(limit: int | str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
+def _said(found: Diff) -> str:
+    return f"memory has changed in {found.nbytes} byte{'s' * (found.nbytes != 1)}"
+
+
 def _fail(what: str, found: Diff, memories: tuple[object, ...]) -> NoReturn:
     lines: list[str] = []
+    total = 0
     for name, memory in zip(found.sizes, memories, strict=True):
-        lines += _elements(found, name, memory) if hasattr(memory, "dtype") else _bytes(found, name)
-    more = [f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    pytest.fail("\n".join([f"{what}:", *lines[:_SHOWN], *more]), pytrace=False)
+        places = _places(found, name)
+        count, shown = (
+            _elements(found, name, memory) if places and _has_elements(memory) else _bytes(found, places)
+        )
+        lines += (f"  memory {name}{line}" for line in islice(shown, _SHOWN - len(lines)))
+        total += count
+    more = [f"  and {total - len(lines)} more"] if total > len(lines) else []
+    pytest.fail("\n".join([f"{what}:", *lines, *more]), pytrace=False)
 
 
-def _bytes(found: Diff, name: str) -> list[str]:
+# There may be millions of changes: what is not shown is only counted.
+
+
+def _places(found: Diff, name: str) -> range:
+    order = {region: place for place, region in enumerate(found.sizes)}
+
+    def key(change: Any) -> int:
+        return order[change.region]
+
+    return range(bisect_left(found, order[name], key=key), bisect_right(found, order[name], key=key))
+
+
+def _bytes(found: Diff, places: range) -> tuple[int, Iterator[str]]:
     def show(data: memoryview) -> str:
         return data[:8].hex(" ") + "..." * (len(data) > 8)
 
-    return [
-        f"  memory {name}, bytes [{one.start}, {one.stop}): {show(one.before)} -> {show(one.after)}"
-        for one in found.of(name)
-    ]
+    changes = map(found.__getitem__, places)
+    lines = (f", bytes [{one.start}, {one.stop}): {show(one.before)} -> {show(one.after)}" for one in changes)
+    return len(places), lines
 
 
-def _elements(found: Diff, name: str, array: Any) -> list[str]:
-    import numpy as np
+def _has_elements(memory: object) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(memory, numpy.ndarray) and memory.flags.forc
 
-    before = np.copy(array, order="K")
+
+def _elements(found: Diff, name: str, array: Any) -> tuple[int, Iterator[str]]:
+    before = array.copy(order="K")
     others = {one: bytearray(nbytes) for one, nbytes in found.sizes.items() if one != name}
     found.invert().apply({name: before, **others})
-    if not array.ndim:
-        return [f"  memory {name}: {before} -> {array}"] * bool(found.of(name))
-    places = zip(*found.elements(array, name).indices, strict=True)
-    return [
-        f"  memory {name}{[int(at) for at in place]}: {before[place]} -> {array[place]}" for place in places
-    ]
+    indices = found.elements(array, name).indices
+    if not indices:
+        return 1, iter([f": {before} -> {array}"])
+    places = zip(*indices, strict=True)
+    return len(indices[0]), (f"{[int(at) for at in one]}: {before[one]} -> {array[one]}" for one in places)

@@ -54,4 +54,6 @@ with History(None, board) as history:
 grid = board[:, :9].argmax(axis=1) + 1
 prove(f"{len(restored)} positions were restored, each equal to a copy", len(restored) > 100 and all(restored))
 units = [unit == n for unit in (rows, columns, boxes) for n in range(9)]
-prove("the sudoku is solved", solved and all(len(set(grid[unit])) == 9 for unit in units))
+prove("each row, column and box has nine digits", solved and all(len(set(grid[u])) == 9 for u in units))
+given = zip(PUZZLE.replace(" ", ""), map(str, grid), strict=True)
+prove("and the given ones are where they were", all(digit in (".", here) for digit, here in given))

@@ -5,11 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 _TEST = """
 import numpy as np
 array, other, scalar = np.zeros((20, 30)), bytearray(100), np.zeros(())
+crosswise = np.zeros((2, 3, 4)).transpose(1, 0, 2)  # contiguous, but in the order of neither C nor Fortran
+
+class Tensor:
+    dtype, __array_interface__ = "float64", array.__array_interface__
 
 def test_it(dirtytrack):
     with {with_}:
@@ -61,8 +66,28 @@ def test_what_is_allowed_passes(tmp_path, with_, act):
         ("dirtytrack.unchanged(array.T)", "array[3, 4] = 2", ["memory 0[4, 3]: 0.0 -> 2.0"]),
         ("dirtytrack.unchanged(scalar)", "scalar[...] = 2", ["memory 0: 0.0 -> 2.0"]),
         ("dirtytrack.unchanged(other)", "other[7:9] = b'ab'", ["memory 0, bytes [7, 9): 00 00 -> 61 62"]),
-        ("dirtytrack.unchanged(array)", "array[3] = 1", ["memory has changed, 60 bytes", "and 18 more"]),
-        ("dirtytrack.dirty_at_most('4 B', other)", "other[:5] = b'abcde'", ["5 bytes", "more than 4 B"]),
+        ("dirtytrack.unchanged(array)", "array[3] = 1", ["memory has changed in 60 bytes:", "and 18 more"]),
+        (
+            "dirtytrack.unchanged(other, array)",
+            "other[::2] = b'a' * 50; array[3, 4] = 2",
+            ["memory has changed in 51 bytes:", "bytes [22, 23): 00 -> 61", "and 39 more"],
+        ),
+        (
+            "dirtytrack.unchanged(crosswise)",
+            "crosswise[0, 1, 0] = 2",
+            ["memory 0, bytes [103, 104): 00 -> 40"],
+        ),
+        ("dirtytrack.unchanged(Tensor())", "array[0, 1] = 2", ["memory 0, bytes [15, 16): 00 -> 40"]),
+        (
+            "dirtytrack.dirty_at_most('4 B', other)",
+            "other[:5] = b'abcde'",
+            ["memory has changed in 5 bytes, more than 4 B:"],
+        ),
+        (
+            "dirtytrack.dirty_at_most(0, other)",
+            "other[0] = 1",
+            ["memory has changed in 1 byte, more than 0:"],
+        ),
     ],
 )
 def test_what_is_not_fails_and_is_shown(tmp_path, with_, act, shown):
@@ -72,6 +97,16 @@ def test_what_is_not_fails_and_is_shown(tmp_path, with_, act, shown):
     for text in shown:
         assert text in done.stdout
     assert "pytest_dirtytrack.py" not in done.stdout
+
+
+def test_several_memories_share_the_lines(dirtytrack):
+    """At most twelve changes are shown, whatever they are of, and the rest is counted."""
+    first, second = np.zeros(10), np.zeros(10)
+    with pytest.raises(pytest.fail.Exception) as failure, dirtytrack.unchanged(first, second):
+        first[:] = second[:] = 1
+    lines = str(failure.value).splitlines()[1:]
+    expected = [f"  memory {n}[{at}]: 0.0 -> 1.0" for n, at in [(0, i) for i in range(10)] + [(1, 0), (1, 1)]]
+    assert lines == [*expected, "  and 8 more"]
 
 
 def test_an_exception_passes_through(tmp_path):

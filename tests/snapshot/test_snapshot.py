@@ -39,6 +39,7 @@ def session():
         yield session
 
 
+@pytest.mark.slow
 def test_ten_thousand_rollbacks(session):
     """Each puts everything back; the tracker sees all of it."""
     draw = np.random.default_rng(1)
@@ -81,6 +82,7 @@ def test_many_regions(session):
         assert not any(array.any() for array in arrays)
 
 
+@pytest.mark.slow
 def test_eight_gib_with_ten_written_pages():
     """Memory that was never touched takes none in the copy, and its pages are not looked at."""
 
