@@ -9,6 +9,8 @@ The public names, and nothing else. Behind them stand the floors, each built on 
     snapshot    copies of memory, diffs to the byte, and the way back
     checkpoint  incremental checkpoints on disk; imported by whoever uses it
     cli         the command line
+
+The wheel has a plugin of pytest, which therefore would rewrite the library's assertions: PYTEST_DONT_REWRITE.
 """
 
 from dirtytrack import kernel

@@ -20,10 +20,8 @@ TARGET = r"""
 void parse(unsigned char *state, unsigned size, const unsigned char *text, unsigned length)
 {
 	for (unsigned hash = 5381, i = 0; i <= length; i++)
-		if (i < length && text[i] != ' ')
-			hash = hash * 33 + text[i];
-		else
-			state[hash % size]++, hash = 5381;
+		if (i < length && text[i] != ' ') hash = hash * 33 + text[i];
+		else state[hash % size]++, hash = 5381;
 }
 """
 TEXTS = [bytes(random.Random(seed).choices(b"abcdefghij  ", k=40)) for seed in range(300)]

@@ -37,6 +37,7 @@ def main():
     here, there = context.Pipe()
     process = context.Process(target=replica, args=(there,))
     process.start()
+    there.close()  # so that the end of the replica is the end of the pipe
     array, draw, sent, equal = dirtytrack.empty(SHAPE, np.float32), np.random.default_rng(1), 0, 0
     with Snapshot(None, array) as snapshot:
         for _ in range(STEPS):

@@ -97,7 +97,7 @@ class Diff(Sequence[Change]):
         return map(self._change, range(len(self)))
 
     def of(self, region: str) -> tuple[Change, ...]:
-        """The changes of one region.
+        """The changes of one region, all of them made now; the diff itself makes each when it is asked for.
 
         Raises:
             KeyError: there was none of that name.

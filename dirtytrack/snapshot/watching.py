@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from dirtytrack.errors import DirtyTrackError
 from dirtytrack.snapshot.diff import Diff
 from dirtytrack.snapshot.snapshot import Snapshot
 
@@ -43,7 +44,12 @@ class watch(Diff):
         snapshot, self._snapshot = self._snapshot, None
         assert snapshot is not None
         with snapshot:
-            found = snapshot.diff(gap=self._gap)
+            try:
+                found = snapshot.diff(gap=self._gap)
+            except DirtyTrackError:
+                if error is None:
+                    raise
+                return  # what the block raised tells more
         self._fill(*found._contents())
         self._is_left = True
 

@@ -18,6 +18,10 @@ from pathlib import Path
 
 WHEEL_NAME = re.compile(r"dirtytrack-[^-]+-cp311-abi3-[^-]*linux[^-]*\.whl")
 PLUGIN = "pytest_dirtytrack.py"
+# Nor may pytest warn of the package, which it would like to rewrite, and finds imported already.
+WITH_PLUGIN = (
+    "import sys, dirtytrack, pytest; sys.exit(pytest.main(['-q', '-W', 'error', '--fixtures']) not in (0, 5))"
+)
 HERE = Path(__file__).resolve().parent
 
 
@@ -62,10 +66,11 @@ def try_installed(wheel: Path) -> None:
         environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
         python, command = str(home / "bin/python"), str(home / "bin/dirtytrack")
         for step in (
-            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)],
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pytest", str(wheel)],
             [python, "-I", str(HERE / "round_trip.py")],
             [command, "doctor"],
             [command, "--version"],
+            [python, "-W", "error", "-c", WITH_PLUGIN],
         ):
             subprocess.run(step, cwd=directory, env=environment, check=True)
 

@@ -283,6 +283,15 @@ def test_watch():
     assert dirtytrack.default_session().regions == ()
 
 
+def test_what_the_block_raises_comes_first():
+    """Also where the memory is lost, so that there is no diff."""
+    with Raw(4) as memory, pytest.raises(ZeroDivisionError), dirtytrack.watch(memory.pair):
+        memory.map_over(1, 2)
+        1 / 0  # noqa: B018
+    with Raw(4) as memory, pytest.raises(dirtytrack.RegionLostError), dirtytrack.watch(memory.pair):
+        memory.map_over(1, 2)
+
+
 def test_watches_of_many_threads():
     """Each finds its own, though all share the default session."""
     arrays, found = [dirtytrack.empty(5000, np.uint8) for _ in range(4)], {}
