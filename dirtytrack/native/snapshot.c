@@ -56,7 +56,10 @@ static int add(struct dt_changes *changes, const struct piece *piece, const uint
 	bool joins = last && last->region == piece->region && start - last->stop <= piece->gap;
 	if (joins)
 		between = start - last->stop;
-	int error = make_room(changes, 1, between + to - from);
+	uint64_t nbytes = between + to - from;
+	if (nbytes > piece->limit - changes->bytes)
+		return -EFBIG;
+	int error = make_room(changes, 1, nbytes);
 	if (error)
 		return error;
 	if (joins) {
@@ -68,7 +71,7 @@ static int add(struct dt_changes *changes, const struct piece *piece, const uint
 			(struct dt_change){piece->region, start, stop, changes->bytes};
 	}
 	append(changes, piece->before + from, after + from, to - from);
-	return changes->bytes > piece->limit ? -EFBIG : 0;
+	return 0;
 }
 
 static uint64_t word(const uint8_t *bytes)
@@ -257,17 +260,21 @@ void dt_copy(const struct dt_twin *twin)
 	}
 }
 
-// 1 if all mappings in [start, stop) have the flags, 0 if one has not, or -errno.
-static int permitted(int maps, uint64_t start, uint64_t stop, uint64_t flags)
+// 1 if all mappings that hold the pages have the flags, 0 if one has not, or -errno.
+static int permitted(int maps, const struct dt_twin *twin, const struct dt_run *run, const struct dt_run *end,
+		     uint64_t flags)
 {
-	while (start < stop) {
-		struct dt_procmap_query query;
-		int error = dt_procmap_query(maps, start, 0, &query, NULL, 0);
-		if (error)
-			return error == -ENOENT ? 0 : error;
-		if ((query.vma_flags & flags) != flags)
-			return 0;
-		start = query.vma_end;
+	uint64_t first = twin->address - twin->offset, asked = 0;
+	struct dt_procmap_query query;
+	for (; run < end; run++) {
+		uint64_t start = first + run->start * twin->page_size, stop = first + run->stop * twin->page_size;
+		for (asked = asked > start ? asked : start; asked < stop; asked = query.vma_end) {
+			int error = dt_procmap_query(maps, asked, 0, &query, NULL, 0);
+			if (error)
+				return error == -ENOENT ? 0 : error;
+			if ((query.vma_flags & flags) != flags)
+				return 0;
+		}
 	}
 	return 1;
 }
@@ -277,13 +284,8 @@ long dt_find_protected(int maps, const struct dt_twin *twins, size_t n, const st
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct dt_entry *entry = &entries[i];
-		if (entry->run_count == 0)
-			continue;
 		const struct dt_run *runs = all + entry->first_run;
-		uint64_t first = twins[i].address - twins[i].offset;
-		int result = permitted(maps, first + runs[0].start * twins[i].page_size,
-				       first + runs[entry->run_count - 1].stop * twins[i].page_size,
-				       write ? READ | WRITE : READ);
+		int result = permitted(maps, &twins[i], runs, runs + entry->run_count, write ? READ | WRITE : READ);
 		if (result <= 0)
 			return result ? result : (long)i;
 	}

@@ -30,8 +30,8 @@ class Changes:
         Raises:
             TypeError, ValueError: not numbers of bytes.
         """
-        self.gap = _checked("gap", gap)
-        self.limit = 2**64 - 1 if limit is None else _checked("max_nbytes", limit)
+        self.gap = checked("gap", gap)
+        self.limit = 2**64 - 1 if limit is None else checked("max_nbytes", limit)
         self.native: Any = _new("struct dt_changes *")
 
     def check(self, error: int) -> None:
@@ -64,12 +64,17 @@ class Changes:
                 yield geometry.pages_of(table[row + 1], table[row + 2])
 
 
-def _bytes(pointer: Any, nbytes: int) -> bytes:
-    return bytes(ffi.buffer(pointer, nbytes)) if nbytes else b""
+def checked(name: str, value: int) -> int:
+    """A number of bytes that was given as *name*.
 
-
-def _checked(name: str, value: int) -> int:
+    Raises:
+        TypeError, ValueError: it is none.
+    """
     number = operator.index(value)
     if not 0 <= number < 2**63:
         raise ValueError(f"{name}={value}: a number of bytes, from 0 on")
     return number
+
+
+def _bytes(pointer: Any, nbytes: int) -> bytes:
+    return bytes(ffi.buffer(pointer, nbytes)) if nbytes else b""

@@ -78,4 +78,7 @@ def _regions(data: bytes, count: int, stop: int) -> tuple[dict[str, int], int]:
         if name in sizes or not 0 < nbytes < 2**63:
             raise DiffError(f"the diff is damaged: region {name!r} is there twice, or of {nbytes} bytes")
         sizes[name] = nbytes
+    padding = data[at : at + -at % 8]
+    if any(padding):
+        raise DiffError("the diff is damaged: there is something between its regions and its changes")
     return sizes, at + -at % 8

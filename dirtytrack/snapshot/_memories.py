@@ -5,17 +5,21 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 from dirtytrack.errors import KernelPermissionError
 from dirtytrack.kernel import mappings
+from dirtytrack.kernel.mappings import Kind, Mapping
+from dirtytrack.kernel.pagemap import Category, scan_all
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Cursor, Epoch, Region, Session
 from dirtytrack.tracking.failures import native_error
 from dirtytrack.tracking.several import open_cursor, track_all
 
 _serial = itertools.count(1)
+_POPULATED = Category.PRESENT | Category.SWAPPED
 
 
 class Memories:
@@ -97,8 +101,10 @@ class Memories:
         place = lib.dt_find_protected(self.maps, twins, len(self.regions), entries, runs, "w" in needed)
         suspects = range(len(self.regions)) if place < 0 else range(place, len(self.regions))[:1]
         for suspect in suspects:  # all: before Linux 6.11
-            if entries[suspect].run_count:
-                self.check_access(self.regions[suspect], needed)
+            entry = entries[suspect]
+            self.check_access(
+                self.regions[suspect], needed, runs[entry.first_run : entry.first_run + entry.run_count]
+            )
 
     def check(self, error: int, native: Any = None) -> None:
         """Raises what a native call says, on this epoch if it was one."""
@@ -106,14 +112,14 @@ class Memories:
             failure = None if native is None else native.failure
             raise native_error(self.session, error, self.regions, failure, self.cursor)
 
-    def check_access(self, region: Region, needed: str) -> None:
-        """Refuses a region of which some may not be touched as *needed* ("r" or "rw").
+    def check_access(self, region: Region, needed: str, runs: Any = None) -> None:
+        """Refuses a region, or *runs* of its pages, of which some may not be touched as *needed*.
 
         Raises:
             KernelPermissionError: naming the mapping.
         """
         for mapping in mappings.overlapping(*region.page_range):
-            if not set(needed) <= set(mapping.permissions):
+            if not set(needed) <= set(mapping.permissions) and _holds(mapping, region, runs):
                 verb = "write to" if "w" in needed else "read"
                 remedy = "Its protection was changed (mprotect): give it back, and do this again."
                 raise KernelPermissionError(
@@ -123,6 +129,34 @@ class Memories:
                     stop=mapping.stop,
                     remedy=remedy,
                 )
+
+
+def filled(region: Region) -> Iterator[tuple[int, int]]:
+    """The bytes [start, stop) of a region that may be other than zeros.
+
+    What a sparse one has not populated is not: a look at it would populate it, which counts as a write.
+    """
+    if not region.sparse:
+        yield 0, region.nbytes
+        return
+    first, last = region.page_range
+    for mapping in mappings.overlapping(first, last):
+        start, stop = max(first, mapping.start), min(last, mapping.stop)
+        pieces = [(start, stop)]
+        if mapping.kind is Kind.ANONYMOUS:
+            pieces = [piece[:2] for piece in scan_all(start, stop, category_anyof_mask=_POPULATED)]
+        for start, stop in pieces:
+            yield max(start - region.address, 0), min(stop - region.address, region.nbytes)
+
+
+def _holds(mapping: Mapping, region: Region, runs: Any) -> bool:
+    # Whether the mapping has pages of the runs; None: it has.
+    if runs is None:
+        return True
+    first, size = region.page_range[0], region.page_size
+    return any(
+        first + run.start * size < mapping.stop and mapping.start < first + run.stop * size for run in runs
+    )
 
 
 def _refuse_overlaps(regions: dict[str, Region]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot._changes import Changes
+from dirtytrack.snapshot._memories import filled
 from dirtytrack.snapshot._owner import Owner
 from dirtytrack.snapshot.diff import Diff
 from dirtytrack.tracking import Epoch, PageSet, Region, Session, alloc
@@ -49,8 +50,10 @@ class Snapshot(Owner):
             copies.append(self._whole + at)
             at += _room(region)
         self._twins = self._memories.twins(copies)
-        for place in range(len(copies)):
-            lib.dt_copy(self._twins + place)
+        for region, copy in zip(self.regions, copies, strict=True):
+            for start, stop in filled(region):
+                piece = (region._id, region.address + start, stop - start, 0, region.page_size, copy + start)
+                lib.dt_copy(ffi.new("struct dt_twin *", piece))
 
     def _forget(self) -> None:
         del self._twins, self._whole, self._copy

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from dirtytrack.errors import DirtyTrackError
+from dirtytrack.snapshot._changes import checked
 from dirtytrack.snapshot.diff import Diff
 from dirtytrack.snapshot.snapshot import Snapshot
 
@@ -25,8 +26,11 @@ class watch(Diff):
         Args:
             *memories: as for `Snapshot`, with the session of the regions, or `default_session`.
             gap: as for `Snapshot.diff`.
+
+        Raises:
+            TypeError, ValueError: the gap is no number of bytes.
         """
-        self._gap = gap
+        self._gap = checked("gap", gap)
         self._is_left = False
         self._memories: tuple[object, ...] | None = memories
         self._snapshot: Snapshot | None = None
