@@ -8,21 +8,25 @@ from queue import SimpleQueue
 
 
 class Background:
-    """Does what it is given, in order, in a thread of its own.
+    """Does what it is given, in order, in a thread of its own, whatever goes wrong with it.
 
     An interrupt of the caller does no harm to any of the methods, and each can be called again. So they wait
     by a SimpleQueue: Event, Condition and Thread.join of Python 3.11 keep a lock, or take the thread for
     ended, when an exception strikes at the wrong place in them.
+
+    Attributes:
+        failure: the first exception that was let through by what it did.
     """
 
     def __init__(self, name: str) -> None:
         self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self.failure: BaseException | None = None
         self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def put(self, act: Callable[[], object]) -> None:
-        """Has it done; it may not raise."""
+        """Has it done."""
         self._queue.put(act)
 
     def drain(self) -> None:
@@ -46,4 +50,7 @@ class Background:
 
     def _run(self) -> None:
         while not self._is_stopped:
-            self._queue.get()()
+            try:
+                self._queue.get()()
+            except BaseException as error:
+                self.failure = self.failure or error

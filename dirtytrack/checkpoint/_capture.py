@@ -134,9 +134,13 @@ class Capturer:
         if everything or max_pause is not None:
             self._approach(job, worker, everything, max_pause)
         begun = perf_counter()
+        consistency = ""
         with pause:
             is_proven, _ = self._prove(job, worker, everything=False)
-        return self._captured(job, "paused" if is_proven else "unproven", perf_counter() - begun)
+            consistency = "paused" if is_proven else "unproven"
+        if not consistency:
+            raise RuntimeError(f"{pause!r} swallowed an exception of the save: __exit__ has to let it pass")
+        return self._captured(job, consistency, perf_counter() - begun)
 
     def _captured(self, job: Job, consistency: str, seconds: float) -> Captured:
         blocks = sum(capture.native.blocks for capture in job.captures)
@@ -144,12 +148,15 @@ class Capturer:
 
     def _prove(self, job: Job, worker: Worker, everything: bool) -> tuple[bool, float]:
         # Whether nothing was written during the last round, and how long that took. Little was written if it
-        # was by neighbours on the same pages, such as our own worker's buffers: that is copied once more.
+        # was by neighbours on the same pages, such as our own worker's buffers: that is copied once more. So
+        # is what was written beside a base, which takes long, and touches what a sparse region did not have.
         rewritten, seconds = self._round(job, worker, everything)
         for _ in range(_RETRIES):
-            if not rewritten or rewritten > max(_FEW, job.captures[-1].native.blocks // 2):
+            few = max(_FEW, job.captures[-1].native.blocks // 2)
+            if not rewritten or (rewritten > few and not everything):
                 break
-            rewritten, seconds = self._round(job, worker, everything=False)
+            everything = False
+            rewritten, seconds = self._round(job, worker, everything)
         return not rewritten, seconds
 
     def _approach(self, job: Job, worker: Worker, everything: bool, max_pause: float | None) -> None:

@@ -11,13 +11,13 @@ from dirtytrack.checkpoint import _blocks
 from dirtytrack.checkpoint._background import Background
 from dirtytrack.checkpoint._codec import compresses
 from dirtytrack.checkpoint._files import Directory
-from dirtytrack.checkpoint._format import BLOCK, NO_PARENT, RUN_BLOCKS, FileName, Header, Kind, block_count
+from dirtytrack.checkpoint._format import BLOCK, RUN_BLOCKS, FileName, Kind, block_count
 from dirtytrack.checkpoint._lock import WriterLock
 from dirtytrack.checkpoint._state import State
 from dirtytrack.checkpoint._writer import EpochWriter
 from dirtytrack.checkpoint.chain import Chain, ChainEpoch
 from dirtytrack.checkpoint.save import Save
-from dirtytrack.errors import CheckpointError
+from dirtytrack.errors import ChainError, CheckpointError
 
 Progress = Callable[[int, int], None]
 
@@ -33,8 +33,8 @@ def compact(
 ) -> int:
     """Writes a base for an epoch, the oldest of those to keep, and removes what is older.
 
-    The base is on the disk before the first file is removed. Readers that have the chain open keep what
-    they have.
+    The base is on the disk before the first file is removed. Newer epochs stay, of whatever branch, with
+    the files that they need. Readers that have the chain open keep what they have.
 
     Args:
         directory: of the chain.
@@ -58,12 +58,13 @@ def compact(
         if epoch.kind != "base":
 
             def write(state: State) -> FileName:
-                return _write_base(
-                    directory, lock, compression, epoch, state, epoch._file.header.chain, progress
-                )
+                return _write_base(directory, lock, compression, epoch, state, progress)
 
             base = chain._with_state(epoch, write)
-    _remove_before(directory, base)
+        needed = {base} | _needed_by_branches(chain, epoch)
+    lock.renew()
+    older = (name for name in directory.names() if name.number <= base.number)
+    _remove(directory, [name for name in older if name not in needed])
     return epoch.number
 
 
@@ -73,7 +74,6 @@ def _write_base(
     compression: str,
     epoch: ChainEpoch,
     state: State,
-    chain: bytes,
     progress: Progress | None,
 ) -> FileName:
     linear = tuple(
@@ -88,10 +88,7 @@ def _write_base(
                 done += _copy(writer, state, place, first, layout.nbytes)
                 if progress is not None:
                     progress(done, total)
-        parent = bytes.fromhex(epoch.parent) if epoch.parent else NO_PARENT
-        header = Header(
-            Kind.BASE, chain, bytes.fromhex(epoch.id), parent, secrets.token_bytes(8), epoch.number
-        )
+        header = epoch._file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
         described = {
             "meta": epoch.meta,
             "created": epoch.created,
@@ -124,17 +121,31 @@ def _is_linear(state: State, place: int, compression: str, nbytes: int) -> bool:
     return not compresses(state.read(place, piece.start, piece.stop) for piece in _blocks.samples(nbytes))
 
 
-def _remove_before(directory: Directory, base: FileName) -> None:
+def _needed_by_branches(chain: Chain, base: ChainEpoch) -> set[FileName]:
+    # The files that newer epochs stand on, other than by way of the base.
+    needed: set[FileName] = set()
+    for epoch in chain:
+        at: ChainEpoch | None = epoch if epoch.number > base.number else None
+        while at is not None and at.id != base.id and at._file.name not in needed:
+            needed.add(at._file.name)
+            at = at._below
+    return needed
+
+
+def _remove(directory: Directory, names: list[FileName]) -> None:
     # The newest first: whatever ends this, what is left of the older epochs is complete.
-    older = [name for name in directory.names() if name.number <= base.number and name != base]
-    for name in reversed(older):
+    for name in reversed(names):
         directory.remove(str(name))
-    if older:
+    if names:
         directory.sync()
 
 
 class Compactor:
-    """Compacts a chain beside its writer, by itself when there are twice as many epochs as have to stay."""
+    """Compacts a chain beside its writer, by itself when there are twice as many epochs as have to stay.
+
+    Attributes:
+        has_found_damage: whether an epoch of the writer's own turned out not to be readable.
+    """
 
     def __init__(
         self, directory: Directory, lock: WriterLock, compression: str, keep: int | None, numbers: list[int]
@@ -144,6 +155,7 @@ class Compactor:
         self._compression = compression
         self._keep = keep
         self._numbers = numbers  # of the epochs that lead to the newest, ascending
+        self.has_found_damage = False
         self._failure: Exception | None = None
         self._due = 2 * keep if keep else None  # after how many epochs
         self._thread = Background("dirtytrack compaction")
@@ -180,6 +192,9 @@ class Compactor:
             )
             told = CheckpointError(failure.errno or errno.EIO, message, failure.filename)
             told.__cause__, failure = failure, told
+        elif isinstance(failure, ChainError):
+            damage = ChainError(f"the chain was not compacted: {failure}. The next save holds everything")
+            damage.__cause__, failure = failure, damage
         self._failure = None
         return failure
 
@@ -198,6 +213,7 @@ class Compactor:
             base = compact(self._directory, self._lock, self._compression, self._keep or 1, at=head)
         except Exception as error:
             self._failure = error
+            self.has_found_damage |= isinstance(error, ChainError)
             if self._keep:  # not again at once
                 self._due = len(self._numbers) + self._keep
         else:

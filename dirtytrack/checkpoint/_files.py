@@ -107,12 +107,15 @@ class Directory:
 
 
 def _make(path: Path) -> None:
-    # Each directory that is new gets its name onto the disk, or a crash could take the whole chain with it.
-    if path.is_dir():
+    # The directory's name has to be on the disk, and those of new ones above it, or a crash could take the
+    # whole chain with it. Who made the directory need not have seen to that.
+    if not path.is_dir():
+        _make(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+    try:
+        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:  # nor can it be synced by its path
         return
-    _make(path.parent)
-    path.mkdir(mode=0o700, exist_ok=True)
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple, Self
 
@@ -14,6 +15,7 @@ BLOCK = 4096
 RUN_BLOCKS = 256  # a stored run has at most so many, so a reader needs no more than 1 MiB for one
 LINEAR_ALIGNMENT = 65536  # a multiple of every page size
 MAX_DESCRIPTION = 1 << 26
+MAX_NUMBER = (1 << 63) - 1
 NO_PARENT = bytes(16)
 
 _MAGIC = b"\x89DTCK\r\n\x1a"
@@ -23,6 +25,8 @@ _FOOTER = struct.Struct("<QQQQQQ")
 _CHECKSUM = struct.Struct("<Q")
 _ENTRY = struct.Struct("<IIQQQQQ")
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{16})\.(base|delta)")
+
+Span = tuple[int, int]  # blocks [start, stop) of a region
 
 HEADER_BYTES = _HEADER.size + 8
 FOOTER_BYTES = _FOOTER.size + 16
@@ -62,7 +66,7 @@ class FileName(NamedTuple):
         if match is None or not match[1].isascii():
             return None
         parsed = cls(int(match[1]), bytes.fromhex(match[2]), Kind[match[3].upper()])
-        return parsed if str(parsed) == name else None
+        return parsed if str(parsed) == name and parsed.number <= MAX_NUMBER else None
 
     def __str__(self) -> str:
         return f"{self.number:010}-{self.file.hex()}.{self.kind.name.lower()}"
@@ -109,7 +113,9 @@ class Header(NamedTuple):
         if version != VERSION:
             raise FormatError(f"its format has version {version}, and only version {VERSION} is known here")
         _expect(_CHECKSUM.unpack_from(data, _HEADER.size)[0] == checksum(data[: _HEADER.size]), "its header")
-        if kind not in Kind.__members__.values() or block != BLOCK or zeros != bytes(36) or number < 1:
+        if kind not in Kind.__members__.values() or block != BLOCK or zeros != bytes(36):
+            raise FormatError("its header holds impossible values")
+        if not 1 <= number <= MAX_NUMBER or epoch in (NO_PARENT, parent):
             raise FormatError("its header holds impossible values")
         if kind == Kind.DELTA and parent == NO_PARENT:
             raise FormatError("it is a delta without a parent")
@@ -224,6 +230,15 @@ def block_count(nbytes: int) -> int:
 def run_bytes(nbytes: int, first: int, count: int) -> int:
     """The bytes in a run of blocks of a region: its last block may be shorter than a block."""
     return min((first + count) * BLOCK, nbytes) - first * BLOCK
+
+
+def gaps(spans: list[Span], stop: int) -> Iterator[Span]:
+    """What of the blocks [0, stop) is in no span."""
+    at = 0
+    for start, end in [*sorted(spans), (stop, stop)]:
+        if at < start:
+            yield at, start
+        at = max(at, end)
 
 
 def _expect(intact: bool, what: str) -> None:

@@ -23,6 +23,10 @@ class BlockHashes:
         self._committed = [_table(nbytes) for nbytes in sizes]
         self._working = [_table(nbytes) for nbytes in sizes]
         self._touched: list[tuple[int, int, int]] = []
+        # Which tables have to become the same as which where they were touched, before anything else.
+        self._arrival = self._working, self._committed
+        self._loss = self._committed, self._working
+        self._due: tuple[list[mmap.mmap], list[mmap.mmap]] | None = None
 
     def changes(
         self, region: int, first: int, data: memoryview, *, everything: bool
@@ -31,11 +35,12 @@ class BlockHashes:
 
         With *everything* all of them but zeros, for a base, which need not say where it holds nothing.
         """
+        self._level()
         fresh = self._hash(data)
         table, start = self._working[region], first * HASH_BYTES
         stop = start + len(fresh)
-        old, table[start:stop] = table[start:stop], fresh
         self._touched.append((region, start, stop))
+        old, table[start:stop] = table[start:stop], fresh
         kinds = _blocks.kinds(data)
         if everything:
             kinds = kinds.replace(bytes([_blocks.ZEROS]), bytes([_blocks.OMITTED]))
@@ -46,12 +51,12 @@ class BlockHashes:
         return _blocks.runs(first, data, kinds)
 
     def commit(self) -> None:
-        """What was on its way has arrived."""
-        self._level(self._working, self._committed)
+        """What was on its way has arrived. This can't fail."""
+        self._due = self._due or self._arrival
 
     def abort(self) -> None:
-        """What was on its way will not arrive."""
-        self._level(self._committed, self._working)
+        """What was on its way will not arrive. This can't fail."""
+        self._due = self._due or self._loss
 
     def learn(self, region: int, data: memoryview) -> None:
         """The region is committed with these bytes: all of it."""
@@ -66,10 +71,14 @@ class BlockHashes:
         seed = self._seed
         return b"".join([block_hash(data[at : at + BLOCK], seed) for at in range(0, len(data), BLOCK)])
 
-    def _level(self, source: list[mmap.mmap], target: list[mmap.mmap]) -> None:
-        for region, start, stop in self._touched:
-            target[region][start:stop] = source[region][start:stop]
-        self._touched.clear()
+    def _level(self) -> None:
+        # If there is no memory for it, it is still due.
+        if self._due is not None:
+            source, target = self._due
+            for region, start, stop in self._touched:
+                target[region][start:stop] = source[region][start:stop]
+            self._touched.clear()
+            self._due = None
 
 
 def _table(nbytes: int) -> mmap.mmap:

@@ -129,13 +129,13 @@ def _misfit(file: EpochFile, epochs: Epochs, by_epoch: dict[bytes, EpochFile]) -
         theirs = other.header.number, other.header.parent, other.table
         same = theirs == (header.number, header.parent, file.table)
         return None if same else f"it claims to be the same state as {other.name}, and differs from it"
+    parent = by_epoch.get(header.parent) if below is None else below._file
+    if parent is not None and parent.name.number >= header.number:
+        return f"its number is not greater than that of its parent {parent.name}"
     if header.kind is Kind.BASE:
         return None
-    parent = by_epoch.get(header.parent) if below is None else below._file
     if parent is None:
         return f"its parent, epoch {header.parent.hex()}, is damaged or not there"
-    if parent.name.number >= header.number:
-        return f"its number is not greater than that of its parent {parent.name}"
     if below is None:
         return f"its parent {parent.name} can't be used"
     if parent.table != file.table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import secrets
 import struct
@@ -19,6 +20,12 @@ from weakref import WeakValueDictionary
 from dirtytrack.checkpoint._files import Directory
 from dirtytrack.errors import BusyError
 from dirtytrack.native import lib
+
+# What somebody can do whose Checkpointer can't write any more, while memory is newer than the chain.
+GO_ON = (
+    "To keep what is in memory begin a chain in another directory; to go back to the last epoch, "
+    "resume this one"
+)
 
 _NAME = "lock"
 _SIGNATURE_BYTES = 16
@@ -40,7 +47,7 @@ os.register_at_fork(after_in_child=_renew)
 class WriterLock:
     """The right to write to a directory."""
 
-    _fd = -1
+    _file: io.FileIO | None = None
 
     def __init__(self, directory: Directory) -> None:
         """Takes it.
@@ -58,13 +65,12 @@ class WriterLock:
                 raise self._busy(
                     f"This process ({os.getpid()}) writes to it already, as {other._directory.path}: use one"
                 )
-            self._fd = directory.open(_NAME)
+            self._file = io.FileIO(directory.open(_NAME), "r+")  # no interrupt can tear its close
             try:
                 self._take()
                 self._sign()
             except BaseException:
-                fd, self._fd = self._fd, -1
-                os.close(fd)
+                self._file.close()
                 raise
             _held[self._key] = self
 
@@ -72,36 +78,42 @@ class WriterLock:
         """Takes it again if it was lost.
 
         Raises:
-            BusyError: somebody else has it, or has had it meanwhile.
+            BusyError: somebody else has it, or has had it meanwhile, or may have without our knowledge.
         """
         self._take()
         with self._directory.blame(_NAME):
-            signature = os.pread(self._fd, _SIGNATURE_BYTES + 1, 0)
+            there = os.stat(_NAME, dir_fd=self._directory.fd, follow_symlinks=False)
+            signature = os.pread(self._fd(), _SIGNATURE_BYTES + 1, 0)
+        if not os.path.samestat(there, os.fstat(self._fd())):
+            raise self._busy(
+                f"The file was replaced, so that it protects nothing. Close this Checkpointer. {GO_ON}"
+            )
         if signature != self._signature:
             raise self._busy(
                 "Another writer has been here: the lock was lost, as it is when its owner opens and closes "
-                "the file, to copy the directory perhaps. Close this Checkpointer, and resume the chain"
+                f"the file, to copy the directory perhaps. Close this Checkpointer. {GO_ON}"
             )
 
     def close(self) -> None:
         """Gives it back; in a forked child, which does not have it, it only closes the descriptor."""
-        fd, self._fd = self._fd, -1
-        if fd < 0:
+        if self._file is None:
             return
-        try:
-            os.close(fd)
-        finally:
-            if lib.dt_is_address_space(self._key[0]):
-                with _held_lock:
-                    if _held.get(self._key) is self:
-                        del _held[self._key]
+        self._file.close()
+        if lib.dt_is_address_space(self._key[0]):
+            with _held_lock:
+                if _held.get(self._key) is self:
+                    del _held[self._key]
 
     def __del__(self) -> None:
         self.close()
 
+    def _fd(self) -> int:
+        assert self._file is not None
+        return self._file.fileno()
+
     def _take(self) -> None:
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._fd(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 with self._directory.blame(_NAME):
@@ -113,13 +125,13 @@ class WriterLock:
     def _sign(self) -> None:
         self._signature = secrets.token_bytes(_SIGNATURE_BYTES)
         with self._directory.blame(_NAME):
-            os.ftruncate(self._fd, 0)
-            if os.pwrite(self._fd, self._signature, 0) < _SIGNATURE_BYTES:
+            os.ftruncate(self._fd(), 0)
+            if os.pwrite(self._fd(), self._signature, 0) < _SIGNATURE_BYTES:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _owner(self) -> str:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_GETLK, asked))
+        kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(self._fd(), fcntl.F_GETLK, asked))
         return (
             f"Process {pid}"
             if kind != fcntl.F_UNLCK and pid > 0

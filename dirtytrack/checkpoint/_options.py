@@ -18,6 +18,7 @@ from dirtytrack.checkpoint._format import BLOCK, MAX_DESCRIPTION
 from dirtytrack.checkpoint._layout import check_name
 from dirtytrack.tracking import Region, Session
 from dirtytrack.tracking.memory import resolve
+from dirtytrack.tracking.several import refuse_overlaps
 
 _COMPRESSIONS = ("auto", "none", "zstd")
 _MOST_STAGING = 1 << 30
@@ -59,13 +60,14 @@ class Options:
             value = getattr(self, name)
             if value is not None and not isinstance(value, SupportsIndex):
                 raise TypeError(f"{name} is a whole number, not {value!r}")
-        if self.keep is not None and operator.index(self.keep) < 1:
+            object.__setattr__(self, name, None if value is None else operator.index(value))
+        if self.keep is not None and self.keep < 1:
             raise ValueError(f"keep={self.keep}: at least one epoch has to stay; None keeps all")
         if self.compression not in _COMPRESSIONS:
             raise ValueError(f"compression={self.compression!r}: choose one of {', '.join(_COMPRESSIONS)}")
         if self.compression != "none":
             compressor()
-        if self.staging_bytes is not None and operator.index(self.staging_bytes) < BLOCK:
+        if self.staging_bytes is not None and self.staging_bytes < BLOCK:
             raise ValueError(f"staging_bytes={self.staging_bytes}: at least one block of {BLOCK} bytes")
         if not isinstance(self.max_pause, int | float | None):
             raise TypeError(f"max_pause is a number of seconds, not {self.max_pause!r}")
@@ -94,22 +96,28 @@ def check_path(path: os.PathLike[str] | str) -> Path:
 
 
 def check_regions(regions: Mapping[str, object]) -> dict[str, object]:
-    """The memory of each name; each is memory that can be tracked.
+    """The memory of each name; each is memory that can be tracked, and none of it is another one's too.
 
     Raises:
-        TypeError, ValueError: not a mapping, empty, a bad name, or memory that `Session.track` would refuse.
+        TypeError, ValueError: not a mapping, empty, a bad name, memory that `Session.track` would refuse, or
+            that two names share.
     """
     if not isinstance(regions, Mapping):
         raise TypeError(f"regions is a mapping of names to memory, not {type(regions).__name__}")
     if not regions:
         raise ValueError("there is no region: name at least one piece of memory")
+    ranges = []
     for name, memory in regions.items():
         check_name(name)
-        if not isinstance(memory, Region):
-            try:
-                resolve(memory)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"region {name!r}: {error}") from None
+        if isinstance(memory, Region):
+            ranges.append((memory.address, memory.nbytes, name))
+            continue
+        try:
+            address, nbytes, *_ = resolve(memory)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"region {name!r}: {error}") from None
+        ranges.append((address, nbytes, name))
+    refuse_overlaps(ranges)
     return dict(regions)
 
 

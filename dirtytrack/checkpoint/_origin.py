@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import secrets
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dirtytrack.checkpoint._files import Directory
-from dirtytrack.checkpoint._format import NO_PARENT
+from dirtytrack.checkpoint._format import MAX_DESCRIPTION, MAX_NUMBER, NO_PARENT
 from dirtytrack.checkpoint._layout import Layout
 from dirtytrack.checkpoint.chain import Chain, ChainEpoch
 from dirtytrack.checkpoint.restore import Target, fill
 from dirtytrack.errors import ChainError
 from dirtytrack.tracking import Region, Session
-from dirtytrack.tracking.several import track_all
+from dirtytrack.tracking.several import Undo, track_all
+
+_MAX_FIRST_NUMBER = MAX_NUMBER // 2
+_MAX_TABLE = MAX_DESCRIPTION // 2 - 4096  # the other half is for the meta
 
 
 class Origin(NamedTuple):
@@ -39,11 +42,20 @@ class Origin(NamedTuple):
 
 
 def track(
-    memories: dict[str, object], session: Session | None, undo: ExitStack
+    memories: dict[str, object], session: Session | None, undo: Undo
 ) -> tuple[Session, dict[str, Region], list[Layout]]:
-    """Tracks the memory; *undo* ends that."""
+    """Tracks the memory; *undo* ends that.
+
+    Raises:
+        ValueError: it takes too long a description. Others: as `Session.track`.
+    """
     session, regions = track_all(memories, session, undo)
     layouts = [Layout.of(name, memories[name], one.nbytes, one.page_size) for name, one in regions.items()]
+    length = len(json.dumps([layout.to_json() for layout in layouts]))
+    if length > _MAX_TABLE:
+        raise ValueError(
+            f"names and element types take {length} bytes in each file: at most {_MAX_TABLE}; give bytes"
+        )
     return session, regions, layouts
 
 
@@ -73,13 +85,18 @@ def resume(
     with Chain(directory.path) as chain:
         _check_names(directory, chain.newest if at is None else chain[at], regions)
         epoch = fill(chain, [Target(layout, regions[layout.name].view) for layout in layouts], at)
+        number = directory.names()[-1].number + 1
+        if number > _MAX_FIRST_NUMBER:
+            raise ChainError(
+                f"a file in {directory.path} claims to be epoch {number - 1}, which leaves none: move it away"
+            )
         sizes = {layout.name: layout.page_size for layout in layouts}
         return Origin(
             bytes.fromhex(chain.id or ""),
             bytes.fromhex(epoch.id),
             tuple(replace(one, page_size=sizes[one.name], linear=None) for one in epoch.regions),
             epoch.meta,
-            directory.names()[-1].number + 1,
+            number,
             [one.number for one in chain._lineage(epoch)],
         )
 

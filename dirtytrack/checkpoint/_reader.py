@@ -18,6 +18,7 @@ import xxhash
 
 from dirtytrack.checkpoint._codec import checksum, decompressor
 from dirtytrack.checkpoint._format import (
+    BLOCK,
     ENTRY_BYTES,
     FOOTER_BYTES,
     HEADER_BYTES,
@@ -27,6 +28,10 @@ from dirtytrack.checkpoint._format import (
     Footer,
     FormatError,
     Header,
+    Kind,
+    Span,
+    block_count,
+    gaps,
     run_bytes,
 )
 from dirtytrack.checkpoint._layout import Layout
@@ -36,6 +41,7 @@ CONSISTENCIES = frozenset({"proven", "paused", "unproven"})
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _INDEX_PIECE = 4096 * ENTRY_BYTES
+_ZEROS_PIECE = 1 << 20
 _decompressor = functools.cache(decompressor)
 
 
@@ -188,18 +194,25 @@ class EpochFile:
             at += len(piece)
 
     def verify(self) -> Iterator[int]:
-        """Reads the index and every stored run; gives the bytes read so far, run by run.
+        """Reads the index, every stored run, and what a mapping has between them; gives the bytes so far.
 
         Raises:
             FormatError: the file is damaged.
             ImportError: as `read`.
         """
         done = 0
+        placed: dict[int, list[Span]] = {place: [] for place in self._linear_regions()}
         for entry in self.entries():
+            if entry.region in placed:
+                _join(placed[entry.region], entry.first, entry.first + entry.blocks)
             if entry.encoding is not Encoding.ZEROS:
                 self.read(entry)
                 done += entry.length
                 yield done
+        for place, spans in placed.items():
+            start, nbytes = self._linear(place), self.layouts[place].nbytes
+            for first, stop in gaps(spans, block_count(nbytes)):
+                self._check_zeros(start + first * BLOCK, start + min(stop * BLOCK, nbytes))
 
     def map(self, region: int) -> mmap.mmap:
         """A private, writable mapping of a linear region. Nothing of it is read or checked.
@@ -208,19 +221,42 @@ class EpochFile:
             FormatError: the file does not hold all of it.
             OSError: it can't be mapped.
         """
-        layout = self.layouts[region]
-        assert layout.linear is not None
-        if not HEADER_BYTES <= layout.linear <= self._footer.index_offset - layout.nbytes:
-            raise FormatError(f"its region {layout.name!r} lies outside of the payload")
+        offset = self._linear(region)
         if os.fstat(self._fd).st_size != self.nbytes:  # a touch beyond the end would kill the process
             raise FormatError("its length has changed")
         return mmap.mmap(
             self._fd,
-            layout.nbytes,
+            self.layouts[region].nbytes,
             flags=mmap.MAP_PRIVATE | MAP_NORESERVE,
             prot=mmap.PROT_READ | mmap.PROT_WRITE,
-            offset=layout.linear,
+            offset=offset,
         )
+
+    def _linear_regions(self) -> list[int]:
+        if self.header.kind is not Kind.BASE:
+            return []
+        return [place for place, layout in enumerate(self.layouts) if layout.linear is not None]
+
+    def _linear(self, region: int) -> int:
+        # Where it begins.
+        layout = self.layouts[region]
+        assert layout.linear is not None
+        if not HEADER_BYTES <= layout.linear <= self._footer.index_offset - layout.nbytes:
+            raise FormatError(f"its region {layout.name!r} lies outside of the payload")
+        return layout.linear
+
+    def _check_zeros(self, start: int, stop: int) -> None:
+        while start < stop:
+            try:
+                start = os.lseek(self._fd, start, os.SEEK_DATA)  # holes are zeros
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return
+            count = min(_ZEROS_PIECE, stop - start)
+            if count > 0 and self._read(start, count).strip(b"\0"):
+                raise FormatError(f"it holds something at {start}, where its index has nothing")
+            start += count
 
     def _read_stored(self, entry: Entry, pieces: Sequence[memoryview]) -> None:
         self._fill(entry.offset, pieces)
@@ -271,6 +307,13 @@ class EpochFile:
 
     def __repr__(self) -> str:
         return f"<EpochFile {self.name}{', closed' if self._fd < 0 else ''}>"
+
+
+def _join(spans: list[Span], start: int, stop: int) -> None:
+    # Appends, or makes the last one longer.
+    if spans and spans[-1][1] == start:
+        start = spans.pop()[0]
+    spans.append((start, stop))
 
 
 def _time(value: Any) -> float:

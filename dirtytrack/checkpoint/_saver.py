@@ -10,11 +10,13 @@ from dirtytrack.checkpoint._blocks import samples
 from dirtytrack.checkpoint._capture import Capturer
 from dirtytrack.checkpoint._codec import compresses
 from dirtytrack.checkpoint._compaction import Compactor
-from dirtytrack.checkpoint._format import NO_PARENT, Kind
+from dirtytrack.checkpoint._format import Kind
 from dirtytrack.checkpoint._options import Options
 from dirtytrack.checkpoint._origin import Origin
 from dirtytrack.checkpoint._worker import Job, StaleJobError, Worker
 from dirtytrack.checkpoint.save import Save
+
+_MOST_IN_FLIGHT = 64  # saves, which bounds the memory for those that have no blocks
 
 
 class Saver:
@@ -37,8 +39,9 @@ class Saver:
         self._capturer = capturer
         self._compression = options.compression
         self._max_pause = options.max_pause
-        self._has_base = origin.parent != NO_PARENT
+        self._has_base = worker.has_base
         self._job: Job | None = None
+        self._in_flight: list[Save] = []
 
     @property
     def meta(self) -> Any:
@@ -59,6 +62,7 @@ class Saver:
         """
         generation = self.worker.generation  # a failure that the next line does not see makes the job stale
         self._settle()
+        self._wait_for_others()
         save = Save(self.next_number, secrets.token_hex(16), meta)
         self.next_number += 1
         kind = Kind.DELTA if self._has_base else Kind.BASE
@@ -74,16 +78,25 @@ class Saver:
             raise
         self._has_base = True
         self._job = None
+        self._in_flight.append(save)
         return save
 
+    def wait(self) -> None:
+        """Waits until everything captured is committed.
+
+        Raises:
+            CheckpointError: what went wrong.
+        """
+        self.worker.drain()
+        self._settle()
+
     def flush(self) -> None:
-        """Waits until everything captured is committed, and for a compaction that is under way.
+        """Waits for that, and for a compaction that is under way.
 
         Raises:
             CheckpointError, ChainError: what went wrong.
         """
-        self.worker.drain()
-        self._settle()
+        self.wait()
         self.compactor.wait()
         failure = self.compactor.take_failure()
         if failure is not None:
@@ -107,7 +120,7 @@ class Saver:
 
     def _cancel(self, job: Job) -> None:
         self.worker.cancel(job)
-        self._has_base = self.worker.parent != NO_PARENT
+        self._has_base = self.worker.has_base
         self._job = None
 
     def _settle(self) -> None:
@@ -116,8 +129,16 @@ class Saver:
             self._cancel(self._job)
         if self.worker.has_failed:
             self.worker.drain()
-            self._has_base = self.worker.parent != NO_PARENT
+            self._has_base = self.worker.has_base
             raise self.worker.take_failure()
+        if self.compactor.has_found_damage:  # then what deltas stand on is lost
+            self.compactor.has_found_damage = False
+            self._has_base = self.worker.has_base = False
+
+    def _wait_for_others(self) -> None:
+        self._in_flight = [save for save in self._in_flight if save.state == "captured"]
+        if len(self._in_flight) >= _MOST_IN_FLIGHT:
+            self.wait()
 
     def _linear(self) -> tuple[bool, ...]:
         regions = self._capturer.regions

@@ -10,19 +10,18 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from dirtytrack.checkpoint._format import BLOCK, Encoding, Entry, FormatError, block_count
+from dirtytrack.checkpoint._format import BLOCK, Encoding, Entry, FormatError, Span, block_count, gaps
 from dirtytrack.checkpoint._reader import MAP_NORESERVE, EpochFile
 
 _THREADS = min(4, len(os.sched_getaffinity(0)))
 _TASKS_PER_THREAD = 4  # fewer are done sooner than a thread is started
 _ZEROS = bytes(256 * BLOCK)
 _OWNER_BYTES = 4
-_PIECE = 1 << 16  # blocks whose owners are looked at, or forgotten one by one, at a time
-
-Span = tuple[int, int]  # blocks [start, stop) of a region
+_OWNERS_PER_PAGE = mmap.PAGESIZE // _OWNER_BYTES
+_PIECE = 1 << 16  # blocks whose owners are looked at at a time
 
 
 class DamagedFile(FormatError):
@@ -66,10 +65,16 @@ class _Plan:
             self._forget(entry.first, entry.first + entry.blocks)
             return
         if self._owners is None:
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-            self._owners = mmap.mmap(-1, block_count(self.nbytes) * _OWNER_BYTES, flags=flags)
+            self._owners = self._obtain(file)
         self.runs.append(_Run(file, entry))
         self._set(entry.first, entry.first + entry.blocks, len(self.runs))
+
+    def _obtain(self, file: EpochFile) -> mmap.mmap:
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+        try:
+            return mmap.mmap(-1, block_count(self.nbytes) * _OWNER_BYTES, flags=flags)
+        except OSError as error:
+            raise MemoryError(f"{file.name} has a region of {self.nbytes} bytes, too many to read") from error
 
     def _set(self, start: int, stop: int, owner: int) -> None:
         assert self._owners is not None
@@ -79,12 +84,11 @@ class _Plan:
         # Whole pages of owners are dropped, so that zeros of any length take no memory and no time.
         if self._owners is None:
             return
-        if stop - start > _PIECE:
-            per_page = mmap.PAGESIZE // _OWNER_BYTES
-            first, last = -(-start // per_page), stop // per_page
+        first, last = -(-start // _OWNERS_PER_PAGE), stop // _OWNERS_PER_PAGE
+        if first < last:
             self._owners.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
-            self._set(start, first * per_page, 0)
-            start = last * per_page
+            self._set(start, first * _OWNERS_PER_PAGE, 0)
+            start = last * _OWNERS_PER_PAGE
         self._set(start, stop, 0)
 
     def owners(self, start: int, stop: int) -> bytes:
@@ -161,7 +165,7 @@ class State:
         if not zeroed:
             tasks.extend(
                 functools.partial(_zero, target[plan.bytes_of(gap)])
-                for gap in _gaps(filled, block_count(plan.nbytes))
+                for gap in gaps(filled, block_count(plan.nbytes))
             )
         _do(tasks)
 
@@ -265,15 +269,6 @@ def _zero(target: memoryview) -> None:
         piece[:] = _ZEROS[: len(piece)]
 
 
-def _gaps(spans: list[Span], stop: int) -> Iterator[Span]:
-    # What of the blocks [0, stop) is in no span.
-    at = 0
-    for start, end in [*sorted(spans), (stop, stop)]:
-        if at < start:
-            yield at, start
-        at = end
-
-
 def _do(tasks: _Tasks) -> None:
     # In order, with the help of other threads if that pays. Once it has returned or raised, none of them does
     # anything any more, whatever an interrupt came between: one that only begins then finds no task.
@@ -294,13 +289,23 @@ def _do(tasks: _Tasks) -> None:
 
     helpers = [threading.Lock() for _ in range(1, min(_THREADS, len(tasks) // _TASKS_PER_THREAD))]
     try:
-        for busy in helpers:
-            threading.Thread(target=work, args=(busy,), daemon=True).start()
+        with suppress(RuntimeError):  # there may be no more threads
+            for busy in helpers:
+                threading.Thread(target=work, args=(busy,), daemon=True).start()
         work(threading.Lock())
     finally:
-        tasks.clear()
-        for busy in helpers:
-            busy.acquire()
-            busy.release()
+        _end(tasks, helpers)
     if failures:
         raise failures[0]
+
+
+def _end(tasks: _Tasks, helpers: list[threading.Lock]) -> None:
+    # Also when an interrupt ends the wait: it goes on when all has ended.
+    try:
+        tasks.clear()
+        for busy in helpers:
+            with busy:
+                pass
+    except BaseException:
+        _end(tasks, helpers)
+        raise

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from dirtytrack.checkpoint._background import Background
 from dirtytrack.checkpoint._capture import Capture
 from dirtytrack.checkpoint._files import Directory
-from dirtytrack.checkpoint._format import BLOCK, Header, Kind, block_count
+from dirtytrack.checkpoint._format import BLOCK, NO_PARENT, Header, Kind, block_count
 from dirtytrack.checkpoint._hashes import BlockHashes
-from dirtytrack.checkpoint._lock import WriterLock
+from dirtytrack.checkpoint._lock import GO_ON, WriterLock
 from dirtytrack.checkpoint._options import Options
 from dirtytrack.checkpoint._staging import Loan, Staging
 from dirtytrack.checkpoint._writer import EpochWriter
@@ -51,10 +51,12 @@ class Worker:
     """Writes jobs to a directory, one after the other.
 
     What is put to it is done in order by its thread. When a job fails, so do all that began before that was
-    known: they are deltas to a state that will not exist. A failure stays until it is taken.
+    known: they are deltas to a state that will not exist. A failure stays until it is taken; one that it
+    did not foresee stays for good, and nothing is written after it.
 
     Attributes:
         parent: the epoch last committed; NO_PARENT before the first one.
+        has_base: whether deltas have something to stand on, as far as is known.
         newest: the save last committed, if any.
         generation: how many jobs have failed.
     """
@@ -70,6 +72,7 @@ class Worker:
         committed: Callable[[Save], None],
     ) -> None:
         self.parent = origin.parent
+        self.has_base = origin.parent != NO_PARENT
         self.newest: Save | None = None
         self.generation = 0
         self._chain = origin.chain
@@ -119,10 +122,15 @@ class Worker:
     @property
     def has_failed(self) -> bool:
         """Whether there is a failure to take."""
-        return self._cause is not None
+        return self._cause is not None or self._thread.failure is not None
 
     def take_failure(self) -> CheckpointError:
         """The failure, once; drain first."""
+        if (unforeseen := self._thread.failure) is not None:
+            message = f"the writer gave up ({unforeseen!r}): close this Checkpointer. {GO_ON}"
+            error = CheckpointError(errno.EIO, message, str(self._directory.path))
+            error.__cause__ = unforeseen
+            return error
         cause, numbers = self._cause, tuple(dict.fromkeys(self._failed))
         path = getattr(cause, "filename", None) or str(self._directory.path)
         code = getattr(cause, "errno", None) or (
@@ -155,11 +163,13 @@ class Worker:
 
     def _seal(self, job: Job) -> None:
         try:
-            if self._is_current(job):
-                self._commit(job)
-                return
+            published = self._publish(job) if self._is_current(job) else None
         except Exception as error:
             self._fail(job, error)
+            published = None
+        if published is not None:
+            self._arrive(job, *published)
+            return
         self._abort(job)
         self._failed.append(job.save.number)
         job.save._state = "failed"
@@ -170,7 +180,7 @@ class Worker:
             job.save._state = "failed"
 
     def _is_current(self, job: Job) -> bool:
-        return job.generation == self.generation
+        return job.generation == self.generation and self._thread.failure is None
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._discard()
@@ -208,7 +218,7 @@ class Worker:
                     writer.store(region, change.first, change.data, linear=everything)
         writer.flush()
 
-    def _commit(self, job: Job) -> None:
+    def _publish(self, job: Job) -> tuple[Header, EpochWriter, int]:
         save, writer = job.save, self._writer(job)
         # A delta that has everything needs no parent.
         whole = len(job.captures) == 1 and writer.blocks == self._blocks
@@ -216,12 +226,19 @@ class Worker:
         epoch = bytes.fromhex(save.id)
         header = Header(kind, self._chain, epoch, self.parent, secrets.token_bytes(8), save.number)
         self._lock.renew()
-        nbytes = writer.commit(header, save._describe(writer.blocks), sync=self._sync)
-        self._open = None
+        return header, writer, writer.commit(header, save._describe(writer.blocks), sync=self._sync)
+
+    def _arrive(self, job: Job, header: Header, writer: EpochWriter, nbytes: int) -> None:
+        # The file is there: what comes next is a delta to it, even if this is not done to its end.
+        save = job.save
+        self.parent, self.newest, self._open = header.epoch, save, None
+        self._hashes.commit()
+        if header.kind is Kind.BASE:
+            self.has_base = True
         for capture in job.captures:
             capture.epoch._native.settled = 1
         job.captures.clear()
-        self._hashes.commit()
-        self.parent, self.newest = epoch, save
-        save._committed(kind.name.lower(), writer.blocks, writer.plain, nbytes, save.blocks_written * BLOCK)
+        save._committed(
+            header.kind.name.lower(), writer.blocks, writer.plain, nbytes, save.blocks_written * BLOCK
+        )
         self._committed(save)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from dirtytrack.checkpoint._format import (
     ENTRY_BYTES,
     HEADER_BYTES,
     LINEAR_ALIGNMENT,
+    MAX_DESCRIPTION,
     RUN_BLOCKS,
     Encoding,
     Entry,
@@ -99,6 +101,8 @@ class EpochWriter:
         self.flush()
         regions = [layout.to_json() for layout in self._layouts]
         described = json.dumps({"regions": regions, **description}).encode()
+        if len(described) > MAX_DESCRIPTION:
+            raise OSError(errno.EFBIG, f"its description has {len(described)} bytes")
         packed = header.pack()
         footer = Footer(
             self._end,

@@ -51,7 +51,8 @@ class Chain:
             PermissionError: it, or a file in it, may not be read.
             ChainError: it holds no checkpoint at all, or those of more than one history. (Where files are
                 there and none is intact there is no error: the chain has no epochs then, but `problems`.)
-            OSError: with EMFILE if the chain has more files than this process may open.
+            OSError: with EMFILE if the chain has more files than this process may open. (Its soft limit,
+                RLIMIT_NOFILE, is raised to the hard one where the chain needs it.)
         """
         self._path = Path(path)
         with ExitStack() as undo:
@@ -166,7 +167,7 @@ class Chain:
         for file in self._files:
             try:
                 for count in file.verify():
-                    tell(count)
+                    tell(min(count, file.nbytes))  # runs that lie on each other are read more than once
             except FormatError as error:
                 self._exclude(DamagedFile(file, str(error)))
             done += file.nbytes

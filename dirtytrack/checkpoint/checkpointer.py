@@ -10,7 +10,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -39,7 +39,7 @@ from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
 from dirtytrack.tracking import Region, Session
 from dirtytrack.tracking.handle import Handle
-from dirtytrack.tracking.several import open_cursor
+from dirtytrack.tracking.several import Undo, open_cursor
 from dirtytrack.tracking.turns import in_turn
 
 _Begin = Callable[[Directory, list[Layout], dict[str, Region]], _origin.Origin]
@@ -50,8 +50,14 @@ _abandoned: list[Checkpointer] = []
 
 @atexit.register
 def _close_all() -> None:
+    failures: list[BaseException] = []
     for checkpointer in (*_open_ones, *_abandoned):
-        checkpointer.close()
+        try:
+            checkpointer.close()
+        except BaseException as error:
+            failures.append(error)
+    if failures:
+        raise BaseExceptionGroup("checkpointers that were still open when Python ended", failures)
 
 
 class Checkpointer(Handle):
@@ -184,7 +190,7 @@ class Checkpointer(Handle):
 
         Args:
             meta: anything that JSON can hold; comes back with `restore`.
-            wait: until it is committed, as `flush` does.
+            wait: until it is committed.
             pause: a context manager in whose block nobody writes to the regions. With *max_pause* set, what
                 has been written so far is copied before it, round by round, until the rest is expected to
                 fit, or no longer shrinks. It must not write to the regions either.
@@ -193,7 +199,8 @@ class Checkpointer(Handle):
             What was captured; the rest of its figures come when it is committed.
 
         Raises:
-            CheckpointError: an earlier save could not be written. This one was not begun; call it again.
+            CheckpointError: an earlier save could not be written, and this one was not begun: call it again.
+                Or this one could not be written, with *wait*; its pages are in the next one.
             RegionLostError: a region's memory is gone. Nothing was saved.
             TypeError, ValueError: of the arguments; nothing was done.
             ClosedError, ForkedError: not a Checkpointer of this process any more.
@@ -282,7 +289,7 @@ class Checkpointer(Handle):
         create: bool = True,
     ) -> None:
         where, checked = check_path(path), check_regions(memories)
-        self._undo = ExitStack()
+        self._undo = Undo()
         try:
             self._begin(where, checked, options, begin, create)
         except BaseException:
@@ -324,7 +331,7 @@ class Checkpointer(Handle):
         self._check()
         save = self._saver.save(meta, pause)
         if wait:
-            self._saver.flush()
+            self._saver.wait()
         return save
 
     @in_turn

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import itertools
 import logging
 import mmap
 import os
@@ -135,17 +134,10 @@ def read_epoch(chain: Chain, at: int | str | None, action: Callable[[State], _T]
 
 
 def _targets(into: Mapping[str, object]) -> list[Target]:
-    targets, ranges = [], []
+    targets = []
     for name, memory in check_regions(into).items():
-        if isinstance(memory, Region):
-            view, address = memory.view, memory.address
-        else:
-            address, _, view, _ = resolve(memory)
+        view = memory.view if isinstance(memory, Region) else resolve(memory).view
         targets.append(Target(Layout.of(name, memory, view.nbytes, mmap.PAGESIZE), view))
-        ranges.append((address, address + view.nbytes, name))
-    for (_, stop, one), (start, _, other) in itertools.pairwise(sorted(ranges)):
-        if start < stop:
-            raise ValueError(f"the memory given for {one!r} and for {other!r} overlaps")
     return targets
 
 

@@ -6,7 +6,6 @@ import errno
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 from dirtytrack.errors import KernelPermissionError
@@ -16,7 +15,7 @@ from dirtytrack.kernel.pagemap import Category, scan_all
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Cursor, Epoch, Region, Session
 from dirtytrack.tracking.failures import native_error
-from dirtytrack.tracking.several import open_cursor, track_all
+from dirtytrack.tracking.several import Undo, open_cursor, refuse_overlaps, track_all
 
 _serial = itertools.count(1)
 _POPULATED = Category.PRESENT | Category.SWAPPED
@@ -34,9 +33,7 @@ class Memories:
         maps: a descriptor of the mappings of this process.
     """
 
-    def __init__(
-        self, session: Session | None, memories: tuple[object, ...], what: str, undo: ExitStack
-    ) -> None:
+    def __init__(self, session: Session | None, memories: tuple[object, ...], what: str, undo: Undo) -> None:
         """Tracks what is not tracked yet, and opens the cursor; *undo* ends it all.
 
         Raises:
@@ -54,18 +51,25 @@ class Memories:
                 raise ValueError(f"two regions are called {name!r}: track them under names of their own")
             named[name] = memory
         self.session, regions = track_all(named, session, undo)
+        refuse_overlaps((one.address, one.nbytes, name) for name, one in regions.items())
         self.names = tuple(regions)
         self.regions = tuple(regions.values())
         self.sizes = {name: region.nbytes for name, region in regions.items()}
-        _refuse_overlaps(regions)
         self.slices = ffi.new(
             "struct dt_slice[]", [(region._id, 0, region.geometry.page_count) for region in self.regions]
         )
+        self.maps = -1
+        undo.callback(self.close_maps)
         self.maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
-        undo.callback(os.close, self.maps)
         for region in self.regions:
             self.check_access(region, "r")
         self.cursor: Cursor = open_cursor(self.session, f"{what} {next(_serial)} of {id(self):#x}", undo)
+
+    def close_maps(self) -> None:
+        """Closes that descriptor; idempotent."""
+        fd, self.maps = self.maps, -1
+        if fd >= 0:
+            os.close(fd)
 
     def twins(self, copies: list[Any]) -> Any:
         """The regions beside copies of them, natively."""
@@ -157,10 +161,3 @@ def _holds(mapping: Mapping, region: Region, runs: Any) -> bool:
     return any(
         first + run.start * size < mapping.stop and mapping.start < first + run.stop * size for run in runs
     )
-
-
-def _refuse_overlaps(regions: dict[str, Region]) -> None:
-    ranges = sorted((one.address, one.address + one.nbytes, name) for name, one in regions.items())
-    for (_, stop, name), (start, _, other) in itertools.pairwise(ranges):
-        if start < stop:
-            raise ValueError(f"the memory of {name!r} and of {other!r} overlaps: give it once")

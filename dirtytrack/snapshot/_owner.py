@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
-from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +12,7 @@ from dirtytrack.native import lib
 from dirtytrack.snapshot._memories import Memories
 from dirtytrack.tracking import Region, Session
 from dirtytrack.tracking.handle import Handle
+from dirtytrack.tracking.several import Undo
 from dirtytrack.tracking.turns import in_turn
 
 
@@ -23,12 +22,12 @@ class Owner(Handle):
     _closed = True  # until there is something to close
 
     def __init__(self, session: Session | None, memories: tuple[object, ...]) -> None:
-        self._undo = ExitStack()
+        self._undo = Undo()
         try:
             self._memories = Memories(session, memories, type(self).__name__.lower(), self._undo)
             self._prepare()
             self._process = lib.dt_address_space()
-            self._mutex = threading.RLock()
+            self._lock = threading.RLock()
             self._in_turn = False
         except BaseException:
             self._undo.close()
@@ -64,7 +63,7 @@ class Owner(Handle):
             self._close()
         else:
             self._closed = True
-            os.close(self._memories.maps)
+            self._memories.close_maps()
 
     @in_turn
     def _close(self) -> None:
@@ -89,8 +88,13 @@ class Owner(Handle):
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
         self.close()
 
-    def _check(self) -> None:
+    @property
+    def _mutex(self) -> threading.RLock:
+        # In a forked child it may be locked for ever.
         if not lib.dt_is_address_space(self._process):
             raise ForkedError(f"{self!r} belongs to another process: make one here")
+        return self._lock
+
+    def _check(self) -> None:
         if self._closed:
             raise ClosedError(f"{self!r} is closed: make another one")

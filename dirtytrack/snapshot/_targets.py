@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi
 from dirtytrack.tracking import Region
 from dirtytrack.tracking.memory import resolve
+from dirtytrack.tracking.several import refuse_overlaps
 
 
 class Targets(NamedTuple):
@@ -28,7 +28,7 @@ def resolve_targets(sizes: Mapping[str, int], memories: tuple[object, ...]) -> T
         As `Diff.apply`.
     """
     views: list[memoryview] = []
-    ranges: list[tuple[int, int, str]] = []
+    ranges: list[tuple[int, int, str]] = []  # address, length, name
     for (name, nbytes), memory in zip(sizes.items(), _in_order(sizes, memories), strict=True):
         if isinstance(memory, Region):
             if memory.name is not None and memory.name != name:
@@ -39,8 +39,9 @@ def resolve_targets(sizes: Mapping[str, int], memories: tuple[object, ...]) -> T
         if view.nbytes != nbytes:
             raise DiffError(f"{name!r} has {nbytes} bytes, and the memory given for it has {view.nbytes}")
         views.append(view)
-        ranges.append((address, address + nbytes, name))
-    _check_ranges(sorted(ranges))
+        ranges.append((address, nbytes, name))
+    refuse_overlaps(ranges)
+    _check_access(ranges)
     return Targets(ffi.new("uint8_t *[]", [ffi.from_buffer(view) for view in views]), views)
 
 
@@ -56,12 +57,9 @@ def _in_order(sizes: Mapping[str, int], memories: tuple[object, ...]) -> list[ob
     return list(memories)
 
 
-def _check_ranges(ranges: list[tuple[int, int, str]]) -> None:
-    for (_, stop, name), (start, _, other) in itertools.pairwise(ranges):
-        if start < stop:
-            raise ValueError(f"the memory given for {name!r} and for {other!r} overlaps")
-    for start, stop, name in ranges:
-        for mapping in mappings.overlapping(start, stop):
+def _check_access(ranges: list[tuple[int, int, str]]) -> None:
+    for address, nbytes, name in ranges:
+        for mapping in mappings.overlapping(address, address + nbytes):
             if not mapping.permissions.startswith("rw"):
                 remedy = "It is protected: make it writable (mprotect) first."
                 raise KernelPermissionError(

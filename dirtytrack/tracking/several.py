@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from dirtytrack.errors import ClosedError
 from dirtytrack.tracking.cursor import Cursor
@@ -11,8 +13,35 @@ from dirtytrack.tracking.region import Region
 from dirtytrack.tracking.session import Session, default_session
 
 
+class Undo:
+    """What is to be done in the end, the last first. Each act of it can be done again.
+
+    So an interrupted `close` can be repeated: it does everything anew, where an ExitStack has forgotten what
+    it was about to do.
+    """
+
+    def __init__(self) -> None:
+        self._acts: list[Callable[[], object]] = []
+
+    def callback(self, act: Callable[..., object], /, *args: object) -> None:
+        """Adds to it."""
+        self._acts.append(functools.partial(act, *args))
+
+    def close(self) -> None:
+        """Does all of it, and raises what went wrong first."""
+        failure: BaseException | None = None
+        for act in reversed(self._acts):
+            try:
+                act()
+            except BaseException as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        self._acts.clear()
+
+
 def track_all(
-    memories: Mapping[str, object], session: Session | None, undo: ExitStack
+    memories: Mapping[str, object], session: Session | None, undo: Undo
 ) -> tuple[Session, dict[str, Region]]:
     """Tracks each piece of memory that is not a region already; *undo* ends that.
 
@@ -39,7 +68,18 @@ def track_all(
     return session, regions
 
 
-def open_cursor(session: Session, name: str, undo: ExitStack) -> Cursor:
+def refuse_overlaps(memories: Iterable[tuple[int, int, str]]) -> None:
+    """Refuses memory, given as (address, nbytes, name), of which a byte belongs to two names.
+
+    Raises:
+        ValueError: naming them.
+    """
+    for (start, nbytes, name), (next_start, _, other) in itertools.pairwise(sorted(memories)):
+        if next_start < start + nbytes:
+            raise ValueError(f"the memory of {name!r} and of {other!r} overlaps: give every byte once")
+
+
+def open_cursor(session: Session, name: str, undo: Undo) -> Cursor:
     """A cursor of a name that nobody else uses; *undo* closes it."""
     undo.callback(_close_cursor, session, name)
     return session.cursor(name)

@@ -14,8 +14,10 @@ _Result = TypeVar("_Result")
 class TakesTurns(Protocol):
     """What has methods that take turns."""
 
-    _mutex: threading.RLock
     _in_turn: bool  # initially not
+
+    @property
+    def _mutex(self) -> threading.RLock: ...
 
 
 _Owner = TypeVar("_Owner", bound=TakesTurns)

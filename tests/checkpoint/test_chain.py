@@ -11,7 +11,7 @@ import shutil
 import pytest
 
 from checkpoint import forge
-from checkpoint.forge import BLOCK, DELTA, RAW, ZSTD, Run
+from checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, Run
 from dirtytrack import ChainError, ClosedError
 from dirtytrack.checkpoint.chain import Chain
 from support import in_child
@@ -282,21 +282,23 @@ def test_a_table_in_another_order_is_another_table(directory, files):
 
 
 def test_numbers_grow_from_parent_to_child(directory, files):
-    """A delta that stands on a later one, on one with its number, or on itself is no epoch."""
+    """A file that stands on a later one, on one with its number, or on itself is no epoch; nor is a base."""
     later = forge.File(5, [], files[0].regions, DELTA, forge.epoch_id(9))
     above = forge.File(9, [], files[0].regions, DELTA, forge.epoch_id(5))
     itself = forge.File(6, [], files[0].regions, DELTA, forge.epoch_id(6))
+    base = forge.File(3, [], files[0].regions, BASE, forge.epoch_id(4), b"another epoch 3".ljust(16))
     same = forge.File(
         4, [], files[0].regions, DELTA, forge.epoch_id(4), b"another epoch 4", file=b"sameeight"[:8]
     )
     same.epoch = same.epoch.ljust(16)
-    for file in (later, above, itself, same):
+    for file in (later, above, itself, same, base):
         file.write(directory)
     with Chain(directory) as chain:
         assert _numbers(chain) == [1, 2, 3, 4]
-        for file, parent in ((later, above), (itself, itself), (same, files[3])):
-            (reason,) = (problem.reason for problem in chain.problems if problem.file == file.name)
-            assert reason == f"its number is not greater than that of its parent {parent.name}"
+        reasons = {problem.file: problem.reason for problem in chain.problems}
+        for file, parent in ((later, above), (same, files[3]), (base, files[3])):
+            assert reasons[file.name] == f"its number is not greater than that of its parent {parent.name}"
+        assert reasons[itself.name] == "its header holds impossible values"
         assert _reasons(chain)[9] == f"its parent {later.name} can't be used"
 
 
@@ -470,6 +472,46 @@ def test_verify_finds_what_opening_does_not(directory, files):
         assert str(problems[0]) == f"{files[1].name}: {problems[0].reason}"
         assert problems[0].number == 2
         _check(chain, {1: STATES[0]})
+
+
+def test_verify_finds_what_only_a_mapping_would_show(tmp_path):
+    """Bytes of a linear region that no entry names, wherever they are."""
+    nbytes = 600 * BLOCK + 100
+    rows = [forge.region("a", nbytes, linear=65536), forge.region("b", 3 * BLOCK, linear=65536 * 40)]
+    runs = [Run(0, 1, b"x" * BLOCK, offset=65536 + BLOCK), Run(0, 2, 5), Run(0, 300, b"y" * 4 * BLOCK)]
+    path = forge.File(1, runs, rows).write(tmp_path)
+    whole = path.read_bytes()
+    with Chain(tmp_path) as chain:
+        assert chain.verify() == ()
+    for at, found in (
+        (0, True),
+        (BLOCK, True),
+        (3 * BLOCK, False),
+        (299 * BLOCK, True),
+        (300 * BLOCK, False),
+        (nbytes - 1, True),
+        (nbytes, False),
+        (65536 * 39 + 2 * BLOCK, True),
+    ):
+        data = bytearray(whole)
+        data[65536 + at] ^= 1
+        path.write_bytes(data)
+        with Chain(tmp_path) as chain:
+            assert len(chain.verify()) == found, at
+
+
+def test_verify_of_runs_that_lie_on_each_other(tmp_path):
+    """They are read one by one, and the progress stays within the file."""
+    twist = [(0, RAW, at, 1, 128, BLOCK, forge.xxh3(b"x" * BLOCK)) for at in range(50)]
+    forge.File(1, [Run(0, 0, b"x" * BLOCK)], [forge.region("a", 50 * BLOCK)]).write(
+        tmp_path, twist=lambda entries: twist
+    )
+    told = []
+    with Chain(tmp_path) as chain:
+        assert chain.verify(lambda done, total: told.append(done / total)) == ()
+        assert chain.read("a") == b"x" * 50 * BLOCK
+    assert told == sorted(told)
+    assert told[-1] == 1
 
 
 def test_verify_tells_how_far_it_is(directory, files):

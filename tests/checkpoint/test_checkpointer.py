@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import dirtytrack
-from dirtytrack import BusyError, ChainError, ClosedError, ForkedError, RegionLostError
+from dirtytrack import BusyError, ChainError, CheckpointError, ClosedError, ForkedError, RegionLostError
 from dirtytrack.checkpoint import Chain, Checkpointer, checkpointer, load, restore
 from support import PAGE_SIZE, in_child
 
@@ -456,3 +456,28 @@ def test_garbage_collected_by_its_own_thread_is_closed_at_exit(tmp_path):
     assert save.state == "committed"
     checkpointer._close_all()
     assert checkpoints.closed
+
+
+def test_a_number_out_of_reach_is_refused(tmp_path):
+    """A file that claims the last number there is leaves none for the next save."""
+    arrays = _arrays()
+    with Checkpointer(tmp_path, arrays) as checkpoints:
+        checkpoints.save()
+    (tmp_path / f"{2**63 - 1}-0123456789abcdef.base").touch()
+    with pytest.raises(ChainError, match=f"claims to be epoch {2**63 - 1}.*move it away"):
+        Checkpointer.resume(tmp_path, arrays)
+
+
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_all_are_closed_at_exit(tmp_path, broken):
+    """Also when one of them can't be; that is told."""
+    arrays = [_arrays(seed) for seed in range(3)]
+    ones = [Checkpointer(tmp_path / str(seed), one) for seed, one in enumerate(arrays)]
+    (tmp_path / str(broken) / "lock").unlink()
+    saves = [one.save() for one in ones]
+    with pytest.raises(BaseExceptionGroup, match="still open when Python ended") as caught:
+        checkpointer._close_all()
+    assert [type(error) for error in caught.value.exceptions] == [CheckpointError]
+    assert all(one.closed for one in ones)
+    for seed, save in enumerate(saves):
+        assert save.state == ("failed" if seed == broken else "committed")

@@ -67,11 +67,12 @@ def test_an_explicit_one_leaves_the_newest(tmp_path, array, compression):
 
 @pytest.mark.parametrize("keep", [1, 3])
 def test_keep_bounds_the_chain(tmp_path, array, keep):
-    """At least the newest N epochs are there at any time, and never more than twice as many and one."""
+    """At least the newest N epochs are there at any time, and at rest never more than twice as many."""
     states = {}
     with Checkpointer(tmp_path, {"a": array}, keep=keep) as checkpoints:
         for number in range(1, 5 * keep + 3):
             _go_on(checkpoints, array, 1, states)
+            checkpoints.flush()
             with Chain(tmp_path) as chain:
                 kept = [epoch.number for epoch in chain]
             assert kept[-keep:] == list(range(max(1, number - keep + 1), number + 1))
@@ -142,6 +143,20 @@ def test_a_branch_that_is_not_kept_goes(tmp_path, array):
         _go_on(checkpoints, array, 2, states)
         checkpoints.compact(wait=True)
     _check(tmp_path, states, [5])
+
+
+@pytest.mark.parametrize(("at", "left"), [(4, [1, 2, 3, 4, 5, 6]), (5, [1, 2, 3, 5, 6]), (6, [6])])
+def test_newer_branches_keep_what_they_stand_on(tmp_path, array, at, left):
+    """4 and 5 follow 2, and 6 follows 3: whichever is kept, the newer ones can still be read."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        _go_on(checkpoints, array, 3, states)
+    for parent, count in ((2, 2), (3, 1)):
+        with Checkpointer.resume(tmp_path, {"a": array}, at=parent) as checkpoints:
+            _go_on(checkpoints, array, count, states)
+    with Checkpointer.resume(tmp_path, {"a": array}, at=at) as checkpoints:
+        checkpoints.compact(wait=True)
+    _check(tmp_path, states, left)
 
 
 def test_the_branch_that_is_written_is_the_one_that_is_kept(tmp_path, array):
@@ -243,6 +258,64 @@ def test_a_damaged_epoch_is_not_compacted_away(tmp_path, array):
         states[save.number] = array.copy(), save.id
         checkpoints.compact(wait=True)
     _check(tmp_path, states, [4])
+
+
+def test_above_a_damaged_epoch_the_next_save_is_a_base(tmp_path, array):
+    """So that what is saved from then on can be read, and the chain be compacted again; it is told once."""
+    states = {}
+    checkpoints = Checkpointer(tmp_path, {"a": array}, compression="none", keep=2)
+    _go_on(checkpoints, array, 2, states)
+    (base,) = tmp_path.glob("*.base")
+    with base.open("r+b") as file:
+        file.seek(65536 + 40 * PAGE_SIZE)
+        file.write(bytes([77]) * PAGE_SIZE)
+    _go_on(checkpoints, array, 3, states)
+    checkpoints._saver.compactor.wait()
+    _go_on(checkpoints, array, 1, states)
+    with pytest.raises(ChainError, match=rf"{base.name}.*The next save holds everything"):
+        checkpoints.flush()
+    _go_on(checkpoints, array, 6, states)
+    checkpoints.close()
+    with Chain(tmp_path) as chain:
+        assert chain.verify() == ()
+        numbers = [epoch.number for epoch in chain]
+    assert numbers[0] > 5
+    _check(tmp_path, states, numbers)
+    assert numbers[-1] == 12
+
+
+@pytest.mark.parametrize("is_base", [True, False])
+def test_nothing_is_removed_by_who_has_lost_the_lock(tmp_path, array, is_base):
+    """Somebody else has written meanwhile."""
+    states = {}
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        _go_on(checkpoints, array, 3, states)
+        if is_base:
+            array[:] += 1
+            _go_on(checkpoints, array, 1, states)
+            assert len(list(tmp_path.glob("*.base"))) == 2
+        before = sorted(os.listdir(tmp_path))
+        (tmp_path / "lock").write_bytes(b"the signature of another")
+        with pytest.raises(CheckpointError, match="Another writer has been here"):
+            checkpoints.compact(wait=True)
+        assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_save_does_not_wait_for_it(tmp_path, array, monkeypatch):
+    """Nor does it raise its failure: flush does."""
+    states, gate = {}, threading.Event()
+
+    def fail(*args, **kwargs):
+        gate.wait()
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(_compaction, "compact", fail)
+    with Checkpointer(tmp_path, {"a": array}, keep=1) as checkpoints:
+        _go_on(checkpoints, array, 4, states)
+        gate.set()
+        with pytest.raises(CheckpointError, match="not compacted: broken"):
+            checkpoints.flush()
+    _check(tmp_path, states, [1, 2, 3, 4])
 
 
 def test_it_is_on_the_disk_before_anything_is_removed(tmp_path, array, monkeypatch):

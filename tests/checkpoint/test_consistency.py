@@ -282,6 +282,37 @@ def test_a_pause_that_raises(tmp_path, array, where):
     assert (load(tmp_path)["a"] == array).all()
 
 
+def test_a_pause_that_swallows_exceptions(tmp_path, array, monkeypatch):
+    """What went wrong within is an error all the same, and nothing is lost."""
+
+    class Deaf:
+        def __enter__(self):
+            monkeypatch.setattr(checkpoints._saver._capturer, "_prove", None)
+
+        def __exit__(self, *exc):
+            monkeypatch.undo()
+            return True
+
+    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
+        checkpoints.save(wait=True)
+        array[:PAGE_SIZE] = 9
+        with pytest.raises(RuntimeError, match="swallowed an exception"):
+            checkpoints.save(pause=Deaf())
+        assert checkpoints.save(wait=True).blocks_stored == 1
+    assert (load(tmp_path)["a"] == array).all()
+
+
+def test_a_base_of_a_sparse_region_is_proven(tmp_path):
+    """Though its copy touches pages that were not there, which counts as writing."""
+    with dirtytrack.Session() as session:
+        region = session.track(dirtytrack.alloc(2000 * PAGE_SIZE), sparse=True)
+        region.view[:3] = b"abc"
+        with Checkpointer(tmp_path, {"a": region}) as checkpoints:
+            assert checkpoints.save(wait=True).consistency == "proven"
+            save = checkpoints.save(wait=True)
+            assert (save.consistency, save.blocks_written) == ("proven", 0)
+
+
 def test_a_pause_from_within_a_signal_handler_or_thread_of_the_same_turn_is_refused(tmp_path, array):
     """Saving from within a save would wait for itself: RuntimeError, and the outer save holds."""
     with Checkpointer(tmp_path, {"a": array}) as checkpoints:

@@ -81,7 +81,7 @@ def _by_itself(run: Run) -> None:
 
 def _with_failures(run: Run) -> None:
     """The sync of a delta's file fails, and later that of the directory, after the file has its name."""
-    first, second = (Fault(at, errno.EIO, counts=lambda call: call.name == "fsync") for at in (7, 8))
+    first, second = (Fault(at, errno.EIO, counts=lambda call: call.name == "fsync") for at in (8, 9))
     with (
         intercepted(stacked(run.recorder, first, second, without_disk)),
         Checkpointer(run.path, run.world.regions) as checkpoints,

@@ -178,6 +178,7 @@ def test_a_file_in_anothers_place_is_named(directory):
         "\u0660000000009-0123456789abcdef.delta",
         "-000000009-0123456789abcdef.delta",
         "999999999999999999999-0123456789abcdef.delta",
+        f"{2**63}-0123456789abcdef.delta",
     ],
 )
 def test_other_names_are_nobodys_business(directory, name):

@@ -347,6 +347,75 @@ def test_no_memory_is_a_failure_like_any_other(
     scene.end()
 
 
+def test_a_description_that_is_too_long_for_readers(
+    tmp_path: Path, scenes: Callable[..., Scene], monkeypatch: Any
+) -> None:
+    """It would be no epoch to any of them."""
+    scene = scenes(tmp_path)
+    scene.save()
+    scene.world.touch()
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError) as caught:
+        patch.setattr(_writer, "MAX_DESCRIPTION", 100)
+        scene.save()
+    scene.check_failed(caught.value, errno.EFBIG, [2])
+    scene.save()
+    scene.end()
+
+
+def test_what_nobody_foresaw_ends_the_writing_and_loses_nothing(
+    tmp_path: Path, scenes: Callable[..., Scene], monkeypatch: Any
+) -> None:
+    """After the commit, where nothing should fail: it is committed, nothing else is, and all are told."""
+
+    def fail(save: Save) -> None:
+        raise MemoryError("on purpose")
+
+    scene = scenes(tmp_path, staging_bytes=4096)
+    scene.save()
+    scene.world.touch()
+    captured = scene.world.contents()
+    monkeypatch.setattr(scene.checkpoints._saver.worker, "_committed", fail)
+    save = scene.checkpoints.save()
+    for verb in (Checkpointer.flush, Checkpointer.save, Checkpointer.compact, Checkpointer.flush):
+        scene.world.touch("third")
+        with pytest.raises(CheckpointError, match=r"gave up.*on purpose.*another directory"):
+            verb(scene.checkpoints)
+    with pytest.raises(CheckpointError, match="gave up"):
+        scene.checkpoints.close()
+    assert scene.checkpoints.closed
+    assert save.state == "committed"
+    assert restored(tmp_path, scene.world.sizes) == captured
+
+
+def test_a_disk_that_hangs_does_not_fill_the_memory(
+    tmp_path: Path, scenes: Callable[..., Scene], monkeypatch: Any
+) -> None:
+    """However small the saves are: after 64 the next one waits."""
+    gate = Gate(_commits)
+    with intercepted(stacked(gate, without_disk)):
+        scene = scenes(tmp_path)
+        scene.save()
+        gate.arm()
+        saver, before = scene.checkpoints._saver, []
+        wait = saver.wait
+
+        def waiting() -> None:
+            before.append(len(saver._in_flight))
+            gate.open()
+            wait()
+
+        monkeypatch.setattr(saver, "wait", waiting)
+        saves = [scene.capture() for _ in range(64)]
+        assert before == []
+        saves.append(scene.capture())
+        assert before == [64]
+        monkeypatch.undo()
+        scene.checkpoints.flush()
+        for save in saves:
+            scene.expect(save)
+        scene.end()
+
+
 def test_short_writes_go_on(tmp_path: Path, scenes: Callable[..., Scene]) -> None:
     """A system that takes half of what it is given, each time, makes no difference."""
     with intercepted(lambda call: call.write_some() if call.name == "pwritev" else call.run()):
@@ -389,7 +458,7 @@ def test_every_call_of_a_compaction_fails_in_turn(
             scene.checkpoints.flush()
             scene.world.touch()
             scene.committed = left
-            assert scene.save().kind == "delta"
+            assert scene.save().kind == ("base" if told == [()] else "delta")  # what can't be read is no base
             scene.checkpoints.compact(wait=True)
             scene.committed = [4]
             scene.end()

@@ -127,6 +127,37 @@ def test_a_failed_sync_of_the_directory_takes_the_name_back(directory, monkeypat
     assert os.listdir(directory.path) == []
 
 
+def _synced(monkeypatch):
+    # Inodes of what is synced from now on.
+    inodes, fsync = [], os.fsync
+    monkeypatch.setattr(_files.os, "fsync", lambda fd: (inodes.append(os.fstat(fd).st_ino), fsync(fd)))
+    return inodes
+
+
+def test_the_directory_is_on_the_disk(tmp_path, monkeypatch):
+    """Its name in its parent is, and so is that of every directory made for it, whoever made it."""
+    inodes = _synced(monkeypatch)
+    for path in (tmp_path / "a" / "b", tmp_path / "a" / "b"):
+        Directory(path, create=True).close()
+        assert {(tmp_path / "a").stat().st_ino} <= set(inodes)
+    assert tmp_path.stat().st_ino in inodes
+
+
+def test_a_parent_that_may_not_be_read_is_not_synced(tmp_path, monkeypatch):
+    """Where the directory is there already."""
+    real = os.open
+
+    def refuse(path, *args, **kwargs):
+        if path == tmp_path.parent:
+            raise PermissionError(errno.EACCES, "refused")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(_files.os, "open", refuse)
+    inodes = _synced(monkeypatch)
+    Directory(tmp_path, create=True).close()
+    assert inodes == []
+
+
 def test_removing_what_is_gone_is_no_error(directory):
     """Somebody was quicker."""
     directory.remove("nothing")

@@ -76,3 +76,56 @@ def test_regions_do_not_mix():
     hashes.learn(1, memoryview(bytes(BLOCK)))
     assert len(list(hashes.changes(0, 0, data, everything=False))) == 0
     assert len(list(hashes.changes(1, 0, data, everything=False))) == 1
+
+
+class _Scarce(bytearray):
+    """A table that fails at an access, after so many."""
+
+    left = -1
+
+    def __getitem__(self, where):
+        self._count()
+        return super().__getitem__(where)
+
+    def __setitem__(self, where, what):
+        self._count()
+        super().__setitem__(where, what)
+
+    def _count(self):
+        _Scarce.left -= 1
+        if _Scarce.left == 0:
+            raise MemoryError
+
+
+def test_no_memory_at_any_access_makes_nothing_wrong():
+    """What was committed stays so, and what failed is stored when it comes again."""
+    steps = [
+        ([1] * 6, True),
+        ([2, 1, 3, 1, 1, 3], False),
+        ([2, 2, 1, 1, 1, 3], True),
+        ([1, 2, 0, 1, 1, 3], True),
+    ]
+    for at in range(1, 100):
+        hashes, committed = BlockHashes([NBYTES]), bytearray(NBYTES)
+        hashes._committed[:] = [_Scarce(hashes._committed[0])]
+        hashes._working[:] = [_Scarce(hashes._working[0])]
+        hashes.learn(0, memoryview(committed))
+        _Scarce.left, struck = at, False
+        for values, arrives in [*steps, *steps]:
+            working, data = bytearray(committed), _content(values)
+            try:
+                for first, stop in ((0, 3), (2, 6), (1, 4)):
+                    assert _changes(hashes, data, first, stop) == _expected(working, data, first, stop)
+                    part = slice(first * BLOCK, min(stop * BLOCK, NBYTES))
+                    working[part] = data[part]
+            except MemoryError:
+                struck, arrives = True, False
+            if arrives:
+                hashes.commit()
+                committed[:] = working
+            else:
+                hashes.abort()
+                hashes.abort()
+        if not struck:
+            break
+    assert at > 40

@@ -136,6 +136,19 @@ def test_a_lock_that_somebody_else_has_by_now_is_not(directory, tmp_path):
         os.close(end)
 
 
+def test_a_file_that_was_replaced_protects_nothing(directory, tmp_path):
+    """Removed, it is missed by name; and who finds another one in its place may not be alone."""
+    lock = WriterLock(directory)
+    os.unlink(tmp_path / "lock")
+    with pytest.raises(FileNotFoundError) as caught:
+        lock.renew()
+    assert caught.value.filename == str(tmp_path / "lock")
+    assert in_child(lambda: _try(tmp_path)).check() is None  # it makes another one
+    with pytest.raises(BusyError, match="replaced"):
+        lock.renew()
+    lock.close()
+
+
 def test_the_file_is_private(directory, tmp_path):
     """Nobody else can open it."""
     WriterLock(directory).close()

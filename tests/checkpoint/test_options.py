@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import dirtytrack
-from dirtytrack.checkpoint import Checkpointer
+from dirtytrack.checkpoint import Chain, Checkpointer
 
 REGION = {"a": np.zeros(10)}
+
+SHARED = np.zeros(100, np.uint8)
 
 
 def _read_only():
@@ -36,6 +38,8 @@ def _read_only():
         ({"w": np.array([{}])}, TypeError, "region 'w'.*Python objects"),
         ({"w": "text"}, TypeError, "region 'w'.*no memory"),
         ({"w": b"bytes"}, ValueError, "region 'w'.*read-only"),
+        ({"w": SHARED, "b": SHARED}, ValueError, "the memory of 'b' and of 'w' overlaps"),
+        ({"w": SHARED[:60], "c": np.zeros(3), "b": SHARED[50:]}, ValueError, "'w' and of 'b' overlaps"),
     ],
 )
 def test_regions(tmp_path, regions, error, message):
@@ -44,6 +48,32 @@ def test_regions(tmp_path, regions, error, message):
         with pytest.raises(error, match=message):
             make(tmp_path / "chain", regions)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_region_of_two_names(tmp_path):
+    """The pages of one scan would be divided between them: it is refused."""
+    with dirtytrack.Session() as session:
+        region = session.track(SHARED)
+        with pytest.raises(ValueError, match="overlaps"):
+            Checkpointer(tmp_path / "chain", {"a": region, "b": region})
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_description_that_is_too_long(tmp_path):
+    """A record type whose field has a name of 34 MB is refused before a file is made."""
+    with pytest.raises(ValueError, match="at most 33550336"):
+        Checkpointer(tmp_path / "chain", {"a": np.zeros(9, np.dtype([("x" * 34_000_000, "u1")]))})
+    assert os.listdir(tmp_path) == []
+
+
+def test_numbers_of_numpy(tmp_path):
+    """A number is a number: twice an uint8 of 200 is 400."""
+    with Checkpointer(tmp_path, REGION, keep=np.uint8(200), staging_bytes=np.uint64(1 << 20)) as checkpoints:
+        for _ in range(3):
+            checkpoints.save(wait=True)
+        checkpoints.flush()
+    with Chain(tmp_path) as chain:
+        assert len(chain) == 3
 
 
 @pytest.mark.parametrize(

@@ -102,10 +102,13 @@ BAD_HEADERS = [
     ({12: U32(0)}, "impossible values"),
     ({12: U32(3)}, "impossible values"),
     ({12: U32(1)}, r"written as 0000000007-\w+\.base"),
+    ({32: bytes(16)}, "impossible values"),
+    ({32: forge.epoch_id(6)}, "impossible values"),
     ({48: bytes(16)}, "without a parent"),
     ({64: b"other"}, "written as"),
     ({72: U64(8)}, "written as 0000000008"),
     ({72: U64(0)}, "impossible values"),
+    ({72: U64(2**63)}, "impossible values"),
     ({80: U32(512)}, "impossible values"),
     ({119: b"\1"}, "impossible values"),
 ]

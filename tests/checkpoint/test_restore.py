@@ -161,7 +161,7 @@ BAD = {
     "read-only": (lambda: {"log": bytes(len(BYTES[0]))}, ValueError, "region 'log': .*read-only"),
     "no memory": (lambda: {"log": 5}, TypeError, "region 'log': .*no memory"),
     "not contiguous": (lambda: {"log": np.zeros(20)[::2]}, ValueError, "region 'log': .*not contiguous"),
-    "twice": (_overlapping, ValueError, "'weights' and for 'log' overlaps"),
+    "twice": (_overlapping, ValueError, "'weights' and of 'log' overlaps"),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -260,14 +262,23 @@ def test_an_index_that_lies_names_its_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "helper_raises"), [(DamagedFile, False), (DamagedFile, True), (KeyboardInterrupt, False)]
+    ("kind", "helper_raises", "signals"),
+    [
+        (DamagedFile, False, 0),
+        (DamagedFile, True, 0),
+        (KeyboardInterrupt, False, 0),
+        (KeyboardInterrupt, False, 20),
+    ],
 )
-def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_raises):
-    """An exception in one thread, and another in the middle of a run: that is done, and no other begun."""
+def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_raises, signals):
+    """An exception in one thread, and another in the middle of a run: that is done, and no other begun.
+
+    Nor do interrupts of the wait for it end that.
+    """
     (file,) = _files([[Run(0, at, _content(at, 1, 1)) for at in range(BLOCKS)]])
     monkeypatch.setattr(_state_module, "_THREADS", 2)
     monkeypatch.setattr(_state_module, "_TASKS_PER_THREAD", 1)
-    read, begun, done = EpochFile._read_stored, [], []
+    read, begun, done, sent, struck = EpochFile._read_stored, [], [], [], []
     both, raising = threading.Barrier(2, timeout=30), threading.Event()
 
     def spy(file, entry, pieces):
@@ -278,12 +289,47 @@ def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_r
             raising.set()
             raise kind(file, "on purpose")
         raising.wait(30)
-        for _ in range(2000):
+        for at in range(1_000_000):
+            if at >= 2000 and len(struck) == signals:
+                break
+            if len(sent) < signals and len(sent) == len(struck):
+                sent.append(os.kill(os.getpid(), signal.SIGUSR1))
             read(file, entry, pieces)
         done.append(entry.first)
 
+    def interrupt(number, frame):
+        struck.append(number)
+        raise KeyboardInterrupt("on purpose")
+
     monkeypatch.setattr(EpochFile, "_read_stored", spy)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with _state(tmp_path, [file]) as state:
+            with pytest.raises(kind, match="on purpose"):
+                state.fill(0, memoryview(bytearray(NBYTES)))
+            assert (len(begun), len(done), len(struck)) == (2, 1, signals)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_without_more_threads_it_goes_on_alone(tmp_path, monkeypatch):
+    """Where the system refuses to start one."""
+    (file,) = _files([[Run(0, at, _content(at, 1, 1)) for at in range(BLOCKS)]])
+    monkeypatch.setattr(_state_module, "_THREADS", 4)
+    monkeypatch.setattr(_state_module, "_TASKS_PER_THREAD", 1)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    target = bytearray(NBYTES)
     with _state(tmp_path, [file]) as state:
-        with pytest.raises(kind, match="on purpose"):
-            state.fill(0, memoryview(bytearray(NBYTES)))
-        assert (len(begun), len(done)) == (2, 1)
+        state.fill(0, memoryview(target))
+    assert target == _content(0, BLOCKS, 1)
+
+
+def test_a_region_too_large_to_read_names_its_file(tmp_path):
+    """MemoryError, where the blocks of a region are too many to be told apart."""
+    file = File(1, [Run(0, 0, b"a" * BLOCK)], [forge.region("a", 1 << 60)])
+    with pytest.raises(MemoryError, match=file.name), _state(tmp_path, [file]):
+        pass

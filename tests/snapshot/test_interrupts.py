@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import numpy as np
@@ -11,7 +12,7 @@ import dirtytrack
 from dirtytrack import Session
 from dirtytrack.snapshot import History, Snapshot
 from interrupts import Storm, at_every_point, interrupted_at, traced
-from support import in_child
+from support import PAGE_SIZE, in_child
 
 
 @traced
@@ -120,3 +121,25 @@ def test_a_storm_of_interrupts():
                     history.drop(state)
 
     in_child(child).check()
+
+
+@traced
+@pytest.mark.parametrize("kind", [Snapshot, History])
+def test_an_interrupted_close_is_finished_by_another(kind):
+    """Nothing stays tracked, and once it is forgotten nobody holds the memory."""
+    memory, ones = bytearray(3 * PAGE_SIZE), []
+    with Session() as session:
+
+        def act(count):
+            ones[:] = [kind(session, memory)]
+            with interrupted_at(count):
+                ones[0].close()
+
+        def check():
+            ones[0].close()
+            assert (session.regions, list(session._cursors)) == ((), ["default"])
+
+        at_every_point(act, check)
+        ones.clear()
+        gc.collect()
+        memory.clear()

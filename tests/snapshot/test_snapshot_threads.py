@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import warnings
 
 import numpy as np
+import pytest
 
 import dirtytrack
-from dirtytrack import Session
-from dirtytrack.snapshot import Snapshot
-from support import PAGE_SIZE
+from dirtytrack import ForkedError, Session
+from dirtytrack.snapshot import History, Snapshot
+from support import PAGE_SIZE, in_child
 
 
 def test_a_writer_beside_rollbacks():
@@ -78,3 +80,31 @@ def test_all_methods_at_once():
         array[700] = -1
         snapshot.rollback()
         assert array[700] == 19_999
+
+
+@pytest.mark.parametrize("kind", [Snapshot, History])
+def test_a_fork_in_the_middle_of_a_call(kind):
+    """The child is refused at once, though the thread that holds the lock is not there."""
+    with Session() as session, kind(session, bytearray(10)) as one:
+        holds, done = threading.Event(), threading.Event()
+
+        def hold():
+            with one._mutex:
+                holds.set()
+                done.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        holds.wait()
+
+        def child():
+            with pytest.raises(ForkedError, match="another process"):
+                one.advance() if kind is Snapshot else one.save()
+            one.close()
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = in_child(child, timeout=5)
+        done.set()
+        thread.join()
+        child.check()

@@ -18,13 +18,13 @@ import sys
 sys.modules["numpy"] = None
 import dirtytrack
 from dirtytrack.snapshot import Diff, History, Snapshot
-memory = bytearray(10000)
+memory = dirtytrack.alloc(10000)
 with dirtytrack.watch(memory) as changes:
     memory[5000:5003] = b"abc"
 assert [(one.start, bytes(one.after)) for one in changes] == [(5000, b"abc")]
 assert Diff.from_bytes(changes.to_bytes()) == changes
 changes.invert().apply(memory, check=True)
-assert not any(memory)
+assert not any(bytes(memory))
 with Snapshot(None, memory) as snapshot, History(None, snapshot.regions[0]) as history:
     state = history.save()
     memory[7] = 1

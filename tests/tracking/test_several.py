@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import closing
 
 import pytest
 
 import dirtytrack
 from dirtytrack import ClosedError, Session
-from dirtytrack.tracking.several import track_all
+from dirtytrack.tracking.several import Undo, track_all
 
 
 def test_what_is_not_tracked_yet_is_until_undone(session: Session) -> None:
     """Regions are taken as they are, and stay; the rest is tracked under its name."""
     mine = session.track(dirtytrack.alloc(100), name="mine")
-    with ExitStack() as undo:
+    with closing(Undo()) as undo:
         found, regions = track_all({"a": mine, "b": dirtytrack.alloc(50)}, None, undo)
         assert found is session
         assert regions["a"] is mine
@@ -25,9 +25,9 @@ def test_what_is_not_tracked_yet_is_until_undone(session: Session) -> None:
 
 def test_the_session_is_that_named_or_of_the_regions_or_the_default(session: Session) -> None:
     """In this order."""
-    with ExitStack() as undo:
+    with closing(Undo()) as undo:
         assert track_all({"a": dirtytrack.alloc(50)}, session, undo)[0] is session
-    with ExitStack() as undo:
+    with closing(Undo()) as undo:
         assert track_all({"a": dirtytrack.alloc(50)}, None, undo)[0] is dirtytrack.default_session()
     dirtytrack.default_session().close()
 
@@ -42,6 +42,28 @@ def test_what_can_not_be_tracked_leaves_nothing(session: Session) -> None:
             (closed, ClosedError),
             (1, TypeError),
         ):
-            with pytest.raises(error), ExitStack() as undo:
+            with pytest.raises(error), closing(Undo()) as undo:
                 track_all({"a": dirtytrack.alloc(50), "b": bad}, session, undo)
             assert session.regions == ()
+
+
+def test_undoing_goes_on_after_a_failure_and_can_be_repeated() -> None:
+    """The last first; the first failure is raised, and the next close does all of it again."""
+    done: list[str] = []
+    broken = {"b", "c"}
+
+    def act(name: str) -> None:
+        done.append(name)
+        if name in broken:
+            raise KeyboardInterrupt(name)
+
+    undo = Undo()
+    for name in "abcd":
+        undo.callback(act, name)
+    with pytest.raises(KeyboardInterrupt, match="c"):
+        undo.close()
+    assert done == ["d", "c", "b", "a"]
+    broken.clear()
+    undo.close()
+    undo.close()
+    assert done == ["d", "c", "b", "a"] * 2
