@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-NATIVE := $(filter-out %/_core.c, $(wildcard dirtytrack/native/*.[ch])) dirtytrack/native/cdef.txt \
+NATIVE := $(filter-out %/_core.c, $(wildcard dirtytrack/native/*.[ch] dirtytrack/native/include/*.h)) dirtytrack/native/cdef.txt \
 	dirtytrack/native/build.py
 
 .PHONY: demo test doctor bench stress torture fuzz kernels kernels-ci lint types dist check clean
@@ -22,7 +22,7 @@ bench: $(VENV)/.built
 
 stress: $(VENV)/.built
 	DIRTYTRACK_STRESS_SECONDS=$(or $(SECONDS_EACH),60) HYPOTHESIS_PROFILE=long \
-		$(PY) -m pytest tests/stress tests/tracking/test_state_machine.py $(ARGS)
+		$(PY) -m pytest tests/stress tests/barrier/test_runtime.py tests/tracking/test_state_machine.py $(ARGS)
 
 torture: $(VENV)/.built
 	DIRTYTRACK_TORTURE_KILLS=$(or $(KILLS),5000) $(PY) -m pytest tests/checkpoint/test_torture.py $(ARGS)

@@ -8,12 +8,15 @@ The public names, and nothing else. Behind them stand the floors, each built on 
     tracking    sessions, regions, cursors, epochs, page sets
     snapshot    copies of memory, diffs to the byte, and the way back
     checkpoint  incremental checkpoints on disk; imported by whoever uses it
+    barrier     card tables and write watch for garbage collectors; imported by whoever uses it
+    embedding   the same in C: what a native runtime builds into itself
     cli         the command line
 
 The wheel has a plugin of pytest, which therefore would rewrite the library's assertions: PYTEST_DONT_REWRITE.
 """
 
 from dirtytrack import kernel
+from dirtytrack.embedding import get_include, get_sources
 from dirtytrack.errors import (
     BusyError,
     ChainError,
@@ -60,6 +63,8 @@ __all__ = [
     "alloc",
     "default_session",
     "empty",
+    "get_include",
+    "get_sources",
     "kernel",
     "support",
     "watch",

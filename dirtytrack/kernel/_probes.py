@@ -18,7 +18,6 @@ from dirtytrack.kernel.userfaultfd import Feature
 from dirtytrack.native import ffi, lib
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
-_TABLE = PAGE_SIZE // 8 * PAGE_SIZE  # bytes that one page table maps
 
 _COLLECT = ScanFlags.WP_MATCHING | ScanFlags.CHECK_WPASYNC
 _USER_MODE_ONLY = 1  # include/uapi/linux/userfaultfd.h
@@ -114,22 +113,20 @@ def hole_epoch(opener: Opener) -> str:
     A page that was never armed is "written". Kernels of epoch E1 overlook it where there is no page table
     entry (seen by a scan that asks for more than one category) or no page table at all, hence also after
     MADV_DONTNEED. Those of E3 report nothing outside registered memory, where earlier ones report everything.
-    (pagemap_scan_pmd_entry and pagemap_scan_pte_hole in fs/proc/task_mmu.c.)
 
     Raises:
         OSError: a call was refused.
     """
-    with closing(_private_memory(3 * _TABLE)) as memory:
-        with _pagemap() as pagemap, _address(memory) as address:
-            start = address + -address % _TABLE
-            memory[start - address] = 1
-            reports_unregistered = bool(_scan(pagemap, start, start + PAGE_SIZE))
-        with _registered(opener, memory) as (_, pagemap, _):
-            both = Category.WRITTEN | Category.PRESENT
-            entries = _scan(pagemap, start, start + 2 * PAGE_SIZE, returned=both)
-            tables = _scan(pagemap, start + _TABLE, start + 2 * _TABLE)
-    if sum(stop - start for start, stop in entries) < 2 or tables != [(0, _TABLE // PAGE_SIZE)]:
+    with _userfaultfd(opener) as fd, _pagemap() as pagemap:
+        _status(fd, "userfaultfd")
+        _status(lib.dt_uffd_api(fd, ffi.new("uint64_t *", Feature.WP_ASYNC)), "UFFDIO_API")
+        is_blind = lib.dt_blind_to_holes(fd, pagemap)
+        _status(is_blind, "PAGEMAP_SCAN")
+    if is_blind:
         return "E1"
+    with closing(_private_memory(PAGE_SIZE)) as memory, _pagemap() as pagemap, _address(memory) as start:
+        memory[0] = 1
+        reports_unregistered = bool(_scan(pagemap, start, start + PAGE_SIZE))
     return "E2" if reports_unregistered else "E3"
 
 

@@ -18,10 +18,10 @@ def _builder() -> FFI:
     ffi.cdef((_HERE / "cdef.txt").read_text())
     ffi.set_source(
         "dirtytrack.native._core",
-        '#include "dirtytrack.h"\n',
+        '#include "core.h"\n',
         sources=[str(path) for path in sources],
         include_dirs=[str(_HERE)],
-        depends=[str(path) for path in _HERE.glob("*.h")],
+        depends=[str(path) for path in _HERE.glob("**/*.h")],
         extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
     )
     return ffi

@@ -119,31 +119,31 @@ void dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t
 }
 
 // Nothing pending and nothing found: every page is as it was when the scan re-armed it, and so is its copy.
-static int prove(struct dt_tracker *tracker, uint64_t cursor, const struct dt_slice *slices, size_t n,
+static int prove(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
 		 struct dt_capture *capture)
 {
 	struct dt_epoch *peek = dt_epoch_new(sizeof *peek);
 	if (!peek)
 		return -ENOMEM;
-	int error = dt_collect(tracker, cursor, DT_PEEK, slices, n, peek);
+	int error = dt_collect(session, cursor, DT_PEEK, slices, n, peek);
 	capture->rewritten = peek->pages;
 	dt_epoch_release(peek);
 	return error;
 }
 
-int dt_capture(struct dt_tracker *tracker, uint64_t cursor, const struct dt_slice *slices, size_t n,
+int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
 	       struct dt_epoch *epoch, struct dt_capture *capture, int everything, struct dt_piece *pieces,
 	       size_t piece_count)
 {
 	uint64_t begun = now();
-	int error = dt_collect(tracker, cursor, DT_COLLECT, slices, n, epoch);
+	int error = dt_collect(session, cursor, DT_COLLECT, slices, n, epoch);
 	if (!error)
 		error = list_blocks(capture, epoch, everything);
 	if (error)
 		return error;
 	capture->scan_ns = now() - begun;
 	dt_capture_copy(capture, pieces, piece_count);
-	return capture->run == capture->run_count ? prove(tracker, cursor, slices, n, capture) : 0;
+	return capture->run == capture->run_count ? prove(session, cursor, slices, n, capture) : 0;
 }
 
 size_t dt_zero_blocks(const uint8_t *data, size_t bytes, uint8_t *zero)

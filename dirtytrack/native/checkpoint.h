@@ -2,7 +2,7 @@
 // that nothing was written meanwhile are one call; where they do not fit, more calls copy the rest.
 #pragma once
 
-#include "tracker.h"
+#include "session.h"
 
 // The unit on disk, whatever the page size: bytes of a region from its own first byte.
 enum { DT_BLOCK = 4096 };
@@ -52,10 +52,10 @@ void dt_capture_free(void *capture);
 // Collects n whole regions, the sources in their order, into the epoch; lists the blocks that their written pages
 // touch (with everything: all blocks); copies as many as the pieces have room for; and, when that was all, peeks.
 // The epoch holds the pages from the scan on, also when this fails.
-int dt_capture(struct dt_tracker *tracker, uint64_t cursor, const struct dt_slice *slices, size_t n,
+int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
 	       struct dt_epoch *epoch, struct dt_capture *capture, int everything, struct dt_piece *pieces,
 	       size_t piece_count);
-// Copies on. The memory must be what it was: the tracker is not asked.
+// Copies on. The memory must be what it was: the session is not asked.
 void dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count);
 
 // One byte for each block of data: 1 if it is all zeros. Returns how many are.

@@ -3,15 +3,15 @@
 
 #include "internal.h"
 
-long dt_find_cursor(const struct dt_tracker *tracker, uint64_t id)
+long dt_find_cursor(const struct dt_session *session, uint64_t id)
 {
 	uint32_t slot = (uint32_t)id;
-	return slot < tracker->cursor_room && tracker->cursors[slot].id == id ? (long)slot : -DT_ECLOSED;
+	return slot < session->cursor_room && session->cursors[slot].id == id ? (long)slot : -DT_ECLOSED;
 }
 
-struct dt_bits *dt_pending(const struct dt_tracker *tracker, size_t cursor_slot, const struct dt_region *region)
+struct dt_bits *dt_pending(const struct dt_session *session, size_t cursor_slot, const struct dt_region *region)
 {
-	return &tracker->cursors[cursor_slot].pending[(uint32_t)region->id];
+	return &session->cursors[cursor_slot].pending[(uint32_t)region->id];
 }
 
 int dt_make_pending(struct dt_cursor *cursor, const struct dt_region *region)
@@ -24,10 +24,10 @@ int dt_make_pending(struct dt_cursor *cursor, const struct dt_region *region)
 	return cursor->pending[slot].words ? 0 : -ENOMEM;
 }
 
-void dt_feed_cursor(struct dt_tracker *tracker, struct dt_region *region, const struct dt_run *runs, size_t n,
+void dt_feed_cursor(struct dt_session *session, struct dt_region *region, const struct dt_run *runs, size_t n,
 		    size_t slot)
 {
-	struct dt_bits *pending = dt_pending(tracker, slot, region);
+	struct dt_bits *pending = dt_pending(session, slot, region);
 	for (size_t i = 0; i < n; i++) {
 		uint64_t start = runs[i].start > region->start ? runs[i].start : region->start;
 		uint64_t stop = runs[i].stop < region->stop ? runs[i].stop : region->stop;
@@ -37,18 +37,18 @@ void dt_feed_cursor(struct dt_tracker *tracker, struct dt_region *region, const 
 	}
 }
 
-void dt_feed_region(struct dt_tracker *tracker, struct dt_region *region, const struct dt_run *runs, size_t n,
+void dt_feed_region(struct dt_session *session, struct dt_region *region, const struct dt_run *runs, size_t n,
 		    long except)
 {
-	for (size_t slot = 0; slot < tracker->cursor_room; slot++)
-		if (tracker->cursors[slot].id && (long)slot != except)
-			dt_feed_cursor(tracker, region, runs, n, slot);
+	for (size_t slot = 0; slot < session->cursor_room; slot++)
+		if (session->cursors[slot].id && (long)slot != except)
+			dt_feed_cursor(session, region, runs, n, slot);
 }
 
-static void free_cursor(struct dt_tracker *tracker, struct dt_cursor *cursor)
+static void free_cursor(struct dt_session *session, struct dt_cursor *cursor)
 {
-	for (size_t i = 0; i < tracker->region_count; i++) {
-		struct dt_region *region = tracker->regions[i];
+	for (size_t i = 0; i < session->region_count; i++) {
+		struct dt_region *region = session->regions[i];
 		if ((uint32_t)region->id < cursor->pending_room)
 			dt_free(cursor->pending[(uint32_t)region->id].words, dt_bits_bytes(dt_region_pages(region)));
 	}
@@ -56,67 +56,67 @@ static void free_cursor(struct dt_tracker *tracker, struct dt_cursor *cursor)
 	*cursor = (struct dt_cursor){0};
 }
 
-static int new_cursor(struct dt_tracker *tracker, struct dt_cursor **cursor_ret)
+static int new_cursor(struct dt_session *session, struct dt_cursor **cursor_ret)
 {
 	size_t slot = 0;
-	while (slot < tracker->cursor_room && tracker->cursors[slot].id)
+	while (slot < session->cursor_room && session->cursors[slot].id)
 		slot++;
-	int error = dt_grow(&tracker->cursors, &tracker->cursor_room, slot + 1, sizeof *tracker->cursors);
+	int error = dt_grow(&session->cursors, &session->cursor_room, slot + 1, sizeof *session->cursors);
 	if (error)
 		return error;
-	struct dt_cursor *cursor = &tracker->cursors[slot];
-	for (size_t i = 0; i < tracker->region_count && !error; i++)
-		error = dt_make_pending(cursor, tracker->regions[i]);
+	struct dt_cursor *cursor = &session->cursors[slot];
+	for (size_t i = 0; i < session->region_count && !error; i++)
+		error = dt_make_pending(cursor, session->regions[i]);
 	if (error) {
-		free_cursor(tracker, cursor);
+		free_cursor(session, cursor);
 		return error;
 	}
 	*cursor_ret = cursor;
 	return 0;
 }
 
-int dt_cursor_open(struct dt_tracker *tracker, uint64_t *cursor_ret)
+int dt_cursor_open(struct dt_session *session, uint64_t *cursor_ret)
 {
 	struct dt_cursor *cursor;
-	int error = dt_enter(tracker);
+	int error = dt_enter(session);
 	if (error)
 		return error;
-	error = new_cursor(tracker, &cursor);
+	error = new_cursor(session, &cursor);
 	if (error)
-		return dt_leave(tracker, error);
-	for (size_t i = 0; i < tracker->region_count && !error; i++) {
-		struct dt_region *region = tracker->regions[i];
+		return dt_leave(session, error);
+	for (size_t i = 0; i < session->region_count && !error; i++) {
+		struct dt_region *region = session->regions[i];
 		if (region->flags & DT_LOST)
 			continue;
 		// What was written so far belongs to the older cursors. A failure leaves more to them, not less.
-		error = dt_harvest(tracker, region, region->start, region->stop);
+		error = dt_harvest(session, region, region->start, region->stop);
 		if (error == -EPERM) {
-			dt_find_losses(tracker, region->start, region->stop);
+			dt_find_losses(session, region->start, region->stop);
 			error = 0;
 		}
 	}
 	if (error) {
-		free_cursor(tracker, cursor);
-		return dt_leave(tracker, error);
+		free_cursor(session, cursor);
+		return dt_leave(session, error);
 	}
-	*cursor_ret = cursor->id = ++tracker->next_serial << 32 | (uint64_t)(cursor - tracker->cursors);
-	return dt_leave(tracker, 0);
+	*cursor_ret = cursor->id = ++session->next_serial << 32 | (uint64_t)(cursor - session->cursors);
+	return dt_leave(session, 0);
 }
 
-int dt_cursor_close(struct dt_tracker *tracker, uint64_t id)
+int dt_cursor_close(struct dt_session *session, uint64_t id)
 {
-	int error = dt_enter(tracker);
+	int error = dt_enter(session);
 	if (error)
 		return error;
-	long slot = dt_find_cursor(tracker, id);
+	long slot = dt_find_cursor(session, id);
 	if (slot < 0)
-		return dt_leave(tracker, (int)slot);
-	free_cursor(tracker, &tracker->cursors[slot]);
-	return dt_leave(tracker, 0);
+		return dt_leave(session, (int)slot);
+	free_cursor(session, &session->cursors[slot]);
+	return dt_leave(session, 0);
 }
 
-void dt_close_cursors(struct dt_tracker *tracker)
+void dt_close_cursors(struct dt_session *session)
 {
-	for (size_t slot = 0; slot < tracker->cursor_room; slot++)
-		free_cursor(tracker, &tracker->cursors[slot]);
+	for (size_t slot = 0; slot < session->cursor_room; slot++)
+		free_cursor(session, &session->cursors[slot]);
 }

@@ -18,54 +18,58 @@ static void free_buffers(struct dt_epoch_buffers *buffers)
 	dt_free(buffers->runs, buffers->run_room * sizeof *buffers->runs);
 }
 
-void dt_free_spare_buffers(struct dt_tracker *tracker)
+void dt_free_spare_buffers(struct dt_session *session)
 {
 	for (int i = 0; i < DT_SPARE_BUFFERS; i++) {
-		free_buffers(&tracker->spare_buffers[i]);
-		tracker->spare_buffers[i] = (struct dt_epoch_buffers){0};
+		free_buffers(&session->spare_buffers[i]);
+		session->spare_buffers[i] = (struct dt_epoch_buffers){0};
 	}
 }
 
-// Gives the epoch a tracker, and buffers that an earlier epoch of it has populated.
-static void attach(struct dt_tracker *tracker, struct dt_epoch *epoch)
+// Gives the epoch a session, and buffers that an earlier epoch of it has populated.
+static void attach(struct dt_session *session, struct dt_epoch *epoch)
 {
-	epoch->tracker = tracker;
-	__atomic_add_fetch(&tracker->references, 1, __ATOMIC_RELAXED);
+	epoch->session = session;
+	dt_session_hold(session);
 	for (int i = 0; i < DT_SPARE_BUFFERS && !epoch->buffers.run_room; i++) {
-		epoch->buffers = tracker->spare_buffers[i];
-		tracker->spare_buffers[i] = (struct dt_epoch_buffers){0};
+		epoch->buffers = session->spare_buffers[i];
+		session->spare_buffers[i] = (struct dt_epoch_buffers){0};
 	}
 }
 
-// Leaves the buffers to later epochs of the tracker, if there is need for them.
-static void leave_buffers(struct dt_tracker *tracker, struct dt_epoch *epoch)
+// Leaves the buffers to later epochs of the session, if there is need for them.
+static void leave_buffers(struct dt_session *session, struct dt_epoch *epoch)
 {
 	size_t used = epoch->run_count * sizeof(struct dt_run), room = epoch->buffers.run_room * sizeof(struct dt_run);
-	if (dt_enter(tracker) < 0)
+	if (dt_enter(session) < 0)
 		return;
 	for (int i = 0; i < DT_SPARE_BUFFERS && epoch->buffers.run_room; i++) {
-		if (tracker->spare_buffers[i].run_room)
+		if (session->spare_buffers[i].run_room)
 			continue;
 		if (used > KEPT_BYTES)
 			madvise((char *)epoch->buffers.runs + KEPT_BYTES, room - KEPT_BYTES, MADV_DONTNEED);
-		tracker->spare_buffers[i] = epoch->buffers;
+		session->spare_buffers[i] = epoch->buffers;
 		epoch->buffers = (struct dt_epoch_buffers){0};
 	}
-	dt_leave(tracker, 0);
+	dt_leave(session, 0);
 }
 
-void dt_epoch_release(void *pointer)
+void dt_epoch_end(struct dt_epoch *epoch)
 {
-	struct dt_epoch *epoch = pointer;
-	struct dt_tracker *tracker = epoch->tracker;
-	if (tracker) {
+	struct dt_session *session = epoch->session;
+	if (session) {
 		if (!epoch->settled)
 			dt_epoch_abort(epoch);
-		leave_buffers(tracker, epoch);
-		dt_tracker_drop(tracker);
+		leave_buffers(session, epoch);
+		dt_session_drop(session);
 	}
 	free_buffers(&epoch->buffers);
-	dt_free(epoch, sizeof *epoch);
+}
+
+void dt_epoch_release(void *epoch)
+{
+	dt_epoch_end(epoch);
+	dt_free(epoch, sizeof(struct dt_epoch));
 }
 
 static void clear(struct dt_epoch *epoch)
@@ -73,9 +77,13 @@ static void clear(struct dt_epoch *epoch)
 	epoch->pages = epoch->entry_count = epoch->run_count = 0;
 }
 
-static int make_room(struct dt_tracker *tracker, struct dt_epoch *epoch, uint64_t entries, uint64_t runs)
+static int make_room(struct dt_session *session, struct dt_epoch *epoch, uint64_t entries, uint64_t runs)
 {
-	attach(tracker, epoch);
+	if (epoch->session)
+		clear(epoch);
+	else
+		attach(session, epoch);
+	epoch->settled = epoch->aborted = 0;
 	epoch->failure = (struct dt_failure){"mmap", 0, 0};
 	struct dt_epoch_buffers *buffers = &epoch->buffers;
 	int error = dt_make_room(&buffers->entries, &buffers->entry_room, entries, sizeof *buffers->entries);
@@ -104,11 +112,11 @@ static void give(struct dt_epoch *epoch, struct dt_bits *pending, uint64_t first
 		dt_bits_clear(pending, first, last);
 }
 
-static void give_whole(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct dt_region *region, size_t slot,
+static void give_whole(struct dt_session *session, struct dt_epoch *epoch, const struct dt_region *region, size_t slot,
 		       int verb)
 {
 	struct dt_entry *entry = begin_entry(epoch, region);
-	struct dt_bits *pending = dt_pending(tracker, slot, region);
+	struct dt_bits *pending = dt_pending(session, slot, region);
 	if (pending->low < pending->high)
 		give(epoch, pending, 0, dt_region_pages(region), verb);
 	end_entry(epoch, entry);
@@ -116,33 +124,33 @@ static void give_whole(struct dt_tracker *tracker, struct dt_epoch *epoch, const
 
 // A maximal chain of regions that share pages; lost ones are not part of any.
 struct span {
-	size_t first, last; // indexes into tracker->regions
+	size_t first, last; // indexes into session->regions
 	uint64_t start, stop;
 };
 
-static bool next_span(const struct dt_tracker *tracker, struct span *span)
+static bool next_span(const struct dt_session *session, struct span *span)
 {
 	size_t at = span->last;
-	while (at < tracker->region_count && tracker->regions[at]->flags & DT_LOST)
+	while (at < session->region_count && session->regions[at]->flags & DT_LOST)
 		at++;
-	if (at == tracker->region_count)
+	if (at == session->region_count)
 		return false;
-	*span = (struct span){.first = at, .start = tracker->regions[at]->start, .stop = tracker->regions[at]->stop};
-	for (; at < tracker->region_count && tracker->regions[at]->start < span->stop; at++) {
-		if (tracker->regions[at]->flags & DT_LOST)
+	*span = (struct span){.first = at, .start = session->regions[at]->start, .stop = session->regions[at]->stop};
+	for (; at < session->region_count && session->regions[at]->start < span->stop; at++) {
+		if (session->regions[at]->flags & DT_LOST)
 			continue;
-		if (tracker->regions[at]->stop > span->stop)
-			span->stop = tracker->regions[at]->stop;
+		if (session->regions[at]->stop > span->stop)
+			span->stop = session->regions[at]->stop;
 	}
 	span->last = at;
 	return true;
 }
 
 // What a failed scan leaves behind: some of the range may have been re-armed, so all of it counts as written.
-static int scan_failed(struct dt_tracker *tracker, struct dt_epoch *epoch, uint64_t start, uint64_t stop, long error)
+static int scan_failed(struct dt_session *session, struct dt_epoch *epoch, uint64_t start, uint64_t stop, long error)
 {
-	dt_feed(tracker, start, stop);
-	dt_find_losses(tracker, start, stop);
+	dt_feed(session, start, stop);
+	dt_find_losses(session, start, stop);
 	if (error == -EPERM) // an unregistered mapping, or one that has come back: the regions' flags say which
 		return 0;
 	epoch->failure = (struct dt_failure){"PAGEMAP_SCAN", start, stop};
@@ -150,37 +158,37 @@ static int scan_failed(struct dt_tracker *tracker, struct dt_epoch *epoch, uint6
 }
 
 // Scans [start, stop) into the runs behind the epoch's last one; returns their number.
-static long scan(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct dt_region *kind, uint64_t start,
+static long scan(struct dt_session *session, struct dt_epoch *epoch, const struct dt_region *kind, uint64_t start,
 		 uint64_t stop, int verb)
 {
 	struct dt_run *runs = epoch->buffers.runs + epoch->run_count;
-	long n = tracker->backend->scan(tracker, kind, start, stop, verb != DT_PEEK, runs);
-	if (n >= 0 && !tracker->backend->verify(tracker, start, stop))
-		dt_find_losses(tracker, start, stop);
+	long n = session->backend->scan(session, kind, start, stop, verb != DT_PEEK, runs);
+	if (n >= 0 && !session->backend->verify(session, start, stop))
+		dt_find_losses(session, start, stop);
 	return n;
 }
 
 // Where the runs of a scan go: to all cursors, but those of a peek only to its own; the others will find them.
-static void feed(struct dt_tracker *tracker, struct dt_region *region, const struct dt_run *runs, size_t n, size_t slot,
+static void feed(struct dt_session *session, struct dt_region *region, const struct dt_run *runs, size_t n, size_t slot,
 		 int verb)
 {
 	if (verb == DT_PEEK)
-		dt_feed_cursor(tracker, region, runs, n, slot);
+		dt_feed_cursor(session, region, runs, n, slot);
 	else
-		dt_feed_region(tracker, region, runs, n, -1);
+		dt_feed_region(session, region, runs, n, -1);
 }
 
 // One region that shares no page, to a cursor that has nothing else coming from it: the scan is the answer.
-static bool give_directly(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct span *span, size_t n,
+static bool give_directly(struct dt_session *session, struct dt_epoch *epoch, const struct span *span, size_t n,
 			  size_t slot, int verb)
 {
-	struct dt_region *region = tracker->regions[span->first];
-	struct dt_bits *pending = dt_pending(tracker, slot, region);
+	struct dt_region *region = session->regions[span->first];
+	struct dt_bits *pending = dt_pending(session, slot, region);
 	if (span->last - span->first > 1 || pending->low < pending->high)
 		return false;
 	struct dt_run *runs = epoch->buffers.runs + epoch->run_count;
 	if (verb != DT_PEEK)
-		dt_feed_region(tracker, region, runs, n, (long)slot);
+		dt_feed_region(session, region, runs, n, (long)slot);
 	struct dt_entry *entry = begin_entry(epoch, region);
 	for (size_t i = 0; i < n; i++) {
 		runs[i].start = (runs[i].start - region->start) >> region->page_shift;
@@ -191,41 +199,41 @@ static bool give_directly(struct dt_tracker *tracker, struct dt_epoch *epoch, co
 	return true;
 }
 
-static int collect_span(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct span *span, size_t slot,
+static int collect_span(struct dt_session *session, struct dt_epoch *epoch, const struct span *span, size_t slot,
 			int verb)
 {
 	int error = 0;
-	long n = scan(tracker, epoch, tracker->regions[span->first], span->start, span->stop, verb);
+	long n = scan(session, epoch, session->regions[span->first], span->start, span->stop, verb);
 	if (n < 0)
-		error = scan_failed(tracker, epoch, span->start, span->stop, n);
-	else if (give_directly(tracker, epoch, span, (size_t)n, slot, verb))
+		error = scan_failed(session, epoch, span->start, span->stop, n);
+	else if (give_directly(session, epoch, span, (size_t)n, slot, verb))
 		return 0;
 	for (size_t i = span->first; n > 0 && i < span->last; i++)
-		feed(tracker, tracker->regions[i], epoch->buffers.runs + epoch->run_count, (size_t)n, slot, verb);
+		feed(session, session->regions[i], epoch->buffers.runs + epoch->run_count, (size_t)n, slot, verb);
 	for (size_t i = span->first; i < span->last; i++)
-		if (!(tracker->regions[i]->flags & DT_LOST))
-			give_whole(tracker, epoch, tracker->regions[i], slot, verb);
+		if (!(session->regions[i]->flags & DT_LOST))
+			give_whole(session, epoch, session->regions[i], slot, verb);
 	return error;
 }
 
-static void give_back(struct dt_tracker *tracker, const struct dt_epoch *epoch, size_t slot)
+static void give_back(struct dt_session *session, const struct dt_epoch *epoch, size_t slot)
 {
 	for (const struct dt_entry *entry = epoch->buffers.entries; entry < epoch->buffers.entries + epoch->entry_count; entry++) {
-		struct dt_region *region = dt_find_region(tracker, entry->region);
+		struct dt_region *region = dt_find_region(session, entry->region);
 		if (!region)
 			continue;
 		const struct dt_run *runs = epoch->buffers.runs + entry->first_run;
 		for (size_t i = 0; i < entry->run_count; i++)
-			dt_bits_set(dt_pending(tracker, slot, region), runs[i].start, runs[i].stop);
+			dt_bits_set(dt_pending(session, slot, region), runs[i].start, runs[i].stop);
 	}
 }
 
 // The end of every verb: an error gives everything back, a reset forgets it.
-static int finish(struct dt_tracker *tracker, struct dt_epoch *epoch, size_t slot, int verb, int error)
+static int finish(struct dt_session *session, struct dt_epoch *epoch, size_t slot, int verb, int error)
 {
-	struct dt_cursor *cursor = &tracker->cursors[slot];
+	struct dt_cursor *cursor = &session->cursors[slot];
 	if (error && verb != DT_PEEK && epoch->entry_count)
-		give_back(tracker, epoch, slot);
+		give_back(session, epoch, slot);
 	if (error || verb == DT_RESET)
 		clear(epoch);
 	epoch->settled = epoch->aborted = verb != DT_COLLECT; // nothing but a collect holds pages
@@ -233,110 +241,110 @@ static int finish(struct dt_tracker *tracker, struct dt_epoch *epoch, size_t slo
 		cursor->epochs++;
 	epoch->cursor = cursor->id;
 	epoch->number = cursor->epochs + (verb == DT_PEEK);
-	return dt_leave(tracker, error);
+	return dt_leave(session, error);
 }
 
-int dt_collect_all(struct dt_tracker *tracker, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch)
+int dt_collect_all(struct dt_session *session, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch)
 {
 	struct span span = {0};
-	int error = dt_enter(tracker);
+	int error = dt_enter(session);
 	if (error)
 		return error;
-	long slot = dt_find_cursor(tracker, cursor);
+	long slot = dt_find_cursor(session, cursor);
 	if (slot < 0)
-		return dt_leave(tracker, (int)slot);
-	if (generation != tracker->generation)
-		return dt_leave(tracker, -DT_ESTALE);
-	error = make_room(tracker, epoch, tracker->region_count, tracker->worst_runs + 1);
+		return dt_leave(session, (int)slot);
+	if (generation != session->generation)
+		return dt_leave(session, -DT_ESTALE);
+	error = make_room(session, epoch, session->region_count, session->worst_runs + 1);
 	if (error)
-		return dt_leave(tracker, error);
-	while (next_span(tracker, &span)) {
-		int failed = collect_span(tracker, epoch, &span, (size_t)slot, verb);
+		return dt_leave(session, error);
+	while (next_span(session, &span)) {
+		int failed = collect_span(session, epoch, &span, (size_t)slot, verb);
 		error = error ? error : failed;
 	}
-	if (!error && tracker->lost_count)
+	if (!error && session->lost_count)
 		error = -DT_ELOST;
-	return finish(tracker, epoch, (size_t)slot, verb, error);
+	return finish(session, epoch, (size_t)slot, verb, error);
 }
 
 // The span of a region that is asked for whole and shares no page, so that the quick way is open to it.
-static bool alone(const struct dt_tracker *tracker, const struct dt_region *region, const struct dt_slice *slice,
+static bool alone(const struct dt_session *session, const struct dt_region *region, const struct dt_slice *slice,
 		  struct span *span)
 {
-	size_t at = dt_first_touching(tracker, region->start);
+	size_t at = dt_first_touching(session, region->start);
 	*span = (struct span){.first = at, .last = at + 1, .start = region->start, .stop = region->stop};
-	return tracker->regions[at] == region && slice->first == 0 && slice->last == dt_region_pages(region) &&
-	       (at + 1 == tracker->region_count || tracker->regions[at + 1]->start >= region->stop);
+	return session->regions[at] == region && slice->first == 0 && slice->last == dt_region_pages(region) &&
+	       (at + 1 == session->region_count || session->regions[at + 1]->start >= region->stop);
 }
 
-static int collect_slice(struct dt_tracker *tracker, struct dt_epoch *epoch, const struct dt_region *region,
+static int collect_slice(struct dt_session *session, struct dt_epoch *epoch, const struct dt_region *region,
 			 const struct dt_slice *slice, size_t slot, int verb)
 {
 	struct span span;
-	if (alone(tracker, region, slice, &span))
-		return collect_span(tracker, epoch, &span, slot, verb);
+	if (alone(session, region, slice, &span))
+		return collect_span(session, epoch, &span, slot, verb);
 	uint64_t start = region->start + (slice->first << region->page_shift);
 	uint64_t stop = region->start + (slice->last << region->page_shift);
 	int error = 0;
-	long n = scan(tracker, epoch, region, start, stop, verb);
+	long n = scan(session, epoch, region, start, stop, verb);
 	if (n < 0)
-		error = scan_failed(tracker, epoch, start, stop, n);
+		error = scan_failed(session, epoch, start, stop, n);
 	const struct dt_run *runs = epoch->buffers.runs + epoch->run_count;
 	struct dt_region *touching;
-	for_each_touching(touching, tracker, start, stop)
-		feed(tracker, touching, runs, n > 0 ? (size_t)n : 0, slot, verb);
+	for_each_touching(touching, session, start, stop)
+		feed(session, touching, runs, n > 0 ? (size_t)n : 0, slot, verb);
 	struct dt_entry *entry = epoch->entry_count ? &epoch->buffers.entries[epoch->entry_count - 1] : NULL;
 	if (!entry || entry->region != region->id)
 		entry = begin_entry(epoch, region);
 	else
 		epoch->pages -= entry->pages;
-	give(epoch, dt_pending(tracker, slot, region), slice->first, slice->last, verb);
+	give(epoch, dt_pending(session, slot, region), slice->first, slice->last, verb);
 	end_entry(epoch, entry);
 	return error;
 }
 
-int dt_collect(struct dt_tracker *tracker, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
 	       struct dt_epoch *epoch)
 {
 	uint64_t runs = 1;
-	int error = dt_enter(tracker);
+	int error = dt_enter(session);
 	if (error)
 		return error;
-	long slot = dt_find_cursor(tracker, cursor);
+	long slot = dt_find_cursor(session, cursor);
 	if (slot < 0)
-		return dt_leave(tracker, (int)slot);
+		return dt_leave(session, (int)slot);
 	for (const struct dt_slice *slice = slices; slice < slices + n; slice++) {
-		if (!dt_find_region(tracker, slice->region))
-			return dt_leave(tracker, -DT_ECLOSED);
-		runs += (slice->last - slice->first + 1) / 2 << (dt_find_region(tracker, slice->region)->page_shift -
-								 tracker->page_shift);
+		if (!dt_find_region(session, slice->region))
+			return dt_leave(session, -DT_ECLOSED);
+		runs += (slice->last - slice->first + 1) / 2 << (dt_find_region(session, slice->region)->page_shift -
+								 session->page_shift);
 	}
-	error = make_room(tracker, epoch, n, runs);
+	error = make_room(session, epoch, n, runs);
 	if (error)
-		return dt_leave(tracker, error);
+		return dt_leave(session, error);
 	bool lost = false;
 	for (const struct dt_slice *slice = slices; slice < slices + n; slice++) {
-		const struct dt_region *region = dt_find_region(tracker, slice->region);
+		const struct dt_region *region = dt_find_region(session, slice->region);
 		if (!(region->flags & DT_LOST)) {
-			int failed = collect_slice(tracker, epoch, region, slice, (size_t)slot, verb);
+			int failed = collect_slice(session, epoch, region, slice, (size_t)slot, verb);
 			error = error ? error : failed;
 		}
 		lost |= region->flags & DT_LOST;
 	}
-	return finish(tracker, epoch, (size_t)slot, verb, !error && lost ? -DT_ELOST : error);
+	return finish(session, epoch, (size_t)slot, verb, !error && lost ? -DT_ELOST : error);
 }
 
 int dt_epoch_abort(struct dt_epoch *epoch)
 {
-	struct dt_tracker *tracker = epoch->tracker;
-	int error = tracker ? dt_enter(tracker) : -DT_ECLOSED;
+	struct dt_session *session = epoch->session;
+	int error = session ? dt_enter(session) : -DT_ECLOSED;
 	if (error)
 		return error == -DT_EFORKED ? error : 0; // what is closed has no use for pages
-	long slot = dt_find_cursor(tracker, epoch->cursor);
+	long slot = dt_find_cursor(session, epoch->cursor);
 	if (slot >= 0 && !epoch->aborted)
-		give_back(tracker, epoch, (size_t)slot);
+		give_back(session, epoch, (size_t)slot);
 	epoch->aborted = epoch->settled = 1;
-	return dt_leave(tracker, 0);
+	return dt_leave(session, 0);
 }
 
 // Gives back the pages of one entry that are not in a list of runs.
@@ -357,19 +365,19 @@ static void give_back_rest(struct dt_bits *pending, const struct dt_run *run, co
 
 int dt_epoch_settle(struct dt_epoch *epoch, const struct dt_entry *entries, const struct dt_run *runs)
 {
-	struct dt_tracker *tracker = epoch->tracker;
-	int error = dt_enter(tracker);
+	struct dt_session *session = epoch->session;
+	int error = dt_enter(session);
 	if (error)
 		return error;
-	long slot = dt_find_cursor(tracker, epoch->cursor);
+	long slot = dt_find_cursor(session, epoch->cursor);
 	for (size_t i = 0; slot >= 0 && !epoch->aborted && i < epoch->entry_count; i++) {
 		const struct dt_entry *entry = &epoch->buffers.entries[i];
 		const struct dt_run *run = epoch->buffers.runs + entry->first_run, *known = runs + entries[i].first_run;
-		struct dt_region *region = dt_find_region(tracker, entry->region);
+		struct dt_region *region = dt_find_region(session, entry->region);
 		if (region)
-			give_back_rest(dt_pending(tracker, (size_t)slot, region), run, run + entry->run_count, known,
+			give_back_rest(dt_pending(session, (size_t)slot, region), run, run + entry->run_count, known,
 				       known + entries[i].run_count);
 	}
 	epoch->settled = 1;
-	return dt_leave(tracker, 0);
+	return dt_leave(session, 0);
 }

@@ -321,14 +321,14 @@ static struct dt_node *share(struct dt_node *tree)
 	return tree;
 }
 
-int dt_history_save(struct dt_history *history, struct dt_tracker *tracker, uint64_t cursor,
+int dt_history_save(struct dt_history *history, struct dt_session *session, uint64_t cursor,
 		    const struct dt_slice *slices, uint64_t state, struct dt_epoch *epoch)
 {
 	int error = dt_grow(&history->states, &history->state_room, state + 1, sizeof *history->states);
 	if (!error)
 		error = dt_grow(&history->is_state, &history->is_state_room, state + 1, 1);
 	if (!error)
-		error = dt_collect(tracker, cursor, DT_COLLECT, slices, history->n, epoch);
+		error = dt_collect(session, cursor, DT_COLLECT, slices, history->n, epoch);
 	if (error)
 		return error;
 	struct dt_node *tree = share(history->tree);
@@ -410,19 +410,19 @@ int dt_history_plan(struct dt_history *history, uint64_t state, const struct dt_
 }
 
 // Opens a run of pages at once, where that costs less than a fault for each; that fails without harm.
-static int open_run(struct dt_tracker *tracker, const struct dt_twin *twin, const struct dt_run *run)
+static int open_run(struct dt_session *session, const struct dt_twin *twin, const struct dt_run *run)
 {
 	uint64_t start = twin->address - twin->offset + run->start * twin->page_size;
 	if (run->stop - run->start < LONG_RUN)
 		return 0;
-	int error = dt_enter(tracker);
+	int error = dt_enter(session);
 	if (error)
 		return error;
-	dt_uffd_writeprotect(tracker->userfaultfd, start, (run->stop - run->start) * twin->page_size, 0);
-	return dt_leave(tracker, 0);
+	dt_uffd_writeprotect(session->userfaultfd, start, (run->stop - run->start) * twin->page_size, 0);
+	return dt_leave(session, 0);
 }
 
-int dt_history_restore(struct dt_history *history, struct dt_tracker *tracker, uint64_t cursor,
+int dt_history_restore(struct dt_history *history, struct dt_session *session, uint64_t cursor,
 		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *taken)
 {
 	struct dt_node *tree = history->states[state];
@@ -430,14 +430,14 @@ int dt_history_restore(struct dt_history *history, struct dt_tracker *tracker, u
 		const struct dt_run *run = history->runs + history->entries[i].first_run;
 		uint64_t scale = history->twins[i].page_size / history->unit;
 		for (size_t left = history->entries[i].run_count; left; left--, run++) {
-			int error = open_run(tracker, &history->twins[i], run);
+			int error = open_run(session, &history->twins[i], run);
 			if (error)
 				return error;
 			for (uint64_t unit = run->start * scale; unit < run->stop * scale; unit++)
 				write_unit(history, tree, i, unit);
 		}
 	}
-	int error = dt_collect(tracker, cursor, DT_COLLECT, slices, history->n, taken);
+	int error = dt_collect(session, cursor, DT_COLLECT, slices, history->n, taken);
 	if (!error)
 		error = dt_epoch_settle(taken, history->entries, history->runs);
 	if (error)

@@ -56,14 +56,14 @@ uint64_t dt_history_bytes(const struct dt_history *history);
 uint64_t dt_history_unused(const struct dt_history *history);
 // Collects into the epoch, and makes what memory is now a state; the first time without believing the epoch. Pages
 // that are as they were are shared. The epoch is settled, or on an error has given its pages back.
-int dt_history_save(struct dt_history *history, struct dt_tracker *tracker, uint64_t cursor,
+int dt_history_save(struct dt_history *history, struct dt_session *session, uint64_t cursor,
 		    const struct dt_slice *slices, uint64_t state, struct dt_epoch *epoch);
 // Lists in history->entries and ->runs the pages to write to bring memory, with the open pages of a peek, to a state.
 // -EINVAL: there is no such state.
 int dt_history_plan(struct dt_history *history, uint64_t state, const struct dt_epoch *open);
 // Writes the pages that were planned, and then collects into `taken`; what that finds beyond them goes back to the
 // cursor. On an error memory is between two states, and all that differs is pending.
-int dt_history_restore(struct dt_history *history, struct dt_tracker *tracker, uint64_t cursor,
+int dt_history_restore(struct dt_history *history, struct dt_session *session, uint64_t cursor,
 		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *taken);
 // Forgets a state, and frees what no other has.
 void dt_history_drop(struct dt_history *history, uint64_t state);

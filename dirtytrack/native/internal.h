@@ -1,8 +1,8 @@
-// What the sources of the tracker share.
+// What the sources of the session share.
 #pragma once
 
 #include "kernel.h"
-#include "tracker.h"
+#include "session.h"
 
 struct dt_region {
 	uint64_t id;
@@ -23,18 +23,18 @@ struct dt_cursor {
 // How written pages are found. Addresses in, addresses out; a backend knows nothing of regions and cursors.
 struct dt_backend {
 	// Makes [start, stop) trackable. *huge_ret: whether hugetlb memory is in it.
-	int (*add)(struct dt_tracker *tracker, uint64_t start, uint64_t stop, bool *huge_ret, struct dt_failure *failure);
+	int (*add)(struct dt_session *session, uint64_t start, uint64_t stop, bool *huge_ret, struct dt_failure *failure);
 	// Undoes add, also where it failed half-way. Fails, and does nothing, where others have taken a part.
-	int (*remove)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+	int (*remove)(struct dt_session *session, uint64_t start, uint64_t stop);
 	// Arms hugetlb memory that nobody else holds.
-	int (*arm_huge)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+	int (*arm_huge)(struct dt_session *session, uint64_t start, uint64_t stop);
 	// Lists the written pages of a span, by address, and re-arms them if asked; out has room for every other page.
-	long (*scan)(struct dt_tracker *tracker, const struct dt_region *kind, uint64_t start, uint64_t stop, bool arm,
+	long (*scan)(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop, bool arm,
 		     struct dt_run *out);
 	// After a scan: whether [start, stop) is still mapped and still ours.
-	bool (*verify)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+	bool (*verify)(struct dt_session *session, uint64_t start, uint64_t stop);
 	// The same without a scan before it.
-	bool (*check)(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+	bool (*check)(struct dt_session *session, uint64_t start, uint64_t stop);
 };
 
 extern const struct dt_backend dt_wp_async;
@@ -44,7 +44,7 @@ enum {
 	DT_SPARE_BUFFERS = 2,
 };
 
-struct dt_tracker {
+struct dt_session {
 	pthread_mutex_t lock;
 	uint64_t address_space;
 	const struct dt_backend *backend;
@@ -74,44 +74,51 @@ struct dt_tracker {
 	struct dt_epoch_buffers spare_buffers[DT_SPARE_BUFFERS];
 };
 
-// Locks the tracker for a call; the checks come first, without the lock: a forked child must not touch it.
-int dt_enter(struct dt_tracker *tracker);
-int dt_leave(struct dt_tracker *tracker, int result);
+// Locks the session for a call; the checks come first, without the lock: a forked child must not touch it.
+int dt_enter(struct dt_session *session);
+int dt_leave(struct dt_session *session, int result);
 
-struct dt_region *dt_find_region(const struct dt_tracker *tracker, uint64_t id);
+struct dt_region *dt_find_region(const struct dt_session *session, uint64_t id);
 // The slot of a cursor, or -DT_ECLOSED.
-long dt_find_cursor(const struct dt_tracker *tracker, uint64_t id);
+long dt_find_cursor(const struct dt_session *session, uint64_t id);
 uint64_t dt_region_pages(const struct dt_region *region);
 // What a cursor has coming from a region.
-struct dt_bits *dt_pending(const struct dt_tracker *tracker, size_t cursor_slot, const struct dt_region *region);
+struct dt_bits *dt_pending(const struct dt_session *session, size_t cursor_slot, const struct dt_region *region);
 // The index of the first region that may touch addresses from start on; later ones may still lie below it.
-size_t dt_first_touching(const struct dt_tracker *tracker, uint64_t start);
+size_t dt_first_touching(const struct dt_session *session, uint64_t start);
 // The regions that touch addresses [from, to).
-#define for_each_touching(region, tracker, from, to)                                                          \
-	for (size_t index = dt_first_touching(tracker, from);                                                 \
-	     index < (tracker)->region_count && (tracker)->regions[index]->start < (to); index++)             \
-		if (((region) = (tracker)->regions[index])->stop > (from))
+#define for_each_touching(region, session, from, to)                                                          \
+	for (size_t index = dt_first_touching(session, from);                                                 \
+	     index < (session)->region_count && (session)->regions[index]->start < (to); index++)             \
+		if (((region) = (session)->regions[index])->stop > (from))
 
 // Gives a cursor a bitmap for a region.
 int dt_make_pending(struct dt_cursor *cursor, const struct dt_region *region);
 // Adds the pages of address runs to what one cursor has coming from a region.
-void dt_feed_cursor(struct dt_tracker *tracker, struct dt_region *region, const struct dt_run *runs, size_t n,
+void dt_feed_cursor(struct dt_session *session, struct dt_region *region, const struct dt_run *runs, size_t n,
 		    size_t slot);
 // The same for all cursors but the one in the slot except (-1: none).
-void dt_feed_region(struct dt_tracker *tracker, struct dt_region *region, const struct dt_run *runs, size_t n,
+void dt_feed_region(struct dt_session *session, struct dt_region *region, const struct dt_run *runs, size_t n,
 		    long except);
 // Adds [start, stop) to what every cursor has coming, for every region that touches it.
-void dt_feed(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+void dt_feed(struct dt_session *session, uint64_t start, uint64_t stop);
 // Flags those of the regions that touch [start, stop) whose memory is no longer ours.
-void dt_find_losses(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+void dt_find_losses(struct dt_session *session, uint64_t start, uint64_t stop);
 // Scans and re-arms [start, stop), which is of one kind; what is found goes to every region and cursor.
-int dt_harvest(struct dt_tracker *tracker, const struct dt_region *kind, uint64_t start, uint64_t stop);
+int dt_harvest(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop);
 // Forgets every region, and every cursor.
-void dt_remove_all(struct dt_tracker *tracker);
-void dt_close_cursors(struct dt_tracker *tracker);
-// Drops a reference; the last one frees the tracker.
-void dt_tracker_drop(struct dt_tracker *tracker);
-void dt_free_spare_buffers(struct dt_tracker *tracker);
+void dt_remove_all(struct dt_session *session);
+void dt_close_cursors(struct dt_session *session);
+// Adds a reference.
+void dt_session_hold(struct dt_session *session);
+// Drops one; the last one frees the session.
+void dt_session_drop(struct dt_session *session);
+// Where an address of a region is: its offset from the region's first page. -DT_ECLOSED: there is no such region.
+int dt_session_locate(struct dt_session *session, uint64_t region, uint64_t address, uint64_t *offset,
+		      uint32_t *page_shift);
+// dt_epoch_release for an epoch inside of something else.
+void dt_epoch_end(struct dt_epoch *epoch);
+void dt_free_spare_buffers(struct dt_session *session);
 
 // Grows *array (of size bytes an item) to hold at least wanted items; the new ones are zero. 0 or -ENOMEM.
 int dt_grow(void *array, size_t *room, size_t wanted, size_t size);

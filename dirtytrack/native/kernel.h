@@ -27,4 +27,9 @@ int dt_procmap_query(int fd, uint64_t address, int next, struct dt_procmap_query
 // 0 when every page of [start, start+len) is mapped, -ENOMEM when one is not. Reads the mappings only.
 int dt_mapped(uint64_t start, uint64_t len);
 
+// 1 if this kernel overlooks memory without page table entries, hence also what was dropped (MADV_DONTNEED), 0 if it
+// does not, by trying it on memory of its own. (pagemap_scan_pmd_entry and pagemap_scan_pte_hole in
+// fs/proc/task_mmu.c.)
+int dt_blind_to_holes(int userfaultfd, int pagemap);
+
 int dt_close(int fd);

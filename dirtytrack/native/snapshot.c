@@ -242,11 +242,11 @@ static int put_back_run(const struct dt_twin *twin, size_t index, struct dt_run 
 	return 0;
 }
 
-int dt_rollback(struct dt_tracker *tracker, uint64_t cursor, const struct dt_slice *slices, size_t n,
+int dt_rollback(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
 		const struct dt_twin *twins, const struct dt_epoch *open, struct dt_epoch *taken)
 {
 	for_each_run(twins, n, open, put_back_run, NULL);
-	int error = dt_collect(tracker, cursor, DT_COLLECT, slices, n, taken);
+	int error = dt_collect(session, cursor, DT_COLLECT, slices, n, taken);
 	return error ? error : dt_epoch_settle(taken, open->buffers.entries, open->buffers.runs);
 }
 

@@ -1,8 +1,8 @@
-// Floor 2, snapshot: the contents of regions beside copies of them. Loops over bytes; none of it locks a tracker for
+// Floor 2, snapshot: the contents of regions beside copies of them. Loops over bytes; none of it locks a session for
 // longer than the collect in it takes.
 #pragma once
 
-#include "tracker.h"
+#include "session.h"
 
 // A region and a copy of its bytes.
 struct dt_twin {
@@ -62,5 +62,5 @@ long dt_find_protected(int maps, const struct dt_twin *twins, size_t n, const st
 		       const struct dt_run *runs, int write);
 // Makes the memory of the pages in `open` (a peek) equal to the copies, and then collects into `taken`; what that finds
 // beyond the pages in `open` goes back to the cursor.
-int dt_rollback(struct dt_tracker *tracker, uint64_t cursor, const struct dt_slice *slices, size_t n,
+int dt_rollback(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
 		const struct dt_twin *twins, const struct dt_epoch *open, struct dt_epoch *taken);

@@ -1,155 +1,159 @@
-// The tracker itself: its lock, its memory, its life.
+// The interface for native runtimes, which have no Python to open descriptors and to know the kernel: a session with a
+// card table.
 #include <errno.h>
-#include <string.h>
+#include <fcntl.h>
 #include <unistd.h>
 
+#include "barrier.h"
 #include "internal.h"
 
-int dt_grow(void *array, size_t *room, size_t wanted, size_t size)
+struct dt_tracker {
+	struct dt_session *session;
+	struct dt_cards *cards;
+};
+
+static int open_userfaultfd(void)
 {
-	void **items = array;
-	if (wanted <= *room)
-		return 0;
-	size_t more = *room * 2 > wanted ? *room * 2 : wanted;
-	void *grown = dt_alloc(more * size);
-	if (!grown)
-		return -ENOMEM;
-	if (*room)
-		memcpy(grown, *items, *room * size);
-	dt_free(*items, *room * size);
-	*items = grown;
-	*room = more;
-	return 0;
+	const int flags = O_CLOEXEC | O_NONBLOCK | DT_UFFD_USER_MODE_ONLY;
+	int fd = dt_uffd_syscall(flags);
+	if (fd != -EPERM && fd != -EACCES && fd != -ENOSYS)
+		return fd;
+	int device = dt_uffd_device(flags); // where a filter forbids the system call
+	return device >= 0 ? device : fd;
 }
 
-int dt_make_room(void *array, size_t *room, size_t wanted, size_t size)
+// Asks for everything that helps, else for what it takes; a kernel that refuses leaves the descriptor as it was.
+static int initialise(int userfaultfd)
 {
-	void **items = array;
-	if (wanted <= *room)
-		return 0;
-	void *fresh = dt_alloc(wanted * size);
-	if (!fresh)
-		return -ENOMEM;
-	dt_free(*items, *room * size);
-	*items = fresh;
-	*room = wanted;
-	return 0;
-}
-
-int dt_tracker_usable(const struct dt_tracker *tracker)
-{
-	if (!dt_is_address_space(tracker->address_space))
-		return -DT_EFORKED;
-	return __atomic_load_n(&tracker->closed, __ATOMIC_RELAXED) ? -DT_ECLOSED : 0;
-}
-
-int dt_enter(struct dt_tracker *tracker)
-{
-	int error = dt_tracker_usable(tracker);
-	if (error)
-		return error;
-	pthread_mutex_lock(&tracker->lock);
-	return tracker->closed ? dt_leave(tracker, -DT_ECLOSED) : 0;
-}
-
-int dt_leave(struct dt_tracker *tracker, int result)
-{
-	pthread_mutex_unlock(&tracker->lock);
-	return result;
-}
-
-uint64_t dt_tracker_generation(struct dt_tracker *tracker)
-{
-	if (dt_enter(tracker) < 0)
-		return 0;
-	uint64_t generation = tracker->generation;
-	dt_leave(tracker, 0);
-	return generation;
-}
-
-int dt_tracker_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_tracker **tracker_ret,
-		    uint64_t *cursor_ret)
-{
-	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
-	if (!tracker) {
-		close(userfaultfd);
-		close(pagemap);
-		return -ENOMEM;
-	}
-	*tracker = (struct dt_tracker){
-		.lock = PTHREAD_MUTEX_INITIALIZER,
-		.references = 1,
-		.address_space = dt_address_space(),
-		.backend = &dt_wp_async,
-		.userfaultfd = userfaultfd,
-		.pagemap = pagemap,
-		.blind_to_holes = blind_to_holes,
-		.page_shift = (uint32_t)__builtin_ctzl((unsigned long)sysconf(_SC_PAGESIZE)),
-		.vec = dt_alloc(DT_VEC * sizeof *tracker->vec),
+	const uint64_t choices[] = {
+		DT_UFFD_FEATURE_WP_ASYNC | DT_UFFD_FEATURE_WP_UNPOPULATED | DT_UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
+		DT_UFFD_FEATURE_WP_ASYNC,
 	};
-	int error = tracker->vec && tracker->address_space ? dt_cursor_open(tracker, cursor_ret) : -ENOMEM;
+	int error = 0;
+	for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
+		uint64_t features = choices[i];
+		error = dt_uffd_api(userfaultfd, &features);
+		if (error != -EINVAL)
+			return error;
+	}
+	return -EOPNOTSUPP;
+}
+
+static int open_session(struct dt_session **session_ret, uint64_t *cursor_ret)
+{
+	int userfaultfd = open_userfaultfd();
+	if (userfaultfd < 0)
+		return userfaultfd;
+	int error = initialise(userfaultfd);
+	int pagemap = error ? error : open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (pagemap < 0) {
+		error = error ? error : -errno;
+		close(userfaultfd);
+		return error;
+	}
+	int blind = dt_blind_to_holes(userfaultfd, pagemap);
+	if (blind < 0) {
+		close(pagemap);
+		close(userfaultfd);
+		return blind == -ENOTTY ? -EOPNOTSUPP : blind;
+	}
+	return dt_session_open(userfaultfd, pagemap, blind, session_ret, cursor_ret);
+}
+
+int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
+{
+	uint64_t cursor;
+	if (!card_size || card_size & (card_size - 1) || flags & ~(unsigned)DT_BYTES)
+		return -EINVAL;
+	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
+	if (!tracker)
+		return -ENOMEM;
+	int error = open_session(&tracker->session, &cursor);
+	if (!error)
+		error = dt_cards_open(tracker->session, cursor, (uint32_t)__builtin_ctzl(card_size), flags, &tracker->cards);
 	if (error) {
-		dt_tracker_release(tracker);
+		dt_tracker_close(tracker);
 		return error;
 	}
 	*tracker_ret = tracker;
 	return 0;
 }
 
-static void close_descriptors(struct dt_tracker *tracker)
-{
-	close(tracker->userfaultfd);
-	close(tracker->pagemap);
-	__atomic_store_n(&tracker->closed, true, __ATOMIC_RELAXED);
-}
-
-// What a closed tracker has no use for.
-static void free_memory(struct dt_tracker *tracker)
-{
-	dt_free_spare_buffers(tracker);
-	for (int i = 0; i < 2; i++) {
-		dt_free(tracker->spare[i], tracker->spare_room[i] * sizeof *tracker->spare[i]);
-		tracker->spare[i] = NULL;
-	}
-	dt_free(tracker->scratch, tracker->scratch_room * sizeof *tracker->scratch);
-	dt_free(tracker->regions, tracker->region_room * sizeof *tracker->regions);
-	dt_free(tracker->slots, tracker->slot_room * sizeof *tracker->slots);
-	dt_free(tracker->cursors, tracker->cursor_room * sizeof *tracker->cursors);
-	dt_free(tracker->vec, DT_VEC * sizeof *tracker->vec);
-	tracker->scratch = NULL;
-	tracker->regions = NULL;
-	tracker->slots = NULL;
-	tracker->cursors = NULL;
-	tracker->vec = NULL;
-}
-
 void dt_tracker_close(struct dt_tracker *tracker)
 {
-	// An ioctl on an inherited userfaultfd would act on the parent; the lock may be held by a thread of the parent.
-	if (!dt_is_address_space(tracker->address_space)) {
-		if (!tracker->closed)
-			close_descriptors(tracker);
+	if (!tracker)
 		return;
-	}
-	if (dt_enter(tracker) < 0)
-		return;
-	dt_remove_all(tracker); // by hand: a forked child may hold the descriptor open
-	dt_close_cursors(tracker);
-	close_descriptors(tracker);
-	free_memory(tracker);
-	dt_leave(tracker, 0);
-}
-
-void dt_tracker_release(struct dt_tracker *tracker)
-{
-	dt_tracker_close(tracker);
-	dt_tracker_drop(tracker);
-}
-
-void dt_tracker_drop(struct dt_tracker *tracker)
-{
-	if (__atomic_sub_fetch(&tracker->references, 1, __ATOMIC_ACQ_REL))
-		return;
-	free_memory(tracker);
+	dt_cards_close(tracker->cards);
+	if (tracker->session)
+		dt_session_release(tracker->session);
 	dt_free(tracker, sizeof *tracker);
+}
+
+int dt_tracker_add(struct dt_tracker *tracker, void *start, size_t bytes, unsigned flags, uint64_t *first_card)
+{
+	struct dt_session *session = tracker->session;
+	struct dt_failure failure;
+	uint64_t page = 1ULL << session->page_shift, from = (uint64_t)start, to = from + bytes, region, first = 0;
+	if (!bytes || to < from || flags & ~(unsigned)DT_SPARSE)
+		return -EINVAL;
+	int error = dt_session_add(session, from & ~(page - 1), (to + page - 1) & ~(page - 1), session->page_shift, flags,
+				   &region, &failure);
+	if (error)
+		return error;
+	error = dt_cards_add(tracker->cards, region, from, to, &first);
+	if (error)
+		dt_session_remove(session, region);
+	else if (first_card)
+		*first_card = first;
+	return error;
+}
+
+int dt_tracker_remove(struct dt_tracker *tracker, void *start)
+{
+	uint64_t region;
+	int error = dt_cards_remove(tracker->cards, (uint64_t)start, &region);
+	if (error)
+		return error;
+	error = dt_session_remove(tracker->session, region);
+	return error < 0 ? error : 0;
+}
+
+uint64_t dt_tracker_cards(struct dt_tracker *tracker)
+{
+	return dt_cards_count(tracker->cards);
+}
+
+size_t dt_tracker_map_bytes(struct dt_tracker *tracker)
+{
+	return dt_cards_map_bytes(tracker->cards);
+}
+
+static int look(struct dt_tracker *tracker, int verb, void *map, size_t bytes, uint64_t *dirty)
+{
+	int64_t found = dt_cards_look(tracker->cards, verb, map, bytes);
+	if (found < 0)
+		return (int)found;
+	if (dirty)
+		*dirty = (uint64_t)found;
+	return 0;
+}
+
+int dt_tracker_take(struct dt_tracker *tracker, void *map, size_t bytes, uint64_t *dirty)
+{
+	return look(tracker, DT_COLLECT, map, bytes, dirty);
+}
+
+int dt_tracker_peek(struct dt_tracker *tracker, void *map, size_t bytes, uint64_t *dirty)
+{
+	return look(tracker, DT_PEEK, map, bytes, dirty);
+}
+
+int dt_tracker_mark(struct dt_tracker *tracker, const void *start, size_t bytes)
+{
+	return dt_cards_mark(tracker->cards, (uint64_t)start, bytes);
+}
+
+long dt_tracker_lost(struct dt_tracker *tracker, struct dt_range *ranges, size_t room)
+{
+	return dt_cards_lost(tracker->cards, ranges, room);
 }

@@ -73,7 +73,7 @@ def _where(failure: Any) -> tuple[str, int | None, int | None]:
 
 
 def _closed_error(session: Session, regions: tuple[Region, ...], cursor: Cursor | None) -> ClosedError:
-    if lib.dt_tracker_usable(session._native) == -lib.DT_ECLOSED:
+    if lib.dt_session_usable(session._native) == -lib.DT_ECLOSED:
         return ClosedError(f"{session!r} is closed: open another one")
     for region in regions:
         if not region.tracked:
@@ -116,7 +116,7 @@ def _not_ours(region: Region, start: int, stop: int) -> list[tuple[int, int]]:
         if at < first:
             lost.append((at, first))
         # A mapping belongs to one userfaultfd, or to none, so the answer is for all of it.
-        if lib.dt_tracker_holds(region.session._native, first, last) != 1:
+        if lib.dt_session_holds(region.session._native, first, last) != 1:
             lost.append((first, last))
         at = last
     if at < stop:

@@ -80,7 +80,7 @@ class Region(Handle):
     @property
     def lost(self) -> bool:
         """Whether the last look found the memory to be no longer what was registered."""
-        return self.tracked and lib.dt_tracker_is_lost(self.session._native, self._id) == 1
+        return self.tracked and lib.dt_session_is_lost(self.session._native, self._id) == 1
 
     @property
     def blind_spots(self) -> frozenset[BlindSpot]:
@@ -93,7 +93,7 @@ class Region(Handle):
             ClosedError: the region is untracked: what is mapped there now may be anything.
             ForkedError: this is another process than the session's, with other mappings.
         """
-        if lib.dt_tracker_usable(self.session._native) == -lib.DT_EFORKED:
+        if lib.dt_session_usable(self.session._native) == -lib.DT_EFORKED:
             raise ForkedError(
                 f"{self._title} belongs to another process: what is mapped here is not its memory"
             )
@@ -127,7 +127,7 @@ class Region(Handle):
     def __repr__(self) -> str:
         state = "" if self.tracked else ", untracked"
         unseen = ""
-        if self.tracked and lib.dt_tracker_usable(self.session._native) == 0:
+        if self.tracked and lib.dt_session_usable(self.session._native) == 0:
             state = ", lost" if self.lost else ""
             unseen = ", blind to " + ", ".join(sorted(spot.name for spot in self.blind_spots))
         return (

@@ -218,7 +218,7 @@ class Session(Handle):
         if not 0 <= start <= last <= length:
             raise ValueError(f"[{start}, {last}) is not a range within the {length} bytes of {region!r}")
         pages = whole.region.geometry.pages_of(whole.start + start, whole.start + last)
-        error = lib.dt_tracker_mark(self._native, whole.region._id, *pages)
+        error = lib.dt_session_mark(self._native, whole.region._id, *pages)
         if error:
             raise native_error(self, error, (whole.region,))
 
@@ -230,12 +230,12 @@ class Session(Handle):
         if self._closed:
             return
         try:
-            if lib.dt_tracker_usable(self._native) == 0:
+            if lib.dt_session_usable(self._native) == 0:
                 with self._membership:
                     for region in sorted(self._regions.values(), key=_by_address, reverse=True):
                         self._remove(region)
         finally:
-            lib.dt_tracker_close(self._native)
+            lib.dt_session_close(self._native)
             self._closed = True
         for region in tuple(self._regions.values()):  # in a forked child
             region._memory = None
@@ -254,7 +254,7 @@ class Session(Handle):
     def __del__(self) -> None:
         if self._closed:
             return
-        if lib.dt_tracker_usable(self._native) == 0:
+        if lib.dt_session_usable(self._native) == 0:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
         self.close()
 
@@ -267,7 +267,7 @@ class Session(Handle):
         shift = region.page_size.bit_length() - 1
         flags = lib.DT_SPARSE if region.sparse else 0
         try:
-            error = lib.dt_tracker_add(self._native, *region.page_range, shift, flags, identifier, failure)
+            error = lib.dt_session_add(self._native, *region.page_range, shift, flags, identifier, failure)
             if not error:
                 region._tracked_as(identifier[0])
                 self._regions[region._id] = region
@@ -286,19 +286,19 @@ class Session(Handle):
             self._regions.pop(region._id, None)
             self._movable = tuple(one for one in self._movable if one is not region)
             self._tracked = None
-            result = lib.dt_tracker_remove(self._native, region._id)
+            result = lib.dt_session_remove(self._native, region._id)
             if result > 0:  # a part is unmapped or another's; what is ours lies in mappings of its own
                 start, stop = region.page_range
                 for mapping in mappings.overlapping(start, stop):
                     first, last = max(start, mapping.start), min(stop, mapping.stop)
-                    lib.dt_tracker_release_range(self._native, first, last)
+                    lib.dt_session_release_range(self._native, first, last)
             region._memory = None
         return result
 
     def _close_cursor(self, cursor: Cursor) -> None:
         if cursor is self._default:
             raise ValueError(f"the cursor of {self!r} itself is closed with the session")
-        if not self._closed and lib.dt_tracker_usable(self._native) == 0:
+        if not self._closed and lib.dt_session_usable(self._native) == 0:
             self._drop_cursor(cursor.name, cursor._id)
 
     def _drop_cursor(self, name: str, identifier: int) -> None:
@@ -313,11 +313,11 @@ class Session(Handle):
         # forked child that may be a thread of the parent.
         self._check_usable()
         with self._membership:
-            self._tracked = lib.dt_tracker_generation(self._native), tuple(self._regions.values())
+            self._tracked = lib.dt_session_generation(self._native), tuple(self._regions.values())
             return self._tracked
 
     def _check_usable(self) -> None:
-        error = lib.dt_tracker_usable(self._native)
+        error = lib.dt_session_usable(self._native)
         if error:
             raise native_error(self, error, ())
 
@@ -334,7 +334,7 @@ class Session(Handle):
             memory = region._memory
             if memory is not None and memory.in_place is not None and not memory.in_place():
                 region._lost_ranges = (region.page_range,)
-                lib.dt_tracker_lose_region(self._native, region._id)
+                lib.dt_session_lose_region(self._native, region._id)
 
 
 def _refuse_shared(region: Region) -> None:
@@ -360,13 +360,19 @@ def _by_address(region: Region) -> int:
     return region.address
 
 
+def open_sessions() -> list[Session]:
+    """The sessions of this process that are not closed."""
+    with _sessions_lock:
+        sessions = list(_sessions)
+    return [session for session in sessions if not session.closed]
+
+
 def _lose_elsewhere(session: Session, region: Region) -> None:
     # The kernel let us register these pages, so no other session has them any more, whatever it believes;
     # from now on a scan of its would take our writes.
-    with _sessions_lock:
-        others = [other for other in _sessions if other is not session]
+    others = [other for other in open_sessions() if other is not session]
     for other in others:
-        lib.dt_tracker_lose(other._native, *region.page_range)
+        lib.dt_session_lose(other._native, *region.page_range)
 
 
 _defaults: dict[int, Session] = {}  # by address space: a forked child finds none of its own

@@ -1,5 +1,5 @@
 // Exercises the C core under the sanitizers: run lists and bitmaps against plain arrays, then many threads on one
-// tracker, each of which knows exactly what it must be told of the memory that only it writes.
+// session, each of which knows exactly what it must be told of the memory that only it writes.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -149,16 +149,16 @@ static void try_bitmap(uint64_t *random)
 	dt_free(bits.words, dt_bits_bytes(UNIVERSE));
 }
 
-// A tracker and its memory
+// A session and its memory
 
 enum { THREADS = 4, PIECE = 96, PAGES = THREADS * PIECE };
 
-static struct dt_tracker *tracker;
+static struct dt_session *session;
 static uint64_t page_size, page_shift;
 static char *memory;
 static bool stop_visitors;
 
-static struct dt_tracker *open_tracker(int blind_to_holes)
+static struct dt_session *open_tracker(int blind_to_holes)
 {
 	uint64_t features = DT_UFFD_FEATURE_WP_ASYNC, cursor;
 	int userfaultfd = dt_uffd_syscall(O_CLOEXEC | O_NONBLOCK | DT_UFFD_USER_MODE_ONLY);
@@ -166,8 +166,8 @@ static struct dt_tracker *open_tracker(int blind_to_holes)
 	check(dt_uffd_api(userfaultfd, &features) == 0);
 	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	check(pagemap >= 0);
-	struct dt_tracker *opened;
-	check(dt_tracker_open(userfaultfd, pagemap, blind_to_holes, &opened, &cursor) == 0);
+	struct dt_session *opened;
+	check(dt_session_open(userfaultfd, pagemap, blind_to_holes, &opened, &cursor) == 0);
 	return opened;
 }
 
@@ -175,7 +175,7 @@ static uint64_t add(uint64_t first, uint64_t last)
 {
 	struct dt_failure failure;
 	uint64_t region, start = (uintptr_t)memory;
-	check(dt_tracker_add(tracker, start + first * page_size, start + last * page_size, (uint32_t)page_shift, 0, &region,
+	check(dt_session_add(session, start + first * page_size, start + last * page_size, (uint32_t)page_shift, 0, &region,
 			     &failure) == 0);
 	return region;
 }
@@ -196,7 +196,7 @@ static void dirty(struct owner *self)
 		if (what == 0)
 			check(madvise(address, page_size, MADV_DONTNEED) == 0);
 		else if (what == 1)
-			check(dt_tracker_mark(tracker, self->region, page, page + 1) == 0);
+			check(dt_session_mark(session, self->region, page, page + 1) == 0);
 		else
 			address[draw(&self->random, page_size)]++;
 		self->due[page] = true;
@@ -212,7 +212,7 @@ static void look(struct owner *self)
 	struct dt_slice slice = {self->region, first, last};
 	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
 	check(epoch);
-	check(dt_collect(tracker, self->cursor, verb, &slice, 1, epoch) == 0);
+	check(dt_collect(session, self->cursor, verb, &slice, 1, epoch) == 0);
 	check(epoch->entry_count == (verb != DT_RESET));
 
 	bool found[PIECE] = {0};
@@ -248,14 +248,14 @@ static void *visit(void *argument)
 	uint64_t random = (uintptr_t)argument, cursor;
 	while (!__atomic_load_n(&stop_visitors, __ATOMIC_RELAXED)) {
 		uint64_t first = draw(&random, PAGES), region = add(first, first + 1 + draw(&random, PAGES - first));
-		check(dt_cursor_open(tracker, &cursor) == 0);
+		check(dt_cursor_open(session, &cursor) == 0);
 		struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
 		check(epoch);
-		int error = dt_collect_all(tracker, cursor, DT_COLLECT, dt_tracker_generation(tracker), epoch);
+		int error = dt_collect_all(session, cursor, DT_COLLECT, dt_session_generation(session), epoch);
 		check(error == 0 || error == -DT_ESTALE);
-		check(dt_cursor_close(tracker, cursor) == 0);
-		check(dt_tracker_is_lost(tracker, region) == 0);
-		check(dt_tracker_remove(tracker, region) == 0);
+		check(dt_cursor_close(session, cursor) == 0);
+		check(dt_session_is_lost(session, region) == 0);
+		check(dt_session_remove(session, region) == 0);
 		dt_epoch_release(epoch); // it has nobody to go back to
 	}
 	return NULL;
@@ -265,13 +265,13 @@ static void try_threads(int blind_to_holes, uint64_t *random)
 {
 	struct owner owners[THREADS] = {0};
 	pthread_t visitors[2];
-	tracker = open_tracker(blind_to_holes);
+	session = open_tracker(blind_to_holes);
 	__atomic_store_n(&stop_visitors, false, __ATOMIC_RELAXED);
 	for (int i = 0; i < THREADS; i++) {
 		owners[i].first = (uint64_t)i * PIECE;
 		owners[i].random = draw(random, 1 << 30) + 1;
 		owners[i].region = add(owners[i].first, owners[i].first + PIECE);
-		check(dt_cursor_open(tracker, &owners[i].cursor) == 0);
+		check(dt_cursor_open(session, &owners[i].cursor) == 0);
 	}
 	for (int i = 0; i < THREADS; i++)
 		check(pthread_create(&owners[i].thread, NULL, own, &owners[i]) == 0);
@@ -282,73 +282,73 @@ static void try_threads(int blind_to_holes, uint64_t *random)
 	__atomic_store_n(&stop_visitors, true, __ATOMIC_RELAXED);
 	for (int i = 0; i < 2; i++)
 		pthread_join(visitors[i], NULL);
-	dt_tracker_release(tracker);
+	dt_session_release(session);
 }
 
-// Closing while others use the tracker, and one epoch in the hands of two threads
+// Closing while others use the session, and one epoch in the hands of two threads
 
 static void *use_until_closed(void *argument)
 {
 	struct dt_epoch *shared = argument;
 	uint64_t cursor;
 	int error;
-	while ((error = dt_cursor_open(tracker, &cursor)) == 0 && (error = dt_cursor_close(tracker, cursor)) == 0)
+	while ((error = dt_cursor_open(session, &cursor)) == 0 && (error = dt_cursor_close(session, cursor)) == 0)
 		dt_epoch_abort(shared);
 	check(error == -DT_ECLOSED);
-	check(dt_tracker_usable(tracker) == -DT_ECLOSED);
+	check(dt_session_usable(session) == -DT_ECLOSED);
 	return NULL;
 }
 
 static void try_closing(void)
 {
 	pthread_t users[2];
-	tracker = open_tracker(0);
+	session = open_tracker(0);
 	struct dt_slice slice = {add(0, PAGES), 0, PAGES};
 	uint64_t cursor;
-	check(dt_cursor_open(tracker, &cursor) == 0);
+	check(dt_cursor_open(session, &cursor) == 0);
 	memory[0]++;
 	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
 	check(epoch);
-	check(dt_collect(tracker, cursor, DT_COLLECT, &slice, 1, epoch) == 0);
+	check(dt_collect(session, cursor, DT_COLLECT, &slice, 1, epoch) == 0);
 	check(epoch->pages == 1);
 	for (int i = 0; i < 2; i++)
 		check(pthread_create(&users[i], NULL, use_until_closed, epoch) == 0);
 	usleep(2000); // let them be in the middle of it
-	dt_tracker_close(tracker);
+	dt_session_close(session);
 	for (int i = 0; i < 2; i++)
 		pthread_join(users[i], NULL);
 	dt_epoch_release(epoch);
-	dt_tracker_release(tracker);
+	dt_session_release(session);
 }
 
 static void try_fork(void)
 {
-	tracker = open_tracker(0);
+	session = open_tracker(0);
 	struct dt_slice slice = {add(0, PAGES), 0, PAGES};
 	uint64_t cursor;
-	check(dt_cursor_open(tracker, &cursor) == 0);
+	check(dt_cursor_open(session, &cursor) == 0);
 	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch), *other = dt_epoch_new(sizeof *other);
 	check(epoch && other);
 	memory[page_size]++;
-	check(dt_collect(tracker, cursor, DT_COLLECT, &slice, 1, epoch) == 0);
+	check(dt_collect(session, cursor, DT_COLLECT, &slice, 1, epoch) == 0);
 	pid_t child = fork();
 	if (child == 0) {
-		check(dt_tracker_usable(tracker) == -DT_EFORKED);
-		check(dt_collect(tracker, cursor, DT_COLLECT, &slice, 1, other) == -DT_EFORKED);
+		check(dt_session_usable(session) == -DT_EFORKED);
+		check(dt_collect(session, cursor, DT_COLLECT, &slice, 1, other) == -DT_EFORKED);
 		check(dt_epoch_abort(epoch) == -DT_EFORKED);
 		dt_epoch_release(epoch);
 		dt_epoch_release(other);
-		dt_tracker_release(tracker);
+		dt_session_release(session);
 		_exit(0);
 	}
 	int status;
 	check(waitpid(child, &status, 0) == child);
 	check(status == 0);
 	dt_epoch_release(epoch); // gives its page back: the child's release has not
-	check(dt_collect(tracker, cursor, DT_COLLECT, &slice, 1, other) == 0);
+	check(dt_collect(session, cursor, DT_COLLECT, &slice, 1, other) == 0);
 	check(other->pages == 1);
 	dt_epoch_release(other);
-	dt_tracker_release(tracker);
+	dt_session_release(session);
 }
 
 // Captures: two regions that begin in the middle of pages and share one, copied in pieces of any size. What arrives must
@@ -385,13 +385,13 @@ static void receive(const struct dt_capture *capture, const struct dt_piece *pie
 
 static void try_capture(uint64_t *random)
 {
-	tracker = open_tracker(0);
+	session = open_tracker(0);
 	struct dt_source sources[SOURCES];
 	struct dt_slice slices[SOURCES];
 	uint8_t *copies[SOURCES], staging[7 * DT_BLOCK];
 	uint64_t cursor;
 	make_sources(sources, slices);
-	check(dt_cursor_open(tracker, &cursor) == 0);
+	check(dt_cursor_open(session, &cursor) == 0);
 	for (int i = 0; i < SOURCES; i++) {
 		copies[i] = malloc(sources[i].nbytes);
 		check(copies[i]);
@@ -407,7 +407,7 @@ static void try_capture(uint64_t *random)
 		capture->source_count = SOURCES;
 		uint64_t room = draw(random, 7), copied = 0;
 		struct dt_piece pieces[2] = {{staging, room, 0, 0}, {staging + room * DT_BLOCK, 7 - room, 0, 0}};
-		check(dt_capture(tracker, cursor, slices, SOURCES, epoch, capture, round == 0, pieces, 2) == 0);
+		check(dt_capture(session, cursor, slices, SOURCES, epoch, capture, round == 0, pieces, 2) == 0);
 		for (;;) {
 			for (int i = 0; i < 2; i++) {
 				receive(capture, &pieces[i], copies);
@@ -429,7 +429,7 @@ static void try_capture(uint64_t *random)
 	}
 	for (int i = 0; i < SOURCES; i++)
 		free(copies[i]);
-	dt_tracker_release(tracker);
+	dt_session_release(session);
 
 	uint8_t mask[3];
 	memset(staging, 0, sizeof staging);
@@ -475,7 +475,7 @@ static void make_twins(void)
 {
 	struct dt_source sources[SOURCES];
 	make_sources(sources, twin_slices);
-	check(dt_cursor_open(tracker, &twin_cursor) == 0);
+	check(dt_cursor_open(session, &twin_cursor) == 0);
 	for (int i = 0; i < SOURCES; i++) {
 		uint8_t *copy = calloc(1, sources[i].nbytes);
 		check(copy);
@@ -494,7 +494,7 @@ static void scribble(uint64_t *random)
 static struct dt_epoch *peek_twins(void)
 {
 	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
-	check(epoch && dt_collect(tracker, twin_cursor, DT_PEEK, twin_slices, SOURCES, epoch) == 0);
+	check(epoch && dt_collect(session, twin_cursor, DT_PEEK, twin_slices, SOURCES, epoch) == 0);
 	return epoch;
 }
 
@@ -533,16 +533,16 @@ static void try_diff(uint64_t gap)
 
 static void try_snapshot(uint64_t *random)
 {
-	tracker = open_tracker(0);
+	session = open_tracker(0);
 	make_twins();
 	for (int round = 0; round < 60; round++) {
 		scribble(random);
 		try_diff(draw(random, 3) * 5);
 		struct dt_epoch *open = peek_twins(), *taken = dt_epoch_new(sizeof *taken);
 		if (draw(random, 2)) {
-			check(dt_rollback(tracker, twin_cursor, twin_slices, SOURCES, twins, open, taken) == 0);
+			check(dt_rollback(session, twin_cursor, twin_slices, SOURCES, twins, open, taken) == 0);
 		} else {
-			check(dt_collect(tracker, twin_cursor, DT_COLLECT, twin_slices, SOURCES, taken) == 0);
+			check(dt_collect(session, twin_cursor, DT_COLLECT, twin_slices, SOURCES, taken) == 0);
 			dt_update(twins, SOURCES, taken);
 			taken->settled = 1;
 		}
@@ -556,7 +556,7 @@ static void try_snapshot(uint64_t *random)
 	}
 	for (int i = 0; i < SOURCES; i++)
 		free(twins[i].copy);
-	dt_tracker_release(tracker);
+	dt_session_release(session);
 }
 
 // Saves, with one more allocation allowed at each try: what fails changes nothing and loses no page.
@@ -567,7 +567,7 @@ static void save_at_last(struct dt_history *history, uint64_t state)
 		struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
 		check(epoch);
 		limit_allocations(most);
-		error = dt_history_save(history, tracker, twin_cursor, twin_slices, state, epoch);
+		error = dt_history_save(history, session, twin_cursor, twin_slices, state, epoch);
 		limit_allocations(-1);
 		check(error == 0 || (error == -ENOMEM && !dt_history_has(history, state)));
 		dt_epoch_release(epoch);
@@ -577,7 +577,7 @@ static void save_at_last(struct dt_history *history, uint64_t state)
 static void try_history(uint64_t *random)
 {
 	uint8_t *copies[STATES + 1][SOURCES];
-	tracker = open_tracker(0);
+	session = open_tracker(0);
 	make_twins();
 	struct dt_history *history = dt_history_new(sizeof *history);
 	check(history && dt_history_open(history, twins, SOURCES) == 0);
@@ -597,7 +597,7 @@ static void try_history(uint64_t *random)
 		} else {
 			struct dt_epoch *open = peek_twins(), *taken = dt_epoch_new(sizeof *taken);
 			check(taken && dt_history_plan(history, state, open) == 0);
-			check(dt_history_restore(history, tracker, twin_cursor, twin_slices, state, taken) == 0);
+			check(dt_history_restore(history, session, twin_cursor, twin_slices, state, taken) == 0);
 			check(history->current == state);
 			for (int i = 0; i < SOURCES; i++)
 				check(equals(&twins[i], copies[state][i]));
@@ -614,7 +614,7 @@ static void try_history(uint64_t *random)
 	for (int i = 0; i < SOURCES; i++)
 		free(twins[i].copy);
 	dt_history_free(history);
-	dt_tracker_release(tracker);
+	dt_session_release(session);
 }
 
 int main(int argc, char **argv)

@@ -18,6 +18,10 @@ from pathlib import Path
 
 WHEEL_NAME = re.compile(r"dirtytrack-[^-]+-cp311-abi3-[^-]*linux[^-]*\.whl")
 PLUGIN = "pytest_dirtytrack.py"
+EMBEDDABLE = (
+    "import dirtytrack, os; files = [*dirtytrack.get_sources(), dirtytrack.get_include() + '/dirtytrack.h']; "
+    "assert all(map(os.path.exists, files))"
+)
 # Nor may pytest warn of the package, which it would like to rewrite, and finds imported already.
 WITH_PLUGIN = (
     "import sys, dirtytrack, pytest; sys.exit(pytest.main(['-q', '-W', 'error', '--fixtures']) not in (0, 5))"
@@ -32,7 +36,7 @@ def wheel_problems(wheel: Path) -> list[str]:
     problems = []
     if not WHEEL_NAME.fullmatch(wheel.name):
         problems.append(f"{wheel.name}: the name does not say cp311-abi3 and linux")
-    wanted = ("py.typed", "native/_core.abi3.so", "native/_core.pyi", "native/dirtytrack.h")
+    wanted = ("py.typed", "native/_core.abi3.so", "native/_core.pyi", "native/include/dirtytrack.h")
     needed = [PLUGIN, *(f"dirtytrack/{name}" for name in wanted)]
     problems += [f"{wheel.name}: {name} is missing" for name in needed if name not in names]
     if "dirtytrack/native/_core.c" in names:
@@ -46,8 +50,8 @@ def sdist_problems(sdist: Path, native: Path) -> list[str]:
     """What is wrong with an sdist, whose native sources should be those in *native*."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    sources = [path for pattern in ("*.c", "*.h", "cdef.txt") for path in native.glob(pattern)]
-    wanted = {f"dirtytrack/native/{path.name}" for path in sources if path.name != "_core.c"}
+    sources = [path for pattern in ("*.c", "**/*.h", "cdef.txt") for path in native.glob(pattern)]
+    wanted = {f"dirtytrack/native/{path.relative_to(native)}" for path in sources if path.name != "_core.c"}
     problems = [f"{sdist.name}: {name} is missing" for name in sorted(wanted - names)]
     if "dirtytrack/native/_core.c" in names:
         problems.append(f"{sdist.name}: holds the generated native/_core.c")
@@ -70,6 +74,7 @@ def try_installed(wheel: Path) -> None:
             [python, "-I", str(HERE / "round_trip.py")],
             [command, "doctor"],
             [command, "--version"],
+            [python, "-I", "-c", EMBEDDABLE],
             [python, "-W", "error", "-c", WITH_PLUGIN],
         ):
             subprocess.run(step, cwd=directory, env=environment, check=True)

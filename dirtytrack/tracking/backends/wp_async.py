@@ -40,10 +40,10 @@ class WpAsync:
                 descriptor = userfaultfd.detach()
         except OSError as error:
             raise _unsupported(error) from error
-        tracker, cursor = ffi.new("struct dt_tracker **"), ffi.new("uint64_t *")
-        if lib.dt_tracker_open(descriptor, pagemap, blindness, tracker, cursor):
+        tracker, cursor = ffi.new("struct dt_session **"), ffi.new("uint64_t *")
+        if lib.dt_session_open(descriptor, pagemap, blindness, tracker, cursor):
             raise MemoryError("no memory for a tracker")
-        return ffi.gc(tracker[0], lib.dt_tracker_release), cursor[0]
+        return ffi.gc(tracker[0], lib.dt_session_release), cursor[0]
 
     def blind_spots(self, mapping: Mapping, *, sparse: bool) -> frozenset[BlindSpot]:
         """What page tables can't show of this kind of mapping."""
@@ -56,7 +56,7 @@ class WpAsync:
 
 
 def _blindness() -> int:
-    # As dt_tracker_open wants it: does the kernel report dropped page tables, or do we pretend it does not?
+    # As dt_session_open wants it: does the kernel report dropped page tables, or do we pretend it does not?
     if hole_epoch() != "E1":
         return 0
     return 1 if probed_hole_epoch() == "E1" else 2

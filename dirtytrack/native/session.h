@@ -1,4 +1,4 @@
-// Floor 1: a tracker is the native half of a session. It owns the descriptors, the regions, the cursors and what
+// Floor 1: the native half of a session. It owns the descriptors, the regions, the cursors and what
 // each cursor has not yet been given. Every function may be called from any thread; each is atomic against the
 // others. None of them knows Python. All return 0 or more for success and a negative error: -errno of the kernel,
 // or one of the DT_E* below.
@@ -7,21 +7,12 @@
 #include <pthread.h>
 #include <stdbool.h>
 
+#include "include/dirtytrack.h"
 #include "memory.h"
 #include "runs.h"
 
-enum dt_error {
-	DT_EFORKED = 1000,  // the tracker belongs to the parent process; nothing was touched
-	DT_ECLOSED = 1001,  // the tracker, the cursor or the region is closed or removed
-	DT_ELOST = 1002,    // a region asked for is lost; no page is
-	DT_ESTALE = 1003,   // regions came or went since the caller looked; ask again
-	DT_EMIXED = 1004,   // the range shares pages with a region of the other kind (sparse, page size)
-	DT_EHUGETLB = 1005, // the range is hugetlb memory: name its page size
-};
-
-enum dt_region_flags {
-	DT_SPARSE = 1, // unpopulated memory is neither armed nor reported
-	DT_LOST = 2,   // no longer what was registered; stays so until removed
+enum dt_region_flags { // beside DT_SPARSE
+	DT_LOST = 2, // no longer what was registered; stays so until removed
 };
 
 // What a cursor does with the pages it finds.
@@ -53,7 +44,7 @@ struct dt_entry {
 	uint64_t pages;
 };
 
-struct dt_tracker;
+struct dt_session;
 
 struct dt_epoch_buffers {
 	struct dt_entry *entries;
@@ -73,58 +64,58 @@ struct dt_epoch {
 	struct dt_failure failure;
 	uint64_t aborted;
 	uint64_t settled; // its pages have an owner: it was read, committed or aborted
-	struct dt_tracker *tracker; // once it was filled
+	struct dt_session *session; // once it was filled
 };
 
-// Opens a tracker over a userfaultfd (WP_ASYNC enabled) and a descriptor of /proc/self/pagemap. It owns both from
+// Opens a session over a userfaultfd (WP_ASYNC enabled) and a descriptor of /proc/self/pagemap. It owns both from
 // here on, also when it fails. blind_to_holes: the kernel does not report dropped page tables (a second scan finds
 // them); 2 makes the first scan blind on purpose, to try that path on a kernel that has no need of it. cursor_ret:
 // the default cursor.
-int dt_tracker_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_tracker **tracker_ret,
+int dt_session_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_session **session_ret,
 		    uint64_t *cursor_ret);
 // Unregisters everything and closes the descriptors; in a forked child it only closes them. May be repeated.
-void dt_tracker_close(struct dt_tracker *tracker);
-// Closes the tracker and drops the opener's reference; the last epoch frees it.
-void dt_tracker_release(struct dt_tracker *tracker);
-// 0 while the tracker can be used by this process, else -DT_EFORKED or -DT_ECLOSED. Takes no lock.
-int dt_tracker_usable(const struct dt_tracker *tracker);
+void dt_session_close(struct dt_session *session);
+// Closes the session and drops the opener's reference; the last epoch frees it.
+void dt_session_release(struct dt_session *session);
+// 0 while the session can be used by this process, else -DT_EFORKED or -DT_ECLOSED. Takes no lock.
+int dt_session_usable(const struct dt_session *session);
 
 // Tracks the pages [start, stop), both multiples of 1 << page_shift. They are armed and clean when it returns; pages
 // shared with other regions keep what was written in them for those. On failure nothing of the range is left
 // registered that no other region holds.
-int dt_tracker_add(struct dt_tracker *tracker, uint64_t start, uint64_t stop, uint32_t page_shift, uint32_t flags,
+int dt_session_add(struct dt_session *session, uint64_t start, uint64_t stop, uint32_t page_shift, uint32_t flags,
 		   uint64_t *region_ret, struct dt_failure *failure);
 // Forgets a region and unregisters those of its pages that no other region holds. 1: some of them could not be, since
-// they are unmapped or another userfaultfd's; dt_tracker_release_range on each mapping in the range gets at the rest.
-int dt_tracker_remove(struct dt_tracker *tracker, uint64_t region);
+// they are unmapped or another userfaultfd's; dt_session_release_range on each mapping in the range gets at the rest.
+int dt_session_remove(struct dt_session *session, uint64_t region);
 // Unregisters those of the pages [start, stop), all of one mapping, that no region holds.
-int dt_tracker_release_range(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+int dt_session_release_range(struct dt_session *session, uint64_t start, uint64_t stop);
 // 1 if all of [start, stop) is mapped and registered here, 0 if it is not.
-int dt_tracker_holds(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+int dt_session_holds(struct dt_session *session, uint64_t start, uint64_t stop);
 // Marks the regions that touch [start, stop) as lost.
-int dt_tracker_lose(struct dt_tracker *tracker, uint64_t start, uint64_t stop);
+int dt_session_lose(struct dt_session *session, uint64_t start, uint64_t stop);
 // Marks one region as lost.
-int dt_tracker_lose_region(struct dt_tracker *tracker, uint64_t region);
+int dt_session_lose_region(struct dt_session *session, uint64_t region);
 // 1 if the region is lost, 0 if it is not.
-int dt_tracker_is_lost(struct dt_tracker *tracker, uint64_t region);
+int dt_session_is_lost(struct dt_session *session, uint64_t region);
 // Rises with every add and remove.
-uint64_t dt_tracker_generation(struct dt_tracker *tracker);
+uint64_t dt_session_generation(struct dt_session *session);
 // Declares pages of a region written, to every cursor and to every region that shares them.
-int dt_tracker_mark(struct dt_tracker *tracker, uint64_t region, uint64_t first, uint64_t last);
+int dt_session_mark(struct dt_session *session, uint64_t region, uint64_t first, uint64_t last);
 
 // A new consumer. Writes before it are not its own.
-int dt_cursor_open(struct dt_tracker *tracker, uint64_t *cursor_ret);
-int dt_cursor_close(struct dt_tracker *tracker, uint64_t cursor);
+int dt_cursor_open(struct dt_session *session, uint64_t *cursor_ret);
+int dt_cursor_close(struct dt_session *session, uint64_t cursor);
 
-// An empty epoch of size (sizeof(struct dt_epoch)) bytes, for one call of dt_collect or dt_collect_all; NULL without
-// memory. The signatures are those of an allocator, so that a garbage-collected language can pair the two at once.
+// An empty epoch of size (sizeof(struct dt_epoch)) bytes, for one call of dt_collect or dt_collect_all, and once it is
+// settled for another one on the same session; NULL without memory. The signatures are those of an allocator, so that a garbage-collected language can pair the two at once.
 void *dt_epoch_new(size_t size);
 // Aborts the epoch unless it is settled, and frees it.
 void dt_epoch_release(void *epoch);
 // One verb of a cursor on every region, if the generation is still the one named.
-int dt_collect_all(struct dt_tracker *tracker, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch);
+int dt_collect_all(struct dt_session *session, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch);
 // The same on the given slices: sorted within a region, disjoint, the slices of a region next to each other.
-int dt_collect(struct dt_tracker *tracker, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
 	       struct dt_epoch *epoch);
 // Gives the pages of an epoch back to its cursor, once, and settles it. What was closed or removed meanwhile is
 // skipped.

@@ -1,0 +1,324 @@
+"""Which cards of a heap were written."""
+
+from __future__ import annotations
+
+import errno
+import operator
+import threading
+import warnings
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from dirtytrack.barrier.segment import Segment
+from dirtytrack.errors import ClosedError, ForkedError, kernel_error
+from dirtytrack.native import ffi, lib
+from dirtytrack.tracking import Region, Session, default_session
+from dirtytrack.tracking.failures import native_error
+from dirtytrack.tracking.handle import Handle
+from dirtytrack.tracking.memory import resolve
+from dirtytrack.tracking.several import Undo, open_cursor, refuse_overlaps, track_all
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_LAYOUTS = {"bits": lib.DT_BITS, "bytes": lib.DT_BYTES}
+_MOST_SHIFT = 47  # all of user space
+_MAP = ffi.typeof("uint8_t[]")
+
+
+class CardTable(Handle):
+    """The cards of a heap that were written since they were last taken, without a store barrier.
+
+    `peek` during a concurrent mark, `take` in the final pause: both fill a map of the caller's, in one native
+    call without the GIL that allocates nothing once its buffers have grown. The map is the caller's: it does
+    not change while it is worked off. The table has a cursor of its own, so that other users of the session
+    do not disturb it. A context manager, which closes it.
+
+    Stores are seen by page, those of the kernel (``read``, ``recv``) too: of cards smaller than a page all on
+    a written page are dirty; a larger one is dirty if one of its pages is. No store is lost: one made before
+    a take is in that one or was in an earlier one; one that races with it is in that one, the next, or both.
+
+    All methods may be called from any thread. In a forked child all but `close` raise ForkedError.
+    """
+
+    _closed = True  # until there is something to close
+
+    def __init__(
+        self, session: Session | None, heap: object, *, card_size: int = 4096, layout: str = "bits"
+    ) -> None:
+        """Tracks a heap from here on; nothing in it is dirty yet.
+
+        Args:
+            session: to track with; None: that of the region, or `default_session`.
+            heap: the first segment: memory as `Session.track` takes it, or a region. It begins and ends on a
+                card. `grow` adds others.
+            card_size: bytes, a power of two, smaller or larger than a page.
+            layout: of the maps: "bits", one for each card, the least significant first; "bytes", 0 or 1.
+
+        Raises:
+            ValueError, TypeError: of the arguments; nothing was touched.
+            UnsupportedError, and others: as for `Session.track`.
+        """
+        if session is not None and not isinstance(session, Session):
+            raise TypeError(f"the first argument is a dirtytrack.Session or None, not {session!r}")
+        self._card_size = _check_card_size(card_size)
+        if layout not in _LAYOUTS:
+            raise ValueError(f"layout={layout!r}: choose one of {', '.join(_LAYOUTS)}")
+        self._layout = layout
+        self._check_range(*_range_of(heap))
+        self._session = session or (heap.session if isinstance(heap, Region) else default_session())
+        self._segments: dict[int, tuple[Segment, Undo]] = {}  # by address
+        self._changing = threading.RLock()
+        self._process = lib.dt_address_space()
+        self._undo = Undo()
+        try:
+            self._cursor = open_cursor(self._session, f"card table {id(self):#x}", self._undo)
+            cards = ffi.new("struct dt_cards **")
+            shift = self._card_size.bit_length() - 1
+            if lib.dt_cards_open(self._session._native, self._cursor._id, shift, _LAYOUTS[layout], cards):
+                raise MemoryError("no memory for a card table")
+            self._native: Any = ffi.gc(cards[0], lib.dt_cards_close)
+            self._undo.callback(self._shrink_all)
+            self._closed = False
+            self.grow(heap)
+        except BaseException:
+            self._closed = True
+            self._undo.close()
+            raise
+
+    @property
+    def session(self) -> Session:
+        """That tracks the heap."""
+        return self._session
+
+    @property
+    def card_size(self) -> int:
+        """Bytes of a card."""
+        return self._card_size
+
+    @property
+    def layout(self) -> str:
+        """Of the maps: "bits" or "bytes"."""
+        return self._layout
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """By card."""
+        segments = [segment for segment, _ in tuple(self._segments.values())]
+        return tuple(sorted(segments, key=lambda segment: segment.cards.start))
+
+    @property
+    def lost(self) -> tuple[Segment, ...]:
+        """Segments whose memory was no longer what was tracked when a take or a peek last looked.
+
+        All their cards are set in that map and in each later one: what was written is unknown. `shrink` takes
+        one out; what is in its place now can be added by `grow`.
+        """
+        self._check()
+        return tuple(
+            segment for segment in self.segments if lib.dt_cards_is_lost(self._native, segment.region.address)
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a map. `grow` and `shrink` may change it."""
+        self._check()
+        return lib.dt_cards_map_bytes(self._native)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._closed
+
+    def __len__(self) -> int:
+        """The number of cards: one more than the last one of any segment. Those in gaps are never dirty."""
+        self._check()
+        return lib.dt_cards_count(self._native)
+
+    def take(self, out: Buffer) -> int:
+        """Fills *out* with the cards written since the last take, and re-arms their pages.
+
+        Args:
+            out: a writable buffer of `nbytes` bytes, outside of the heap; all of it is overwritten.
+
+        Returns:
+            The number of cards set, those of lost segments included.
+
+        Raises:
+            ValueError, TypeError: *out* is read-only, not contiguous, or has another size; nothing was taken.
+            KernelError: the kernel had no memory for the scan. All cards are set; what was not scanned is in
+                the next take.
+            ClosedError, ForkedError: not a table of this process any more.
+        """
+        return self._look(lib.DT_COLLECT, out)
+
+    def peek(self, out: Buffer) -> int:
+        """The same without re-arming: the next take has these cards, too.
+
+        Args, result and errors as for `take`.
+        """
+        return self._look(lib.DT_PEEK, out)
+
+    def mark(self, address: int, nbytes: int) -> None:
+        """Declares bytes written, for stores that no page table sees (DMA, another mapping).
+
+        Every other cursor of the session is told, too.
+
+        Raises:
+            ValueError: some of the bytes are in no segment; none was marked.
+            ClosedError, ForkedError: not a table of this process any more.
+        """
+        address, nbytes = operator.index(address), operator.index(nbytes)
+        self._check()
+        if nbytes < 0 or not 0 <= address <= address + nbytes < 1 << 64:
+            raise ValueError(f"{nbytes} bytes at {address:#x} are no range of addresses")
+        error = lib.dt_cards_mark(self._native, address, nbytes)
+        if error == -lib.DT_EUNTRACKED:
+            raise ValueError(f"[{address:#x}, {address + nbytes:#x}) is not within the segments: {self!r}")
+        if error:
+            raise self._error(error)
+
+    def grow(self, memory: object) -> Segment:
+        """Adds a segment; nothing in it is dirty yet. Its cards fill a gap in the table, or go to its end.
+
+        Args:
+            memory: as for the constructor.
+
+        Raises:
+            ValueError: it overlaps a segment, or does not begin and end on a card.
+            TypeError, UnsupportedError, and others: as for `Session.track`. The table is as it was.
+        """
+        self._check()
+        address, nbytes = _range_of(memory)
+        self._check_range(address, nbytes)
+        with self._changing:
+            self._refuse_overlaps(address, nbytes)
+            undo = Undo()
+            try:
+                return self._add(memory, address, nbytes, undo)
+            except BaseException:
+                undo.close()
+                self._segments.pop(address, None)
+                raise
+
+    def shrink(self, memory: object) -> None:
+        """Takes a segment out, and ends its tracking if it began here. The other cards keep their numbers.
+
+        Args:
+            memory: the segment, its region, or what `grow` was given. It need not be mapped any more.
+
+        Raises:
+            ValueError: it is no segment of this table.
+            ClosedError, ForkedError: not a table of this process any more.
+        """
+        self._check()
+        address, _ = _range_of(memory.region if isinstance(memory, Segment) else memory)
+        with self._changing:
+            if address not in self._segments:
+                raise ValueError(f"no segment begins at {address:#x}: {self!r}")
+            self._shrink(address)
+
+    def close(self) -> None:
+        """Ends the tracking that it began; idempotent. In a forked child it does nothing."""
+        if self._closed:
+            return
+        if lib.dt_is_address_space(self._process):
+            with self._changing:
+                self._undo.close()
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        self._check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        if lib.dt_is_address_space(self._process) and not self._session.closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{len(self._segments)} segments"
+        return f"<dirtytrack.barrier.CardTable: {state}, cards of {self._card_size} bytes>"
+
+    def _look(self, verb: int, out: Buffer) -> int:
+        if self._session._movable:
+            self._session._check_in_place()
+        try:
+            cards = ffi.from_buffer(_MAP, out, True)
+        except (TypeError, ValueError, BufferError) as error:
+            raise type(error)(f"out is a writable, contiguous buffer of bytes: {error}") from None
+        found = lib.dt_cards_look(self._native, verb, cards, len(cards))
+        if found < 0:
+            raise self._error(found, len(cards))
+        return found
+
+    def _add(self, memory: object, address: int, nbytes: int, undo: Undo) -> Segment:
+        (region,) = track_all({f"heap at {address:#x}": memory}, self._session, undo)[1].values()
+        undo.callback(self._remove, address)
+        first = ffi.new("uint64_t *")
+        error = lib.dt_cards_add(self._native, region._id, address, address + nbytes, first)
+        if error:
+            raise self._error(error)
+        cards = range(first[0], first[0] + nbytes // self._card_size)
+        segment = Segment(region, cards, self._card_size)
+        self._segments[address] = segment, undo
+        return segment
+
+    def _remove(self, address: int) -> None:
+        lib.dt_cards_remove(self._native, address, ffi.new("uint64_t *"))
+
+    def _shrink(self, address: int) -> None:
+        self._segments[address][1].close()
+        del self._segments[address]
+
+    def _shrink_all(self) -> None:
+        for address in tuple(self._segments):
+            self._shrink(address)
+
+    def _check(self) -> None:
+        if not lib.dt_is_address_space(self._process):
+            raise ForkedError(f"{self!r} belongs to another process: make one here")
+        if self._closed:
+            raise ClosedError(f"{self!r} is closed: make another one")
+
+    def _check_range(self, address: int, nbytes: int) -> None:
+        if (address | nbytes) % self._card_size:
+            raise ValueError(
+                f"{nbytes} bytes at {address:#x} do not begin and end on a card of {self._card_size} bytes: "
+                "allocate more, and give the part between two multiples of it"
+            )
+
+    def _refuse_overlaps(self, address: int, nbytes: int) -> None:
+        held = [(one.region.address, one.region.nbytes, repr(one)) for one in self.segments]
+        refuse_overlaps([*held, (address, nbytes, f"the new segment at {address:#x}")])
+
+    def _error(self, error: int, nbytes: int = 0) -> Exception:
+        if self._closed:
+            return ClosedError(f"{self!r} is closed: make another one")
+        if error == -lib.DT_ESIZE:
+            return ValueError(f"out has {nbytes} bytes: a map of {len(self)} cards has {self.nbytes}")
+        if error == -errno.ENOMEM:
+            remedy = "The kernel had no memory. All cards are set in out: go on with that, or free some."
+            return kernel_error(errno.ENOMEM, "PAGEMAP_SCAN", remedy=remedy)
+        return native_error(self._session, error, (), None, self._cursor)
+
+
+def _check_card_size(card_size: int) -> int:
+    size = operator.index(card_size)
+    if size < 1 or size & (size - 1) or size.bit_length() - 1 > _MOST_SHIFT:
+        raise ValueError(f"card_size={card_size}: a power of two, in bytes")
+    return size
+
+
+def _range_of(memory: object) -> tuple[int, int]:
+    if isinstance(memory, Region):
+        return memory.address, memory.nbytes
+    found = resolve(memory)
+    return found.address, found.nbytes

@@ -1,0 +1,90 @@
+"""Written pages by address, as GetWriteWatch of Windows has them."""
+
+from __future__ import annotations
+
+import operator
+from typing import TYPE_CHECKING, NamedTuple
+
+from dirtytrack.native import ffi, lib
+from dirtytrack.tracking.failures import native_error
+from dirtytrack.tracking.session import open_sessions
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_ADDRESS_BYTES = 8
+
+
+class WriteWatch(NamedTuple):
+    """What `get_write_watch` found.
+
+    Attributes:
+        pages: how many addresses are in the buffer.
+        granularity: bytes in a page, from each address on.
+    """
+
+    pages: int
+    granularity: int
+
+
+def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> WriteWatch:
+    """Lists the pages of a range that were written since it was tracked, or last reset.
+
+    It has the meaning of Windows' GetWriteWatch. There is one state for the pages of a session: that of its
+    own cursor, so `Session.collect` takes from the same pages; a `CardTable` or a `Cursor` does not.
+
+    Args:
+        address: of the first byte of the range, in memory that a session of this process tracks.
+        nbytes: bytes of the range. It is widened to whole pages.
+        out: a writable buffer of unsigned 64-bit integers, such as ``array.array("Q", bytes(800))``.
+        reset: re-arm the pages that are listed, and no others. When *out* is full there may be more: with
+            reset the next call lists those that come then, none twice and none left out; without, it begins
+            behind the last address.
+
+    Returns:
+        How many addresses it wrote, ascending, each the first of a page; and the bytes of a page.
+
+    Raises:
+        ValueError: some of the range is not tracked, or its memory is lost; *out* holds no whole number of
+            integers, or is not aligned to them.
+        TypeError, BufferError: *out* is read-only, or no buffer.
+        KernelError: as for `Session.collect`.
+    """
+    try:
+        addresses = ffi.from_buffer("uint8_t[]", out, True)
+    except (TypeError, ValueError, BufferError) as error:
+        raise type(error)(f"out is a writable buffer of unsigned 64-bit integers: {error}") from None
+    place = int(ffi.cast("uintptr_t", addresses))
+    if len(addresses) % _ADDRESS_BYTES or (len(addresses) and place % _ADDRESS_BYTES):
+        raise ValueError(
+            f"out has {len(addresses)} bytes at {place:#x}: it is to be an array of unsigned 64-bit integers"
+        )
+    return _watch(address, nbytes, reset, ffi.cast("uint64_t *", addresses), len(addresses) // _ADDRESS_BYTES)
+
+
+def reset_write_watch(address: int, nbytes: int) -> None:
+    """Re-arms the pages of a range, and forgets that they were written, as Windows' ResetWriteWatch does.
+
+    Args and errors as for `get_write_watch`.
+    """
+    _watch(address, nbytes, True, ffi.NULL, 0)
+
+
+def _watch(address: int, nbytes: int, reset: bool, addresses: object, room: int) -> WriteWatch:
+    start, length = operator.index(address), operator.index(nbytes)
+    stop = start + length
+    if length < 1 or start < 0 or stop >= 1 << 63:
+        raise ValueError(f"{nbytes} bytes at {address:#x} are no range of addresses")
+    count, granularity = ffi.new("uint64_t *", room), ffi.new("uint64_t *")
+    for session in open_sessions():
+        error = lib.dt_write_watch(
+            session._native, session._default._id, start, stop, reset, addresses, count, granularity
+        )
+        if error == 0:
+            return WriteWatch(count[0], granularity[0])
+        if error not in (-lib.DT_EUNTRACKED, -lib.DT_ECLOSED):
+            raise native_error(session, error)
+    raise ValueError(
+        f"[{start:#x}, {stop:#x}) is not tracked by one session of this process, or not all of it, or it is "
+        "lost: track it first"
+    )

@@ -1,0 +1,35 @@
+"""What a native runtime builds into itself to track its heap without Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_NATIVE = Path(__file__).parent / "native"
+# The tracker and what it stands on; the other rooms of the core are for Python.
+_SOURCES = (
+    "barrier",
+    "cursor",
+    "epoch",
+    "memory",
+    "pagemap",
+    "probe",
+    "region",
+    "runs",
+    "session",
+    "tracker",
+    "userfaultfd",
+    "wp_async",
+)
+
+
+def get_include() -> str:
+    """The directory of ``dirtytrack.h``, the interface in C; it holds nothing else. For the option -I."""
+    return str(_NATIVE / "include")
+
+
+def get_sources() -> list[str]:
+    """The C files that implement ``dirtytrack.h``: absolute paths, to be compiled as GNU C11 with -pthread.
+
+    They are those that the Python package is built from.
+    """
+    return [str(_NATIVE / f"{name}.c") for name in _SOURCES]

@@ -1,0 +1,55 @@
+// Whether this kernel overlooks dropped memory.
+#include <stdbool.h>
+#include <errno.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "kernel.h"
+
+static long written(int pagemap, uint64_t start, uint64_t stop, uint64_t returned, struct dt_page_region *found)
+{
+	struct dt_pm_scan_arg arg = {
+		.size = sizeof arg,
+		.start = start,
+		.end = stop,
+		.vec = (uintptr_t)found,
+		.vec_len = 2,
+		.category_mask = DT_PAGE_IS_WRITTEN,
+		.return_mask = returned,
+	};
+	return dt_pagemap_scan(pagemap, &arg);
+}
+
+// Of two pages without more, the first has an entry in the page table; the next table is not there at all.
+static int is_blind(int pagemap, uint64_t start, uint64_t page, uint64_t table)
+{
+	struct dt_page_region found[2];
+	long n = written(pagemap, start, start + 2 * page, DT_PAGE_IS_WRITTEN | DT_PAGE_IS_PRESENT, found);
+	if (n < 0)
+		return (int)n;
+	uint64_t entries = 0;
+	for (long i = 0; i < n; i++)
+		entries += (found[i].end - found[i].start) / page;
+	n = written(pagemap, start + table, start + 2 * table, DT_PAGE_IS_WRITTEN, found);
+	if (n < 0)
+		return (int)n;
+	return entries < 2 || n != 1 || found[0].start != start + table || found[0].end != start + 2 * table;
+}
+
+int dt_blind_to_holes(int userfaultfd, int pagemap)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), table = page / 8 * page, ioctls;
+	char *memory = mmap(NULL, 3 * table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (memory == MAP_FAILED)
+		return -errno;
+	madvise(memory, 3 * table, MADV_NOHUGEPAGE); // one touch must not populate more than one page
+	uint64_t start = ((uint64_t)memory + table - 1) / table * table;
+	*(volatile char *)start = 1;
+	int result = dt_uffd_register(userfaultfd, (uint64_t)memory, 3 * table, &ioctls);
+	if (!result) {
+		result = is_blind(pagemap, start, page, table);
+		dt_uffd_unregister(userfaultfd, (uint64_t)memory, 3 * table);
+	}
+	munmap(memory, 3 * table);
+	return result;
+}

@@ -1,0 +1,105 @@
+// GetWriteWatch: the written pages of a range of addresses, as many as there is room for.
+#include <errno.h>
+
+#include "barrier.h"
+#include "internal.h"
+
+// What is asked of each region, and where that begins.
+struct plan {
+	struct dt_slice *slices;
+	uint64_t *starts;
+	size_t count, slice_room, start_room;
+	uint32_t page_shift;
+};
+
+static void free_plan(struct plan *plan)
+{
+	dt_free(plan->slices, plan->slice_room * sizeof *plan->slices);
+	dt_free(plan->starts, plan->start_room * sizeof *plan->starts);
+}
+
+static int add(struct plan *plan, const struct dt_region *region, uint64_t start, uint64_t stop)
+{
+	int error = dt_grow(&plan->slices, &plan->slice_room, plan->count + 1, sizeof *plan->slices);
+	if (!error)
+		error = dt_grow(&plan->starts, &plan->start_room, plan->count + 1, sizeof *plan->starts);
+	if (error)
+		return error;
+	plan->slices[plan->count] = (struct dt_slice){
+		.region = region->id,
+		.first = (start - region->start) >> region->page_shift,
+		.last = (stop - region->start + (1ULL << region->page_shift) - 1) >> region->page_shift,
+	};
+	plan->starts[plan->count++] = region->start;
+	plan->page_shift = region->page_shift;
+	return 0;
+}
+
+// One slice for each region that has addresses of [start, stop); a page that regions share is the first one's.
+static int make_plan(struct dt_session *session, uint64_t start, uint64_t stop, struct plan *plan)
+{
+	struct dt_region *region;
+	int error = dt_enter(session);
+	if (error)
+		return error;
+	plan->count = 0;
+	for_each_touching(region, session, start, stop) {
+		if (region->start > start || region->flags & DT_LOST || error)
+			break;
+		if (region->stop <= start)
+			continue;
+		error = add(plan, region, start, region->stop < stop ? region->stop : stop);
+		start = region->stop;
+	}
+	return dt_leave(session, error ? error : start < stop ? -DT_EUNTRACKED : 0);
+}
+
+// Moves up to room pages out of the epoch, by address; returns how many.
+static uint64_t take_out(struct dt_epoch *epoch, const struct plan *plan, uint64_t *addresses, uint64_t room)
+{
+	uint64_t n = 0;
+	for (size_t i = 0; i < plan->count; i++) {
+		struct dt_entry *entry = &epoch->buffers.entries[i];
+		while (entry->run_count && n < room) {
+			struct dt_run *run = &epoch->buffers.runs[entry->first_run];
+			for (; run->start < run->stop && n < room; run->start++)
+				addresses[n++] = plan->starts[i] + (run->start << plan->page_shift);
+			if (run->start < run->stop)
+				return n;
+			entry->first_run++;
+			entry->run_count--;
+		}
+	}
+	return n;
+}
+
+static int look(struct dt_session *session, uint64_t cursor, uint64_t start, uint64_t stop, int verb, struct plan *plan,
+		struct dt_epoch *epoch)
+{
+	for (;;) {
+		int error = make_plan(session, start, stop, plan);
+		if (!error)
+			error = dt_collect(session, cursor, verb, plan->slices, plan->count, epoch);
+		if (error == -DT_ECLOSED && !dt_session_usable(session))
+			continue; // a region went meanwhile; the next plan says so
+		return error == -DT_ELOST ? -DT_EUNTRACKED : error;
+	}
+}
+
+int dt_write_watch(struct dt_session *session, uint64_t cursor, uint64_t start, uint64_t stop, int reset,
+		   uint64_t *addresses, uint64_t *count, uint64_t *granularity)
+{
+	struct plan plan = {0};
+	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+	if (!epoch)
+		return -ENOMEM;
+	int verb = !reset ? DT_PEEK : addresses ? DT_COLLECT : DT_RESET;
+	int error = look(session, cursor, start, stop, verb, &plan, epoch);
+	if (!error) {
+		*count = take_out(epoch, &plan, addresses, *count);
+		*granularity = 1ULL << plan.page_shift;
+	}
+	dt_epoch_release(epoch); // what is left in it goes back to the cursor
+	free_plan(&plan);
+	return error;
+}

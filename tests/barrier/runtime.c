@@ -1,0 +1,295 @@
+// A runtime without Python: built from dirtytrack's header and sources alone, as a user would. One argument says what to
+// try; see test_runtime.py.
+#define _GNU_SOURCE
+#include <dirtytrack.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define check(condition)                                                                                               \
+	do {                                                                                                           \
+		if (!(condition)) {                                                                                    \
+			fprintf(stderr, "runtime.c:%d: not so: %s\n", __LINE__, #condition);                           \
+			_exit(1);                                                                                      \
+		}                                                                                                      \
+	} while (0)
+
+static size_t page;
+
+// What the allocator and the kernel were asked for memory, if the linker wraps these.
+static atomic_long allocations;
+
+#ifdef COUNT_ALLOCATIONS
+#define counted(type, name, parameters, arguments)                                                                     \
+	type __real_##name parameters;                                                                                 \
+	type __wrap_##name parameters                                                                                  \
+	{                                                                                                              \
+		allocations++;                                                                                         \
+		return __real_##name arguments;                                                                        \
+	}
+counted(void *, malloc, (size_t n), (n))
+counted(void *, calloc, (size_t n, size_t m), (n, m))
+counted(void *, realloc, (void *p, size_t n), (p, n))
+counted(void *, mmap, (void *a, size_t n, int p, int f, int d, off_t o), (a, n, p, f, d, o))
+counted(int, munmap, (void *a, size_t n), (a, n))
+#endif
+
+static char *map(size_t pages)
+{
+	char *memory = mmap(NULL, pages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(memory != MAP_FAILED);
+	memset(memory, 1, pages * page);
+	return memory;
+}
+
+// The answers, one by one
+
+static void answers(void)
+{
+	struct dt_tracker *tracker;
+	uint64_t first, dirty;
+	uint8_t out[8];
+	char *a = map(20), *b = map(10); // the tenth page keeps b from touching a
+	check(dt_tracker_open(0, 0, &tracker) == -EINVAL);
+	check(dt_tracker_open(3000, 0, &tracker) == -EINVAL);
+	check(dt_tracker_open(page, 4, &tracker) == -EINVAL);
+	check(dt_tracker_open(page, DT_BITS, &tracker) == 0);
+	check(dt_tracker_cards(tracker) == 0 && dt_tracker_map_bytes(tracker) == 0);
+	check(dt_tracker_take(tracker, out, 0, NULL) == 0);
+	check(dt_tracker_add(tracker, a, 20 * page, DT_DENSE, &first) == 0 && first == 0);
+	check(dt_tracker_add(tracker, a + 19 * page, page, DT_DENSE, &first) == -DT_EOVERLAP);
+	check(dt_tracker_add(tracker, b + 1, page, DT_DENSE, NULL) == -DT_EALIGN);
+	check(dt_tracker_add(tracker, b, page + 1, DT_DENSE, NULL) == -DT_EALIGN);
+	check(dt_tracker_add(tracker, b, 0, DT_DENSE, NULL) == -EINVAL);
+	check(dt_tracker_add(tracker, b, page, 8, NULL) == -EINVAL);
+	check(dt_tracker_add(tracker, (void *)(16 * page), page, DT_DENSE, NULL) == -ENOMEM);
+	check(dt_tracker_add(tracker, b, 9 * page, DT_SPARSE, &first) == 0 && first == 24);
+	check(dt_tracker_cards(tracker) == 33 && dt_tracker_map_bytes(tracker) == 5);
+	check(dt_tracker_take(tracker, out, 4, NULL) == -DT_ESIZE);
+	check(dt_tracker_take(tracker, out, 5, &dirty) == 0);
+
+	a[0] = a[19 * page] = b[8 * page] = 2;
+	for (int turn = 0; turn < 2; turn++) {
+		memset(out, 0xff, sizeof out);
+		check((turn ? dt_tracker_take : dt_tracker_peek)(tracker, out, 5, &dirty) == 0 && dirty == 3);
+		check(!memcmp(out, "\x01\x00\x08\x00\x01\xff", 6));
+	}
+	check(dt_tracker_take(tracker, out, 5, &dirty) == 0 && dirty == 0);
+	check(dt_tracker_mark(tracker, b + page, 1) == 0 && dt_tracker_mark(tracker, b + 9 * page - 1, 2) == -DT_EUNTRACKED);
+	check(dt_tracker_take(tracker, out, 5, &dirty) == 0 && dirty == 1 && out[3] == 2);
+
+	struct dt_range lost;
+	check(dt_tracker_lost(tracker, NULL, 0) == 0);
+	check(munmap(a + 5 * page, page) == 0);
+	check(dt_tracker_take(tracker, out, 5, &dirty) == 0 && dirty == 20);
+	check(dt_tracker_lost(tracker, &lost, 1) == 1 && lost.start == a && lost.bytes == 20 * page);
+	check(lost.first_card == 0 && lost.cards == 20);
+	check(dt_tracker_remove(tracker, b + page) == -DT_EUNTRACKED);
+	check(dt_tracker_remove(tracker, a) == 0 && dt_tracker_lost(tracker, NULL, 0) == 0);
+	check(dt_tracker_take(tracker, out, 5, &dirty) == 0 && dirty == 0);
+	check(dt_tracker_add(tracker, a, 5 * page, DT_DENSE, &first) == 0 && first == 0);
+
+	int status;
+	pid_t child = fork();
+	if (child == 0) {
+		check(dt_tracker_take(tracker, out, 5, NULL) == -DT_EFORKED);
+		check(dt_tracker_mark(tracker, b, 1) == -DT_EFORKED && dt_tracker_remove(tracker, b) == -DT_EFORKED);
+		check(dt_tracker_add(tracker, a, page, 0, NULL) == -DT_EFORKED && dt_tracker_cards(tracker) == 0);
+		check(dt_tracker_lost(tracker, NULL, 0) == -DT_EFORKED);
+		dt_tracker_close(tracker);
+		_exit(0);
+	}
+	check(waitpid(child, &status, 0) == child && status == 0);
+	b[0] = 3;
+	check(dt_tracker_take(tracker, out, 5, &dirty) == 0 && dirty == 1 && out[3] == 1);
+	dt_tracker_close(tracker);
+	dt_tracker_close(NULL);
+	munmap(a, 20 * page);
+	munmap(b, 10 * page);
+}
+
+// Small and large cards, as bytes
+
+static void cards(size_t card_size)
+{
+	struct dt_tracker *tracker;
+	uint64_t dirty;
+	char *memory = map(64), *heap = memory + -(size_t)memory % (16 * page);
+	size_t pages = 32, n = pages * page / card_size;
+	uint8_t *out = malloc(n), *wanted = malloc(n);
+	check(dt_tracker_open(card_size, DT_BYTES, &tracker) == 0);
+	check(dt_tracker_add(tracker, heap, pages * page, DT_DENSE, NULL) == 0);
+	check(dt_tracker_map_bytes(tracker) == n);
+	for (unsigned seed = 1; seed < 50; seed++) {
+		memset(wanted, 0, n);
+		uint64_t count = 0;
+		for (unsigned i = 0; i < seed % 9; i++) {
+			size_t at = seed * 7919u * (i + 1) % (pages * page);
+			heap[at]++;
+			for (size_t card = at / page * page / card_size; card * card_size < (at / page + 1) * page; card++)
+				wanted[card] = 1;
+		}
+		for (size_t card = 0; card < n; card++)
+			count += wanted[card];
+		check(dt_tracker_take(tracker, out, n, &dirty) == 0 && dirty == count && !memcmp(out, wanted, n));
+	}
+	dt_tracker_close(tracker);
+	free(out);
+	free(wanted);
+	munmap(memory, 64 * page);
+}
+
+// Steady state
+
+static void steady(void)
+{
+	enum { PAGES = 4096 };
+	struct dt_tracker *tracker;
+	uint8_t out[PAGES / 8];
+	char *heap = map(PAGES);
+	check(dt_tracker_open(page, DT_BITS, &tracker) == 0);
+	check(dt_tracker_add(tracker, heap, PAGES * page, DT_DENSE, NULL) == 0);
+	check(dt_tracker_take(tracker, out, sizeof out, NULL) == 0);
+	long before = allocations;
+	for (int turn = 0; turn < 2000; turn++) {
+		for (int i = 0; i < turn % 64; i++)
+			heap[(size_t)(i * 61 + turn) % PAGES * page]++;
+		check(dt_tracker_peek(tracker, out, sizeof out, NULL) == 0);
+		check(dt_tracker_mark(tracker, heap, 1) == 0);
+		check(dt_tracker_take(tracker, out, sizeof out, NULL) == 0);
+	}
+	printf("%ld allocations\n", allocations - before);
+	dt_tracker_close(tracker);
+	munmap(heap, PAGES * page);
+}
+
+// Mutators beside takes
+
+enum { MUTATORS = 2, HEAP_PAGES = 2048, LEAST_TAKES = 20 };
+
+static char *heap;
+static atomic_ulong begun[HEAP_PAGES], done[HEAP_PAGES]; // stores to each page; only one thread stores to a page
+static long stores_each;
+static atomic_int running;
+static atomic_long takes;
+
+static _Atomic(uint64_t) *word(size_t at)
+{
+	return (_Atomic(uint64_t) *)(heap + at * page + at * 8 % page);
+}
+
+static void *mutate(void *argument)
+{
+	size_t me = (size_t)argument;
+	uint64_t state = 88172645463325252u + me;
+	for (long i = 0; i < stores_each || takes < LEAST_TAKES; i++) {
+		state ^= state << 13;
+		state ^= state >> 7;
+		state ^= state << 17;
+		size_t at = state % (HEAP_PAGES / MUTATORS) * MUTATORS + me;
+		if (i % 4) // mostly to a few hot pages
+			at = at % 64 / MUTATORS * MUTATORS + me;
+		atomic_fetch_add(&begun[at], 1);
+		atomic_store_explicit(word(at), (uint64_t)i + 1, memory_order_relaxed);
+		atomic_fetch_add(&done[at], 1);
+	}
+	running--;
+	return NULL;
+}
+
+// Every store that began after the last take has ended and was done before this one begins is in this one. And with a
+// copy of what was said to be dirty nothing is missing in the end.
+static void mutators(long stores, bool drop)
+{
+	static unsigned long after[HEAP_PAGES], before[HEAP_PAGES];
+	static uint64_t copy[HEAP_PAGES];
+	struct dt_tracker *tracker;
+	pthread_t threads[MUTATORS];
+	uint8_t out[HEAP_PAGES];
+	uint64_t dirty;
+	long reported = 0, owed = 0;
+	heap = map(HEAP_PAGES);
+	memset(heap, 0, HEAP_PAGES * page);
+	stores_each = stores / MUTATORS;
+	running = MUTATORS;
+	check(dt_tracker_open(page, DT_BYTES, &tracker) == 0);
+	check(dt_tracker_add(tracker, heap, HEAP_PAGES * page, DT_DENSE, NULL) == 0);
+	for (size_t i = 0; i < MUTATORS; i++)
+		check(pthread_create(&threads[i], NULL, mutate, (void *)i) == 0);
+	for (bool last = false; !last; takes++) {
+		last = running == 0;
+		for (size_t i = 0; i < HEAP_PAGES; i++)
+			before[i] = done[i];
+		if (takes % 3 == 0)
+			check(dt_tracker_peek(tracker, out, sizeof out, &dirty) == 0);
+		check(dt_tracker_take(tracker, out, sizeof out, &dirty) == 0);
+		if (drop)
+			memset(out, 0, sizeof out);
+		for (size_t i = 0; i < HEAP_PAGES; i++) {
+			owed += before[i] > after[i];
+			check(out[i] || before[i] <= after[i]);
+			if (out[i])
+				copy[i] = atomic_load_explicit(word(i), memory_order_relaxed);
+			after[i] = begun[i];
+		}
+		reported += (long)dirty;
+	}
+	for (size_t i = 0; i < MUTATORS; i++)
+		check(pthread_join(threads[i], NULL) == 0);
+	for (size_t i = 0; i < HEAP_PAGES; i++)
+		check(copy[i] == *word(i));
+	check(dt_tracker_take(tracker, out, sizeof out, &dirty) == 0 && dirty == 0);
+	printf("%ld takes, %ld cards, %ld owed\n", (long)takes, reported, owed);
+	dt_tracker_close(tracker);
+	munmap(heap, HEAP_PAGES * page);
+}
+
+// Descriptors and mappings
+
+static void cycles(long count)
+{
+	char *memory = map(4);
+	for (long i = 0; i < count; i++) {
+		struct dt_tracker *tracker;
+		uint8_t out;
+		check(dt_tracker_open(page, DT_BITS, &tracker) == 0);
+		check(dt_tracker_add(tracker, memory, 4 * page, DT_DENSE, NULL) == 0);
+		memory[0]++;
+		check(dt_tracker_take(tracker, &out, 1, NULL) == 0 && out == 1);
+		dt_tracker_close(tracker);
+	}
+	int fd = dup(0);
+	check(fd < 10);
+	close(fd);
+	munmap(memory, 4 * page);
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argc > 1 ? argv[1] : "answers";
+	long count = argc > 2 ? atol(argv[2]) : 0;
+	page = (size_t)sysconf(_SC_PAGESIZE);
+	if (!strcmp(what, "answers")) {
+		answers();
+		for (size_t size = 64; size <= 16 * page; size *= 4)
+			cards(size);
+		cycles(50);
+	} else if (!strcmp(what, "steady")) {
+		steady();
+		return 0;
+	} else if (!strcmp(what, "mutators") || !strcmp(what, "drop")) {
+		mutators(count, !strcmp(what, "drop"));
+		return 0;
+	} else {
+		return 2;
+	}
+	puts("all so");
+	return 0;
+}
