@@ -138,9 +138,9 @@ def test_the_directory_is_on_the_disk(tmp_path, monkeypatch):
     """Its name in its parent is, and so is that of every directory made for it, whoever made it."""
     inodes = _synced(monkeypatch)
     for path in (tmp_path / "a" / "b", tmp_path / "a" / "b"):
+        inodes.clear()
         Directory(path, create=True).close()
-        assert {(tmp_path / "a").stat().st_ino} <= set(inodes)
-    assert tmp_path.stat().st_ino in inodes
+        assert (tmp_path / "a").stat().st_ino in inodes
 
 
 def test_a_parent_that_may_not_be_read_is_not_synced(tmp_path, monkeypatch):
