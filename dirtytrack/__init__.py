@@ -2,21 +2,22 @@
 
 The public names, and nothing else. Behind them stand the floors, each built on those before it:
 
-    errors      every exception
-    native      the C core, private
-    kernel      what the kernel offers: userfaultfd, PAGEMAP_SCAN, mappings, and what of it works here
-    tracking    sessions, regions, cursors, epochs, page sets
-    snapshot    copies of memory, diffs to the byte, and the way back
-    checkpoint  incremental checkpoints on disk; imported by whoever uses it
-    barrier     card tables and write watch for garbage collectors; imported by whoever uses it
-    embedding   the same in C: what a native runtime builds into itself
-    cli         the command line
+    errors       every exception
+    closable     what ends with a `with` block
+    native       the C core, private
+    kernel       what the kernel offers: userfaultfd, PAGEMAP_SCAN, mappings, and what of it works here
+    tracking     sessions, regions, cursors, epochs, page sets
+    snapshot     copies of memory, diffs to the byte, and the way back
+    checkpoint   incremental checkpoints on disk; imported by whoever uses it
+    barrier      card tables and write watch for garbage collectors; imported by whoever uses it
+    c_interface  the same in C: what a native runtime builds into itself
+    cli          the command line
 
 The wheel has a plugin of pytest, which therefore would rewrite the library's assertions: PYTEST_DONT_REWRITE.
 """
 
 from dirtytrack import kernel
-from dirtytrack.embedding import get_include, get_sources
+from dirtytrack.c_interface import get_include, get_sources
 from dirtytrack.errors import (
     BusyError,
     ChainError,

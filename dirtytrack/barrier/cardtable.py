@@ -6,17 +6,18 @@ import errno
 import operator
 import threading
 import warnings
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from dirtytrack.barrier.segment import Segment
+from dirtytrack.closable import Closable
 from dirtytrack.errors import ClosedError, ForkedError, kernel_error
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Region, Session, default_session
 from dirtytrack.tracking.failures import native_error
 from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.memory import resolve
-from dirtytrack.tracking.several import Undo, open_cursor, refuse_overlaps, track_all
+from dirtytrack.tracking.several import open_cursor, refuse_overlaps, track_all
+from dirtytrack.tracking.undo import Undo
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -26,7 +27,7 @@ _MOST_SHIFT = 47  # all of user space
 _MAP = ffi.typeof("uint8_t[]")
 
 
-class CardTable(Handle):
+class CardTable(Handle, Closable):
     """The cards of a heap that were written since they were last taken, without a store barrier.
 
     `peek` during a concurrent mark, `take` in the final pause: both fill a map of the caller's, in one native
@@ -226,15 +227,6 @@ class CardTable(Handle):
             with self._changing:
                 self._undo.close()
         self._closed = True
-
-    def __enter__(self) -> Self:
-        self._check()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if self._closed:

@@ -121,9 +121,9 @@ class Capturer:
     ) -> Captured:
         """Captures one state and hands it, piece by piece, to the worker.
 
-        Without *pause* in one round, or in some more if little was written meanwhile. With it, in rounds
-        beside the writers until what is left is expected to fit *max_pause* (in seconds; None: at once, but
-        for a base), or it no longer gets less; then once more within the pause.
+        Without *pause* in one round, or in some more if little was written meanwhile, or beside a base. With
+        it, in rounds beside the writers until what is left is expected to fit *max_pause* (in seconds; None:
+        at once, but for a base), or it no longer gets less; then once more within the pause.
 
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`.

@@ -15,7 +15,8 @@ from dirtytrack.checkpoint.chain import Chain, ChainEpoch
 from dirtytrack.checkpoint.restore import Target, fill
 from dirtytrack.errors import ChainError
 from dirtytrack.tracking import Region, Session
-from dirtytrack.tracking.several import Undo, track_all
+from dirtytrack.tracking.several import track_all
+from dirtytrack.tracking.undo import Undo
 
 _MAX_FIRST_NUMBER = MAX_NUMBER // 2
 _MAX_TABLE = MAX_DESCRIPTION // 2 - 4096  # the other half is for the meta

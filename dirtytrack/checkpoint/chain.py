@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from dirtytrack.checkpoint._format import FileName, FormatError
 from dirtytrack.checkpoint._history import ChainEpoch, Problem, arrange, few
 from dirtytrack.checkpoint._layout import Layout
 from dirtytrack.checkpoint._opening import open_files
 from dirtytrack.checkpoint._state import DamagedFile, State
+from dirtytrack.closable import Closable
 from dirtytrack.errors import ChainError, ClosedError
 
 __all__ = ["Chain", "ChainEpoch", "Problem"]
@@ -26,7 +26,7 @@ _READ_BYTES = 1 << 20
 _T = TypeVar("_T")
 
 
-class Chain:
+class Chain(Closable):
     """The epochs in a directory, for reading. A context manager, and a collection of `ChainEpoch`.
 
     It opens all files when it is made, and knows no later ones; what a compaction removes meanwhile stays
@@ -131,7 +131,7 @@ class Chain:
             ChainError: no such region or epoch, or a file turned out damaged; it names the file.
             ValueError: the bytes are not within the region.
         """
-        self._check_open()
+        self._check()
         epoch = self.newest if at is None else self[at]
         region = find_region(self._path, epoch.regions, name)
         nbytes = epoch.regions[region].nbytes
@@ -156,7 +156,7 @@ class Chain:
         Returns:
             `problems`, with those found; empty for a chain that is intact.
         """
-        self._check_open()
+        self._check()
         total = sum(file.nbytes for file in self._files)
         done = 0
 
@@ -180,15 +180,6 @@ class Chain:
             self._closed = True
             self._undo.close()
 
-    def __enter__(self) -> Self:
-        self._check_open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if not self._closed:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
@@ -200,7 +191,7 @@ class Chain:
         closed = ", closed" if self._closed else ""
         return f"<dirtytrack.checkpoint.Chain in {self._path}: {len(self)} epochs{newest}{problems}{closed}>"
 
-    def _check_open(self) -> None:
+    def _check(self) -> None:
         if self._closed:
             raise ClosedError(f"{self!r} can't be read any more: open another one")
 

@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, Unpack
 
 from dirtytrack.checkpoint import _origin
@@ -35,12 +34,14 @@ from dirtytrack.checkpoint._saver import Saver
 from dirtytrack.checkpoint._staging import Staging
 from dirtytrack.checkpoint._worker import Worker
 from dirtytrack.checkpoint.save import Save
+from dirtytrack.closable import Closable
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
 from dirtytrack.tracking import Region, Session
 from dirtytrack.tracking.handle import Handle
-from dirtytrack.tracking.several import Undo, open_cursor
+from dirtytrack.tracking.several import open_cursor
 from dirtytrack.tracking.turns import in_turn
+from dirtytrack.tracking.undo import Undo
 
 _Begin = Callable[[Directory, list[Layout], dict[str, Region]], _origin.Origin]
 
@@ -60,7 +61,7 @@ def _close_all() -> None:
         raise BaseExceptionGroup("checkpointers that were still open when Python ended", failures)
 
 
-class Checkpointer(Handle):
+class Checkpointer(Handle, Closable):
     """Saves regions of memory to a directory: first everything, then what was written since.
 
     ``with Checkpointer.open(path, {"weights": w}) as checkpoints:`` starts a chain there or goes on with
@@ -253,15 +254,6 @@ class Checkpointer(Handle):
             self._lock.close()
             return
         self._close()
-
-    def __enter__(self) -> Self:
-        self._check()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if self._closed:

@@ -1,5 +1,4 @@
 // Whether this kernel overlooks dropped memory.
-#include <stdbool.h>
 #include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>

@@ -15,7 +15,8 @@ from dirtytrack.kernel.pagemap import Category, scan_all
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Cursor, Epoch, Region, Session
 from dirtytrack.tracking.failures import native_error
-from dirtytrack.tracking.several import Undo, open_cursor, refuse_overlaps, track_all
+from dirtytrack.tracking.several import open_cursor, refuse_overlaps, track_all
+from dirtytrack.tracking.undo import Undo
 
 _serial = itertools.count(1)
 _POPULATED = Category.PRESENT | Category.SWAPPED

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 import warnings
-from types import TracebackType
-from typing import Self
+from abc import abstractmethod
 
+from dirtytrack.closable import Closable
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
 from dirtytrack.snapshot._memories import Memories
 from dirtytrack.tracking import Region, Session
 from dirtytrack.tracking.handle import Handle
-from dirtytrack.tracking.several import Undo
 from dirtytrack.tracking.turns import in_turn
+from dirtytrack.tracking.undo import Undo
 
 
-class Owner(Handle):
+class Owner(Handle, Closable):
     """Has memories; a context manager, which closes it. Its methods take turns."""
 
     _closed = True  # until there is something to close
@@ -34,13 +34,13 @@ class Owner(Handle):
             raise
         self._closed = False
 
+    @abstractmethod
     def _prepare(self) -> None:
         """Makes what it keeps; the memory is tracked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _forget(self) -> None:
         """Frees what it keeps."""
-        raise NotImplementedError
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -71,15 +71,6 @@ class Owner(Handle):
             self._undo.close()
             self._closed = True
             self._forget()
-
-    def __enter__(self) -> Self:
-        self._check()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if self._closed:

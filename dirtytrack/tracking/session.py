@@ -9,9 +9,9 @@ import os
 import threading
 import warnings
 import weakref
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from dirtytrack.closable import Closable
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import backends
@@ -36,7 +36,7 @@ def _forget_the_parents() -> None:
 os.register_at_fork(after_in_child=_forget_the_parents)
 
 
-class Session(Handle):
+class Session(Handle, Closable):
     """Tracks memory of this process and says, epoch after epoch, which pages were written.
 
     All methods may be called from any thread, at the same time; the GIL is released in every system call and
@@ -114,7 +114,7 @@ class Session(Handle):
 
             Nothing stays registered by a call that fails, and no neighbour loses anything by it.
         """
-        self._check_usable()
+        self._check()
         if name is not None and not isinstance(name, str):
             raise TypeError(f"a region's name is a str, not {name!r}")
         found = resolve(memory)
@@ -150,7 +150,7 @@ class Session(Handle):
         if not isinstance(region, Region):
             raise TypeError(f"untrack() takes a Region, not {region!r}")
         self._check_requests((region,))
-        self._check_usable()
+        self._check()
         error = self._remove(region)
         if error < 0:
             raise native_error(self, error, (region,))
@@ -178,7 +178,7 @@ class Session(Handle):
             KernelError: the kernel refused the scan that gives earlier writes to the other cursors (ENOMEM).
             ClosedError, ForkedError: not a session of this process any more.
         """
-        self._check_usable()
+        self._check()
         if not isinstance(name, str):
             raise TypeError(f"a cursor's name is a str, not {name!r}")
         if not name:
@@ -242,15 +242,6 @@ class Session(Handle):
         self._regions.clear()
         self._movable = ()
 
-    def __enter__(self) -> Self:
-        self._check_usable()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __del__(self) -> None:
         if self._closed:
             return
@@ -311,12 +302,12 @@ class Session(Handle):
     def _list_tracked(self) -> tuple[int, tuple[Region, ...]]:
         # Waits for whoever is tracking or untracking, so the list and the generation belong together; in a
         # forked child that may be a thread of the parent.
-        self._check_usable()
+        self._check()
         with self._membership:
             self._tracked = lib.dt_session_generation(self._native), tuple(self._regions.values())
             return self._tracked
 
-    def _check_usable(self) -> None:
+    def _check(self) -> None:
         error = lib.dt_session_usable(self._native)
         if error:
             raise native_error(self, error, ())

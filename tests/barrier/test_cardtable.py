@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import array
 import errno
+import functools
 import gc
+import threading
 import tracemalloc
 import warnings
 
@@ -46,21 +48,17 @@ def _set(cards, out):
     return set(np.flatnonzero(bits).tolist())
 
 
-def _take(cards):
-    """The same of a take into a map that held something else."""
+def _look(verb, cards):
+    """What a take or a peek sets in a map that held something else."""
     out = bytearray(b"\xaa" * cards.nbytes)
-    count = cards.take(out)
+    count = verb(cards, out)
     found = _set(cards, out)
     assert count == len(found)
     return found
 
 
-def _peek(cards):
-    out = bytearray(b"\xaa" * cards.nbytes)
-    count = cards.peek(out)
-    found = _set(cards, out)
-    assert count == len(found)
-    return found
+_take = functools.partial(_look, CardTable.take)
+_peek = functools.partial(_look, CardTable.peek)
 
 
 @pytest.mark.parametrize("layout", ["bits", "bytes"])
@@ -186,6 +184,38 @@ def test_other_users_of_the_session_are_not_disturbed(session):
         assert set(session.collect()[region]) == {2}
     assert session.regions == (region,)
     assert list(session._cursors) == ["default"]
+
+
+def test_segments_come_and_go_beside_takes():
+    """Another thread grows and shrinks: of a segment that stays just the cards stored to are set."""
+    heap, more = _aligned(8), _aligned(8)
+    with Session() as session, CardTable(session, heap) as cards:
+        stop, errors = threading.Event(), []
+
+        def churn():
+            try:
+                while not stop.is_set():
+                    cards.shrink(cards.grow(more))
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=churn)
+        thread.start()
+        try:
+            taken = 0
+            while taken < 300:
+                heap[taken % 8 * PAGE_SIZE] = taken % 256
+                out = bytearray(1 + taken % 2)
+                try:
+                    cards.take(out)
+                except ValueError:  # it has grown or shrunk just now, and nothing was taken
+                    continue
+                assert out[0] == 1 << taken % 8
+                taken += 1
+        finally:
+            stop.set()
+            thread.join()
+        assert errors == []
 
 
 @pytest.mark.parametrize("how", ["unmap", "map over", "untrack"])

@@ -20,7 +20,7 @@ CONTENTS = [
     "dirtytrack/py.typed",
     "dirtytrack/native/_core.abi3.so",
     "dirtytrack/native/_core.pyi",
-    "dirtytrack/native/dirtytrack.h",
+    "dirtytrack/native/include/dirtytrack.h",
     "pytest_dirtytrack.py",
     "dirtytrack-1.0.dist-info/METADATA",
 ]
@@ -50,15 +50,15 @@ def test_wheel_is_judged(tmp_path: Path, name: str, contents: list[str], word: s
 def test_sdist_is_judged(tmp_path: Path) -> None:
     """An sdist needs every native source, and not the generated one."""
     native = tmp_path / "native"
-    native.mkdir()
-    for name in ("a.c", "a.h", "cdef.txt", "_core.c"):
+    (native / "include").mkdir(parents=True)
+    for name in ("a.c", "a.h", "include/b.h", "cdef.txt", "_core.c"):
         (native / name).touch()
     sdist = tmp_path / "dirtytrack-1.0.tar.gz"
     with tarfile.open(sdist, "w:gz") as archive:
         for name in ("a.c", "cdef.txt", "_core.c"):
             archive.add(native / name, f"dirtytrack-1.0/dirtytrack/native/{name}")
     problems = SMOKE["sdist_problems"](sdist, native)
-    assert [problem.rpartition("/")[2] for problem in problems] == ["a.h is missing", "_core.c"]
+    assert [problem.rpartition("/")[2] for problem in problems] == ["a.h is missing", "b.h is missing", "_core.c"]
 
 
 def test_empty_directory_is_no_distribution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 import dirtytrack
 from dirtytrack import ClosedError, Session
-from dirtytrack.tracking.several import Undo, track_all
+from dirtytrack.tracking.several import track_all
+from dirtytrack.tracking.undo import Undo
 
 
 def test_what_is_not_tracked_yet_is_until_undone(session: Session) -> None:
@@ -45,25 +46,3 @@ def test_what_can_not_be_tracked_leaves_nothing(session: Session) -> None:
             with pytest.raises(error), closing(Undo()) as undo:
                 track_all({"a": dirtytrack.alloc(50), "b": bad}, session, undo)
             assert session.regions == ()
-
-
-def test_undoing_goes_on_after_a_failure_and_can_be_repeated() -> None:
-    """The last first; the first failure is raised, and the next close does all of it again."""
-    done: list[str] = []
-    broken = {"b", "c"}
-
-    def act(name: str) -> None:
-        done.append(name)
-        if name in broken:
-            raise KeyboardInterrupt(name)
-
-    undo = Undo()
-    for name in "abcd":
-        undo.callback(act, name)
-    with pytest.raises(KeyboardInterrupt, match="c"):
-        undo.close()
-    assert done == ["d", "c", "b", "a"]
-    broken.clear()
-    undo.close()
-    undo.close()
-    assert done == ["d", "c", "b", "a"] * 2
