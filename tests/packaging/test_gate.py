@@ -58,7 +58,8 @@ def test_sdist_is_judged(tmp_path: Path) -> None:
         for name in ("a.c", "cdef.txt", "_core.c"):
             archive.add(native / name, f"dirtytrack-1.0/dirtytrack/native/{name}")
     problems = SMOKE["sdist_problems"](sdist, native)
-    assert [problem.rpartition("/")[2] for problem in problems] == ["a.h is missing", "b.h is missing", "_core.c"]
+    words = [problem.rpartition("/")[2] for problem in problems]
+    assert words == ["a.h is missing", "b.h is missing", "_core.c"]
 
 
 def test_empty_directory_is_no_distribution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
