@@ -7,9 +7,10 @@
     costs       what else a user pays, published without budgets: the worst cases are here
     snapshot    diffs, rollbacks and histories beside full copies
     checkpoint  the pause, the throughput and the alternatives of a checkpoint
+    barrier     cards for a collector, from Python and in C
     payoff      the curve from dirty fraction to time, and when tracking does not pay
 
 A family of rows is a module that declares them with ``@row``; it is run by ``dirtytrack bench``.
 """
 
-FAMILIES = ("tracking", "snapshot", "checkpoint", "costs", "payoff")
+FAMILIES = ("tracking", "snapshot", "checkpoint", "barrier", "costs", "payoff")

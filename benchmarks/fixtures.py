@@ -186,7 +186,14 @@ void bench_spin(uintptr_t flags);
 
 @functools.cache
 def c_library() -> Any:
-    """``native.c``, compiled now.
+    """``native.c``, compiled now. Unavailable: as for `compiled`."""
+    ffi_c = FFI()
+    ffi_c.cdef(_CDEF)
+    return compiled(ffi_c, str(Path(__file__).with_name("native.c")))
+
+
+def compiled(ffi_c: FFI, *sources: str, flags: tuple[str, ...] = ()) -> Any:
+    """C files as a library, compiled now.
 
     Raises:
         Unavailable: there is no C compiler, or it fails.
@@ -194,27 +201,17 @@ def c_library() -> Any:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         raise Unavailable("needs a C compiler: install gcc, or set CC")
-    ffi_c = FFI()
-    ffi_c.cdef(_CDEF)
     with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder, "bench.so")
-        source = Path(__file__).with_name("native.c")
-        command = [
-            *compiler.split(),
-            "-std=gnu11",
-            "-O2",
-            "-shared",
-            "-fPIC",
-            "-o",
-            str(library),
-            str(source),
-        ]
+        library = str(Path(folder, "bench.so"))
+        options = ["-std=gnu11", "-O2", "-shared", "-fPIC", *flags, "-o", library]
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
+            subprocess.run(
+                [*compiler.split(), *options, *sources], check=True, capture_output=True, text=True
+            )
         except (OSError, subprocess.CalledProcessError) as error:
             reason = getattr(error, "stderr", None) or error
             raise Unavailable(f"the C compiler {compiler!r} fails: {reason}") from error
-        return ffi_c.dlopen(str(library))
+        return ffi_c.dlopen(library)
 
 
 def size(nbytes: int) -> str:

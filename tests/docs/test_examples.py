@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-_EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.py"))
+_FOLDER = Path(__file__).parents[2] / "examples"
+_EXAMPLES = sorted(_FOLDER.glob("*.py"))
 
 
-@pytest.mark.parametrize("path", _EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*_EXAMPLES, _FOLDER / "collector/collector.py"], ids=lambda path: path.stem)
 def test_example_holds(path, tmp_path):
     """The example exits with 0, states at least one thing proven and warns of nothing."""
     done = subprocess.run(

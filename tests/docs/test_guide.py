@@ -36,6 +36,7 @@ def _program(document: str, fence: str) -> str:
         ("guide.md", "python torch"),
         ("checkpoint.md", "python"),
         ("snapshot.md", "python"),
+        ("barrier.md", "python"),
     ],
 )
 def test_python_blocks_run(document, fence, tmp_path):

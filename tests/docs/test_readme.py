@@ -30,7 +30,10 @@ def test_every_python_block_runs(tmp_path):
         assert done.stdout, "the block says what it found"
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/checkpoint.md", "docs/snapshot.md"])
+_DOCUMENTS = ["README.md", *(f"docs/{name}.md" for name in ("guide", "checkpoint", "snapshot", "barrier"))]
+
+
+@pytest.mark.parametrize("document", _DOCUMENTS)
 def test_relative_links_lead_somewhere(document):
     """Every relative link of the README and the guides names a file of the repository."""
     path = _ROOT / document
