@@ -63,7 +63,7 @@ class CardTable(Handle, Closable):
         if session is not None and not isinstance(session, Session):
             raise TypeError(f"the first argument is a dirtytrack.Session or None, not {session!r}")
         self._card_size = _check_card_size(card_size)
-        if layout not in _LAYOUTS:
+        if not isinstance(layout, str) or layout not in _LAYOUTS:
             raise ValueError(f"layout={layout!r}: choose one of {', '.join(_LAYOUTS)}")
         self._layout = layout
         self._check_range(*_range_of(heap))
@@ -146,7 +146,8 @@ class CardTable(Handle, Closable):
             The number of cards set, those of lost segments included.
 
         Raises:
-            ValueError, TypeError: *out* is read-only, not contiguous, or has another size; nothing was taken.
+            ValueError, TypeError, BufferError: *out* is read-only, not contiguous, no buffer, or has another
+                size; nothing was taken.
             KernelError: the kernel had no memory for the scan. All cards are set; what was not scanned is in
                 the next take.
             ClosedError, ForkedError: not a table of this process any more.

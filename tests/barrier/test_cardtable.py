@@ -6,6 +6,7 @@ import array
 import errno
 import functools
 import gc
+import mmap
 import threading
 import tracemalloc
 import warnings
@@ -20,6 +21,7 @@ from interrupts import at_every_point, interrupted_at, traced
 from raw import Raw
 from seccomp import PAGEMAP_SCAN, install, refuse_ioctl
 from support import PAGE_SIZE, in_child
+from syscalls import MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE
 from tracked import KERNELS, session_on
 
 PAGES = 32
@@ -334,6 +336,19 @@ def test_maps_that_are_refused(out, error):
         assert _take(cards) == {1}
 
 
+def test_a_heap_of_huge_pages_is_seen_by_huge_page(session, hugepages):
+    """All cards of a written huge page are set, and no other: what the hardware knows is that page."""
+    size = hugepages(2)
+    heap = mmap.mmap(-1, 2 * size, flags=MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB)
+    heap[0] = heap[size] = 1
+    with CardTable(session, heap, card_size=size // 4) as cards:
+        assert _take(cards) == set()
+        heap[2 * size - 1] = 2
+        assert _peek(cards) == _take(cards) == {4, 5, 6, 7}
+        assert _take(cards) == set()
+    heap.close()
+
+
 _HEAP = _aligned(2)
 
 
@@ -347,6 +362,7 @@ _HEAP = _aligned(2)
         (_HEAP, {"card_size": 512.0}, TypeError, "float"),
         (_HEAP, {"layout": "nibbles"}, ValueError, "bits, bytes"),
         (_HEAP, {"layout": None}, ValueError, "bits, bytes"),
+        (_HEAP, {"layout": ["bits"]}, ValueError, "bits, bytes"),
         (_HEAP[1:], {}, ValueError, "begin and end on a card of 4096 bytes"),
         (_HEAP[: PAGE_SIZE + 512], {"card_size": 1024}, ValueError, "begin and end on a card"),
         (_HEAP, {"card_size": 4 * PAGE_SIZE}, ValueError, "begin and end on a card"),
