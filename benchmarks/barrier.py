@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from typing import Any
 
 from cffi import FFI
@@ -55,18 +55,23 @@ def take_one_page(scale: Scale) -> Iterator[Outcome]:
         bare.close()
 
 
+def _taken(memory: Tracked, pairs: int, note: str = "") -> Outcome:
+    with CardTable(memory.session, memory.region, card_size=PAGE) as cards:
+        dirty = functools.partial(memory.dirty, 0.01)
+        return compare(
+            f"take, {size(memory.region.nbytes)}, 1% written",
+            Side(functools.partial(cards.take, bytearray(cards.nbytes)), dirty),
+            Side(memory.scan, dirty, f"bare ioctl, vec_len {VEC}"),
+            pairs=pairs,
+            note=note,
+        )
+
+
 @row("take-1pct", Budget(1.15))
 def take_1pct(scale: Scale) -> Iterator[Outcome]:
     """One page in a hundred written, at random: the scan and the bitmap."""
-    with Tracked(scale.gib(1)) as memory, CardTable(memory.session, memory.region, card_size=PAGE) as cards:
-        out = bytearray(cards.nbytes)
-        dirty = functools.partial(memory.dirty, 0.01)
-        yield compare(
-            f"take, {size(memory.region.nbytes)}, 1% written",
-            Side(functools.partial(cards.take, out), dirty),
-            Side(memory.scan, dirty, f"bare ioctl, vec_len {VEC}"),
-            pairs=scale.repeat(200),
-        )
+    with Tracked(scale.gib(1)) as memory:
+        yield _taken(memory, scale.repeat(200))
 
 
 class _Runtime:
@@ -107,9 +112,7 @@ class _Runtime:
 @row("take-c", Budget(1.10))
 def take_c(scale: Scale) -> Iterator[Outcome]:
     """The same through dirtytrack.h; both sides are called from Python, which costs both a call."""
-    with ExitStack() as stack:
-        runtime = _Runtime(scale.gib(1))
-        stack.callback(runtime.close)
+    with closing(_Runtime(scale.gib(1))) as runtime:
         dirty = functools.partial(runtime.dirty, 0.01)
         yield compare(
             f"dt_tracker_take, {size(runtime.array.nbytes)}, 1% written",
@@ -122,20 +125,8 @@ def take_c(scale: Scale) -> Iterator[Outcome]:
 @row("take-threads")
 def take_threads(scale: Scale) -> Iterator[Outcome]:
     """The same while another thread runs, which has to be told of every page table with a written page."""
-    with (
-        Tracked(scale.gib(1)) as memory,
-        CardTable(memory.session, memory.region, card_size=PAGE) as cards,
-        busy_thread(),
-    ):
-        out = bytearray(cards.nbytes)
-        dirty = functools.partial(memory.dirty, 0.01)
-        yield compare(
-            f"take, {size(memory.region.nbytes)}, 1% written",
-            Side(functools.partial(cards.take, out), dirty),
-            Side(memory.scan, dirty, f"bare ioctl, vec_len {VEC}"),
-            pairs=scale.repeat(50),
-            note="another thread ran on another CPU",
-        )
+    with Tracked(scale.gib(1)) as memory, busy_thread():
+        yield _taken(memory, scale.repeat(50), "another thread ran on another CPU")
 
 
 @row("card-store")

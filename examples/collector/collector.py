@@ -27,30 +27,18 @@ STRETCH = 18  # depth of the biggest trees: half a million objects
 STEPS = 4_000_000  # random changes to old vectors
 BARRIERS = {"dirtytrack": 0, "full scan": 1, "software": 2}
 FAULTS = {"a minor collection": 1, "a concurrent mark": 2}
-DECLARATIONS = """
-struct report {
-	uint64_t minors, majors, checks, scanned;
-	double mutator, check;
-	size_t minor_count;
-	double minor[4096];
-	size_t final_count;
-	double final[4096];
-	char failure[128];
-};
-void run(int barrier, int stretch, size_t steps, int fault, struct report *report);
-"""
 
 
 def build(folder: str, name: str, *flags: str) -> ModuleType:
     """Compile the collector together with dirtytrack's sources."""
     source = Path(__file__).with_name("program.c")
     ffi = FFI()
-    ffi.cdef(DECLARATIONS)
+    ffi.cdef(source.with_name("report.h").read_text())
     ffi.set_source(
         name,
         f'#include "{source.name}"',
-        sources=[str(path) for path in dirtytrack.get_sources()],
-        include_dirs=[str(source.parent.absolute()), str(dirtytrack.get_include())],
+        sources=dirtytrack.get_sources(),
+        include_dirs=[str(source.parent.absolute()), dirtytrack.get_include()],
         extra_compile_args=["-std=gnu11", "-O2", "-pthread", "-fvisibility=hidden", *flags],
         extra_link_args=["-pthread"],
     )

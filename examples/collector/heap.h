@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "dirtytrack.h"
+#include "report.h"
 
 // A value is nil (0), an integer (lowest bit set), or the address of an object: a header and then its fields, or bytes.
 typedef uintptr_t value;
@@ -44,7 +45,6 @@ enum {
 	BITS = ARENA / WORD / 64,
 	MOST_CARDS = ARENA >> 9,
 	ROOTS = 4096,
-	PAUSES = 4096,
 	VECTORS = 16, // of the program's second phase
 	LENGTH = 8192,
 	SLOTS = VECTORS * LENGTH,
@@ -65,18 +65,6 @@ struct size_class {
 struct stack {
 	value *at;
 	size_t count, room;
-};
-
-struct report { // collector.py declares it, too
-	uint64_t minors, majors, checks;
-	uint64_t scanned;   // bytes of old fields that minor collections looked at
-	double mutator;     // seconds outside of pauses and checks
-	double check;       // seconds
-	size_t minor_count; // pauses of minor collections alone; the final pauses have one each, too
-	double minor[PAUSES];
-	size_t final_count;
-	double final[PAUSES];
-	char failure[128];
 };
 
 // A slot of the program's vectors has a list of the numbers first, first - 1, ...; this says what must be there.

@@ -155,7 +155,6 @@ static void tear_down(void)
 	memset(&heap, 0, sizeof heap);
 }
 
-// Runs the program; report->failure says what went wrong, if anything.
 void run(int barrier, int stretch, size_t steps, int fault, struct report *report)
 {
 	heap.report = report;
