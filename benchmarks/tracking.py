@@ -184,6 +184,28 @@ def _find_memcmp(scale: Scale, *, settle: bool) -> Outcome:
         return _find(memory, "memcmp of each page, in C", look, scale.repeat(30), settle=settle)
 
 
+@row("collect-compared")
+def collect_compared(scale: Scale) -> Iterator[Outcome]:
+    """One page in a hundred written, found by a session that compares, beside memcmp of the same bytes."""
+    nbytes = scale.gib(1)
+    require_memory(2 * nbytes)
+    memory, copy = touched(nbytes), touched(nbytes)
+    native, found = c_library(), np.zeros(nbytes // PAGE, np.uint64)
+    with dirtytrack.Session(backend="compare") as session:
+        session.track(memory)
+
+        def dirty(seed: int) -> None:
+            memory[some_pages(nbytes // PAGE, 0.01, seed) * np.uint64(PAGE)] += 1
+
+        where = address(memory), address(copy), nbytes, PAGE, address(found)
+        yield compare(
+            f"collect by comparing, {size(nbytes)}, 1% written",
+            Side(session.collect, dirty),
+            Side(functools.partial(native.bench_compare, *where), name="memcmp with a copy, in C"),
+            pairs=scale.repeat(20),
+        )
+
+
 @row("find-memcmp", Budget(100, faster=True))
 def find_memcmp(scale: Scale) -> Iterator[Outcome]:
     """Which pages were written, against which pages differ from a copy: both list them."""

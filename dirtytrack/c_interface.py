@@ -8,6 +8,8 @@ _NATIVE = Path(__file__).parent / "native"
 # The tracker and what it stands on; the other rooms of the core are for Python.
 _SOURCES = (
     "barrier",
+    "chunks",
+    "compare",
     "cursor",
     "epoch",
     "memory",

@@ -71,9 +71,10 @@ class Raw:
         return start, stop - start
 
     def write(self, *pages: int) -> None:
-        """Store a byte to each of the pages."""
+        """Store a byte to each of the pages, never the one that is there: contents change."""
         for page in pages:
-            ctypes.memset(self.start + page * PAGE_SIZE, page % 255 + 1, 1)
+            byte = ctypes.c_ubyte.from_address(self.start + page * PAGE_SIZE)
+            byte.value = (byte.value + 1) % 256
 
     def unmap(self, first: int, last: int) -> None:
         """Unmap pages [first, last)."""

@@ -130,6 +130,7 @@ class Capturer:
         """
         if pause is None:
             is_proven, seconds = self._prove(job, worker, everything)
+            is_proven &= self.cursor.session._backend.sees_every_store
             return self._captured(job, "proven" if is_proven else "unproven", seconds)
         if everything or max_pause is not None:
             self._approach(job, worker, everything, max_pause)

@@ -72,10 +72,12 @@ static int list_blocks(struct dt_capture *capture, const struct dt_epoch *epoch,
 	return 0;
 }
 
-static void copy_blocks(const struct dt_source *source, uint64_t first, uint64_t count, uint8_t *to)
+static void copy_blocks(struct dt_session *session, const struct dt_source *source, uint64_t first, uint64_t count,
+			uint8_t *to)
 {
 	uint64_t start = first * DT_BLOCK, stop = (first + count) * DT_BLOCK;
-	memcpy(to, (const void *)(source->address + start), (stop < source->nbytes ? stop : source->nbytes) - start);
+	stop = stop < source->nbytes ? stop : source->nbytes;
+	dt_session_contents(session, (const void *)(source->address + start), stop - start, to);
 }
 
 // The processor does not look ahead beyond a page by itself. Where runs are short, half a copy is waiting for memory;
@@ -99,7 +101,8 @@ static void fill(struct dt_capture *capture, struct dt_piece *piece)
 		const struct dt_block_run *run = &capture->runs[capture->run];
 		look_ahead(capture, capture->run + 2);
 		uint64_t left = run->count - capture->block, count = left < room - done ? left : room - done;
-		copy_blocks(&capture->sources[run->source], run->first + capture->block, count, piece->data + done * DT_BLOCK);
+		copy_blocks(capture->session, &capture->sources[run->source], run->first + capture->block, count,
+			    piece->data + done * DT_BLOCK);
 		done += count;
 		capture->block += count;
 		if (count == left) {
@@ -136,6 +139,7 @@ int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slic
 	       size_t piece_count)
 {
 	uint64_t begun = now();
+	capture->session = session;
 	int error = dt_collect(session, cursor, DT_COLLECT, slices, n, epoch);
 	if (!error)
 		error = list_blocks(capture, epoch, everything);

@@ -35,6 +35,7 @@ struct dt_capture {
 	uint64_t rewritten; // pages that were written between the scan and the end of the copy
 	uint64_t scan_ns;   // how long the scan took
 	uint64_t copy_ns;   // how long the copies have taken so far
+	struct dt_session *session;
 };
 
 // A piece of staging memory: room for it before a copy, what was copied after it. Every block takes DT_BLOCK bytes.

@@ -153,7 +153,7 @@ static int scan_failed(struct dt_session *session, struct dt_epoch *epoch, uint6
 	dt_find_losses(session, start, stop);
 	if (error == -EPERM) // an unregistered mapping, or one that has come back: the regions' flags say which
 		return 0;
-	epoch->failure = (struct dt_failure){"PAGEMAP_SCAN", start, stop};
+	epoch->failure = (struct dt_failure){session->backend->call, start, stop};
 	return (int)error;
 }
 

@@ -22,6 +22,10 @@ struct dt_cursor {
 
 // How written pages are found. Addresses in, addresses out; a backend knows nothing of regions and cursors.
 struct dt_backend {
+	const char *call; // what a scan does, for messages
+	// Makes the state of its own that a session needs, and frees it, also where the former failed. NULL: none.
+	int (*open)(struct dt_session *session);
+	void (*free)(struct dt_session *session);
 	// Makes [start, stop) trackable. *huge_ret: whether hugetlb memory is in it.
 	int (*add)(struct dt_session *session, uint64_t start, uint64_t stop, bool *huge_ret, struct dt_failure *failure);
 	// Undoes add, also where it failed half-way. Fails, and does nothing, where others have taken a part.
@@ -35,9 +39,12 @@ struct dt_backend {
 	bool (*verify)(struct dt_session *session, uint64_t start, uint64_t stop);
 	// The same without a scan before it.
 	bool (*check)(struct dt_session *session, uint64_t start, uint64_t stop);
+	// Copies what the last arming scan saw there. NULL: a copy of the memory is as good, since every later store is
+	// found by the next scan.
+	void (*contents)(struct dt_session *session, uint64_t start, uint64_t bytes, uint8_t *to);
 };
 
-extern const struct dt_backend dt_wp_async;
+extern const struct dt_backend dt_backend_wp_async, dt_backend_compare;
 
 enum {
 	DT_VEC = 512, // PAGEMAP_SCAN's walk_end is exact up to 512 regions a call
@@ -51,6 +58,7 @@ struct dt_session {
 	int userfaultfd;
 	int pagemap;
 	int blind_to_holes;
+	struct dt_compare *compare;
 	bool closed;
 	uint32_t references; // the opener and every epoch; atomic
 	uint32_t page_shift;

@@ -201,7 +201,7 @@ static int acquire(struct dt_session *session, const struct dt_region *region, s
 	if (!error && huge)
 		error = for_each_unheld(session, region->start, region->stop, arm_huge);
 	if (error)
-		*failure = (struct dt_failure){"PAGEMAP_SCAN", region->start, region->stop};
+		*failure = (struct dt_failure){session->backend->call, region->start, region->stop};
 	return error;
 }
 

@@ -67,45 +67,78 @@ uint64_t dt_session_generation(struct dt_session *session)
 	return generation;
 }
 
-int dt_session_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_session **session_ret,
-		    uint64_t *cursor_ret)
+static void close_descriptors(const struct dt_session *session)
+{
+	if (session->userfaultfd >= 0)
+		close(session->userfaultfd);
+	if (session->pagemap >= 0)
+		close(session->pagemap);
+}
+
+static int open_session(const struct dt_session *like, struct dt_session **session_ret, uint64_t *cursor_ret)
 {
 	struct dt_session *session = dt_alloc(sizeof *session);
 	if (!session) {
-		close(userfaultfd);
-		close(pagemap);
+		close_descriptors(like);
 		return -ENOMEM;
 	}
-	*session = (struct dt_session){
-		.lock = PTHREAD_MUTEX_INITIALIZER,
-		.references = 1,
-		.address_space = dt_address_space(),
-		.backend = &dt_wp_async,
+	*session = *like;
+	session->lock = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+	session->references = 1;
+	session->address_space = dt_address_space();
+	session->page_shift = (uint32_t)__builtin_ctzl((unsigned long)sysconf(_SC_PAGESIZE));
+	session->vec = dt_alloc(DT_VEC * sizeof *session->vec);
+	int error = session->vec && session->address_space ? 0 : -ENOMEM;
+	if (!error && session->backend->open)
+		error = session->backend->open(session);
+	if (!error)
+		error = dt_cursor_open(session, cursor_ret);
+	if (error)
+		dt_session_release(session);
+	else
+		*session_ret = session;
+	return error;
+}
+
+int dt_session_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_session **session_ret,
+		    uint64_t *cursor_ret)
+{
+	struct dt_session like = {
+		.backend = &dt_backend_wp_async,
 		.userfaultfd = userfaultfd,
 		.pagemap = pagemap,
 		.blind_to_holes = blind_to_holes,
-		.page_shift = (uint32_t)__builtin_ctzl((unsigned long)sysconf(_SC_PAGESIZE)),
-		.vec = dt_alloc(DT_VEC * sizeof *session->vec),
 	};
-	int error = session->vec && session->address_space ? dt_cursor_open(session, cursor_ret) : -ENOMEM;
-	if (error) {
-		dt_session_release(session);
-		return error;
-	}
-	*session_ret = session;
-	return 0;
+	return open_session(&like, session_ret, cursor_ret);
 }
 
-static void close_descriptors(struct dt_session *session)
+int dt_session_open_compare(int pagemap, struct dt_session **session_ret, uint64_t *cursor_ret)
 {
-	close(session->userfaultfd);
-	close(session->pagemap);
+	struct dt_session like = {.backend = &dt_backend_compare, .userfaultfd = -1, .pagemap = pagemap};
+	return open_session(&like, session_ret, cursor_ret);
+}
+
+void dt_session_contents(struct dt_session *session, const void *from, size_t bytes, void *to)
+{
+	if (!session->backend->contents) {
+		memcpy(to, from, bytes);
+	} else if (dt_enter(session) == 0) { // a session closed meanwhile has given up whatever is captured
+		session->backend->contents(session, (uint64_t)from, bytes, to);
+		dt_leave(session, 0);
+	}
+}
+
+static void shut(struct dt_session *session)
+{
+	close_descriptors(session);
 	__atomic_store_n(&session->closed, true, __ATOMIC_RELAXED);
 }
 
 // What a closed session has no use for.
 static void free_memory(struct dt_session *session)
 {
+	if (session->backend->free)
+		session->backend->free(session);
 	dt_free_spare_buffers(session);
 	for (int i = 0; i < 2; i++) {
 		dt_free(session->spare[i], session->spare_room[i] * sizeof *session->spare[i]);
@@ -128,14 +161,14 @@ void dt_session_close(struct dt_session *session)
 	// An ioctl on an inherited userfaultfd would act on the parent; the lock may be held by a thread of the parent.
 	if (!dt_is_address_space(session->address_space)) {
 		if (!session->closed)
-			close_descriptors(session);
+			shut(session);
 		return;
 	}
 	if (dt_enter(session) < 0)
 		return;
 	dt_remove_all(session); // by hand: a forked child may hold the descriptor open
 	dt_close_cursors(session);
-	close_descriptors(session);
+	shut(session);
 	free_memory(session);
 	dt_leave(session, 0);
 }

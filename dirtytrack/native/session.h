@@ -73,6 +73,11 @@ struct dt_epoch {
 // the default cursor.
 int dt_session_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_session **session_ret,
 		    uint64_t *cursor_ret);
+// Opens a session that compares the memory with a copy of it. pagemap: a descriptor of /proc/self/pagemap, which it owns
+// from here on, or -1: sparse regions are then read in full.
+int dt_session_open_compare(int pagemap, struct dt_session **session_ret, uint64_t *cursor_ret);
+// 0 if this process may read its own memory by process_vm_readv(2), on which comparing rests.
+int dt_can_read_memory(void);
 // Unregisters everything and closes the descriptors; in a forked child it only closes them. May be repeated.
 void dt_session_close(struct dt_session *session);
 // Closes the session and drops the opener's reference; the last epoch frees it.
@@ -102,6 +107,10 @@ int dt_session_is_lost(struct dt_session *session, uint64_t region);
 uint64_t dt_session_generation(struct dt_session *session);
 // Declares pages of a region written, to every cursor and to every region that shares them.
 int dt_session_mark(struct dt_session *session, uint64_t region, uint64_t first, uint64_t last);
+
+// Copies bytes of tracked memory such that every store that the copy lacks is found by a later scan, also beside writers
+// and by a session that compares.
+void dt_session_contents(struct dt_session *session, const void *from, size_t bytes, void *to);
 
 // A new consumer. Writes before it are not its own.
 int dt_cursor_open(struct dt_session *session, uint64_t *cursor_ret);

@@ -132,7 +132,8 @@ static bool check(struct dt_session *session, uint64_t start, uint64_t stop)
 	       verify(session, start, stop);
 }
 
-const struct dt_backend dt_wp_async = {
+const struct dt_backend dt_backend_wp_async = {
+	.call = "PAGEMAP_SCAN",
 	.add = add,
 	.remove = remove_range,
 	.arm_huge = arm_huge,

@@ -1,4 +1,4 @@
-"""The kinds of change that no page table of this process can see."""
+"""The kinds of change that a way to find written pages can't see."""
 
 from enum import Enum
 
@@ -11,3 +11,4 @@ class BlindSpot(Enum):
     FILE_WRITES = "write(2) to the file behind it"
     HOLE_PUNCHING = "hole punching and truncation of what is behind it"
     DROPPED_PAGES = "pages dropped with MADV_DONTNEED"
+    UNDONE_STORES = "stores undone, or repeated, before the next collect"

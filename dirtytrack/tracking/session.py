@@ -50,13 +50,16 @@ class Session(Handle, Closable):
         """Opens a session.
 
         Args:
-            backend: the way to find written pages; "wp-async" needs Linux 6.7 or later.
+            backend: the way to find written pages. "wp-async" needs Linux 6.7 or later; "compare" works
+                everywhere with a copy of the memory, and promises other things (``docs/backends.md``); "auto"
+                is the former where it works, else the latter. The environment variable DIRTYTRACK_BACKEND
+                overrides it, for tests.
 
         Raises:
             UnsupportedError: it can't work here; the message says why and what to do.
             ValueError: no such backend.
         """
-        self._backend = backends.find(backend)
+        self._backend, self._reason = backends.find(backend)
         self._native, identifier = self._backend.open()
         self._owner = os.getpid()
         self._membership = threading.RLock()  # held while regions or cursors come and go
@@ -71,8 +74,13 @@ class Session(Handle, Closable):
 
     @property
     def backend(self) -> str:
-        """The name of the way in which this session finds written pages."""
+        """The way in which this session finds written pages: "wp-async" or "compare"."""
         return self._backend.name
+
+    @property
+    def backend_reason(self) -> str:
+        """Why it is that one: whether it was asked for, or what keeps the other from working here."""
+        return self._reason
 
     @property
     def closed(self) -> bool:
@@ -361,7 +369,9 @@ def open_sessions() -> list[Session]:
 def _lose_elsewhere(session: Session, region: Region) -> None:
     # The kernel let us register these pages, so no other session has them any more, whatever it believes;
     # from now on a scan of its would take our writes.
-    others = [other for other in open_sessions() if other is not session]
+    if not session._backend.exclusive:
+        return
+    others = [other for other in open_sessions() if other is not session and other._backend.exclusive]
     for other in others:
         lib.dt_session_lose(other._native, *region.page_range)
 

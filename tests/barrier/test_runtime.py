@@ -63,7 +63,7 @@ def test_no_store_is_missed_beside_mutators(program):
     assert (done.returncode, done.stderr) == (0, "")
     takes, cards, owed = map(int, re.findall(r"\d+", done.stdout))
     assert takes > 20
-    assert cards >= owed > 100
+    assert cards >= owed > 10
 
 
 def test_a_take_that_is_ignored_is_noticed(tmp_path):

@@ -37,6 +37,7 @@ def _program(document: str, fence: str) -> str:
         ("checkpoint.md", "python"),
         ("snapshot.md", "python"),
         ("barrier.md", "python"),
+        ("backends.md", "python"),
     ],
 )
 def test_python_blocks_run(document, fence, tmp_path):

@@ -74,7 +74,7 @@ def test_only_written_pages_have_to_be_accessible(session, protection, can_query
         with pytest.raises(KernelPermissionError, match=r"region '0'.*mprotect") as caught:
             snapshot.rollback()
         assert caught.value.start == memory.at(6)[0]
-        assert ctypes.string_at(memory.at(1)[0], 1) == b"\2"
+        assert ctypes.string_at(memory.at(1)[0], 1) == b"\1"
         memory.protect(0, 8, mmap.PROT_READ | mmap.PROT_WRITE)
         assert snapshot.rollback() == 3
         monkeypatch.undo()
@@ -94,9 +94,9 @@ def test_one_region_of_two_is_lost(session, how):
             with pytest.raises(RegionLostError, match="'lost'"):
                 act()
         assert ctypes.string_at(lost.start, 1) == b"\1"
-        assert ctypes.string_at(whole.at(3)[0], 1) == b"\4"
+        assert ctypes.string_at(whole.at(3)[0], 1) == b"\1"
         if moved:
-            assert ctypes.string_at(moved, 1) == b"\6"
+            assert ctypes.string_at(moved, 1) == b"\1"
             unmap(moved, 1)
         assert only.rollback() == 1
         assert ctypes.string_at(whole.at(3)[0], 1) == b"\0"

@@ -69,6 +69,14 @@ class Oracle:
         """What an epoch of the pages *asked* for has to hold: exactly this."""
         return {region: self._due[cursor][region] & pages for region, pages in asked.items()}
 
+    def allows(self, cursor: Hashable, asked: Wanted, found: Wanted) -> bool:
+        """Whether an epoch of the pages *asked* for may hold *found*."""
+        return found == self.expected(cursor, asked)
+
+    def allows_peek(self, cursor: Hashable, asked: Wanted, found: Wanted) -> bool:
+        """The same for a look that changes nothing."""
+        return self.allows(cursor, asked, found)
+
     def told(self, cursor: Hashable, pages: Wanted) -> None:
         """The cursor has been given these pages."""
         for region, some in pages.items():
@@ -109,3 +117,66 @@ class Oracle:
         start, stop = self.regions[region]
         self._due[cursor][region] = set()
         self._copies[cursor, region] = self.truth[start:stop]
+
+
+class ContentOracle(Oracle):
+    """The same for a tracker that compares contents: a store shows at the next look, unless it was undone."""
+
+    def __init__(self, nbytes: int, page_size: int) -> None:
+        super().__init__(nbytes, page_size)
+        self._seen = bytearray(nbytes)
+        self._maybe: dict[tuple[Hashable, Hashable], set[int]] = {}
+
+    def open(self, cursor: Hashable) -> None:
+        """It begins with a look at everything."""
+        self._look(page for start, stop in self.regions.values() for page in self.pages(start, stop))
+        super().open(cursor)
+
+    def track(self, region: Hashable, start: int, stop: int) -> None:
+        """It begins with a look at the region, which others may share."""
+        self._look(self.pages(start, stop))
+        super().track(region, start, stop)
+
+    def store(self, start: int, data: bytes) -> None:
+        """The memory has *data* at *start* now; nobody knows yet."""
+        self.truth[start : start + len(data)] = data
+
+    def expected(self, cursor: Hashable, asked: Wanted) -> Wanted:
+        """What was due before, and what a look finds now."""
+        self._look(page for pages in asked.values() for page in pages)
+        return super().expected(cursor, asked)
+
+    def allows(self, cursor: Hashable, asked: Wanted, found: Wanted) -> bool:
+        """A page that a peek has shown may be reported although its store was undone since."""
+        return self._fits(cursor, self.expected(cursor, asked), asked, found)
+
+    def allows_peek(self, cursor: Hashable, asked: Wanted, found: Wanted) -> bool:
+        """What is due, and what differs; it may be the cursor's from now on, whatever becomes of it."""
+        due = super().expected(cursor, asked)
+        for region, pages in asked.items():
+            due[region] |= {page for page in pages if self._differs(page)}
+        fits = self._fits(cursor, due, asked, found)
+        for region, pages in found.items():
+            self._maybe.setdefault((cursor, region), set()).update(pages)
+        return fits
+
+    def _fits(self, cursor: Hashable, due: Wanted, asked: Wanted, found: Wanted) -> bool:
+        maybe = {region: self._maybe.get((cursor, region), set()) & asked[region] for region in asked}
+        return all(due[region] <= found[region] <= due[region] | maybe[region] for region in asked)
+
+    def stale(self, cursor: Hashable, regions: Iterable[Hashable]) -> Wanted:
+        """Not those that the next look will find."""
+        found = super().stale(cursor, regions)
+        unseen = {region: {p for p in pages if not self._differs(p)} for region, pages in found.items()}
+        return {region: pages for region, pages in unseen.items() if pages}
+
+    def _differs(self, page: int) -> bool:
+        where = slice(page * self.page_size, (page + 1) * self.page_size)
+        return self.truth[where] != self._seen[where]
+
+    def _look(self, pages: Iterable[int]) -> None:
+        for page in set(pages):
+            if self._differs(page):
+                where = slice(page * self.page_size, (page + 1) * self.page_size)
+                self._seen[where] = self.truth[where]
+                self.dirty(range(page, page + 1))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,30 +20,6 @@ from tracked import KERNELS, Tracked, session_on
 def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
     """A session, on either kind of kernel."""
     yield from session_on(request.param)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Iterator[int]:
-    """A file of four pages, each byte 0xEE, open for O_DIRECT."""
-    path = tmp_path / "data"
-    path.write_bytes(b"\xee" * 4 * PAGE_SIZE)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
-    except OSError:
-        require(False, "the file system of the temporary directory has no O_DIRECT")
-    with open(fd, "rb", buffering=0):
-        yield fd
-
-
-@pytest.fixture
-def ring() -> Iterator[Ring]:
-    """An io_uring."""
-    try:
-        ring = Ring()
-    except OSError as error:
-        require(False, f"no io_uring here: {error}")
-    with ring:
-        yield ring
 
 
 def test_registering_buffers_is_reported(session: dirtytrack.Session, ring: Ring) -> None:

@@ -11,6 +11,8 @@ from dirtytrack.kernel.userfaultfd import Userfaultfd
 from raw import Raw, is_free, is_registered, taken, unmap, unregister_behind_the_back
 from support import PAGE_SIZE
 
+pytestmark = pytest.mark.registration
+
 Ranges = tuple[tuple[int, int], ...]
 
 

@@ -286,6 +286,7 @@ def test_a_slice_of_the_view_holds_the_export(session: Session) -> None:
     memory.close()
 
 
+@pytest.mark.registration
 def test_a_refused_buffer_is_let_go(session: Session) -> None:
     """A track that failed holds no export."""
     memory = dirtytrack.alloc(NBYTES)

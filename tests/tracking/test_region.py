@@ -31,6 +31,7 @@ def test_a_region_describes_itself(session: Session, memory: Raw) -> None:
     assert session.track(memory.pair).name is None
 
 
+@pytest.mark.registration
 def test_private_memory_is_blind_to_dma_only(session: Session, memory: Raw) -> None:
     """The blind spots follow from what is mapped; the repr shows them."""
     region = session.track(memory.pair)

@@ -64,6 +64,7 @@ def test_an_empty_session_collects_nothing(session: Session) -> None:
     assert (len(epoch), epoch.pages, epoch.nbytes, epoch.number) == (0, 0, 0, 1)
 
 
+@pytest.mark.registration
 def test_untrack_unregisters_at_once(session: Session) -> None:
     """The pages are free for others as soon as untrack returns, and not reported any more."""
     with Raw(8) as memory:
@@ -77,6 +78,7 @@ def test_untrack_unregisters_at_once(session: Session) -> None:
                 call()
 
 
+@pytest.mark.registration
 def test_untrack_keeps_what_others_hold(session: Session) -> None:
     """Only the pages that no other region holds are released; the others' writes stay theirs."""
     with Raw(12) as memory:

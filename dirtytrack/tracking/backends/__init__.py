@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Protocol
 
 from dirtytrack.kernel.mappings import Mapping
+from dirtytrack.kernel.support import support
+from dirtytrack.tracking.backends.compare import Compare
 from dirtytrack.tracking.backends.wp_async import WpAsync
 from dirtytrack.tracking.blindspots import BlindSpot
+
+_VARIABLE = "DIRTYTRACK_BACKEND"
 
 
 class Backend(Protocol):
@@ -17,9 +22,13 @@ class Backend(Protocol):
 
     Attributes:
         name: as given to ``Session(backend=...)``.
+        exclusive: whether a page can be tracked by one session only.
+        sees_every_store: whether a store is found also if the page has its old contents again.
     """
 
     name: str
+    exclusive: bool
+    sees_every_store: bool
 
     def open(self) -> tuple[Any, int]:
         """A new native tracker, with the identifier of its default cursor.
@@ -28,16 +37,32 @@ class Backend(Protocol):
             UnsupportedError: this backend can't work here; the message says why and what to do.
         """
 
-    def blind_spots(self, mapping: Mapping, *, sparse: bool) -> frozenset[BlindSpot]:
+    def blind_spots(self, mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
         """The kinds of change that memory of such a mapping can suffer unseen."""
 
 
-_BACKENDS: dict[str, type[Backend]] = {"wp-async": WpAsync}
+_BACKENDS: dict[str, type[Backend]] = {"wp-async": WpAsync, "compare": Compare}
 
 
-def find(name: str) -> Backend:
-    """The backend of that name; a ValueError names those that exist."""
+def find(name: str) -> tuple[Backend, str]:
+    """The backend of that name, and why it is that one; a ValueError names those that exist."""
+    forced = os.environ.get(_VARIABLE)
+    reason = f"{_VARIABLE} asks for it" if forced else "asked for"
+    if (forced or name) == "auto":
+        return _choose()
     try:
-        return _BACKENDS[name]()
+        return _BACKENDS[forced or name](), reason
     except KeyError:
-        raise ValueError(f"no backend {name!r}: choose one of {', '.join(sorted(_BACKENDS))}") from None
+        names = ", ".join(sorted([*_BACKENDS, "auto"]))
+        told = f" ({_VARIABLE})" if forced else ""
+        raise ValueError(f"no backend {forced or name!r}{told}: choose one of {names}") from None
+
+
+def _choose() -> tuple[Backend, str]:
+    # A limit that was hit is no reason to be slow for ever: there wp-async fails, and says so.
+    found = support()
+    if found.works:
+        return WpAsync(), "works here"
+    if found.cause == "resources":
+        return WpAsync(), found.remedy
+    return Compare(), f"wp-async can't work here ({found.cause}). {found.remedy}"

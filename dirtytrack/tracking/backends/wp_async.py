@@ -30,6 +30,8 @@ class WpAsync:
     """The hardware finds the writes: a fault for the first to each armed page, one scan for all of them."""
 
     name = "wp-async"
+    exclusive = True
+    sees_every_store = True
 
     def open(self) -> tuple[Any, int]:
         """A native tracker on a new userfaultfd and this process's pagemap."""
@@ -45,7 +47,7 @@ class WpAsync:
             raise MemoryError("no memory for a tracker")
         return ffi.gc(tracker[0], lib.dt_session_release), cursor[0]
 
-    def blind_spots(self, mapping: Mapping, *, sparse: bool) -> frozenset[BlindSpot]:
+    def blind_spots(self, mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
         """What page tables can't show of this kind of mapping."""
         spots = {BlindSpot.DMA} | _UNSEEN[mapping.kind]
         if mapping.name.startswith("/anon_hugepage") and not mapping.shared:
@@ -63,11 +65,10 @@ def _blindness() -> int:
 
 
 def _unsupported(error: OSError) -> UnsupportedError:
-    if isinstance(error, UnsupportedError):
-        return error
-    found = support()
-    remedy = (
-        found.remedy or "`dirtytrack doctor` finds nothing wrong: it may have been a passing lack of memory."
-    )
     call = error.call if isinstance(error, KernelError) else f"open {error.filename}"
+    remedy = error.remedy if isinstance(error, UnsupportedError) else support().remedy
+    if remedy:
+        remedy += ' Session(backend="compare") works without it, with a copy of the memory.'
+    else:
+        remedy = "`dirtytrack doctor` finds nothing wrong: it may have been a passing lack of memory."
     return UnsupportedError(error.errno or 0, call, remedy=remedy)

@@ -1,0 +1,43 @@
+"""Comparing with a copy: on every kernel, for every change of contents, at the cost of reading everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dirtytrack.errors import UnsupportedError
+from dirtytrack.kernel.mappings import Mapping
+from dirtytrack.kernel.pagemap import open_pagemap
+from dirtytrack.native import ffi, lib
+from dirtytrack.tracking.blindspots import BlindSpot
+
+
+class Compare:
+    """A page is written when its contents are no longer what the last collect found.
+
+    It takes as much memory as is tracked, and about a fifth of a second a GiB for every look. Memory that
+    can't be read (no permission, a guard page, beyond the end of its file) is compared once it can be.
+    """
+
+    name = "compare"
+    exclusive = False
+    sees_every_store = False
+
+    def open(self) -> tuple[Any, int]:
+        """A native tracker with an empty copy."""
+        error = lib.dt_can_read_memory()
+        if error:
+            remedy = "A seccomp filter refuses it: allow process_vm_readv."
+            raise UnsupportedError(-error, "process_vm_readv", remedy=remedy)
+        try:
+            pagemap = open_pagemap()
+        except OSError:
+            pagemap = -1  # it only spares sparse regions the reading of what is not populated
+        tracker, cursor = ffi.new("struct dt_session **"), ffi.new("uint64_t *")
+        if lib.dt_session_open_compare(pagemap, tracker, cursor):
+            raise MemoryError("no memory for a tracker")
+        return ffi.gc(tracker[0], lib.dt_session_release), cursor[0]
+
+    def blind_spots(self, _mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
+        """What leaves contents as they were; the kind of memory makes no difference."""
+        spots = {BlindSpot.UNDONE_STORES}
+        return frozenset(spots | {BlindSpot.DROPPED_PAGES} if sparse else spots)
