@@ -27,6 +27,7 @@ from dirtytrack.errors import (
     DirtyTrackError,
     ForkedError,
     KernelError,
+    MissedWriteError,
     RegionLostError,
     UnsupportedError,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "Epoch",
     "ForkedError",
     "KernelError",
+    "MissedWriteError",
     "PageSet",
     "Region",
     "RegionLostError",

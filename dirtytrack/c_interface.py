@@ -18,6 +18,7 @@ _SOURCES = (
     "region",
     "runs",
     "session",
+    "shadow_check",
     "tracker",
     "userfaultfd",
     "wp_async",

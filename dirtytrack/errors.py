@@ -24,7 +24,7 @@ class ForkedError(DirtyTrackError, RuntimeError):
 
 
 class Loss(NamedTuple):
-    """A lost region and the address ranges of it, half-open, that are no longer what was registered."""
+    """A region and the address ranges of it, half-open, that an error is about."""
 
     region: object
     ranges: tuple[tuple[int, int], ...]
@@ -47,6 +47,24 @@ class RegionLostError(DirtyTrackError, RuntimeError):
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         losses = tuple(Loss(repr(loss.region), loss.ranges) for loss in self.losses)
         return type(self), (self.args[0], losses)
+
+
+class MissedWriteError(DirtyTrackError, RuntimeWarning):
+    """The shadow check found pages whose contents changed and that no epoch reported.
+
+    Raised by the collect that found it, or given as a warning, as ``Session(on_missed=...)`` says. The
+    pages are in the next epoch of every cursor.
+
+    Attributes:
+        missed: the regions concerned with the address ranges of the pages, half-open.
+    """
+
+    def __init__(self, message: str, missed: tuple[Loss, ...] = ()) -> None:
+        super().__init__(message)
+        self.missed = missed
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.args[0], tuple(Loss(repr(one.region), one.ranges) for one in self.missed))
 
 
 class KernelError(DirtyTrackError, OSError):

@@ -1,9 +1,7 @@
 // The backend that compares: a copy of all tracked memory, and a look at every byte. It needs no support by the kernel,
 // and sees whatever changed contents, by whom and by what way it may be.
-#define _GNU_SOURCE
 #include <errno.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "chunks.h"
@@ -55,24 +53,6 @@ static int remove_range(struct dt_session *session, uint64_t start, uint64_t sto
 	return 0;
 }
 
-int dt_can_read_memory(void)
-{
-	char from = 1, to = 0;
-	struct iovec local = {&to, 1}, remote = {&from, 1};
-	return process_vm_readv(getpid(), &local, 1, &remote, 1, 0) < 0 ? -errno : 0;
-}
-
-// Reads memory that may be unreadable, which would be a signal otherwise: the bytes of whole pages that were read, the
-// page after which is one that nobody can read now.
-static long read_pages(const struct dt_session *session, uint64_t from, uint8_t *to, size_t bytes)
-{
-	struct iovec local = {to, bytes}, remote = {(void *)from, bytes};
-	ssize_t got = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
-	if (got < 0)
-		return errno == EFAULT ? 0 : -errno;
-	return got >> session->page_shift << session->page_shift;
-}
-
 static size_t append(struct dt_run *out, size_t n, uint64_t start, uint64_t stop)
 {
 	if (n && out[n - 1].stop == start)
@@ -90,7 +70,7 @@ static long compare_range(struct dt_session *session, const struct dt_chunk *chu
 	while (from < to) {
 		size_t wanted = to - from < BUFFER ? to - from : BUFFER;
 		uint8_t *buffer = session->compare->buffer, *shadow = (uint8_t *)chunk->block + (from - chunk->start);
-		long got = read_pages(session, from, buffer, wanted);
+		long got = dt_read_memory(from, buffer, wanted); // whole pages, up to one that nobody can read now
 		if (got < 0)
 			return got;
 		for (size_t at = 0; at < (size_t)got; at += page) {

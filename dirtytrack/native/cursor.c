@@ -52,6 +52,7 @@ static void free_cursor(struct dt_session *session, struct dt_cursor *cursor)
 		if ((uint32_t)region->id < cursor->pending_room)
 			dt_free(cursor->pending[(uint32_t)region->id].words, dt_bits_bytes(dt_region_pages(region)));
 	}
+	dt_free_samples(&cursor->samples, session->page_shift);
 	dt_free(cursor->pending, cursor->pending_room * sizeof *cursor->pending);
 	*cursor = (struct dt_cursor){0};
 }

@@ -264,6 +264,8 @@ int dt_collect_all(struct dt_session *session, uint64_t cursor, int verb, uint64
 	}
 	if (!error && session->lost_count)
 		error = -DT_ELOST;
+	if (!error && verb != DT_PEEK && session->verified_share > 0)
+		error = dt_check_samples(session, (size_t)slot, epoch, NULL, 0);
 	return finish(session, epoch, (size_t)slot, verb, error);
 }
 
@@ -331,7 +333,11 @@ int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const stru
 		}
 		lost |= region->flags & DT_LOST;
 	}
-	return finish(session, epoch, (size_t)slot, verb, !error && lost ? -DT_ELOST : error);
+	if (!error && lost)
+		error = -DT_ELOST;
+	if (!error && verb != DT_PEEK && session->verified_share > 0)
+		error = dt_check_samples(session, (size_t)slot, epoch, slices, n);
+	return finish(session, epoch, (size_t)slot, verb, error);
 }
 
 int dt_epoch_abort(struct dt_epoch *epoch)

@@ -13,11 +13,19 @@ struct dt_region {
 	uint32_t flags;
 };
 
+// Clean pages and their contents, as a collect of the cursor left them.
+struct dt_samples {
+	struct dt_sample *samples;
+	uint8_t *copies; // a page for each
+	size_t count, room, copy_room;
+};
+
 struct dt_cursor {
 	uint64_t id; // 0: the slot is free
 	uint64_t epochs;
 	struct dt_bits *pending; // by region slot: pages found, and not yet given to this cursor
 	size_t pending_room;
+	struct dt_samples samples;
 };
 
 // How written pages are found. Addresses in, addresses out; a backend knows nothing of regions and cursors.
@@ -80,6 +88,13 @@ struct dt_session {
 	struct dt_page_region *vec;
 
 	struct dt_epoch_buffers spare_buffers[DT_SPARE_BUFFERS];
+
+	double verified_share; // see dt_session_verify
+	bool count_only;
+	uint64_t random;
+	uint8_t *page_buffer;
+	struct dt_run *missed;
+	size_t missed_count, missed_room;
 };
 
 // Locks the session for a call; the checks come first, without the lock: a forked child must not touch it.
@@ -126,6 +141,10 @@ int dt_session_locate(struct dt_session *session, uint64_t region, uint64_t addr
 		      uint32_t *page_shift);
 // dt_epoch_release for an epoch inside of something else.
 void dt_epoch_end(struct dt_epoch *epoch);
+// The shadow check at the end of a collect of these slices (NULL: of everything): 0, -DT_EMISSED or -ENOMEM.
+int dt_check_samples(struct dt_session *session, size_t slot, const struct dt_epoch *epoch, const struct dt_slice *slices,
+		     size_t n);
+void dt_free_samples(struct dt_samples *samples, uint32_t page_shift);
 void dt_free_spare_buffers(struct dt_session *session);
 
 // Grows *array (of size bytes an item) to hold at least wanted items; the new ones are zero. 0 or -ENOMEM.

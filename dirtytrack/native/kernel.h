@@ -2,6 +2,8 @@
 // -errno, keeps no state, takes no lock, and knows no policy.
 #pragma once
 
+#include <stddef.h>
+
 #include "abi.h"
 
 
@@ -26,6 +28,10 @@ int dt_procmap_query(int fd, uint64_t address, int next, struct dt_procmap_query
 
 // 0 when every page of [start, start+len) is mapped, -ENOMEM when one is not. Reads the mappings only.
 int dt_mapped(uint64_t start, uint64_t len);
+
+// Reads own memory that may be unreadable, which would be a signal otherwise: the bytes read, up to the first page that
+// can't be; -errno where a filter forbids process_vm_readv(2), on which it rests.
+long dt_read_memory(uint64_t start, void *to, size_t bytes);
 
 // 1 if this kernel overlooks memory without page table entries, hence also what was dropped (MADV_DONTNEED), 0 if it
 // does not, by trying it on memory of its own. (pagemap_scan_pmd_entry and pagemap_scan_pte_hole in

@@ -1,7 +1,10 @@
-// PAGEMAP_SCAN and the two questions about mappings: what is there, and is all of it there.
+// PAGEMAP_SCAN, the two questions about mappings (what is there, and is all of it there), and a careful read.
+#define _GNU_SOURCE
 #include <errno.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "kernel.h"
 
@@ -29,4 +32,13 @@ int dt_procmap_query(int fd, uint64_t address, int next, struct dt_procmap_query
 int dt_mapped(uint64_t start, uint64_t len)
 {
 	return msync((void *)(uintptr_t)start, len, MS_ASYNC) < 0 ? -errno : 0;
+}
+
+long dt_read_memory(uint64_t start, void *to, size_t bytes)
+{
+	struct iovec local = {to, bytes}, remote = {(void *)(uintptr_t)start, bytes};
+	ssize_t got = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+	if (got < 0)
+		return errno == EFAULT ? 0 : -errno;
+	return got & -sysconf(_SC_PAGESIZE);
 }

@@ -144,6 +144,10 @@ static void free_memory(struct dt_session *session)
 		dt_free(session->spare[i], session->spare_room[i] * sizeof *session->spare[i]);
 		session->spare[i] = NULL;
 	}
+	dt_free(session->missed, session->missed_room * sizeof *session->missed);
+	dt_free(session->page_buffer, 1UL << session->page_shift);
+	session->missed = NULL;
+	session->page_buffer = NULL;
 	dt_free(session->scratch, session->scratch_room * sizeof *session->scratch);
 	dt_free(session->regions, session->region_room * sizeof *session->regions);
 	dt_free(session->slots, session->slot_room * sizeof *session->slots);

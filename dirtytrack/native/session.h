@@ -76,8 +76,12 @@ int dt_session_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_
 // Opens a session that compares the memory with a copy of it. pagemap: a descriptor of /proc/self/pagemap, which it owns
 // from here on, or -1: sparse regions are then read in full.
 int dt_session_open_compare(int pagemap, struct dt_session **session_ret, uint64_t *cursor_ret);
-// 0 if this process may read its own memory by process_vm_readv(2), on which comparing rests.
-int dt_can_read_memory(void);
+// From here on a share (0 to 1) of the pages that a collect calls clean is sampled at random, and compared at the cursor's
+// next collect. One that changed unreported is given to every cursor, and the collect fails with -DT_EMISSED, or, if
+// only counted, does not. Sparse regions are left out: reading them would populate them.
+int dt_session_verify(struct dt_session *session, double share, int count_only);
+// Lists, and forgets, up to room of the pages that were missed, by address; their number.
+long dt_session_missed(struct dt_session *session, struct dt_run *pages, size_t room);
 // Unregisters everything and closes the descriptors; in a forked child it only closes them. May be repeated.
 void dt_session_close(struct dt_session *session);
 // Closes the session and drops the opener's reference; the last epoch frees it.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from dirtytrack.native import lib
 from dirtytrack.tracking.epoch import Epoch
-from dirtytrack.tracking.failures import native_error
+from dirtytrack.tracking.failures import missed_error, native_error
 from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.region import Region, RegionSlice, native_slices
 
@@ -101,6 +102,10 @@ class Cursor(Handle):
         error = self._run_on(requests, verb, epoch) if requests else self._run_on_all(verb, epoch)
         if error:
             raise native_error(self.session, error, epoch._regions, epoch._native.failure, self)
+        if self.session._warns:
+            missed = missed_error(self.session)
+            if missed is not None:
+                warnings.warn(missed, stacklevel=4)
 
     def _run_on(self, requests: tuple[Region | RegionSlice, ...], verb: int, epoch: Epoch) -> int:
         epoch._asked, slices, count = native_slices(requests)

@@ -6,7 +6,15 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
-from dirtytrack.errors import BusyError, ClosedError, ForkedError, Loss, RegionLostError, kernel_error
+from dirtytrack.errors import (
+    BusyError,
+    ClosedError,
+    ForkedError,
+    Loss,
+    MissedWriteError,
+    RegionLostError,
+    kernel_error,
+)
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 
@@ -40,6 +48,10 @@ def native_error(
         return _closed_error(session, regions, cursor)
     if error == -lib.DT_ELOST:
         return _lost_error(regions)
+    if error == -lib.DT_EMISSED:
+        missed = missed_error(session)
+        if missed is not None:
+            return missed
     call, start, stop = _where(failure)
     return kernel_error(-error, call, start=start, stop=stop, remedy=_REMEDIES.get(-error, ""))
 
@@ -84,14 +96,42 @@ def _closed_error(session: Session, regions: tuple[Region, ...], cursor: Cursor 
 
 def _lost_error(regions: tuple[Region, ...]) -> RegionLostError:
     lost = {region: lost_ranges(region) for region in regions if region.lost}
-    what = "; ".join(
-        f"{region._title} at " + ", ".join(f"[{start:#x}, {stop:#x})" for start, stop in ranges)
-        for region, ranges in lost.items()
-    )
+    losses = [Loss(region, ranges) for region, ranges in lost.items()]
     return RegionLostError(
-        f"memory is no longer what was tracked (unmapped, mapped over, moved, or taken): {what}. Untrack it, "
-        "and track it anew where it is now; what was written to it meanwhile is unknown",
-        tuple(Loss(region, ranges) for region, ranges in lost.items()),
+        "memory is no longer what was tracked (unmapped, mapped over, moved, or taken): "
+        f"{_listed(losses)}. Untrack it, and track it anew where it is now; what was written to it meanwhile "
+        "is unknown",
+        tuple(losses),
+    )
+
+
+def _listed(losses: list[Loss]) -> str:
+    return "; ".join(
+        f"{getattr(region, '_title', region)} at "
+        + ", ".join(f"[{start:#x}, {stop:#x})" for start, stop in ranges)
+        for region, ranges in losses
+    )
+
+
+def missed_error(session: Session) -> MissedWriteError | None:
+    """What the shadow check found since this was last asked; None if nothing."""
+    count = lib.dt_session_missed(session._native, ffi.NULL, 0)
+    if count <= 0:
+        return None
+    pages = ffi.new("struct dt_run[]", count)
+    count = min(count, lib.dt_session_missed(session._native, pages, count))
+    found = sorted({(pages[i].start, pages[i].stop) for i in range(count)})
+    missed = []
+    for region in session.regions:
+        first, last = region.page_range
+        ranges = tuple((start, stop) for start, stop in found if start < last and stop > first)
+        if ranges:
+            missed.append(Loss(region, ranges))
+    return MissedWriteError(
+        f"pages changed, and were called clean: {_listed(missed)}. Something writes there past the page "
+        "tables: see region.blind_spots, and mark() what it writes; if that explains nothing, please report "
+        "it. The pages are in the next epoch",
+        tuple(missed),
     )
 
 

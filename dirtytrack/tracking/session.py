@@ -46,7 +46,7 @@ class Session(Handle, Closable):
 
     _closed = True  # until there is something to close
 
-    def __init__(self, *, backend: str = "wp-async") -> None:
+    def __init__(self, *, backend: str = "wp-async", verify: float = 0.0, on_missed: str = "raise") -> None:
         """Opens a session.
 
         Args:
@@ -54,13 +54,24 @@ class Session(Handle, Closable):
                 everywhere with a copy of the memory, and promises other things (``docs/backends.md``); "auto"
                 is the former where it works, else the latter. The environment variable DIRTYTRACK_BACKEND
                 overrides it, for tests.
+            verify: the shadow check: a share, 0 to 1, of the pages that a collect calls clean, chosen at
+                random, whose contents are compared at the cursor's next collect. It finds what page tables
+                can't see, and would find an error of the kernel's or the library's. It takes so much of the
+                tracked memory, and so much of the time to read all of it, at every collect. Sparse regions
+                are left out.
+            on_missed: what a collect does that finds a changed page called clean: "raise" a MissedWriteError,
+                or "warn" of it. The page is in the next epoch of every cursor.
 
         Raises:
             UnsupportedError: it can't work here; the message says why and what to do.
-            ValueError: no such backend.
+            ValueError: no such backend; not a share; neither "raise" nor "warn".
         """
+        _check_verification(verify, on_missed)
         self._backend, self._reason = backends.find(backend)
         self._native, identifier = self._backend.open()
+        if verify and lib.dt_session_verify(self._native, verify, on_missed == "warn"):
+            raise MemoryError("no memory for the shadow check")
+        self._warns = bool(verify) and on_missed == "warn"
         self._owner = os.getpid()
         self._membership = threading.RLock()  # held while regions or cursors come and go
         self._regions: dict[int, Region] = {}
@@ -334,6 +345,13 @@ class Session(Handle, Closable):
             if memory is not None and memory.in_place is not None and not memory.in_place():
                 region._lost_ranges = (region.page_range,)
                 lib.dt_session_lose_region(self._native, region._id)
+
+
+def _check_verification(verify: float, on_missed: str) -> None:
+    if isinstance(verify, bool) or not isinstance(verify, (int, float)) or not 0 <= verify <= 1:
+        raise ValueError(f"verify is a share of the pages, from 0 to 1, not {verify!r}")
+    if on_missed not in ("raise", "warn"):
+        raise ValueError(f'on_missed is "raise" or "warn", not {on_missed!r}')
 
 
 def _refuse_shared(region: Region) -> None:

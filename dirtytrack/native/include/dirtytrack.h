@@ -38,6 +38,7 @@ enum dt_error {
 	DT_EALIGN = 1007,     // the range does not begin and end on a card
 	DT_EOVERLAP = 1008,   // the range overlaps another one of the tracker
 	DT_ESIZE = 1009,      // the map has not the size that dt_tracker_map_bytes says
+	DT_EMISSED = 1010,    // inside, too
 };
 
 enum dt_tracker_flags {

@@ -24,10 +24,11 @@ class Compare:
 
     def open(self) -> tuple[Any, int]:
         """A native tracker with an empty copy."""
-        error = lib.dt_can_read_memory()
-        if error:
+        try_it = ffi.new("char[2]", b"1")
+        got = lib.dt_read_memory(int(ffi.cast("uintptr_t", try_it)), try_it + 1, 1)
+        if got < 0:
             remedy = "A seccomp filter refuses it: allow process_vm_readv."
-            raise UnsupportedError(-error, "process_vm_readv", remedy=remedy)
+            raise UnsupportedError(-got, "process_vm_readv", remedy=remedy)
         try:
             pagemap = open_pagemap()
         except OSError:

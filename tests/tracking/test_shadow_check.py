@@ -1,0 +1,203 @@
+"""``Session(verify=...)``: what the tracker calls clean is clean, or somebody is told."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import pickle
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dirtytrack import MissedWriteError, Session
+from dirtytrack.checkpoint import Checkpointer
+from iouring import Ring
+from raw import Raw
+from support import PAGE_SIZE
+from tracked import Tracked
+
+
+@contextmanager
+def two_mappings(session: Session) -> Iterator[tuple[Tracked, mmap.mmap]]:
+    """A tracked mapping of a memfd, and another one, through which it changes unseen."""
+    fd = os.memfd_create("shadow", os.MFD_CLOEXEC)
+    os.ftruncate(fd, 16 * PAGE_SIZE)
+    with Tracked(session, flags=mmap.MAP_SHARED, fd=fd) as memory, mmap.mmap(fd, 16 * PAGE_SIZE) as other:
+        yield memory, other
+    os.close(fd)
+
+
+def test_another_mapping_is_caught() -> None:
+    """The error names the region and the pages; they and the others are in the next epoch."""
+    with Session(verify=1) as session, two_mappings(session) as (memory, other):
+        memory.expect()
+        memory.touch(2)
+        other[5 * PAGE_SIZE] ^= 1
+        with pytest.raises(MissedWriteError, match=r"called clean: region at .*blind_spots.*mark") as caught:
+            session.collect()
+        ((region, ranges),) = caught.value.missed
+        assert (region, ranges) == (memory.region, ((memory.at(5), memory.at(6)),))
+        assert memory.reported() == {2, 5}
+        assert memory.reported() == set()
+        assert isinstance(pickle.loads(pickle.dumps(caught.value)), MissedWriteError)
+
+
+def test_registered_buffers_are_caught(ring: Ring, file: int) -> None:
+    """DMA of io_uring into pinned pages, which no page table shows."""
+    with Session(verify=1) as session, Tracked(session) as memory:
+        ring.register(memory.at(4), 4 * PAGE_SIZE)
+        memory.expect({4, 5, 6, 7})
+        ring.submit_read(file, memory.at(5), PAGE_SIZE)
+        assert ring.wait() == PAGE_SIZE
+        with pytest.raises(MissedWriteError):
+            session.collect()
+        assert memory.reported() == {5}
+
+
+def test_a_mark_is_the_remedy(ring: Ring, file: int) -> None:
+    """What is declared written was not missed."""
+    with Session(verify=1) as session, Tracked(session) as memory:
+        ring.register(memory.at(4), 4 * PAGE_SIZE)
+        memory.expect({4, 5, 6, 7})
+        ring.submit_read(file, memory.at(5), PAGE_SIZE)
+        ring.wait()
+        session.mark(memory.region, 5 * PAGE_SIZE, 6 * PAGE_SIZE)
+        memory.expect({5})
+
+
+def test_a_warning_instead() -> None:
+    """The epoch is what it would have been, and the page is in the next one."""
+    with Session(verify=1, on_missed="warn") as session, two_mappings(session) as (memory, other):
+        memory.expect()
+        other[5 * PAGE_SIZE] ^= 1
+        memory.touch(2)
+        with pytest.warns(MissedWriteError, match="called clean") as caught:
+            assert memory.reported() == {2}
+        assert caught[0].filename.endswith("tracked.py")
+        assert memory.reported() == {5}
+
+
+def test_every_cursor_has_its_own_sample() -> None:
+    """A page that one cursor was told of is not missed by it, whatever another one has seen."""
+    with Session(verify=1) as session, two_mappings(session) as (memory, other):
+        second = session.cursor("second")
+        memory.expect()
+        assert second.collect().pages == 0
+        memory.touch(3)
+        assert memory.reported() == {3}
+        assert set(second.collect()[memory.region]) == {3}
+        other[7 * PAGE_SIZE] ^= 1
+        with pytest.raises(MissedWriteError):
+            second.collect()
+        assert memory.reported() == {7}
+        assert set(second.collect()[memory.region]) == {7}
+
+
+def test_a_narrowed_collect_checks_what_it_was_asked_for() -> None:
+    """The rest keeps its sample, and is checked when it is asked for."""
+    with Session(verify=1) as session, two_mappings(session) as (memory, other):
+        memory.expect()
+        other[12 * PAGE_SIZE] ^= 1
+        assert session.collect(memory.region[: 8 * PAGE_SIZE]).pages == 0
+        with pytest.raises(MissedWriteError):
+            session.collect(memory.region[8 * PAGE_SIZE :])
+        assert memory.reported() == {12}
+
+
+def test_peek_looks_at_nothing_more() -> None:
+    """It takes nothing, so it has nothing to answer for."""
+    with Session(verify=1) as session, two_mappings(session) as (memory, other):
+        memory.expect()
+        other[5 * PAGE_SIZE] ^= 1
+        assert session.peek().pages == 0
+        with pytest.raises(MissedWriteError):
+            session.reset()
+
+
+def test_a_share_finds_it_in_time() -> None:
+    """A tenth of the pages at every collect: what changes again and again is caught, and nothing else."""
+    with Session(verify=0.1) as session, two_mappings(session) as (memory, other):
+        memory.expect()
+        caught = 0
+        for _ in range(2000):
+            other[5 * PAGE_SIZE] ^= 1
+            try:
+                assert session.collect().pages == 0
+            except MissedWriteError as error:
+                ((_, ranges),) = error.missed
+                assert ranges == ((memory.at(5), memory.at(6)),)
+                caught += 1
+                assert session.collect().pages == 1
+        assert 40 < caught < 400
+
+
+@pytest.mark.parametrize("kernel", ["", "E1"])
+def test_writers_beside_it_are_no_false_alarm(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that races with the check is found by the scan after it."""
+    if kernel:
+        monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", kernel)
+    with Session(verify=1) as session, Raw(64) as memory:
+        session.track(memory.pair)
+        stop = threading.Event()
+
+        def write() -> None:
+            while not stop.is_set():
+                for page in range(64):
+                    ctypes.memset(memory.start + page * PAGE_SIZE, page, PAGE_SIZE)
+                    memory.write(page)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for _ in range(3000):
+                session.collect()
+        finally:
+            stop.set()
+            writer.join()
+
+
+def test_whatever_happens_to_a_region(memory: Raw) -> None:
+    """Untracked, tracked anew, lost, sparse: samples of it are dropped, or never taken."""
+    with Session(verify=1) as session, Raw(16) as reserve:
+        region, sparse = session.track(memory.pair), session.track(reserve.pair, sparse=True)
+        session.collect()
+        session.untrack(region)
+        memory.write(1)
+        session.collect()
+        session.track(memory.pair)
+        assert session.collect().pages == 0
+        assert session.collect(sparse).pages == 0  # nothing was populated by reading
+        cursor = session.cursor("second")
+        cursor.collect()
+        cursor.close()
+
+
+def test_a_checkpoint_is_checked_too(tmp_path: Path) -> None:
+    """Every native consumer collects by the same call."""
+    with (
+        Session(verify=1) as session,
+        two_mappings(session) as (memory, other),
+        Checkpointer(tmp_path / "chain", {"m": memory.region}, session=session) as checkpoints,
+    ):
+        checkpoints.save(wait=True)
+        other[5 * PAGE_SIZE] ^= 1
+        with pytest.raises(MissedWriteError):
+            checkpoints.save(wait=True)
+        assert checkpoints.save(wait=True).blocks_stored == 1
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), True, "0.1", None])
+def test_what_is_no_share_is_refused(share: object) -> None:
+    """Before anything is opened."""
+    with pytest.raises(ValueError, match="share of the pages, from 0 to 1"):
+        Session(verify=share)
+
+
+def test_what_else_to_do_is_refused() -> None:
+    """A typo must not switch it off."""
+    with pytest.raises(ValueError, match='"raise" or "warn"'):
+        Session(verify=0.5, on_missed="ignore")
