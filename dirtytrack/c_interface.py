@@ -7,6 +7,7 @@ from pathlib import Path
 _NATIVE = Path(__file__).parent / "native"
 # The tracker and what it stands on; the other rooms of the core are for Python.
 _SOURCES = (
+    "adaptive",
     "barrier",
     "chunks",
     "compare",

@@ -140,7 +140,7 @@ int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slic
 {
 	uint64_t begun = now();
 	capture->session = session;
-	int error = dt_collect(session, cursor, DT_COLLECT, slices, n, epoch);
+	int error = dt_collect(session, cursor, DT_PROVE, slices, n, epoch);
 	if (!error)
 		error = list_blocks(capture, epoch, everything);
 	if (error)

@@ -108,8 +108,8 @@ static long compare_populated(struct dt_session *session, const struct dt_chunk 
 	return (long)n;
 }
 
-static long scan(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop, bool arm,
-		 struct dt_run *out)
+static long scan(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop,
+		 enum dt_scan_mode mode, struct dt_run *out)
 {
 	const struct dt_chunks *shadows = &session->compare->shadows;
 	bool sparse = kind->flags & DT_SPARSE && session->pagemap >= 0;
@@ -120,7 +120,7 @@ static long scan(struct dt_session *session, const struct dt_region *kind, uint6
 		if (chunk->start >= stop)
 			break;
 		n = (sparse ? compare_populated : compare_range)(session, chunk, start > chunk->start ? start : chunk->start,
-								 stop < end ? stop : end, arm, out, (size_t)n);
+								 stop < end ? stop : end, mode != DT_LOOK, out, (size_t)n);
 	}
 	return n;
 }

@@ -14,25 +14,56 @@ struct dt_bits *dt_pending(const struct dt_session *session, size_t cursor_slot,
 	return &session->cursors[cursor_slot].pending[(uint32_t)region->id];
 }
 
-int dt_make_pending(struct dt_cursor *cursor, const struct dt_region *region)
+struct dt_bits *dt_assumed(const struct dt_session *session, size_t cursor_slot, const struct dt_region *region)
+{
+	return session->adaptive ? &session->cursors[cursor_slot].assumed[(uint32_t)region->id] : NULL;
+}
+
+static int make_bits(struct dt_bits **bits, size_t *room, const struct dt_region *region)
 {
 	size_t slot = (uint32_t)region->id;
-	int error = dt_grow(&cursor->pending, &cursor->pending_room, slot + 1, sizeof *cursor->pending);
+	int error = dt_grow(bits, room, slot + 1, sizeof **bits);
 	if (error)
 		return error;
-	cursor->pending[slot].words = dt_alloc(dt_bits_bytes(dt_region_pages(region)));
-	return cursor->pending[slot].words ? 0 : -ENOMEM;
+	(*bits)[slot].words = dt_alloc(dt_bits_bytes(dt_region_pages(region)));
+	return (*bits)[slot].words ? 0 : -ENOMEM;
+}
+
+// Memory may have run out before there was room for the region.
+static void free_bits(struct dt_bits *bits, size_t room, const struct dt_region *region)
+{
+	size_t slot = (uint32_t)region->id;
+	if (slot >= room)
+		return;
+	dt_free(bits[slot].words, dt_bits_bytes(dt_region_pages(region)));
+	bits[slot] = (struct dt_bits){0};
+}
+
+int dt_make_pending(const struct dt_session *session, struct dt_cursor *cursor, const struct dt_region *region)
+{
+	int error = make_bits(&cursor->pending, &cursor->pending_room, region);
+	return error || !session->adaptive ? error : make_bits(&cursor->assumed, &cursor->assumed_room, region);
+}
+
+void dt_free_pending(struct dt_cursor *cursor, const struct dt_region *region)
+{
+	free_bits(cursor->pending, cursor->pending_room, region);
+	free_bits(cursor->assumed, cursor->assumed_room, region);
 }
 
 void dt_feed_cursor(struct dt_session *session, struct dt_region *region, const struct dt_run *runs, size_t n,
 		    size_t slot)
 {
-	struct dt_bits *pending = dt_pending(session, slot, region);
+	dt_set_runs(dt_pending(session, slot, region), region, runs, n);
+}
+
+void dt_set_runs(struct dt_bits *bits, const struct dt_region *region, const struct dt_run *runs, size_t n)
+{
 	for (size_t i = 0; i < n; i++) {
 		uint64_t start = runs[i].start > region->start ? runs[i].start : region->start;
 		uint64_t stop = runs[i].stop < region->stop ? runs[i].stop : region->stop;
 		if (start < stop)
-			dt_bits_set(pending, (start - region->start) >> region->page_shift,
+			dt_bits_set(bits, (start - region->start) >> region->page_shift,
 				    (stop - region->start) >> region->page_shift);
 	}
 }
@@ -47,11 +78,9 @@ void dt_feed_region(struct dt_session *session, struct dt_region *region, const 
 
 static void free_cursor(struct dt_session *session, struct dt_cursor *cursor)
 {
-	for (size_t i = 0; i < session->region_count; i++) {
-		struct dt_region *region = session->regions[i];
-		if ((uint32_t)region->id < cursor->pending_room)
-			dt_free(cursor->pending[(uint32_t)region->id].words, dt_bits_bytes(dt_region_pages(region)));
-	}
+	for (size_t i = 0; i < session->region_count; i++)
+		dt_free_pending(cursor, session->regions[i]);
+	dt_free(cursor->assumed, cursor->assumed_room * sizeof *cursor->assumed);
 	dt_free_samples(&cursor->samples, session->page_shift);
 	dt_free(cursor->pending, cursor->pending_room * sizeof *cursor->pending);
 	*cursor = (struct dt_cursor){0};
@@ -67,7 +96,7 @@ static int new_cursor(struct dt_session *session, struct dt_cursor **cursor_ret)
 		return error;
 	struct dt_cursor *cursor = &session->cursors[slot];
 	for (size_t i = 0; i < session->region_count && !error; i++)
-		error = dt_make_pending(cursor, session->regions[i]);
+		error = dt_make_pending(session, cursor, session->regions[i]);
 	if (error) {
 		free_cursor(session, cursor);
 		return error;

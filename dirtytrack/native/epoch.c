@@ -16,6 +16,7 @@ static void free_buffers(struct dt_epoch_buffers *buffers)
 {
 	dt_free(buffers->entries, buffers->entry_room * sizeof *buffers->entries);
 	dt_free(buffers->runs, buffers->run_room * sizeof *buffers->runs);
+	dt_free(buffers->assumed, buffers->assumed_room * sizeof *buffers->assumed);
 }
 
 void dt_free_spare_buffers(struct dt_session *session)
@@ -74,7 +75,7 @@ void dt_epoch_release(void *epoch)
 
 static void clear(struct dt_epoch *epoch)
 {
-	epoch->pages = epoch->entry_count = epoch->run_count = 0;
+	epoch->pages = epoch->entry_count = epoch->run_count = epoch->assumed_count = 0;
 }
 
 static int make_room(struct dt_session *session, struct dt_epoch *epoch, uint64_t entries, uint64_t runs)
@@ -162,7 +163,9 @@ static long scan(struct dt_session *session, struct dt_epoch *epoch, const struc
 		 uint64_t stop, int verb)
 {
 	struct dt_run *runs = epoch->buffers.runs + epoch->run_count;
-	long n = session->backend->scan(session, kind, start, stop, verb != DT_PEEK, runs);
+	enum dt_scan_mode mode = verb == DT_PEEK ? DT_LOOK : verb == DT_PROVE ? DT_ARM_ALL : DT_ARM;
+	long n = session->backend->scan(session, kind, start, stop, mode, runs);
+	dt_feed_assumed(session, start, stop);
 	if (n >= 0 && !session->backend->verify(session, start, stop))
 		dt_find_losses(session, start, stop);
 	return n;
@@ -216,6 +219,17 @@ static int collect_span(struct dt_session *session, struct dt_epoch *epoch, cons
 	return error;
 }
 
+static void give_back_assumed(struct dt_session *session, const struct dt_epoch *epoch, size_t slot)
+{
+	for (size_t i = 0; session->adaptive && i < epoch->entry_count; i++) {
+		const struct dt_entry *entry = &epoch->buffers.entries[i];
+		const struct dt_region *region = dt_find_region(session, entry->region);
+		const struct dt_run *runs = epoch->buffers.assumed + entry->first_assumed;
+		for (size_t run = 0; region && run < entry->assumed_count; run++)
+			dt_bits_set(dt_assumed(session, slot, region), runs[run].start, runs[run].stop);
+	}
+}
+
 static void give_back(struct dt_session *session, const struct dt_epoch *epoch, size_t slot)
 {
 	for (const struct dt_entry *entry = epoch->buffers.entries; entry < epoch->buffers.entries + epoch->entry_count; entry++) {
@@ -226,18 +240,43 @@ static void give_back(struct dt_session *session, const struct dt_epoch *epoch, 
 		for (size_t i = 0; i < entry->run_count; i++)
 			dt_bits_set(dt_pending(session, slot, region), runs[i].start, runs[i].stop);
 	}
+	give_back_assumed(session, epoch, slot);
+}
+
+// Lists what of the epoch was not seen to be written, and takes it from the cursor.
+static int list_assumed(struct dt_session *session, struct dt_epoch *epoch, size_t slot, int verb)
+{
+	struct dt_epoch_buffers *buffers = &epoch->buffers;
+	int error = dt_make_room(&buffers->assumed, &buffers->assumed_room, epoch->pages + 1, sizeof *buffers->assumed);
+	for (size_t i = 0; !error && i < epoch->entry_count; i++) {
+		struct dt_entry *entry = &buffers->entries[i];
+		struct dt_bits *assumed = dt_assumed(session, slot, dt_find_region(session, entry->region));
+		entry->first_assumed = epoch->assumed_count;
+		const struct dt_run *run = buffers->runs + entry->first_run, *end = run + entry->run_count;
+		for (; assumed->low < assumed->high && run < end; run++) {
+			epoch->assumed_count += dt_bits_runs(assumed, run->start, run->stop,
+							     buffers->assumed + epoch->assumed_count);
+			if (verb != DT_PEEK)
+				dt_bits_clear(assumed, run->start, run->stop);
+		}
+		entry->assumed_count = epoch->assumed_count - entry->first_assumed;
+	}
+	return error;
 }
 
 // The end of every verb: an error gives everything back, a reset forgets it.
 static int finish(struct dt_session *session, struct dt_epoch *epoch, size_t slot, int verb, int error)
 {
 	struct dt_cursor *cursor = &session->cursors[slot];
+	bool is_collect = verb == DT_COLLECT || verb == DT_PROVE;
+	if (!error && session->adaptive)
+		error = list_assumed(session, epoch, slot, verb);
 	if (error && verb != DT_PEEK && epoch->entry_count)
 		give_back(session, epoch, slot);
 	if (error || verb == DT_RESET)
 		clear(epoch);
-	epoch->settled = epoch->aborted = verb != DT_COLLECT; // nothing but a collect holds pages
-	if (!error && verb == DT_COLLECT)
+	epoch->settled = epoch->aborted = !is_collect; // nothing but a collect holds pages
+	if (!error && is_collect)
 		cursor->epochs++;
 	epoch->cursor = cursor->id;
 	epoch->number = cursor->epochs + (verb == DT_PEEK);
@@ -384,6 +423,8 @@ int dt_epoch_settle(struct dt_epoch *epoch, const struct dt_entry *entries, cons
 			give_back_rest(dt_pending(session, (size_t)slot, region), run, run + entry->run_count, known,
 				       known + entries[i].run_count);
 	}
+	if (slot >= 0 && !epoch->aborted)
+		give_back_assumed(session, epoch, (size_t)slot);
 	epoch->settled = 1;
 	return dt_leave(session, 0);
 }

@@ -24,8 +24,15 @@ struct dt_cursor {
 	uint64_t id; // 0: the slot is free
 	uint64_t epochs;
 	struct dt_bits *pending; // by region slot: pages found, and not yet given to this cursor
-	size_t pending_room;
+	struct dt_bits *assumed; // those of them that were not seen to be written, if the session is adaptive
+	size_t pending_room, assumed_room;
 	struct dt_samples samples;
+};
+
+enum dt_scan_mode {
+	DT_LOOK,    // arm nothing
+	DT_ARM,     // arm what is found, but for what an adaptive session leaves open
+	DT_ARM_ALL, // arm everything
 };
 
 // How written pages are found. Addresses in, addresses out; a backend knows nothing of regions and cursors.
@@ -40,9 +47,9 @@ struct dt_backend {
 	int (*remove)(struct dt_session *session, uint64_t start, uint64_t stop);
 	// Arms hugetlb memory that nobody else holds.
 	int (*arm_huge)(struct dt_session *session, uint64_t start, uint64_t stop);
-	// Lists the written pages of a span, by address, and re-arms them if asked; out has room for every other page.
-	long (*scan)(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop, bool arm,
-		     struct dt_run *out);
+	// Lists the written pages of a span, by address; out has room for every other page.
+	long (*scan)(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop,
+		     enum dt_scan_mode mode, struct dt_run *out);
 	// After a scan: whether [start, stop) is still mapped and still ours.
 	bool (*verify)(struct dt_session *session, uint64_t start, uint64_t stop);
 	// The same without a scan before it.
@@ -52,7 +59,7 @@ struct dt_backend {
 	void (*contents)(struct dt_session *session, uint64_t start, uint64_t bytes, uint8_t *to);
 };
 
-extern const struct dt_backend dt_backend_wp_async, dt_backend_compare;
+extern const struct dt_backend dt_backend_wp_async, dt_backend_adaptive, dt_backend_compare;
 
 enum {
 	DT_VEC = 512, // PAGEMAP_SCAN's walk_end is exact up to 512 regions a call
@@ -67,6 +74,9 @@ struct dt_session {
 	int pagemap;
 	int blind_to_holes;
 	struct dt_compare *compare;
+	struct dt_adaptive *adaptive;
+	struct dt_run *assumed; // by the last scan: found because they were open
+	size_t assumed_count, assumed_room;
 	bool closed;
 	uint32_t references; // the opener and every epoch; atomic
 	uint32_t page_shift;
@@ -116,7 +126,13 @@ size_t dt_first_touching(const struct dt_session *session, uint64_t start);
 		if (((region) = (session)->regions[index])->stop > (from))
 
 // Gives a cursor a bitmap for a region.
-int dt_make_pending(struct dt_cursor *cursor, const struct dt_region *region);
+int dt_make_pending(const struct dt_session *session, struct dt_cursor *cursor, const struct dt_region *region);
+// Frees it.
+void dt_free_pending(struct dt_cursor *cursor, const struct dt_region *region);
+// What of a region the cursor takes for written only because it was open; NULL if the session is not adaptive.
+struct dt_bits *dt_assumed(const struct dt_session *session, size_t cursor_slot, const struct dt_region *region);
+// Sets the bits of a region's pages that are in address runs.
+void dt_set_runs(struct dt_bits *bits, const struct dt_region *region, const struct dt_run *runs, size_t n);
 // Adds the pages of address runs to what one cursor has coming from a region.
 void dt_feed_cursor(struct dt_session *session, struct dt_region *region, const struct dt_run *runs, size_t n,
 		    size_t slot);
@@ -125,6 +141,9 @@ void dt_feed_region(struct dt_session *session, struct dt_region *region, const 
 		    long except);
 // Adds [start, stop) to what every cursor has coming, for every region that touches it.
 void dt_feed(struct dt_session *session, uint64_t start, uint64_t stop);
+// Tells every cursor which pages the last scan found only because they are open. A bit too many does no harm: it counts
+// for pages that an epoch reports.
+void dt_feed_assumed(struct dt_session *session, uint64_t start, uint64_t stop);
 // Flags those of the regions that touch [start, stop) whose memory is no longer ours.
 void dt_find_losses(struct dt_session *session, uint64_t start, uint64_t stop);
 // Scans and re-arms [start, stop), which is of one kind; what is found goes to every region and cursor.

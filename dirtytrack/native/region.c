@@ -34,6 +34,17 @@ size_t dt_first_touching(const struct dt_session *session, uint64_t start)
 	return low;
 }
 
+void dt_feed_assumed(struct dt_session *session, uint64_t start, uint64_t stop)
+{
+	struct dt_region *region;
+	if (!session->assumed_count)
+		return;
+	for_each_touching(region, session, start, stop)
+		for (size_t slot = 0; slot < session->cursor_room; slot++)
+			if (session->cursors[slot].id)
+				dt_set_runs(dt_assumed(session, slot, region), region, session->assumed, session->assumed_count);
+}
+
 void dt_feed(struct dt_session *session, uint64_t start, uint64_t stop)
 {
 	struct dt_run run = {start, stop};
@@ -65,11 +76,12 @@ int dt_harvest(struct dt_session *session, const struct dt_region *kind, uint64_
 	if (error)
 		return error;
 	struct dt_run *runs = session->scratch;
-	long n = session->backend->scan(session, kind, start, stop, true, runs);
+	long n = session->backend->scan(session, kind, start, stop, DT_ARM_ALL, runs);
 	if (n < 0) { // some of it may have been re-armed already: all of it counts as written
 		dt_feed(session, start, stop);
 		return (int)n;
 	}
+	dt_feed_assumed(session, start, stop);
 	struct dt_region *region;
 	for_each_touching(region, session, start, stop)
 		dt_feed_region(session, region, runs, (size_t)n, -1);
@@ -108,12 +120,9 @@ static int arm_huge(struct dt_session *session, uint64_t start, uint64_t stop)
 static void free_region(struct dt_session *session, struct dt_region *region)
 {
 	for (size_t slot = 0; slot < session->cursor_room; slot++) {
-		const struct dt_cursor *cursor = &session->cursors[slot];
-		if (!cursor->id || (uint32_t)region->id >= cursor->pending_room)
-			continue; // memory ran out before it had room for this region
-		struct dt_bits *pending = dt_pending(session, slot, region);
-		dt_free(pending->words, dt_bits_bytes(dt_region_pages(region)));
-		*pending = (struct dt_bits){0};
+		if (!session->cursors[slot].id)
+			continue;
+		dt_free_pending(&session->cursors[slot], region);
 	}
 	dt_free(region, sizeof *region);
 }
@@ -137,7 +146,7 @@ static int new_region(struct dt_session *session, const struct dt_region *like, 
 	region->id = ++session->next_serial << 32 | slot;
 	for (size_t i = 0; i < session->cursor_room && !error; i++)
 		if (session->cursors[i].id)
-			error = dt_make_pending(&session->cursors[i], region);
+			error = dt_make_pending(session, &session->cursors[i], region);
 	if (error)
 		free_region(session, region);
 	else

@@ -144,6 +144,8 @@ static void free_memory(struct dt_session *session)
 		dt_free(session->spare[i], session->spare_room[i] * sizeof *session->spare[i]);
 		session->spare[i] = NULL;
 	}
+	dt_free(session->assumed, session->assumed_room * sizeof *session->assumed);
+	session->assumed = NULL;
 	dt_free(session->missed, session->missed_room * sizeof *session->missed);
 	dt_free(session->page_buffer, 1UL << session->page_shift);
 	session->missed = NULL;

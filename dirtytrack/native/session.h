@@ -20,6 +20,7 @@ enum dt_verb {
 	DT_PEEK,    // report; change nothing
 	DT_COLLECT, // report and re-arm
 	DT_RESET,   // re-arm and forget
+	DT_PROVE,   // collect, and re-arm also what an adaptive session leaves open
 };
 
 // Where a kernel refused, for the message.
@@ -42,6 +43,7 @@ struct dt_entry {
 	uint64_t first_run;
 	uint64_t run_count;
 	uint64_t pages;
+	uint64_t first_assumed, assumed_count; // likewise in buffers.assumed: those that were not seen to be written
 };
 
 struct dt_session;
@@ -49,7 +51,8 @@ struct dt_session;
 struct dt_epoch_buffers {
 	struct dt_entry *entries;
 	struct dt_run *runs;
-	size_t entry_room, run_room;
+	struct dt_run *assumed;
+	size_t entry_room, run_room, assumed_room;
 };
 
 // What one collect or peek found. It is made before the call that fills it, and its release gives back what nobody
@@ -60,6 +63,7 @@ struct dt_epoch {
 	uint64_t pages;
 	uint64_t entry_count;
 	uint64_t run_count;
+	uint64_t assumed_count;
 	struct dt_epoch_buffers buffers;
 	struct dt_failure failure;
 	uint64_t aborted;
@@ -76,6 +80,9 @@ int dt_session_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_
 // Opens a session that compares the memory with a copy of it. pagemap: a descriptor of /proc/self/pagemap, which it owns
 // from here on, or -1: sparse regions are then read in full.
 int dt_session_open_compare(int pagemap, struct dt_session **session_ret, uint64_t *cursor_ret);
+// From here on pages that are written in scan after scan are left open, and reported as written without a fault for each;
+// to be called before anything is tracked. Not for a session that compares.
+int dt_session_adapt(struct dt_session *session);
 // From here on a share (0 to 1) of the pages that a collect calls clean is sampled at random, and compared at the cursor's
 // next collect. One that changed unreported is given to every cursor, and the collect fails with -DT_EMISSED, or, if
 // only counted, does not. Sparse regions are left out: reading them would populate them.

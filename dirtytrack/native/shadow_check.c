@@ -90,7 +90,7 @@ static bool is_missed(struct dt_session *session, const struct dt_region *region
 	if (dt_read_memory(address, now, page) != (long)page || memcmp(now, copy, page) == 0)
 		return false;
 	address &= ~(unit - 1);
-	return session->backend->scan(session, region, address, address + unit, false, runs) == 0 &&
+	return session->backend->scan(session, region, address, address + unit, DT_LOOK, runs) == 0 &&
 	       session->backend->check(session, address, address + unit);
 }
 

@@ -81,15 +81,15 @@ static long scan_with_holes(struct dt_session *session, struct dt_pm_scan_arg *a
 	return (long)dt_runs_combine(DT_OR, session->spare[0], written, session->spare[1], dropped, out);
 }
 
-static long scan(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop, bool arm,
-		 struct dt_run *out)
+static long scan(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop,
+		 enum dt_scan_mode mode, struct dt_run *out)
 {
 	bool sparse = kind->flags & DT_SPARSE;
 	bool find_holes = session->blind_to_holes && !sparse && kind->page_shift == session->page_shift;
 	uint64_t pages = (stop - start) >> session->page_shift;
 	struct dt_pm_scan_arg arg = {
 		.size = sizeof arg,
-		.flags = DT_PM_SCAN_CHECK_WPASYNC | (arm ? DT_PM_SCAN_WP_MATCHING : 0),
+		.flags = DT_PM_SCAN_CHECK_WPASYNC | (mode != DT_LOOK ? DT_PM_SCAN_WP_MATCHING : 0),
 		.start = start,
 		.end = stop,
 		.vec = (uintptr_t)session->vec,

@@ -61,6 +61,25 @@ class Epoch(Handle, Mapping[Region, PageSet]):
         """How many bytes of the regions lie on those pages."""
         return sum(pages.nbytes for pages in self.values())
 
+    @property
+    def assumed(self) -> dict[Region, PageSet]:
+        """The pages that are in it without proof that they were written, by region; empty sets included.
+
+        An adaptive session leaves hot pages open, so that nobody sees whether they are stored to. Every
+        other session proves all: its sets are empty.
+        """
+        native = self._native
+        entries, assumed = native.buffers.entries, native.buffers.assumed
+        by_id: dict[int, Any] = {entries[i].region: entries[i] for i in range(native.entry_count)}
+        found = {}
+        for region in self._regions:
+            entry = by_id.get(region._id)
+            count = entry.assumed_count if entry is not None else 0
+            runs = assumed + entry.first_assumed if entry is not None and count else ffi.NULL
+            pages = int(lib.dt_runs_count(runs, count))
+            found[region] = PageSet._on(region.geometry, runs, count, native, pages)
+        return found
+
     def abort(self) -> None:
         """Gives the pages back: the cursor's next epoch has them again.
 

@@ -46,7 +46,14 @@ class Session(Handle, Closable):
 
     _closed = True  # until there is something to close
 
-    def __init__(self, *, backend: str = "wp-async", verify: float = 0.0, on_missed: str = "raise") -> None:
+    def __init__(
+        self,
+        *,
+        backend: str = "wp-async",
+        adaptive: bool = False,
+        verify: float = 0.0,
+        on_missed: str = "raise",
+    ) -> None:
         """Opens a session.
 
         Args:
@@ -54,6 +61,10 @@ class Session(Handle, Closable):
                 everywhere with a copy of the memory, and promises other things (``docs/backends.md``); "auto"
                 is the former where it works, else the latter. The environment variable DIRTYTRACK_BACKEND
                 overrides it, for tests.
+            adaptive: leave pages that are written in epoch after epoch open, so that their stores cost no
+                fault, and report them as written; ``epoch.assumed`` says which. Now and then they are tested,
+                and after at most 64 epochs in which nobody wrote them they are reported no more. Where that
+                costs more than it saves, nothing is left open. Without effect where memory is compared.
             verify: the shadow check: a share, 0 to 1, of the pages that a collect calls clean, chosen at
                 random, whose contents are compared at the cursor's next collect. It finds what page tables
                 can't see, and would find an error of the kernel's or the library's. It takes so much of the
@@ -69,6 +80,9 @@ class Session(Handle, Closable):
         _check_verification(verify, on_missed)
         self._backend, self._reason = backends.find(backend)
         self._native, identifier = self._backend.open()
+        self._adaptive = bool(adaptive) and self._backend.exclusive
+        if self._adaptive and lib.dt_session_adapt(self._native):
+            raise MemoryError("no memory to be adaptive")
         if verify and lib.dt_session_verify(self._native, verify, on_missed == "warn"):
             raise MemoryError("no memory for the shadow check")
         self._warns = bool(verify) and on_missed == "warn"
@@ -92,6 +106,11 @@ class Session(Handle, Closable):
     def backend_reason(self) -> str:
         """Why it is that one: whether it was asked for, or what keeps the other from working here."""
         return self._reason
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether hot pages may be left open, and reported as written without proof."""
+        return self._adaptive
 
     @property
     def closed(self) -> bool:

@@ -87,6 +87,7 @@ class Tracking(RuleBasedStateMachine):
     kind: str
     kernel: str | None
     backend: str
+    adaptive: bool
 
     regions = Bundle("regions")
     cursors = Bundle("cursors")
@@ -99,7 +100,7 @@ class Tracking(RuleBasedStateMachine):
             patch.delenv("DIRTYTRACK_KERNEL_EPOCH", raising=False)
             if self.kernel:
                 patch.setenv("DIRTYTRACK_KERNEL_EPOCH", self.kernel)
-            self.session = Session(backend=self.backend)
+            self.session = Session(backend=self.backend, adaptive=self.adaptive)
         self.memory = self._map()
         kind = ContentOracle if self.backend == "compare" else Oracle
         self.oracle = kind(len(self.memory), PAGE_SIZE)
@@ -202,6 +203,14 @@ class Tracking(RuleBasedStateMachine):
             os.close(writer)
         self.oracle.store(start, data)
 
+    @precondition(lambda self: self.adaptive)
+    @rule(cursor=cursors, page=_pages, times=st.integers(2, 6), value=_values)
+    def warm(self, cursor: Any, page: int, times: int, value: int) -> None:
+        """Write a page in so many epochs that it is opened."""
+        for _ in range(times):
+            self.write(page * PAGE_SIZE, 8, value, "slice")
+            self._collect(cursor, [])
+
     @rule(table=st.integers(0, 1), value=_values)
     def fill(self, table: int, value: int) -> None:
         data = bytes([value]) * PMD_SIZE
@@ -273,7 +282,7 @@ class Tracking(RuleBasedStateMachine):
         asked_pages = self._asked(requests)
         if how == "fail":
             with suppress(_OnPurpose), cursor.collect(*requests) as epoch:
-                assert self.oracle.allows(cursor, asked_pages, self._pages(epoch))
+                assert self.oracle.allows(cursor, asked_pages, self._proven(epoch, cursor, asked_pages))
                 raise _OnPurpose
             self.numbers[cursor] += 1
         elif how == "forget to read":
@@ -283,7 +292,7 @@ class Tracking(RuleBasedStateMachine):
         elif how == "peek":
             epoch = cursor.peek(*requests)
             assert epoch.number == self.numbers[cursor] + 1
-            assert self.oracle.allows_peek(cursor, asked_pages, self._pages(epoch))
+            assert self.oracle.allows_peek(cursor, asked_pages, self._proven(epoch, cursor, asked_pages))
             epoch.abort()  # it has nothing to give back
         else:
             cursor.reset(*requests)
@@ -299,8 +308,8 @@ class Tracking(RuleBasedStateMachine):
 
     def _collect(self, cursor: Any, requests: list[Any]) -> _Held:
         with cursor.collect(*requests) as epoch:
-            pages = self._pages(epoch)
-            assert self.oracle.allows(cursor, self._asked(requests), pages)
+            pages, asked = self._pages(epoch), self._asked(requests)
+            assert self.oracle.allows(cursor, asked, self._proven(epoch, cursor, asked))
             for region, reported in epoch.items():
                 for piece in reported.slices():
                     self.oracle.copy(cursor, region, piece.start, bytes(region.view[piece]))
@@ -347,10 +356,23 @@ class Tracking(RuleBasedStateMachine):
         assert epoch.pages == sum(map(len, found.values()))
         return found
 
+    def _proven(self, epoch: Epoch, cursor: Any, asked: Wanted) -> Wanted:
+        """The pages of an epoch without those that it only assumes, and that nobody has to be told of."""
+        found = self._pages(epoch)
+        expected = self.oracle.expected(cursor, asked) if self.adaptive else {}
+        for region, assumed in epoch.assumed.items():
+            assert self.adaptive or not assumed
+            assert not assumed - epoch[region]
+            first = self.oracle.regions[region][0] // PAGE_SIZE
+            if assumed:
+                found[region] -= {first + page for page in assumed} - expected[region]
+        return found
 
-def _machine(kind: str, kernel: str | None, backend: str = "wp-async") -> type:
-    name = f"{kind.title().replace(' ', '')}{kernel or ''}{backend}"
-    machine = type(name, (Tracking,), {"kind": kind, "kernel": kernel, "backend": backend})
+
+def _machine(kind: str, kernel: str | None, backend: str = "wp-async", *, adaptive: bool = False) -> type:
+    name = f"{kind.title().replace(' ', '')}{kernel or ''}{backend}{adaptive or ''}"
+    chosen = {"kind": kind, "kernel": kernel, "backend": backend, "adaptive": adaptive}
+    machine = type(name, (Tracking,), chosen)
     machine.TestCase.settings = settings(
         max_examples=15 * _SECONDS or 40,
         stateful_step_count=40,
@@ -366,5 +388,9 @@ TestHugePages = _machine("huge pages", None)
 TestHugePagesE1 = _machine("huge pages", "E1")
 TestMemfd = _machine("memfd", None)
 TestMemfdE1 = _machine("memfd", "E1")
+TestSmallPagesAdaptive = _machine("small pages", None, adaptive=True)
+TestSmallPagesAdaptiveE1 = _machine("small pages", "E1", adaptive=True)
+TestHugePagesAdaptive = _machine("huge pages", None, adaptive=True)
+TestMemfdAdaptive = _machine("memfd", None, adaptive=True)
 TestSmallPagesCompared = pytest.mark.anywhere(_machine("small pages", None, "compare"))
 TestMemfdCompared = pytest.mark.anywhere(_machine("memfd", None, "compare"))
