@@ -188,6 +188,7 @@ def test_other_users_of_the_session_are_not_disturbed(session):
     assert list(session._cursors) == ["default"]
 
 
+@pytest.mark.slow
 def test_segments_come_and_go_beside_takes():
     """Another thread grows and shrinks: of a segment that stays just the cards stored to are set."""
     heap, more = _aligned(8), _aligned(8)

@@ -98,6 +98,7 @@ def test_a_pause_makes_it_consistent(tmp_path, array, max_pause):
             assert _is_one_instant(np.frombuffer(chain.read("a", at=save.number), np.uint8))
 
 
+@pytest.mark.slow
 def test_without_a_pause_it_says_what_it_is(tmp_path, array):
     """Beside writers a save is proven only if it is one instant; the others say so in result and file."""
     with Writers(array) as writers, Checkpointer(tmp_path, {"a": array}) as checkpoints:
@@ -127,6 +128,7 @@ def test_what_an_unproven_save_missed_is_in_the_next(tmp_path, array):
     assert (load(tmp_path)["a"] == array).all()
 
 
+@pytest.mark.slow
 def test_another_cursor_that_collects_in_between_hides_nothing(tmp_path, array):
     """A page that another cursor has collected and re-armed during the copy still counts as written."""
     with (

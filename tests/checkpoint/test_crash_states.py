@@ -147,7 +147,10 @@ class Judge:
             shutil.rmtree(self._path)
 
 
-@pytest.mark.parametrize("scenario", [_by_hand, _by_itself, _with_failures])
+@pytest.mark.parametrize(
+    "scenario",
+    [_by_hand, *(pytest.param(one, marks=pytest.mark.slow) for one in (_by_itself, _with_failures))],
+)
 def test_every_crash_leaves_what_was_committed(tmp_path: Path, scenario: Callable[[Run], None]) -> None:
     """The newest epoch that is left is bit for bit what was saved, and no older than promised."""
     run = Run(tmp_path / "made" / "chain")

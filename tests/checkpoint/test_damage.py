@@ -235,6 +235,7 @@ def test_the_seeds_of_the_fuzzer_are_intact(tmp_path):
         assert (len(chain), chain.verify()) == (4, ())
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(data=st.data())
 def test_mutated_files_give_no_wrong_byte(tmp_path_factory, data):

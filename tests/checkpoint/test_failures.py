@@ -173,6 +173,7 @@ def _writes(call: Call) -> bool:
     return call.module in ("_files", "_lock", "os")
 
 
+@pytest.mark.slow
 @in_each_way
 def test_every_call_fails_in_turn(
     tmp_path: Path, scenes: Callable[..., Scene], code: int, how: dict[str, bool], monkeypatch: Any
@@ -204,6 +205,7 @@ def _commits(call: Call) -> bool:
     return call.name == "lockf"  # the first call of a commit
 
 
+@pytest.mark.slow
 @in_each_way
 @pytest.mark.parametrize("bases", [0, 1])
 def test_what_is_queued_behind_a_failure_fails_with_it(
@@ -437,6 +439,7 @@ def _compact(checkpoints: Checkpointer) -> list[tuple[Any, ...]]:
     return []
 
 
+@pytest.mark.slow
 @in_each_way
 def test_every_call_of_a_compaction_fails_in_turn(
     tmp_path: Path, scenes: Callable[..., Scene], code: int, how: dict[str, bool]

@@ -45,6 +45,7 @@ def _compact(checkpoints: Checkpointer) -> None:
     checkpoints.compact(wait=True)
 
 
+@pytest.mark.slow
 @traced
 @pytest.mark.parametrize(
     ("verb", "bases", "staging"),
@@ -97,6 +98,7 @@ def test_the_handler_of_an_interrupt_saves_everything(
     assert in_child(child).check() > 20
 
 
+@pytest.mark.slow
 @traced
 @pytest.mark.parametrize("saves", [0, 1])
 def test_an_interrupted_opening_leaves_nothing(tmp_path: Path, saves: int) -> None:
@@ -129,6 +131,7 @@ def test_an_interrupted_opening_leaves_nothing(tmp_path: Path, saves: int) -> No
     assert in_child(child).check() > 100
 
 
+@pytest.mark.slow
 @traced
 def test_interrupted_readers_close_their_files(tmp_path: Path) -> None:
     """At every point in turn; a descriptor is lost at most where it was just made or is being closed."""
@@ -154,6 +157,7 @@ def test_interrupted_readers_close_their_files(tmp_path: Path) -> None:
     in_child(child).check()
 
 
+@pytest.mark.slow
 @traced
 def test_an_interrupted_close_can_be_repeated(tmp_path: Path) -> None:
     """At every point in turn: everything is committed, and nothing stays."""

@@ -13,6 +13,7 @@ from dirtytrack.checkpoint import Checkpointer
 _IN_ONE_TEST = 50  # so that each stays within its time, however many there are in all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(-(-KILLS // _IN_ONE_TEST)))
 def test_a_killed_writer_loses_nothing(tmp_path: Path, seed: int) -> None:
     """At random instants of resuming, saving and compacting: every epoch comes back bit for bit."""

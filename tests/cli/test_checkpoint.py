@@ -247,6 +247,7 @@ def test_names_of_regions_do_not_leave_the_directory(tmp_path: Path, call: Any) 
     assert (code, "has no region '\\x1b[31mno'" in err) == (1, True)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=90), unique=True))
 @pytest.mark.anywhere
 def test_names_of_files_differ_where_regions_do(regions: list[str]) -> None:
@@ -344,6 +345,7 @@ def test_an_interrupt_leaves_no_file(
     assert len(chain.files()) == 4
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(tmp_path: Path) -> None:
     """A region of 256 MiB is written with 64 MiB of address space more than the command takes itself."""
     nbytes = 256 << 20

@@ -215,6 +215,7 @@ def test_a_huge_region_of_zeros_takes_no_room(tmp_path: Path, call: Any, kind: s
     assert call("list", tmp_path / "huge")[1].splitlines()[-1] == '1 region, 2.0 EiB: "r" 2.0 EiB'
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_mutation_makes_a_traceback(

@@ -54,6 +54,7 @@ def _diffs(draw):
     )
 
 
+@pytest.mark.slow
 @given(_diffs())
 def test_there_and_back(diff):
     """Byte for byte, and change for change."""
@@ -65,6 +66,7 @@ def test_there_and_back(diff):
         assert found.to_bytes() == data
 
 
+@pytest.mark.slow
 @settings(max_examples=1000)
 @given(
     diff=_diffs(),

@@ -44,6 +44,7 @@ def _run(folder, with_, act):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("with_", "act"),
     [
@@ -59,6 +60,7 @@ def test_what_is_allowed_passes(tmp_path, with_, act):
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("with_", "act", "shown"),
     [
@@ -116,6 +118,7 @@ def test_an_exception_passes_through(tmp_path):
     assert "memory has changed" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", ["'much'", "-1", "True", "'1 PB'"])
 def test_a_size_that_is_none(tmp_path, limit):
     """It says what a size looks like."""
