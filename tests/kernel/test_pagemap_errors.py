@@ -19,7 +19,7 @@ from dirtytrack.native import lib
 from kernel.area import WRITTEN, Lab
 from support import PAGE_SIZE, in_child, require_root
 
-KERNEL_HALF = 1 << 63
+KERNEL_HALF = 0xFFFF_8000_0000_0000  # arm64 ignores the bits that are not as bit 55
 
 REFUSALS = [
     pytest.param({"size": 95}, errno.EINVAL, "argument has 96 bytes", id="size below"),
