@@ -26,6 +26,7 @@ from tracked import KERNELS, session_on
 
 PAGES = 32
 _ALIGNMENT = 16 * PAGE_SIZE
+PageCards = functools.partial(CardTable, card_size=PAGE_SIZE)
 
 
 @pytest.fixture(params=KERNELS)
@@ -104,7 +105,7 @@ def test_dropped_pages_are_set(session):
     """Their contents have changed without a store."""
     heap = dirtytrack.alloc(8 * PAGE_SIZE)
     heap[:] = b"x" * len(heap)
-    with CardTable(session, heap) as cards:
+    with PageCards(session, heap) as cards:
         heap.madvise(4, 3 * PAGE_SIZE, 2 * PAGE_SIZE)  # MADV_DONTNEED
         assert _take(cards) == {3, 4}
 
@@ -112,7 +113,7 @@ def test_dropped_pages_are_set(session):
 def test_segments_come_and_go(session):
     """Each begins with a byte of the map; the others keep their numbers, and gaps are filled."""
     pieces = [dirtytrack.alloc(pages * PAGE_SIZE) for pages in (3, 10, 5, 9, 2)]
-    with CardTable(session, pieces[0]) as cards:
+    with PageCards(session, pieces[0]) as cards:
         segments = [cards.segments[0], *(cards.grow(piece) for piece in pieces[1:4])]
         assert [one.cards for one in segments] == [range(3), range(8, 18), range(24, 29), range(32, 41)]
         assert (len(cards), cards.nbytes, cards.segments) == (41, 6, tuple(segments))
@@ -139,11 +140,21 @@ def test_segments_come_and_go(session):
 def test_addresses_and_cards():
     """A segment knows both; others are refused."""
     heap = _aligned(4)
-    with Session() as session, CardTable(session, _aligned(3)) as cards:
+    with Session() as session, PageCards(session, _aligned(3)) as cards:
         segment = cards.grow(heap)
         start = heap.ctypes.data
-        assert [segment.card_of(start + at) for at in (0, 4095, 4096, len(heap) - 1)] == [8, 8, 9, 11]
-        assert [segment.address_of(card) - start for card in segment.cards] == [0, 4096, 8192, 12288]
+        assert [segment.card_of(start + at) for at in (0, PAGE_SIZE - 1, PAGE_SIZE, len(heap) - 1)] == [
+            8,
+            8,
+            9,
+            11,
+        ]
+        assert [segment.address_of(card) - start for card in segment.cards] == [
+            0,
+            PAGE_SIZE,
+            2 * PAGE_SIZE,
+            3 * PAGE_SIZE,
+        ]
         for bad in (start - 1, start + len(heap)):
             with pytest.raises(ValueError, match="is not in <Segment"):
                 segment.card_of(bad)
@@ -156,7 +167,7 @@ def test_bytes_are_marked(session):
     """Also across two segments that touch; every cursor hears of it; where some are outside none is."""
     heap = _aligned(8)
     start = heap.ctypes.data
-    with CardTable(session, heap[: 4 * PAGE_SIZE]) as cards, session.cursor("other") as other:
+    with PageCards(session, heap[: 4 * PAGE_SIZE]) as cards, session.cursor("other") as other:
         second = cards.grow(heap[4 * PAGE_SIZE :])
         cards.mark(start + PAGE_SIZE + 5, 1)
         cards.mark(start + 4 * PAGE_SIZE - 1, 2)
@@ -177,7 +188,7 @@ def test_other_users_of_the_session_are_not_disturbed(session):
     heap = dirtytrack.alloc(8 * PAGE_SIZE)
     region = session.track(heap)
     heap[0] = 1
-    with CardTable(session, region) as cards:
+    with PageCards(session, region) as cards:
         heap[PAGE_SIZE] = 1
         assert set(session.collect()[region]) == {0, 1}
         assert _take(cards) == {1}
@@ -192,7 +203,7 @@ def test_other_users_of_the_session_are_not_disturbed(session):
 def test_segments_come_and_go_beside_takes():
     """Another thread grows and shrinks: of a segment that stays just the cards stored to are set."""
     heap, more = _aligned(8), _aligned(8)
-    with Session() as session, CardTable(session, heap) as cards:
+    with Session() as session, PageCards(session, heap) as cards:
         stop, errors = threading.Event(), []
 
         def churn():
@@ -225,7 +236,7 @@ def test_segments_come_and_go_beside_takes():
 def test_a_lost_segment_has_all_its_cards_set(session, how):
     """Nothing is raised; the others are as exact as ever; what is there later can be added anew."""
     memory, other = Raw(6), dirtytrack.alloc(4 * PAGE_SIZE)
-    with CardTable(session, memory.pair) as cards:
+    with PageCards(session, memory.pair) as cards:
         segment = cards.segments[0]
         second = cards.grow(other)
         assert cards.lost == ()
@@ -253,12 +264,12 @@ def test_a_lost_segment_has_all_its_cards_set(session, how):
 def test_a_scan_without_memory_sets_all():
     """The kernel's ENOMEM: a collector that goes on has missed nothing."""
     heap, other = dirtytrack.alloc(3 * PAGE_SIZE), dirtytrack.alloc(2 * PAGE_SIZE)
-    with Session() as session, CardTable(session, heap) as cards:
+    with Session() as session, PageCards(session, heap) as cards:
         cards.grow(other)
         heap[0] = 1
 
         def child():
-            with Session() as mine, CardTable(mine, heap) as table:
+            with Session() as mine, PageCards(mine, heap) as table:
                 table.grow(other)
                 install(refuse_ioctl(PAGEMAP_SCAN, errno.ENOMEM))
                 for look in (table.peek, table.take):
@@ -274,7 +285,7 @@ def test_a_scan_without_memory_sets_all():
 def test_a_take_allocates_nothing():
     """In Python nothing is left of thousands of them; runtime.c counts the calls of C."""
     heap = _aligned()
-    with Session() as session, CardTable(session, heap) as cards:
+    with Session() as session, PageCards(session, heap) as cards:
         out = bytearray(cards.nbytes)
         address = heap.ctypes.data
 
@@ -303,7 +314,7 @@ def test_a_take_allocates_nothing():
 def test_any_writable_buffer_will_do(out):
     """Of the right size; a memoryview or an array of larger items, too."""
     heap = dirtytrack.alloc(PAGES * PAGE_SIZE)
-    with Session() as session, CardTable(session, heap) as cards:
+    with Session() as session, PageCards(session, heap) as cards:
         heap[PAGE_SIZE] = 1
         assert cards.peek(out) == 1
         assert bytes(out) == b"\2\0\0\0"
@@ -329,7 +340,7 @@ def test_any_writable_buffer_will_do(out):
 def test_maps_that_are_refused(out, error):
     """Of another size, read-only, no buffers: it says so, and nothing was taken."""
     heap = dirtytrack.alloc(PAGES * PAGE_SIZE)
-    with Session() as session, CardTable(session, heap) as cards:
+    with Session() as session, PageCards(session, heap) as cards:
         heap[PAGE_SIZE] = 1
         for look in (cards.take, cards.peek):
             with pytest.raises(error, match=r"^out "):
@@ -384,7 +395,7 @@ def test_what_is_no_heap(heap, options, error, message):
 def test_what_is_no_segment():
     """Overlapping, tracked by another session, unknown: refused, and the table is as it was."""
     heap = _aligned(8)
-    with Session() as session, Session() as other, CardTable(session, heap[: 4 * PAGE_SIZE]) as cards:
+    with Session() as session, Session() as other, PageCards(session, heap[: 4 * PAGE_SIZE]) as cards:
         for bad in (heap[: 4 * PAGE_SIZE], heap[3 * PAGE_SIZE : 5 * PAGE_SIZE], cards.segments[0].region):
             with pytest.raises(ValueError, match="overlaps"):
                 cards.grow(bad)
@@ -405,9 +416,9 @@ def test_what_is_no_segment():
 
 def test_without_a_session_it_is_the_regions_or_the_default():
     """As everywhere else."""
-    with Session() as session, CardTable(None, session.track(_aligned(1))) as cards:
+    with Session() as session, PageCards(None, session.track(_aligned(1))) as cards:
         assert cards.session is session
-    with CardTable(None, _aligned(1)) as cards:
+    with PageCards(None, _aligned(1)) as cards:
         assert cards.session is dirtytrack.default_session()
     dirtytrack.default_session().close()
 
@@ -416,7 +427,7 @@ def test_after_close():
     """Every call but close says so; nothing stays tracked. One of a closed session is closed, too."""
     heap = _aligned(2)
     with Session() as session:
-        cards = CardTable(session, heap)
+        cards = PageCards(session, heap)
         cards.close()
         cards.close()
         assert cards.closed
@@ -434,7 +445,7 @@ def test_after_close():
         ):
             with pytest.raises(ClosedError, match="is closed"):
                 call()
-        cards = CardTable(session, heap)
+        cards = PageCards(session, heap)
     with pytest.raises(ClosedError, match="is closed"):
         cards.take(bytearray(1))
     cards.close()
@@ -443,7 +454,7 @@ def test_after_close():
 def test_in_a_forked_child():
     """Every call but close says so; the parent's table works on."""
     heap = _aligned(2)
-    with Session() as session, CardTable(session, heap) as cards:
+    with Session() as session, PageCards(session, heap) as cards:
 
         def child():
             for call in (
@@ -467,7 +478,7 @@ def test_in_a_forked_child():
 def test_one_that_nobody_closed_warns():
     """And is closed."""
     with Session() as session:
-        cards = CardTable(session, _aligned(1))
+        cards = PageCards(session, _aligned(1))
         with pytest.warns(ResourceWarning, match="never closed"):
             del cards
             gc.collect()
@@ -495,12 +506,12 @@ def test_an_interrupt_leaves_no_half(verb):
         def act(count):
             tables.clear()
             if verb != "open":
-                tables.append(CardTable(session, heap))
+                tables.append(PageCards(session, heap))
             if verb == "shrink":
                 tables[0].grow(more)
             with interrupted_at(count):
                 if verb == "open":
-                    tables.append(CardTable(session, heap))
+                    tables.append(PageCards(session, heap))
                 elif verb == "grow":
                     tables[0].grow(more)
                 elif verb == "shrink":

@@ -115,7 +115,7 @@ def test_the_session_that_tracks_it_is_found():
     with Session() as first, Session() as second:
         first.track(other)
         region = second.track(memory.pair)
-        with CardTable(second, region) as cards:
+        with CardTable(second, region, card_size=PAGE_SIZE) as cards:
             memory.write(1, 2)
             assert _watch(memory, 0, 4, 9, False) == [1, 2]
             assert set(second.collect()[region]) == {1, 2}
