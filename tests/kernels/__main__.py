@@ -7,19 +7,26 @@ be had here. With ``--ci`` the last is no failure: the reason is printed, and th
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from kernels import boot, fetch, image, table
+from kernels import boot, fetch, image, machine, table
 from kernels.fetch import UnavailableError
+from kernels.relay import Relay
 
-GROUPS = ("kernel", "tracking", "snapshot", "checkpoint", "barrier", "cli")
-KERNELS = ("6.1", "6.12-oldest", "6.12", "6.16-oldest", "6.18", "newest")
+GROUPS = ("kernel", "tracking", "snapshot", "checkpoint", "barrier", "relay", "cli")
+KERNELS = (
+    *("6.1", "6.12-oldest", "6.12", "6.16-oldest", "6.18", "newest"),
+    *("arm64/6.12", "arm64/newest", "arm64-16k/6.12", "arm64-16k/newest"),
+)
 
 # The short run, worth a guest's seconds in a gate: kernels and words for pytest.
 CI_GROUPS = ("kernel", "tracking")
 CI_KERNELS = {"6.1": "-m anywhere", "6.12-oldest": "-m 'not slow'"}
+CI_PROGRAMS = {"qemu-system-x86_64": "qemu-system-x86", "mke2fs": "e2fsprogs"}  # and their packages
 
 
 def main() -> int:
@@ -29,19 +36,23 @@ def main() -> int:
     groups = [name for name in wanted if (image.REPOSITORY / "tests" / name).is_dir()]
     plan = CI_KERNELS if options.ci else dict.fromkeys(options.kernels or KERNELS, options.args)
     try:
-        results = _run(plan, groups, image.build())
+        if options.ci:
+            fetch.provide(CI_PROGRAMS)
+        with tempfile.TemporaryDirectory() as work:
+            relay = Relay(Path(work))
+            results = _run(plan, groups, relay)
     except UnavailableError as missing:
         print(f"kernels: {'skipped' if options.ci else 'not possible here'}: {missing}")
         return 0 if options.ci else 2
     print(table.text(results, groups))
     if options.page:
-        (image.REPOSITORY / "docs/kernels.md").write_text(table.page(results, groups, options.args))
+        (image.REPOSITORY / "docs/kernels.md").write_text(table.page(results, groups, options.args, relay.by))
     return int(any(result.complaints for result in results))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make kernels", description="Run the tests on real kernels.")
-    parser.add_argument("kernels", nargs="*", help='such as "6.12.95", "6.12", "6.12-oldest" or "newest"')
+    parser.add_argument("kernels", nargs="*", help='such as "6.12", "6.12-oldest" or "arm64/newest"')
     parser.add_argument("--groups", type=lambda text: text.split(","), help="directories below tests/")
     parser.add_argument("--args", default="", help="more words for pytest in the guest")
     parser.add_argument("--page", action="store_true", help="write docs/kernels.md")
@@ -49,19 +60,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(plan: Mapping[str, str], groups: list[str], root: Path) -> list[table.Result]:
+def _run(plan: Mapping[str, str], groups: list[str], relay: Relay) -> list[table.Result]:
     """Boot each kernel of the plan with its words for pytest, and say at once how it went."""
-    served = fetch.packages()
+    served = functools.cache(fetch.packages)
+    machines = [machine.parse(asked)[0] for asked in plan]
+    # All that takes tools and the network comes first.
+    fetch.need(*dict.fromkeys(one.emulator[0] for one in machines))
+    roots = {name: image.build(name) for name in dict.fromkeys(one.architecture for one in machines)}
     results = []
     for asked, args in plan.items():
-        package = fetch.choose(served, asked)
+        on, version = machine.parse(asked)
+        package = fetch.choose(served(on), version)
         result = table.Result(asked, groups, package)
         results.append(result)
         if package is None:
             continue
-        result.boot = boot.boot(fetch.image(package), root, groups, args=args)
+        relay.hand_out(roots[on.architecture])
+        result.boot = boot.boot(package, roots[on.architecture], groups, args=args)
+        result.relay = relay.take_back(result.boot.handed_on)
         verdict = "; ".join(result.complaints) or "good"
-        print(f"{package.kernel}: {verdict} ({result.boot.seconds:.0f} s)", file=sys.stderr, flush=True)
+        print(f"{package.title}: {verdict} ({result.boot.seconds:.0f} s)", file=sys.stderr, flush=True)
     return results
 
 

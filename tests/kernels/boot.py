@@ -6,6 +6,7 @@ the guest says nothing for too long. All of that is a failure of the test that w
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 import subprocess
@@ -16,18 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kernels.fetch import cache, need
+from kernels.fetch import Package, cache, image, need
+from kernels.initramfs import initramfs
 
 SILENCE_SECONDS = 300  # between two lines of results; a test is ended after 120 by tests/conftest.py
-_EMULATOR = "qemu-system-x86_64"
 _POLL_SECONDS = 0.5
-
-# clearcpuid: qemu 7.2's cmpxchg16b corrupts flags, and one boot in two does not survive it. Hidden from the
-# kernel only: numpy refuses to start on a processor without it.
-_COMMAND_LINE = (
-    "console=ttyS0 loglevel=5 oops=panic panic=-1 clearcpuid=cx16 "
-    "root=/dev/nvme0n1 rootfstype=ext4 rw init=/init"
-)
+_COMMAND_LINE = "loglevel=5 oops=panic panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw init=/init"
 
 
 @dataclass
@@ -67,6 +62,7 @@ class Boot:
         warnings: lines of the console in which the kernel complained.
         seconds: from start to end of the emulator.
         console: where the guest's console was written to.
+        handed_on: the archive that the guest said last; empty if it did not get there.
     """
 
     doctor: dict[str, Any]
@@ -75,29 +71,30 @@ class Boot:
     warnings: list[str]
     seconds: float
     console: Path
+    handed_on: bytes = b""
 
 
-def boot(kernel: Path, root: Path, groups: list[str], *, args: str = "", limit: float = 3600) -> Boot:
+def boot(package: Package, root: Path, groups: list[str], *, args: str = "", limit: float = 3600) -> Boot:
     """Run *groups* of tests on a kernel.
 
     Args:
-        kernel: its image.
+        package: the kernel.
         root: the root file system; the guest's changes to it are forgotten.
         groups: directories below tests/, in the order to run.
         args: more words for pytest.
         limit: seconds until the emulator is ended.
 
     Raises:
-        UnavailableError: the emulator is not installed.
+        UnavailableError: the emulator is not installed, or the kernel can't be had.
     """
-    need(_EMULATOR)
+    need(package.machine.emulator[0])
     logs = cache() / "logs"
     logs.mkdir(exist_ok=True)
-    console = logs / f"{kernel.name}.console"
+    console = logs / f"{package.name}_{package.version}.console"
     with tempfile.TemporaryDirectory() as work:
         results = Path(work) / "results"
         results.touch()
-        command = _command(kernel, root, console, results, groups, args)
+        command = _command(package, root, console, results, groups, args)
         started = time.monotonic()
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as guest:
             trouble = _watch(guest, results, started + limit)
@@ -110,19 +107,23 @@ def boot(kernel: Path, root: Path, groups: list[str], *, args: str = "", limit: 
 
 
 def _command(
-    kernel: Path, root: Path, console: Path, results: Path, groups: list[str], args: str
+    package: Package, root: Path, console: Path, results: Path, groups: list[str], args: str
 ) -> list[str | Path]:
-    words = f"{_COMMAND_LINE} dirtytrack.groups={','.join(groups)}"
+    machine = package.machine
+    words = f"console={machine.console} {machine.words} {_COMMAND_LINE}"
+    words += f" dirtytrack.results={machine.results} dirtytrack.groups={','.join(groups)}"
     if args:
         # The kernel knows no escapes inside its quotes.
         words += f' "dirtytrack.args={args}"'
-    machine = "-accel tcg -cpu max -smp 1 -m 1024 -display none -monitor none -no-reboot -nic none"
+    common = f"-accel tcg -smp 1 -m {machine.memory} -display none -monitor none -no-reboot -nic none"
     return [
-        _EMULATOR,
-        *shlex.split(machine),
-        *("-kernel", kernel, "-append", words),
+        *machine.emulator,
+        *shlex.split(common),
+        *("-kernel", image(package), "-append", words),
+        *(() if machine.has_root_drivers else ("-initrd", initramfs(package))),
+        # One disk only: the kernel may swap the names of two.
         *("-drive", f"file={root},if=none,id=d0,format=raw,snapshot=on", "-device", "nvme,drive=d0,serial=r"),
-        *("-serial", f"file:{console}", "-serial", f"file:{results}"),
+        *(word.format(console=console, results=results) for word in machine.serial),
     ]
 
 
@@ -159,7 +160,7 @@ def understand(
     """
     doctor: dict[str, Any] = {}
     groups: list[Group] = []
-    running, ended = "", False
+    running, ended, handed_on = "", False, b""
     current = Group("")
     for line in lines:
         try:
@@ -177,6 +178,8 @@ def understand(
             _count(current, said)
         elif "exit" in said:
             current.exit = said["exit"]
+        elif "handed on" in said:
+            handed_on = base64.b64decode(said["handed on"])
         elif "end" in said:
             ended = True
     if not ended:
@@ -184,7 +187,7 @@ def understand(
         if running and current.exit is None:
             trouble += f", in {running}"
     warnings = [line.strip() for line in told.splitlines() if "WARNING: CPU" in line or "BUG:" in line]
-    return Boot(doctor, groups, trouble, warnings, seconds, console)
+    return Boot(doctor, groups, trouble, warnings, seconds, console, handed_on)
 
 
 def _count(group: Group, said: dict[str, Any]) -> None:

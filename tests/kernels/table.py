@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from kernels.boot import Boot, Group
 from kernels.fetch import Package
 
-# The first Linux with PAGEMAP_SCAN and WP_ASYNC: from there on tracking has to work, and before it can't.
-_FIRST = (6, 7)
-
 _PREFACE = """\
 # Tested kernels
 
-The test suite on real kernels, run by `make kernels`: Debian's cloud kernels for x86-64, as apt has them, booted
-one after the other under qemu's software emulation, with Python, the built wheel and the tests and nothing else on
-them. A guest panics when its kernel oopses or when a task hangs for a minute; either is a failure here. So is a
-kernel of 6.7 or later on which `dirtytrack doctor` does not find tracking to work, and an older one on which it does.
+The test suite on real kernels, run by `make kernels`: Debian's cloud kernels for x86-64 and arm64, and its kernels for
+arm64 with pages of 16 KiB, as apt has them, booted one after the other under qemu's software emulation, with Python,
+the built wheel and the tests and nothing else on them. A guest panics when its kernel oopses or when a task hangs for a
+minute; either is a failure here. So is a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find
+tracking to work, and an older one on which it does.
 
 The epoch is what [kernel.md](kernel.md#dropped-memory-three-kinds-of-kernel) describes, found by probing.
-`make kernels` writes this page anew; `make kernels KERNELS="6.19 7.0.13"` tries others.
+`make kernels` writes this page anew; `make kernels KERNELS="6.19 arm64/7.1 arm64-16k/newest"` tries others. It takes
+Debian with qemu-system-x86 and e2fsprogs, for arm64 also qemu-system-arm, gcc-aarch64-linux-gnu and
+libc6-dev-arm64-cross; no root.
 """  # noqa: E501
 
 
@@ -34,12 +34,14 @@ class Result:
         groups: which tests were to run on it.
         package: what was found; None if apt serves no such kernel.
         boot: what came of it; None without a package.
+        relay: what is wrong with the chain of checkpoints that it handed on.
     """
 
     asked: str
     groups: list[str]
     package: Package | None = None
     boot: Boot | None = None
+    relay: str = ""
 
     @property
     def complaints(self) -> list[str]:
@@ -48,8 +50,9 @@ class Result:
             return [f"apt serves no kernel {self.asked}"]
         found = [self.boot.trouble] if self.boot.trouble else []
         found += [f"the kernel complains: {line}" for line in self.boot.warnings]
+        found += [self.relay] if self.relay else []
         works = self.boot.doctor.get("works")
-        if works is not (self.package.release >= _FIRST):
+        if works is not (self.package.release >= self.package.machine.first):
             found.append(f"doctor says {works} to whether tracking works")
         ran = {group.name for group in self.boot.groups}
         found += [f"tests/{name} did not run" for name in self.groups if name not in ran]
@@ -70,8 +73,15 @@ def text(results: list[Result], groups: list[str]) -> str:
     return "\n".join(lines)
 
 
-def page(results: list[Result], groups: list[str], args: str) -> str:
-    """docs/kernels.md; *args* are the words that pytest was given."""
+def page(results: list[Result], groups: list[str], args: str, relay: list[str]) -> str:
+    """docs/kernels.md.
+
+    Args:
+        results: of all kernels.
+        groups: the columns.
+        args: the words that pytest was given.
+        relay: who wrote the epochs of the chain that went from guest to guest.
+    """
     head, *rows = _rows(results, groups)
     table = [head, ["---"] * len(head), *rows]
     lines = [_PREFACE, *("| " + " | ".join(row) + " |" for row in table), ""]
@@ -80,6 +90,7 @@ def page(results: list[Result], groups: list[str], args: str) -> str:
     for title, paragraphs in (
         ("What is wrong", _complaints(results)),
         ("What was skipped, and why", _skips(results)),
+        ("One chain of checkpoints through all of them", _relay(relay)),
         ("What doctor says where tracking does not work", _remedies(results)),
     ):
         if paragraphs:
@@ -88,19 +99,20 @@ def page(results: list[Result], groups: list[str], args: str) -> str:
 
 
 def _rows(results: list[Result], groups: list[str]) -> list[list[str]]:
-    rows = [["kernel", "package", "epoch", *groups, "seconds"]]
+    rows = [["kernel", "machine", "package", "epoch", *groups, "seconds"]]
     for result in results:
         if result.package is None or result.boot is None:
-            rows.append([result.asked, "not served", "", *[""] * len(groups), ""])
+            rows.append([result.asked, "", "not served", "", *[""] * len(groups), ""])
             continue
         boot = result.boot
         ran = {group.name: group for group in boot.groups}
         rows.append(
             [
                 result.package.kernel,
+                result.package.machine.name,
                 f"`{result.package.version}`",
                 _epoch(boot),
-                *(_cell(ran.get(name)) for name in groups),
+                *(_cell(ran.get(name)) if name in result.groups else "" for name in groups),
                 f"{boot.seconds:.0f}",
             ]
         )
@@ -122,7 +134,7 @@ def _cell(group: Group | None) -> str:
 
 
 def _details(result: Result) -> list[str]:
-    name = result.package.kernel if result.package else result.asked
+    name = result.package.title if result.package else result.asked
     lines = [f"\n{name}"] if result.complaints or (result.boot and _reasons(result.boot)) else []
     lines += [f"  ! {complaint}" for complaint in result.complaints]
     if result.boot is None:
@@ -138,7 +150,7 @@ def _details(result: Result) -> list[str]:
 
 def _complaints(results: list[Result]) -> list[str]:
     return [
-        f"- {result.package.kernel if result.package else result.asked}: {complaint}"
+        f"- {result.package.title if result.package else result.asked}: {complaint}"
         for result in results
         for complaint in result.complaints
     ]
@@ -150,14 +162,24 @@ def _skips(results: list[Result]) -> list[str]:
     for result in results:
         if result.package is not None and result.boot is not None:
             for reason, count in sorted(_reasons(result.boot).items()):
-                concerned.setdefault(reason, []).append(f"{count} on {result.package.kernel}")
+                concerned.setdefault(reason, []).append(f"{count} on {result.package.title}")
     return [f"- {reason}: {', '.join(where)}" for reason, where in concerned.items()]
+
+
+def _relay(by: list[str]) -> list[str]:
+    if not by:
+        return []
+    what = (
+        "Each guest found the epochs of those before it to the byte, went on with the chain and handed it "
+        "on; after each, this was checked again outside. The epochs are by:"
+    )
+    return [what, "", *(f"{number}. {who}" for number, who in enumerate(dict.fromkeys(by), 1))]
 
 
 def _remedies(results: list[Result]) -> list[str]:
     """What doctor found missing, and what it advises."""
     return [
-        f"- {result.package.kernel}: {result.boot.doctor['cause']}. {result.boot.doctor['remedy']}"
+        f"- {result.package.title}: {result.boot.doctor['cause']}. {result.boot.doctor['remedy']}"
         for result in results
         if result.package is not None and result.boot is not None and result.boot.doctor.get("works") is False
     ]

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
+import lzma
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import dirtytrack
 from kernels import boot
-from kernels.fetch import Package, choose
+from kernels.fetch import Package, UnavailableError, choose, provide
+from kernels.initramfs import in_order, understand
+from kernels.machine import parse
+from kernels.relay import Relay, unpack
 from kernels.table import Result, page, text
+from relay import baton
+from support import require
 
-OLD = Package("linux-image-6.1.0-1-cloud-amd64", "6.1.9-1")
-NEW = Package("linux-image-6.12.43+deb12-cloud-amd64", "6.12.43-1~bpo12+1")
+X86, _ = parse("6.12")
+ARM, _ = parse("arm64/6.12")
+OLD = Package("linux-image-6.1.0-1-cloud-amd64", "6.1.9-1", X86)
+NEW = Package("linux-image-6.12.43+deb12-cloud-amd64", "6.12.43-1~bpo12+1", X86)
 DOCTOR = {"works": True, "epoch": "E1"}
 
 GOOD: list[dict[str, Any]] = [
@@ -39,7 +54,7 @@ def test_a_good_guest_is_good() -> None:
     """Counts, skips with reasons, the epoch; and nothing to complain about."""
     result = result_of(GOOD)
     assert result.complaints == []
-    for shown in (text([result], ["kernel"]), page([result], ["kernel"], "")):
+    for shown in (text([result], ["kernel"]), page([result], ["kernel"], "", ["a machine"])):
         assert "1 passed, 1 skipped" in shown
         assert "no such thing" in shown
         assert "E1" in shown
@@ -74,11 +89,102 @@ def test_an_old_kernel_must_not_work() -> None:
     assert Result("9.9", []).complaints == ["apt serves no kernel 9.9"]
 
 
+def _rewritten(relay: Relay, rewrite: Callable[[Path], None]) -> str:
+    """What is said when a guest hands on what *rewrite* made of the chain."""
+    with tempfile.TemporaryDirectory() as guest, io.BytesIO() as file:
+        unpack(io.BytesIO(relay.pack().read_bytes()), Path(guest))
+        rewrite(Path(guest) / "chain")
+        with tarfile.open(fileobj=file, mode="w:xz") as archive:
+            archive.add(guest, ".")
+        return relay.take_back(file.getvalue())
+
+
+def _spoil(chain: Path) -> None:
+    (base, *_) = sorted(chain.glob("*.base"))
+    data = bytearray(base.read_bytes())
+    data[len(data) // 2] ^= 1
+    base.write_bytes(data)
+
+
+def _begin_anew(chain: Path) -> None:
+    shutil.rmtree(chain)
+    baton.hand_on(chain)
+
+
+def test_a_relay_takes_back_what_is_good(tmp_path: Path) -> None:
+    """A chain with more epochs; not one that is gone, spoilt, or shorter than it was."""
+    require(dirtytrack.support().works, "this system cannot track")
+    relay = Relay(tmp_path)
+    assert _rewritten(relay, baton.hand_on) == ""
+    assert relay.by == [baton.whoami()] * 2
+    for rewrite, complaint in ((shutil.rmtree, "gone"), (_spoil, "is wrong"), (_begin_anew, "lacks epochs")):
+        assert complaint in _rewritten(relay, rewrite)
+    assert "no chain" in relay.take_back(b"")
+    assert _rewritten(relay, baton.hand_on) == ""
+    assert len(relay.by) == 3
+
+
 def test_kernels_are_chosen_by_number() -> None:
     """6.1 is not 6.12; oldest, newest and exact versions are as they say."""
-    more = Package("linux-image-6.12.9+deb13-cloud-amd64", "6.12.9-1")
+    more = Package("linux-image-6.12.9+deb13-cloud-amd64", "6.12.9-1", X86)
     served = [OLD, more, NEW]
     assert [choose(served, asked) for asked in ("6.1", "6.12", "6.12-oldest", "newest", "6.12.9", "7")] == [
         *(OLD, NEW, more, NEW, more),
         None,
     ]
+
+
+def test_machines_are_chosen_by_name() -> None:
+    """x86-64 unless another one is named; and tracking has to work from another kernel on there."""
+    assert [parse(asked)[0].name for asked in ("6.12", "arm64/6.12-oldest", "arm64-16k/newest")] == [
+        *("x86-64", "arm64", "arm64-16k")
+    ]
+    assert parse("arm64/6.12-oldest")[1] == "6.12-oldest"
+    with pytest.raises(ValueError, match="the machines are x86-64, arm64"):
+        parse("vax/6.12")
+    for kernel, works in (("6.9.9-1", False), ("6.10.1-1", True)):
+        assert (
+            any(
+                "doctor" in line for line in result_of(GOOD, package=Package("linux", kernel, ARM)).complaints
+            )
+            is not works
+        )
+
+
+def test_modules_come_after_what_they_need() -> None:
+    """By name or by alias, each once; what is not there is part of the kernel."""
+    modules = [
+        understand("./kernel/fs/ext4/ext4.ko", b"\0depends=jbd2,mb-cache,crc16\0alias=fs-ext4\0"),
+        understand("./kernel/fs/jbd2/jbd2.ko", b"\0softdep=pre: crypto-crc32c post: late\0depends=\0"),
+        understand("./kernel/fs/mb-cache.ko", b"\0depends=\0"),
+        understand("./kernel/crypto/crc32c_generic.ko.xz", lzma.compress(b"\0alias=crypto-crc32c\0")),
+    ]
+    by_name = {name: module for module in modules for name in (module.name, *module.aliases)}
+    assert [module.name for module in in_order(by_name, "ext4")] == [
+        "crc32c_generic",
+        "jbd2",
+        "mb_cache",
+        "ext4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("apt", "user", "complaint"),
+    [
+        ('echo "#!" > "$(dirname "$0")/$5"; chmod +x "$(dirname "$0")/$5"', 0, None),
+        ("echo no network >&2; exit 100", 0, "apt-get update failed: no network"),
+        ("exit 0", 0, "not installed: dt-emulator"),
+        ("exit 0", 1000, "not installed: dt-emulator"),
+    ],
+)
+def test_what_is_missing_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apt: str, user: int, complaint: str | None
+) -> None:
+    """By root and with apt; a failure of that is a reason not to go on."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    (tmp_path / "apt-get").write_text(f"#!/bin/sh\n{apt}\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    told = nullcontext() if complaint is None else pytest.raises(UnavailableError, match=complaint)
+    with told:
+        provide({"dt-emulator": "dt-emulator"})
