@@ -31,10 +31,11 @@ fuzz: $(VENV)/.built
 	$(PY) -m pip install --quiet --group fuzz
 	$(PY) tests/checkpoint/fuzz_reader.py $(or $(SECONDS_EACH),300)
 
-# On Debian, with qemu-system-x86 and e2fsprogs. KERNELS="6.19 7.0.13" boots others; then no page is written.
+# On Debian; docs/kernels.md says with what. KERNELS="6.19 arm64/7.1" boots others; then no page is written.
 kernels: $(VENV)/.built
 	PYTHONPATH=tests $(PY) -m kernels $(or $(KERNELS),--page) $(ARGS)
 
+# Two kernels, as a gate: as root, qemu is installed for it; where it can't be, or without the network, it is skipped.
 kernels-ci: $(VENV)/.built
 	PYTHONPATH=tests $(PY) -m kernels --ci
 

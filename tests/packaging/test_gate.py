@@ -68,7 +68,7 @@ def test_empty_directory_is_no_distribution(tmp_path: Path, capsys: pytest.Captu
     assert "one wheel and one sdist" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("broken", [None, "test", "lint", "types", "dist"])
+@pytest.mark.parametrize("broken", [None, "test", "lint", "types", "dist", "kernels-ci"])
 def test_ci_stops_at_the_step_that_fails(tmp_path: Path, broken: str | None) -> None:
     """.ci/run takes the steps in order, in strict mode, and fails with the first that does."""
     (tmp_path / ".ci").mkdir()
@@ -80,7 +80,7 @@ def test_ci_stops_at_the_step_that_fails(tmp_path: Path, broken: str | None) -> 
     result = subprocess.run(
         [tmp_path / ".ci/run"], env=environment, capture_output=True, text=True, timeout=60
     )
-    steps = ["test", "lint", "types", "dist"]
+    steps = ["test", "lint", "types", "dist", "kernels-ci"]
     taken = steps if broken is None else steps[: steps.index(broken) + 1]
     assert (tmp_path / "log").read_text().split("\n")[:-1] == [f"{step} 1" for step in taken]
     assert (result.returncode == 0) == (broken is None)
