@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import lzma
 import re
 import subprocess
@@ -32,8 +33,9 @@ class Module:
 
 
 def initramfs(package: Package) -> Path:
-    """An archive with the modules for *package*, and a program that loads them; made on first use."""
-    target = cache() / "vmlinuz" / f"{package.name}_{package.version}.cpio"
+    """An archive with the modules for *package*, and the program that loads them; made once for each."""
+    key = hashlib.sha256(_SOURCE.read_bytes()).hexdigest()[:16]
+    target = cache() / "vmlinuz" / f"{package.name}_{package.version}-{key}.cpio"
     if target.exists():
         return target
     modules: dict[str, Module] = {}
