@@ -6,7 +6,7 @@ PY := $(BIN)/python
 NATIVE := $(filter-out %/_core.c, $(wildcard dirtytrack/native/*.[ch] dirtytrack/native/include/*.h)) dirtytrack/native/cdef.txt \
 	dirtytrack/native/build.py
 
-.PHONY: demo test doctor bench stress torture fuzz kernels kernels-ci lint types dist check clean
+.PHONY: demo test doctor bench stress torture fuzz kernels kernels-ci lint types wheel check clean
 
 demo: $(VENV)/.built
 	$(PY) -m dirtytrack
@@ -45,10 +45,11 @@ lint: $(VENV)/.lint
 types: $(VENV)/.lint
 	$(BIN)/mypy
 
-dist: $(VENV)/.lint
-	rm -rf dist && $(PY) -m build --outdir dist . && $(PY) tests/packaging/smoke.py dist
+# An sdist and a manylinux wheel in dist/, built twice and tried with every interpreter that is here.
+wheel: $(VENV)/.wheel
+	$(PY) tests/packaging/build_wheel.py dist && $(PY) tests/packaging/smoke.py dist
 
-check: test lint types dist
+check: test lint types wheel
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
@@ -65,4 +66,8 @@ $(VENV)/.built: $(VENV)/.tools setup.py $(NATIVE)
 
 $(VENV)/.lint: $(VENV)/.built
 	$(PY) -m pip install --quiet --group lint
+	touch $@
+
+$(VENV)/.wheel: $(VENV)/.built
+	$(PY) -m pip install --quiet --group wheel
 	touch $@

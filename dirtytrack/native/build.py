@@ -22,7 +22,10 @@ def _builder() -> FFI:
         sources=[str(path) for path in sources],
         include_dirs=[str(_HERE)],
         depends=[str(path) for path in _HERE.glob("**/*.h")],
-        extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
+        extra_compile_args=[
+            *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"),
+            f"-ffile-prefix-map={Path.cwd()}=.",  # the same bytes wherever it is built
+        ],
     )
     return ffi
 

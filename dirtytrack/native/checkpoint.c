@@ -170,12 +170,12 @@ int dt_start_writeback(int fd)
 // and one writer makes them.
 int dt_rename_new(int directory, const char *from, const char *to)
 {
-	struct stat status;
+	struct statx status; // not fstatat, which would need glibc 2.33
 	if (renameat2(directory, from, directory, to, RENAME_NOREPLACE) == 0)
 		return 0;
 	if (errno != EINVAL && errno != ENOSYS)
 		return -errno;
-	if (fstatat(directory, to, &status, AT_SYMLINK_NOFOLLOW) == 0)
+	if (statx(directory, to, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &status) == 0)
 		return -EEXIST;
 	return renameat(directory, from, directory, to) ? -errno : 0;
 }

@@ -6,6 +6,7 @@ import os
 import runpy
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SMOKE = runpy.run_path(str(ROOT / "tests/packaging/smoke.py"))
-WHEEL = "dirtytrack-1.0-cp311-abi3-linux_x86_64.whl"
+BUILD = runpy.run_path(str(ROOT / "tests/packaging/build_wheel.py"))
+WHEEL = "dirtytrack-1.0-cp311-abi3-manylinux_2_28_x86_64.whl"
 CONTENTS = [
     "dirtytrack/__init__.py",
     "dirtytrack/py.typed",
@@ -31,7 +33,8 @@ CONTENTS = [
     [
         (WHEEL, CONTENTS, None),
         ("dirtytrack-1.0-py3-none-any.whl", CONTENTS, "cp311-abi3"),
-        ("dirtytrack-1.0-cp311-cp311-linux_x86_64.whl", CONTENTS, "cp311-abi3"),
+        ("dirtytrack-1.0-cp311-cp311-manylinux_2_28_x86_64.whl", CONTENTS, "cp311-abi3"),
+        ("dirtytrack-1.0-cp311-abi3-linux_x86_64.whl", CONTENTS, "manylinux"),
         *[(WHEEL, [entry for entry in CONTENTS if entry != gone], gone[11:]) for gone in CONTENTS[1:6]],
         (WHEEL, [*CONTENTS, "dirtytrack/native/_core.c"], "_core.c"),
         (WHEEL, [*CONTENTS, "tests/conftest.py"], "tests"),
@@ -45,6 +48,15 @@ def test_wheel_is_judged(tmp_path: Path, name: str, contents: list[str], word: s
     problems = SMOKE["wheel_problems"](tmp_path / name)
     assert len(problems) == (word is not None)
     assert all(word in problem for problem in problems)
+
+
+def test_a_wheel_with_a_path_of_its_machine_is_bad(tmp_path: Path) -> None:
+    """A library must not be looked for where the machine that built it has its Python."""
+    with zipfile.ZipFile(tmp_path / WHEEL, "w") as archive:
+        for entry in CONTENTS:
+            archive.writestr(entry, f"..{sys.base_prefix}/lib" if entry.endswith(".so") else "")
+    (problem,) = SMOKE["wheel_problems"](tmp_path / WHEEL)
+    assert problem.endswith(f"_core.abi3.so names {sys.base_prefix}")
 
 
 def test_sdist_is_judged(tmp_path: Path) -> None:
@@ -62,13 +74,43 @@ def test_sdist_is_judged(tmp_path: Path) -> None:
     assert words == ["a.h is missing", "b.h is missing", "_core.c"]
 
 
+@pytest.mark.parametrize(
+    ("says", "code", "found"), [("3.12", 0, True), ("3.12t", 0, False), ("3.12", 127, False)]
+)
+def test_interpreters_are_asked_who_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, code: int, found: bool
+) -> None:
+    """One among pyenv's is found; a script that fails, or one of another kind, is not taken for it."""
+    python = tmp_path / "versions/3.12.9/bin/python3.12"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\necho {says}\nexit {code}\n")
+    python.chmod(0o755)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "base_prefix", "/nowhere")
+    assert SMOKE["find_interpreter"]("3.12") == (str(python) if found else None)
+
+
+def test_a_build_that_differs_is_noticed(tmp_path: Path) -> None:
+    """Two builds are the same if they have the same files with the same bytes."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    for directory in (one, other):
+        directory.mkdir()
+        (directory / "same").write_bytes(b"1")
+    assert BUILD["differences"](one, other) == []
+    (one / "changed").write_bytes(b"1")
+    (other / "changed").write_bytes(b"2")
+    (other / "added").touch()
+    assert BUILD["differences"](one, other) == ["added", "changed"]
+
+
 def test_empty_directory_is_no_distribution(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A build that left nothing behind is not good."""
     assert SMOKE["main"](tmp_path) == 1
     assert "one wheel and one sdist" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("broken", [None, "test", "lint", "types", "dist", "kernels-ci"])
+@pytest.mark.parametrize("broken", [None, "test", "lint", "types", "wheel", "kernels-ci"])
 def test_ci_stops_at_the_step_that_fails(tmp_path: Path, broken: str | None) -> None:
     """.ci/run takes the steps in order, in strict mode, and fails with the first that does."""
     (tmp_path / ".ci").mkdir()
@@ -80,7 +122,7 @@ def test_ci_stops_at_the_step_that_fails(tmp_path: Path, broken: str | None) -> 
     result = subprocess.run(
         [tmp_path / ".ci/run"], env=environment, capture_output=True, text=True, timeout=60
     )
-    steps = ["test", "lint", "types", "dist", "kernels-ci"]
+    steps = ["test", "lint", "types", "wheel", "kernels-ci"]
     taken = steps if broken is None else steps[: steps.index(broken) + 1]
     assert (tmp_path / "log").read_text().split("\n")[:-1] == [f"{step} 1" for step in taken]
     assert (result.returncode == 0) == (broken is None)
