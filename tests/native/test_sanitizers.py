@@ -11,8 +11,10 @@ import pytest
 from support import require
 
 _CORE = Path(__file__).parents[2] / "dirtytrack" / "native"
-_DRIVER = Path(__file__).with_name("driver.c")
-_FLAGS = ("-std=gnu11", "-g", "-O1", "-pthread", f"-I{_CORE}")
+_DRIVER = sorted(Path(__file__).parent.glob("*.c"))
+_FLAGS = ("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-pthread", f"-I{_CORE}")
+# What the driver puts something in the place of, to make it fail.
+_WRAPPED = ("ioctl", "mmap", "munmap", "madvise", "msync", "syscall", "open", "renameat2", "sync_file_range")
 
 Driver = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -44,7 +46,8 @@ def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     renamed = ["-Ddt_alloc=mapped_alloc", "-Ddt_free=mapped_free"] if "address" in request.param else []
     strict = [sanitizer, "-fno-sanitize-recover=all"]
     _gcc(*strict, *renamed, "-c", _CORE / "memory.c", "-o", folder / "memory.o")
-    _gcc(*strict, _DRIVER, *sources, folder / "memory.o", "-o", folder / "driver")
+    wrapped = [f"-Wl,--wrap={name}" for name in _WRAPPED]
+    _gcc(*strict, *wrapped, *_DRIVER, *sources, folder / "memory.o", "-o", folder / "driver")
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(folder / "driver"), *arguments]

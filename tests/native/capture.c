@@ -1,0 +1,118 @@
+// Captures: two regions that begin in the middle of pages and share one, copied in pieces of any size. What arrives must
+// be blocks of the regions as they are, and among them every byte that was changed.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+
+#include "driver.h"
+#include "failing.h"
+
+void make_sources(struct dt_source *sources, struct dt_slice *slices)
+{
+	const uint64_t begin[SOURCES] = {100, 5 * page_size + 300}, end[SOURCES] = {5 * page_size + 200, 23 * page_size + 7};
+	for (int i = 0; i < SOURCES; i++) {
+		uint64_t first = begin[i] / page_size, last = (end[i] + page_size - 1) / page_size, id = add(first, last);
+		sources[i] = (struct dt_source){id, (uint64_t)(uintptr_t)memory + begin[i], end[i] - begin[i],
+						begin[i] % page_size, page_size};
+		slices[i] = (struct dt_slice){id, 0, last - first};
+	}
+}
+
+// Puts what a piece holds into the copies.
+static void receive(const struct dt_capture *capture, const struct dt_piece *piece, uint8_t **copies)
+{
+	size_t run = piece->run;
+	uint64_t block = piece->block;
+	for (uint64_t i = 0; i < piece->blocks; i++) {
+		const struct dt_block_run *blocks = &capture->runs[run];
+		uint64_t start = (blocks->first + block) * DT_BLOCK, left = capture->sources[blocks->source].nbytes - start;
+		memcpy(copies[blocks->source] + start, piece->data + i * DT_BLOCK, left < DT_BLOCK ? left : DT_BLOCK);
+		if (++block == blocks->count) {
+			run++;
+			block = 0;
+		}
+	}
+}
+
+void try_capture(uint64_t *random)
+{
+	session = open_tracker(0);
+	struct dt_source sources[SOURCES];
+	struct dt_slice slices[SOURCES];
+	uint8_t *copies[SOURCES], staging[7 * DT_BLOCK];
+	uint64_t cursor;
+	make_sources(sources, slices);
+	check(dt_cursor_open(session, &cursor) == 0);
+	for (int i = 0; i < SOURCES; i++) {
+		copies[i] = malloc(sources[i].nbytes);
+		check(copies[i]);
+	}
+	for (int round = 0; round < 60; round++) {
+		uint64_t writes = round ? draw(random, 6) : 0;
+		for (uint64_t i = 0; i < writes; i++)
+			memory[draw(random, 24 * page_size)]++;
+		struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+		struct dt_capture *capture = dt_capture_new(sizeof *capture);
+		check(epoch && capture);
+		capture->sources = sources;
+		capture->source_count = SOURCES;
+		uint64_t room = draw(random, 7), copied = 0;
+		struct dt_piece pieces[2] = {{staging, room, 0, 0}, {staging + room * DT_BLOCK, 7 - room, 0, 0}};
+		check(dt_capture(session, cursor, slices, SOURCES, epoch, capture, round == 0, pieces, 2) == 0);
+		for (;;) {
+			for (int i = 0; i < 2; i++) {
+				receive(capture, &pieces[i], copies);
+				copied += pieces[i].blocks;
+			}
+			if (capture->run == capture->run_count)
+				break;
+			pieces[0] = (struct dt_piece){staging, 1 + draw(random, 7), 0, 0};
+			pieces[1].blocks = 0;
+			dt_capture_copy(capture, pieces, 1);
+		}
+		check(copied == capture->blocks && capture->rewritten == 0);
+		check(round == 0 || capture->blocks <= 4 * writes * (page_size / DT_BLOCK)); // a page touches two in each region
+		for (int i = 0; i < SOURCES; i++)
+			check(memcmp(copies[i], (void *)(uintptr_t)sources[i].address, sources[i].nbytes) == 0);
+		epoch->settled = 1;
+		dt_epoch_release(epoch);
+		dt_capture_free(capture);
+	}
+	for (int i = 0; i < SOURCES; i++)
+		free(copies[i]);
+	dt_session_release(session);
+
+	uint8_t mask[3];
+	memset(staging, 0, sizeof staging);
+	staging[DT_BLOCK - 1] = 1;
+	check(dt_zero_blocks(staging, 2 * DT_BLOCK + 1, mask) == 2);
+	check(mask[0] == 0 && mask[1] == 1 && mask[2] == 1);
+}
+
+// The calls on files, where the system has them, and where it has not.
+void try_files(void)
+{
+	char folder[] = "/tmp/dirtytrack-XXXXXX";
+	check(mkdtemp(folder));
+	int directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	check(directory >= 0);
+	for (int refused = 0; refused < 2; refused++) {
+		for (const char *name = "ab"; *name; name++)
+			check(dt_close(openat(directory, (char[]){*name, 0}, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)) == 0);
+		if (refused)
+			fail_call(1, ALWAYS, EINVAL);
+		check(dt_rename_new(directory, "a", "b") == -EEXIST);
+		check(dt_rename_new(directory, "a", "c") == 0);
+		check(dt_rename_new(directory, "a", "d") == -ENOENT);
+		check(dt_start_writeback(directory) == 0);
+		succeed();
+		for (const char *name = "bc"; *name; name++)
+			check(unlinkat(directory, (char[]){*name, 0}, 0) == 0);
+	}
+	fail_call(1, ONCE, EIO);
+	check(dt_start_writeback(directory) == -EIO);
+	check(dt_close(directory) == 0);
+	check(dt_start_writeback(directory) == -EBADF);
+	check(rmdir(folder) == 0);
+}

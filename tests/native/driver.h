@@ -1,0 +1,53 @@
+// What the parts of the driver share: it exercises the C core under the sanitizers.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checkpoint.h"
+#include "internal.h"
+
+#define check(condition)                                                                                               \
+	do {                                                                                                           \
+		if (!(condition)) {                                                                                    \
+			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                        \
+			_exit(1);                                                                                      \
+		}                                                                                                      \
+	} while (0)
+
+enum {
+	THREADS = 4,
+	PIECE = 96,                // pages of the memory for each
+	PAGES = THREADS * PIECE,
+	SOURCES = 2,
+};
+
+// The session under test, and the memory that it tracks.
+extern struct dt_session *session;
+extern uint64_t page_size, page_shift;
+extern char *memory;
+
+// A number below a limit, of a sequence that is always the same.
+uint64_t draw(uint64_t *state, uint64_t below);
+struct dt_session *open_tracker(int blind_to_holes);
+// Tracks the pages [first, last) of the memory.
+uint64_t add(uint64_t first, uint64_t last);
+// Tracks two regions that begin in the middle of pages and share one.
+void make_sources(struct dt_source *sources, struct dt_slice *slices);
+
+void try_run_lists(uint64_t *random);
+void try_bitmap(uint64_t *random);
+void try_threads(int blind_to_holes, uint64_t *random);
+void try_closing(void);
+void try_fork(void);
+void try_capture(uint64_t *random);
+void try_files(void);
+void try_snapshot(uint64_t *random);
+void try_history(uint64_t *random);
+void try_cards(uint64_t *random);
+void try_write_watch(uint64_t *random);
+void try_failures(void);
