@@ -105,7 +105,7 @@ class CardTable(Handle, Closable):
     @property
     def segments(self) -> tuple[Segment, ...]:
         """By card."""
-        segments = [segment for segment, _ in tuple(self._segments.values())]
+        segments = [segment for segment, _ in self._segments.copy().values()]
         return tuple(sorted(segments, key=lambda segment: segment.cards.start))
 
     @property

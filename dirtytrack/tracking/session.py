@@ -120,7 +120,7 @@ class Session(Handle, Closable):
     @property
     def regions(self) -> tuple[Region, ...]:
         """The tracked regions, in the order in which they were tracked."""
-        return tuple(self._regions.values())
+        return tuple(self._regions.copy().values())  # copy() is atomic, also without the GIL
 
     def track(self, memory: object, *, name: str | None = None, sparse: bool = False) -> Region:
         """Tracks *memory*: what is stored there from now on is in the next epoch of every cursor.
@@ -272,10 +272,11 @@ class Session(Handle, Closable):
                 with self._membership:
                     for region in sorted(self._regions.values(), key=_by_address, reverse=True):
                         self._remove(region)
+                    lib.dt_session_close(self._native)  # before anybody can track anew
         finally:
             lib.dt_session_close(self._native)
             self._closed = True
-        for region in tuple(self._regions.values()):  # in a forked child
+        for region in self._regions.copy().values():  # in a forked child
             region._memory = None
         self._regions.clear()
         self._movable = ()

@@ -201,7 +201,7 @@ def test_other_users_of_the_session_are_not_disturbed(session):
 
 @pytest.mark.slow
 def test_segments_come_and_go_beside_takes():
-    """Another thread grows and shrinks: of a segment that stays just the cards stored to are set."""
+    """Another thread grows and shrinks: what stays is listed, and just the cards stored to are set in it."""
     heap, more = _aligned(8), _aligned(8)
     with Session() as session, PageCards(session, heap) as cards:
         stop, errors = threading.Event(), []
@@ -225,6 +225,7 @@ def test_segments_come_and_go_beside_takes():
                 except ValueError:  # it has grown or shrunk just now, and nothing was taken
                     continue
                 assert out[0] == 1 << taken % 8
+                assert cards.segments[0].cards == range(8)
                 taken += 1
         finally:
             stop.set()

@@ -7,13 +7,14 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
 
 import dirtytrack
 from dirtytrack import ClosedError, Cursor, Region, Session
+from dirtytrack.tracking.session import open_sessions
 from raw import Raw, is_free, open_descriptors
 from support import PAGE_SIZE
 
@@ -203,19 +204,88 @@ def test_closing_beside_everything_ends_everything() -> None:
     assert open_descriptors() == before
 
 
+@pytest.fixture
+def torn() -> Iterator[None]:
+    """Threads are switched as often as can be; without the GIL they need no such help."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("torn")
+def test_lists_are_whole_while_they_change() -> None:
+    """Regions, and sessions, are listed as they were at one moment, whoever adds or takes away."""
+    with Session() as session, Raw(PAGES) as memory:
+        region = session.track(memory.piece(0, 1))
+
+        def track(_: random.Random) -> None:
+            many = [session.track(memory.piece(page, page + 1)) for page in range(1, 9)]
+            for one in many:
+                session.untrack(one)
+
+        def look(_: random.Random) -> None:
+            assert session.regions[0] is region
+
+        def watch(_: random.Random) -> None:
+            assert session in open_sessions()
+
+        together(
+            rounds(300, track),
+            forever(1, track),
+            forever(2, look),
+            forever(3, look),
+            forever(4, watch),
+            forever(5, lambda _: Session().close()),
+        )
+        assert session.regions == (region,)
+
+
+@pytest.mark.usefixtures("torn")
+def test_no_region_outlives_its_session() -> None:
+    """What is tracked while the session closes is not tracked afterwards, or was refused."""
+    for _ in range(200):
+        session = Session()
+        with Raw(PAGES) as memory:
+            given: list[Region] = []
+
+            def track(
+                stop: threading.Event,
+                session: Session = session,
+                memory: Raw = memory,
+                given: list[Region] = given,
+            ) -> None:
+                with suppress(ClosedError):
+                    while True:
+                        given.append(session.track(memory.piece(1, 3)))
+
+            def close(stop: threading.Event, session: Session = session, given: list[Region] = given) -> None:
+                while not given:
+                    session.peek().abort()
+                session.close()
+
+            together(close, track, track)
+            assert not any(region.tracked for region in given)
+            assert session.regions == ()
+            assert is_free(memory.start, memory.stop)
+
+
 def test_the_gil_is_let_go_during_a_scan() -> None:
     """Another thread gets to run Python while a collect is under way, though nothing else would let it."""
     array = dirtytrack.alloc(256 << 20, huge=False)
     with Session() as session:
         session.track(array)
         counts = [0]
+        begun = threading.Event()
 
         def count(stop: threading.Event) -> None:
             while not stop.is_set():
                 counts[0] += 1
+                begun.set()
                 os.stat("/")  # lets go of the GIL, in turn
 
         def collect(stop: threading.Event) -> None:
+            begun.wait(30)
             before = counts[0]
             for _ in range(300):
                 session.reset()
