@@ -6,7 +6,7 @@ PY := $(BIN)/python
 NATIVE := $(filter-out %/_core.c, $(wildcard dirtytrack/native/*.[ch] dirtytrack/native/include/*.h)) dirtytrack/native/cdef.txt \
 	dirtytrack/native/build.py
 
-.PHONY: demo test doctor bench stress torture fuzz kernels kernels-ci lint types wheel check clean
+.PHONY: demo test doctor bench stress leaks torture fuzz kernels kernels-ci lint types wheel check clean
 
 demo: $(VENV)/.built
 	$(PY) -m dirtytrack
@@ -23,6 +23,10 @@ bench: $(VENV)/.built
 stress: $(VENV)/.built
 	DIRTYTRACK_STRESS_SECONDS=$(or $(SECONDS_EACH),60) HYPOTHESIS_PROFILE=long \
 		$(PY) -m pytest tests/stress tests/barrier/test_runtime.py tests/tracking/test_state_machine.py $(ARGS)
+
+leaks: $(VENV)/.built
+	DIRTYTRACK_LEAK_SESSIONS=$(or $(SESSIONS),100000) DIRTYTRACK_STRESS_SECONDS=1800 \
+		$(PY) -m pytest tests/stress/test_leaks.py -s $(ARGS)
 
 torture: $(VENV)/.built
 	DIRTYTRACK_TORTURE_KILLS=$(or $(KILLS),5000) $(PY) -m pytest tests/checkpoint/test_torture.py $(ARGS)
