@@ -213,6 +213,7 @@ def torn() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("torn")
 def test_lists_are_whole_while_they_change() -> None:
     """Regions, and sessions, are listed as they were at one moment, whoever adds or takes away."""
@@ -241,6 +242,7 @@ def test_lists_are_whole_while_they_change() -> None:
         assert session.regions == (region,)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("torn")
 def test_no_region_outlives_its_session() -> None:
     """What is tracked while the session closes is not tracked afterwards, or was refused."""
