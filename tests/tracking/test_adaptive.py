@@ -80,6 +80,7 @@ def test_a_test_proves_it() -> None:
         assert 2 < proven < 100
 
 
+@pytest.mark.slow
 def test_what_is_not_hot_is_exact() -> None:
     """Beside open pages, and on the same page tables; cold pages are never assumed."""
     with Session(adaptive=True) as session, Tracked(session, _PAGES) as memory:
@@ -105,6 +106,7 @@ def test_a_plain_session_assumes_nothing(session: Session) -> None:
             assert {region: len(pages) for region, pages in epoch.assumed.items()} == {memory.region: 0}
 
 
+@pytest.mark.slow
 def test_no_write_is_missed_while_the_heat_moves() -> None:
     """A copy kept by reported pages alone equals the memory after every epoch, and idle pages go."""
     pages = 1100  # two page tables, and a bit
@@ -159,6 +161,7 @@ def test_regions_that_share_a_hot_page() -> None:
         session.untrack(piece)
 
 
+@pytest.mark.slow
 def test_uniform_writes_turn_it_off() -> None:
     """Pages at random are nobody's hot pages: hardly any is assumed."""
     with Session(adaptive=True) as session, Tracked(session, _PAGES) as memory:
@@ -227,6 +230,7 @@ def test_a_snapshot_compares_what_is_assumed() -> None:
             assert not list(snapshot.verify())
 
 
+@pytest.mark.slow
 def test_writers_beside_it_lose_nothing() -> None:
     """Threads that write hot and cold pages while others collect: the copy is right in the end."""
     with Session(adaptive=True) as session:

@@ -13,8 +13,6 @@ from dirtytrack import RegionLostError, Session, UnsupportedError
 from raw import Raw
 from support import in_child, optional, require
 
-pytestmark = pytest.mark.anywhere
-
 
 def forbid_userfaultfd() -> None:
     """As containers do: the system call and the device's."""
@@ -76,6 +74,7 @@ def test_a_limit_that_was_hit_is_no_reason_to_compare(monkeypatch: pytest.Monkey
         assert session.backend == "wp-async"
 
 
+@pytest.mark.anywhere
 def test_the_environment_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is asked for; what it names must exist."""
     monkeypatch.setenv("DIRTYTRACK_BACKEND", "compare")
@@ -109,3 +108,16 @@ def test_memory_that_was_never_there(session: Session, memory: Raw) -> None:
     with pytest.raises(ValueError, match="is not mapped, or not all of it"):
         session.track(memory.pair)
     assert session.regions == ()
+
+
+@pytest.mark.anywhere
+def test_comparing_on_a_kernel_that_is_too_old() -> None:
+    """There "auto" compares, and names the kernel; asked for page tables it says what works instead."""
+    optional(dirtytrack.support().cause == "kernel", "only for kernels that can't track; this one can")
+    with Session(backend="auto") as session, Raw(16) as memory:
+        region = session.track(memory.pair)
+        memory.write(3)
+        assert (session.backend, list(session.collect()[region])) == ("compare", [3])
+        assert "(kernel)" in session.backend_reason
+    with pytest.raises(UnsupportedError, match=r'Session\(backend="compare"\)'):
+        Session()

@@ -41,7 +41,7 @@ def test_what_was_not_collected_is_a_key_error(session: Session, memory: Raw) ->
     left, right = session.track(memory.piece(0, 4)), session.track(memory.piece(4, 8))
     epoch = session.collect(left)
     later = session.track(memory.piece(8, 12))
-    with Session() as other:
+    with Session(backend=session.backend) as other:
         foreign = other.track(memory.piece(12, 16))
         for key in (right, later, foreign, right[:1], "left", 0, None):
             with pytest.raises(KeyError):

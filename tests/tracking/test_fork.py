@@ -138,7 +138,7 @@ def try_everything(session: Session, region: dirtytrack.Region) -> None:
 
 
 def use_another(session: Session, region: dirtytrack.Region) -> None:
-    with Session() as own:
+    with Session(backend=session.backend) as own:
         mine = own.track((region.address, region.nbytes))
         write(session, region)
         assert set(own.collect()[mine]) == set(range(8))
@@ -220,6 +220,7 @@ def finish(pid: int) -> None:
 _FORK = {"x86_64": (56, signal.SIGCHLD, 0, 0, 0, 0), "aarch64": (220, signal.SIGCHLD, 0, 0, 0, 0)}
 
 
+@pytest.mark.registration
 def test_a_child_of_a_bare_clone_is_a_child(session: Session, memory: Raw) -> None:
     """Made without libc's fork, so that nobody is told: the child knows, and harms nothing."""
     region = session.track(memory.pair)
@@ -245,6 +246,7 @@ def test_a_child_of_a_bare_clone_is_a_child(session: Session, memory: Raw) -> No
     assert set(session.collect()[region]) == {1, 2}
 
 
+@pytest.mark.registration
 def test_a_grandchild_is_no_owner_either(session: Session, memory: Raw) -> None:
     """Two forks away, and with a session in between: each process has its own."""
     region = session.track(memory.pair)

@@ -105,6 +105,7 @@ def test_an_interrupted_abort_is_done_or_not(session: Session, memory: Raw) -> N
             return
 
 
+@pytest.mark.registration
 @traced
 def test_an_interrupted_track_leaves_nothing(session: Session, memory: Raw) -> None:
     """Not a region, not a registration; a neighbour on the same page keeps its writes."""
@@ -123,6 +124,7 @@ def test_an_interrupted_track_leaves_nothing(session: Session, memory: Raw) -> N
     at_every_point(act, check)
 
 
+@pytest.mark.registration
 @traced
 def test_an_interrupted_untrack_can_be_repeated(session: Session, memory: Raw) -> None:
     """Afterwards the region is tracked or it is not; in each state collecting works, and untrack ends it."""

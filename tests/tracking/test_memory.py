@@ -189,6 +189,7 @@ def test_what_cannot_be_tracked_is_refused(session: Session, kind: str) -> None:
     assert session.collect().pages == 0
 
 
+@pytest.mark.registration
 def test_memory_with_an_unmapped_tail_is_refused_whole(session: Session) -> None:
     """Not even the mapped part stays registered, and a neighbour keeps what it had."""
     with Raw(8) as memory:
@@ -346,6 +347,7 @@ def test_a_tensor_is_tracked_by_duck_type(session: Session) -> None:
     assert set(session.collect()[region]) == {0}
 
 
+@pytest.mark.registration
 def test_a_moved_storage_is_lost(session: Session) -> None:
     """A storage that was resized elsewhere is a lost region, for every verb, until it is untracked."""
     storage = Storage(dirtytrack.alloc(NBYTES))

@@ -48,7 +48,7 @@ def test_a_view_is_the_memory(session: Session, memory: Raw) -> None:
     assert len(region.view) == PAGE_SIZE
     region.view[PAGE_SIZE - 1] = 7
     assert set(session.collect()[region]) == {1}
-    with Session() as other:
+    with Session(backend=session.backend) as other:
         again = other.track(memory.piece(4, 8)).view
         assert again.tobytes() == bytes(4 * PAGE_SIZE)
 

@@ -163,6 +163,7 @@ def test_slices_never_leave_the_region(session: Session) -> None:
         assert [len(region.view[piece]) for piece in pages.slices()] == [PAGE_SIZE - 100, 100]
 
 
+@pytest.mark.registration
 @pytest.mark.slow
 def test_ten_thousand_regions(session: Session) -> None:
     """Each is tracked, reported and released for itself."""
@@ -403,7 +404,7 @@ def test_what_is_no_region_is_refused(session: Session, thing: object) -> None:
 
 def test_foreign_regions_are_refused(session: Session) -> None:
     """A region of another session is a ValueError everywhere, whole or narrowed."""
-    with Session() as other, Raw(2) as memory:
+    with Session(backend=session.backend) as other, Raw(2) as memory:
         region = other.track(memory.pair)
         for what in (region, region[:1]):
             for call in (session.collect, session.peek, session.reset, session.mark):
@@ -415,6 +416,7 @@ def test_foreign_regions_are_refused(session: Session) -> None:
         assert set(other.collect()[region]) == {1}
 
 
+@pytest.mark.registration
 def test_a_name_is_a_string(session: Session) -> None:
     """Refused before anything is registered."""
     with Raw(1) as memory:
@@ -423,6 +425,7 @@ def test_a_name_is_a_string(session: Session) -> None:
         assert is_free(memory.start, memory.stop)
 
 
+@pytest.mark.registration
 def test_sparse_and_dense_do_not_mix(session: Session) -> None:
     """On a shared page that is a ValueError, which registers nothing; side by side they work."""
     with Raw(12) as memory:

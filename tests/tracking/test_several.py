@@ -24,6 +24,7 @@ def test_what_is_not_tracked_yet_is_until_undone(session: Session) -> None:
     assert session.regions == (mine,)
 
 
+@pytest.mark.registration
 def test_the_session_is_that_named_or_of_the_regions_or_the_default(session: Session) -> None:
     """In this order."""
     with closing(Undo()) as undo:
@@ -37,7 +38,7 @@ def test_what_can_not_be_tracked_leaves_nothing(session: Session) -> None:
     """Foreign or untracked regions, and no memory: refused, and nothing stays tracked for it."""
     closed = session.track(dirtytrack.alloc(50))
     session.untrack(closed)
-    with Session() as other:
+    with Session(backend=session.backend) as other:
         for bad, error in (
             (other.track(dirtytrack.alloc(50)), ValueError),
             (closed, ClosedError),

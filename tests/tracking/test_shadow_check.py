@@ -118,6 +118,7 @@ def test_peek_looks_at_nothing_more() -> None:
             session.reset()
 
 
+@pytest.mark.slow
 def test_a_share_finds_it_in_time() -> None:
     """A tenth of the pages at every collect: what changes again and again is caught, and nothing else."""
     with Session(verify=0.1) as session, two_mappings(session) as (memory, other):
@@ -135,6 +136,7 @@ def test_a_share_finds_it_in_time() -> None:
         assert 40 < caught < 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["", "E1"])
 def test_writers_beside_it_are_no_false_alarm(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that races with the check is found by the scan after it."""
