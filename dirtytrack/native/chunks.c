@@ -23,6 +23,16 @@ size_t dt_chunks_find(const struct dt_chunks *chunks, uint64_t address)
 	return low;
 }
 
+const struct dt_chunk *dt_chunks_holding(const struct dt_chunks *chunks, uint64_t address)
+{
+	size_t index = dt_chunks_find(chunks, address);
+	const struct dt_chunk *chunk = &chunks->chunks[index];
+	if (index == chunks->count || chunk->start > address)
+		return NULL;
+	uint64_t page = (address - chunk->start) >> chunks->page_shift;
+	return chunk->held[page / 64] >> page % 64 & 1 ? chunk : NULL;
+}
+
 // Sets or clears the bits of those pages of [start, stop) that lie in the chunk.
 static void set_held(const struct dt_chunks *chunks, struct dt_chunk *chunk, uint64_t start, uint64_t stop, bool held)
 {

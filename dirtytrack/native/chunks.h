@@ -26,4 +26,6 @@ void dt_chunks_release(struct dt_chunks *chunks, uint64_t start, uint64_t stop);
 void dt_chunks_free(struct dt_chunks *chunks);
 // The index of the first chunk that ends above an address.
 size_t dt_chunks_find(const struct dt_chunks *chunks, uint64_t address);
+// The chunk that holds the page of an address; NULL: none does.
+const struct dt_chunk *dt_chunks_holding(const struct dt_chunks *chunks, uint64_t address);
 uint64_t dt_chunk_stop(const struct dt_chunks *chunks, const struct dt_chunk *chunk);

@@ -132,14 +132,15 @@ static bool is_mapped(struct dt_session *session, uint64_t start, uint64_t stop)
 }
 
 // What the scan saw is what the next one compares with: a copy of it, unlike one of the memory, can't hold a store that
-// is undone before anybody looks again.
+// is undone before anybody looks again. What is not tracked any more is taken from the memory, as without a copy.
 static void contents(struct dt_session *session, uint64_t start, uint64_t bytes, uint8_t *to)
 {
 	const struct dt_chunks *shadows = &session->compare->shadows;
-	for (size_t i = dt_chunks_find(shadows, start); bytes && i < shadows->count; i++) {
-		const struct dt_chunk *chunk = &shadows->chunks[i];
-		uint64_t left = dt_chunk_stop(shadows, chunk) - start, count = left < bytes ? left : bytes;
-		memcpy(to, (const uint8_t *)chunk->block + (start - chunk->start), count);
+	const uint64_t page = 1ULL << session->page_shift;
+	while (bytes) {
+		uint64_t left = page - (start & (page - 1)), count = left < bytes ? left : bytes;
+		const struct dt_chunk *chunk = dt_chunks_holding(shadows, start);
+		memcpy(to, chunk ? (const uint8_t *)chunk->block + (start - chunk->start) : (const uint8_t *)start, count);
 		start += count;
 		to += count;
 		bytes -= count;

@@ -120,12 +120,12 @@ int dt_session_open_compare(int pagemap, struct dt_session **session_ret, uint64
 
 void dt_session_contents(struct dt_session *session, const void *from, size_t bytes, void *to)
 {
-	if (!session->backend->contents) {
+	if (!session->backend->contents || dt_enter(session) < 0) { // closed meanwhile: there is no other copy any more
 		memcpy(to, from, bytes);
-	} else if (dt_enter(session) == 0) { // a session closed meanwhile has given up whatever is captured
-		session->backend->contents(session, (uint64_t)from, bytes, to);
-		dt_leave(session, 0);
+		return;
 	}
+	session->backend->contents(session, (uint64_t)from, bytes, to);
+	dt_leave(session, 0);
 }
 
 static void shut(struct dt_session *session)

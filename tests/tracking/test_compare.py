@@ -178,6 +178,22 @@ def test_a_copy_is_what_the_scan_saw(session: Session, memory: Raw) -> None:
     assert session.collect().pages == 0
 
 
+@pytest.mark.forked
+@pytest.mark.parametrize("end", ["untrack", "close"])
+def test_a_copy_of_what_is_no_longer_tracked(session: Session, end: str) -> None:
+    """A copy that goes on beside the end of a region or a session is one of the memory, and no wild read."""
+    with Raw(4) as memory, Raw(4) as other:
+        low, high = sorted((memory, other), key=lambda raw: raw.start)
+        region = session.track(low.pair)
+        session.track(high.pair)
+        low.write(0, 1, 2, 3)
+        session.collect().abort()
+        session.untrack(region) if end == "untrack" else session.close()
+        copy = ffi.new("uint8_t[]", 4 * PAGE_SIZE)
+        lib.dt_session_contents(session._native, ffi.cast("void *", low.start), 4 * PAGE_SIZE, copy)
+        assert bytes(ffi.buffer(copy)) == ctypes.string_at(low.start, 4 * PAGE_SIZE)
+
+
 def test_a_checkpoint_never_claims_a_proof(session: Session, tmp_path: Path) -> None:
     """Contents that are the same prove no quiet; the caller's pause does. The bytes are right either way."""
     memory = bytearray(os.urandom(20 * PAGE_SIZE + 5))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dirtytrack import MissedWriteError, Session
+from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Checkpointer
 from iouring import Ring
 from raw import Raw
@@ -190,6 +191,22 @@ def test_a_checkpoint_is_checked_too(tmp_path: Path) -> None:
         with pytest.raises(MissedWriteError):
             checkpoints.save(wait=True)
         assert checkpoints.save(wait=True).blocks_stored == 1
+
+
+def test_cards_are_checked_too() -> None:
+    """A take fails closed: every card is set, and the next one has the one that was missed."""
+    with (
+        Session(verify=1) as session,
+        two_mappings(session) as (memory, other),
+        CardTable(session, memory.region, card_size=PAGE_SIZE) as cards,
+    ):
+        out = bytearray(2)
+        cards.take(out)
+        other[5 * PAGE_SIZE] ^= 1
+        with pytest.raises(MissedWriteError):
+            cards.take(out)
+        assert out == b"\xff\xff"
+        assert (cards.take(out), out) == (1, b"\x20\0")
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), True, "0.1", None])
