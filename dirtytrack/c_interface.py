@@ -8,11 +8,13 @@ _NATIVE = Path(__file__).parent / "native"
 # The tracker and what it stands on; the other rooms of the core are for Python.
 _SOURCES = (
     "adaptive",
+    "assumed",
     "barrier",
     "chunks",
     "compare",
     "cursor",
     "epoch",
+    "heat",
     "memory",
     "pagemap",
     "probe",

@@ -7,30 +7,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "chunks.h"
+#include "heat.h"
 #include "internal.h"
-
-// What is known of a page, in a byte.
-enum {
-	COLD = 0,      // armed, and not found written by the last scan
-	CANDIDATE = 2, // armed, and found written by so many scans in a row; at the next one it is opened
-	TESTED = 8,    // armed after it was open; + its level
-	OPEN = 64,     // not armed; + AGES * its level + the scans since it was opened
-	AGES = 32,
-	TOP_LEVEL = 4, // a page is tested after 2 << level scans: 2, 4, 8, 16, 32
-	LONGEST_HOLD = 64,
-};
-
-struct heat {
-	uint8_t pages[DT_CHUNK_PAGES];
-	uint16_t open;       // pages
-	uint16_t candidates; // those that the next scan would open, if it finds them written
-	uint16_t tested;
-	uint8_t unconfirmed; // which share, of 256, of the tested pages were not written, of late
-	uint8_t is_warm;     // some page is not cold
-	uint8_t hold;        // scans in which none is opened: it did not pay
-	uint8_t next_hold;
-};
 
 struct dt_adaptive {
 	struct dt_chunks chunks;
@@ -84,7 +62,7 @@ int dt_session_adapt(struct dt_session *session)
 	if (!session->adaptive)
 		return dt_leave(session, -ENOMEM);
 	*session->adaptive = (struct dt_adaptive){
-		.chunks = {.block_bytes = sizeof(struct heat), .page_shift = session->page_shift},
+		.chunks = {.block_bytes = sizeof(struct dt_heat), .page_shift = session->page_shift},
 		.fault_ns = 700,
 		.arm_ns = 400,
 		.least_arm_ns = 400,
@@ -131,182 +109,27 @@ static bool check(struct dt_session *session, uint64_t start, uint64_t stop)
 	return plain->check(session, start, stop);
 }
 
-// Pages of a chunk that a scan covers, as numbers in the chunk, and the scan's runs that may touch them.
-struct part {
-	const struct dt_chunk *chunk;
-	struct heat *heat;
-	size_t first, last;
-	const struct dt_run *runs, *end;
-};
-
-static uint8_t level_of(uint8_t state)
-{
-	return state >= OPEN ? (state - OPEN) / AGES : state - TESTED;
-}
-
-// A page that was found written: what it becomes. It stays open, or is opened, if that is OPEN or more.
-static uint8_t heated(uint8_t state)
-{
-	if (state < CANDIDATE)
-		return state + 1;
-	if (state == CANDIDATE)
-		return OPEN;
-	if (state < OPEN)
-		return OPEN + AGES * (level_of(state) < TOP_LEVEL ? level_of(state) + 1 : TOP_LEVEL);
-	uint8_t level = level_of(state);
-	return (state - OPEN) % AGES + 1 < 2 << level ? state + 1 : TESTED + level;
-}
-
-// The same where all pages are armed.
-static uint8_t armed(uint8_t state)
-{
-	return state >= OPEN ? TESTED + level_of(state) : state < CANDIDATE ? state + 1 : state;
-}
-
-static uint64_t clip(const struct dt_session *session, const struct part *part, uint64_t address, size_t low)
-{
-	uint64_t start = part->chunk->start + ((uint64_t)low << session->page_shift);
-	uint64_t page = address > start ? (address - part->chunk->start) >> session->page_shift : low;
-	return page < part->last ? page : part->last;
-}
-
-static void count(struct heat *heat, uint8_t state)
-{
-	heat->open += state >= OPEN;
-	heat->candidates += state >= CANDIDATE && state < OPEN;
-	heat->tested += state >= TESTED && state < OPEN;
-	heat->is_warm |= state != COLD;
-}
-
-// Gives every page of the part its next state: written pages by the function; the others become cold.
-static void update(const struct dt_session *session, const struct part *part, uint8_t (*next)(uint8_t))
-{
-	struct heat *heat = part->heat;
-	if (!heat->is_warm && part->runs == part->end)
-		return;
-	size_t tested = heat->tested, confirmed = 0;
-	heat->open = heat->candidates = heat->tested = heat->is_warm = 0;
-	for (size_t page = 0; page < part->first; page++)
-		count(heat, heat->pages[page]);
-	for (size_t page = part->last; page < DT_CHUNK_PAGES; page++)
-		count(heat, heat->pages[page]);
-	size_t page = part->first, written = 0;
-	for (const struct dt_run *run = part->runs; run < part->end; run++) {
-		size_t start = clip(session, part, run->start, page), stop = clip(session, part, run->stop, start);
-		memset(heat->pages + page, COLD, start - page);
-		for (page = start; page < stop; page++) {
-			confirmed += heat->pages[page] >= TESTED && heat->pages[page] < OPEN;
-			count(heat, heat->pages[page] = next(heat->pages[page]));
-		}
-		written += stop - start;
-	}
-	memset(heat->pages + page, COLD, part->last - page);
-	if (tested)
-		heat->unconfirmed = (uint8_t)((heat->unconfirmed + 255 * (tested - confirmed) / tested) / 2);
-	if (2 * heat->candidates < written) // where writes are random, some pages are written twice: not worth a look
-		heat->candidates = 0;
-}
-
-static void append(struct dt_run *out, size_t *n, struct dt_run run)
-{
-	if (*n && out[*n - 1].stop >= run.start)
-		out[*n - 1].stop = run.stop > out[*n - 1].stop ? run.stop : out[*n - 1].stop;
-	else
-		out[(*n)++] = run;
-}
-
 // What stays open was not seen to be written: it is reported, and listed as assumed.
-static int note_open(struct dt_session *session, const struct part *part)
+static int note_assumed(struct dt_session *session, const struct dt_part *part)
 {
-	if (!part->heat->open)
-		return 0;
-	size_t most = session->assumed_count + DT_CHUNK_PAGES / 2;
-	int error = dt_grow(&session->assumed, &session->assumed_room, most, sizeof *session->assumed);
-	size_t page = part->first;
-	for (const struct dt_run *run = part->runs; !error && run < part->end; run++) {
-		size_t start = clip(session, part, run->start, page), stop = clip(session, part, run->stop, start);
-		for (page = start; page < stop; page++) {
-			uint64_t address = part->chunk->start + ((uint64_t)page << session->page_shift);
-			if (part->heat->pages[page] >= OPEN)
-				append(session->assumed, &session->assumed_count,
-				       (struct dt_run){address, address + (1ULL << session->page_shift)});
-		}
-	}
+	struct dt_run found[DT_PART_RUNS];
+	size_t n = dt_heat_assumed(part, found);
+	int error = dt_grow(&session->assumed, &session->assumed_room, session->assumed_count + n, sizeof *session->assumed);
+	for (size_t i = 0; !error && i < n; i++)
+		session->assumed_count = dt_run_append(session->assumed, session->assumed_count, found[i]);
 	return error;
 }
 
-// Calls act on each chunk of [start, stop), with those of the runs that touch it.
-static long for_each_part(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop,
-			  const struct dt_run *runs, size_t n, struct dt_run *out, size_t out_count,
-			  long (*act)(struct dt_session *, const struct dt_region *, const struct part *, struct dt_run *,
-				      size_t))
-{
-	struct dt_chunks *chunks = &session->adaptive->chunks;
-	const struct dt_run *run = runs, *end = runs + n;
-	long result = (long)out_count;
-	for (size_t i = dt_chunks_find(chunks, start); result >= 0 && i < chunks->count; i++) {
-		struct dt_chunk *chunk = &chunks->chunks[i];
-		uint64_t from = start > chunk->start ? start : chunk->start, to = dt_chunk_stop(chunks, chunk);
-		if (chunk->start >= stop)
-			break;
-		to = stop < to ? stop : to;
-		while (run < end && run->stop <= from)
-			run++;
-		const struct dt_run *last = run;
-		while (last < end && last->start < to)
-			last++;
-		struct part part = {chunk, chunk->block, (from - chunk->start) >> session->page_shift,
-				    (to - chunk->start) >> session->page_shift, run, last};
-		result = act(session, kind, &part, out, (size_t)result);
-	}
-	return result;
-}
-
-static long look_at(struct dt_session *session, const struct dt_region *kind, const struct part *part, struct dt_run *out,
-		    size_t n)
-{
-	(void)kind, (void)out;
-	int error = note_open(session, part);
-	return error ? error : (long)n;
-}
-
-// All of it was armed.
-static long arm_all(struct dt_session *session, const struct dt_region *kind, const struct part *part, struct dt_run *out,
-		    size_t n)
-{
-	long result = look_at(session, kind, part, out, n);
-	update(session, part, armed);
-	part->heat->hold -= part->heat->hold > 0;
-	return result;
-}
-
-// The written pages that would not stay open; counts those that would.
-static size_t to_arm(const struct dt_session *session, const struct part *part, struct dt_run *out, size_t *open_ret)
-{
-	size_t n = 0, page = part->first, open = 0;
-	for (const struct dt_run *run = part->runs; run < part->end; run++) {
-		size_t start = clip(session, part, run->start, page), stop = clip(session, part, run->stop, start);
-		for (page = start; page < stop; page++) {
-			uint64_t address = part->chunk->start + ((uint64_t)page << session->page_shift);
-			if (heated(part->heat->pages[page]) >= OPEN)
-				open++;
-			else
-				append(out, &n, (struct dt_run){address, address + (1ULL << session->page_shift)});
-		}
-	}
-	*open_ret = open;
-	return n;
-}
-
-static long arm_runs(struct dt_session *session, const struct dt_region *kind, const struct dt_run *runs, size_t n)
+// Arms single runs, and learns what that costs.
+static int arm_runs(struct dt_session *session, const struct dt_region *kind, const struct dt_run *runs, size_t n)
 {
 	struct dt_adaptive *adaptive = session->adaptive;
-	struct dt_run found[DT_CHUNK_PAGES / 2 + 1];
+	struct dt_run found[DT_PART_RUNS];
 	uint64_t begun = n ? now() : 0;
 	for (size_t i = 0; i < n; i++) {
 		long result = plain->scan(session, kind, runs[i].start, runs[i].stop, DT_ARM, found);
 		if (result < 0)
-			return result;
+			return (int)result;
 	}
 	if (n) { // being preempted once says nothing; interrupting other processors each time does, soon enough
 		double took = (double)(now() - begun) / (double)n, most = 4 * adaptive->arm_ns;
@@ -315,85 +138,122 @@ static long arm_runs(struct dt_session *session, const struct dt_region *kind, c
 	return 0;
 }
 
-// Arms the whole part, also what was written since we looked.
-static long arm_part(struct dt_session *session, const struct dt_region *kind, const struct part *part, struct dt_run *out,
-		     size_t n)
+// Arms the whole part. To the n runs that a look has found it adds what was written since.
+static long arm_part(struct dt_session *session, const struct dt_region *kind, const struct dt_part *part,
+		     struct dt_run *runs, size_t n)
 {
-	struct dt_run found[DT_CHUNK_PAGES / 2 + 1], looked[DT_CHUNK_PAGES / 2 + 1], both[DT_CHUNK_PAGES + 2];
-	uint64_t start = part->chunk->start + ((uint64_t)part->first << session->page_shift);
-	uint64_t stop = part->chunk->start + ((uint64_t)part->last << session->page_shift);
-	size_t looked_count = 0;
-	for (const struct dt_run *run = part->runs; run < part->end; run++)
-		looked[looked_count++] = (struct dt_run){run->start > start ? run->start : start, run->stop < stop ? run->stop : stop};
-	long result = plain->scan(session, kind, start, stop, DT_ARM, found);
+	struct dt_run range = dt_part_range(part), found[DT_PART_RUNS], looked[DT_PART_RUNS];
+	long result = plain->scan(session, kind, range.start, range.stop, DT_ARM, found);
 	if (result < 0)
 		return result;
-	size_t count = dt_runs_combine(DT_OR, looked, looked_count, found, (size_t)result, both);
-	for (size_t i = 0; i < count; i++)
-		append(out, &n, both[i]);
-	return (long)n;
+	memcpy(looked, runs, n * sizeof *runs);
+	return (long)dt_runs_combine(DT_OR, looked, n, found, (size_t)result, runs);
 }
 
 // A look has found what was written in the part. Arms what is not to stay open: run by run, or all of it, if that costs
-// less than the faults that it saves.
-static long settle(struct dt_session *session, const struct dt_region *kind, const struct part *part, struct dt_run *out,
-		   size_t n)
+// less than the faults that it saves. Lists the written pages in runs; their number.
+static long settle(struct dt_session *session, const struct dt_region *kind, const struct dt_part *part,
+		   struct dt_run *runs)
 {
 	struct dt_adaptive *adaptive = session->adaptive;
-	struct dt_run runs[DT_CHUNK_PAGES / 2 + 1];
-	struct heat *heat = part->heat;
-	size_t open, to_be_armed = to_arm(session, part, runs, &open);
-	long result = look_at(session, kind, part, out, n);
-	if (result < 0)
-		return result;
-	double saved = (double)open * adaptive->fault_ns * (255 - heat->unconfirmed) / 255;
-	if ((double)to_be_armed * adaptive->arm_ns > saved + adaptive->arm_ns) {
-		if (open) // else all of them were due for a test
-			heat->hold = heat->next_hold = heat->next_hold < LONGEST_HOLD / 2 ? 2 * heat->next_hold + 4 : LONGEST_HOLD;
-		result = arm_part(session, kind, part, out, n);
-		update(session, part, armed);
-		return result;
+	struct dt_run cold[DT_PART_RUNS];
+	size_t open, cold_count = dt_heat_cold(part, cold, &open), n = dt_part_runs(part, runs);
+	double saved = (double)open * adaptive->fault_ns * (255 - part->heat->unconfirmed) / 255;
+	if ((double)cold_count * adaptive->arm_ns <= saved + adaptive->arm_ns) {
+		int error = arm_runs(session, kind, cold, cold_count);
+		dt_heat_left_open(part);
+		return error ? error : (long)n;
 	}
-	result = arm_runs(session, kind, runs, to_be_armed);
-	update(session, part, heated);
-	for (const struct dt_run *run = part->runs; result >= 0 && run < part->end; run++) {
-		uint64_t start = part->chunk->start + ((uint64_t)part->first << session->page_shift);
-		uint64_t stop = part->chunk->start + ((uint64_t)part->last << session->page_shift);
-		append(out, &n, (struct dt_run){run->start > start ? run->start : start, run->stop < stop ? run->stop : stop});
+	long result = arm_part(session, kind, part, runs, n);
+	dt_heat_armed(part);
+	if (open) // else all of them were due for a test
+		dt_heat_hold(part->heat);
+	return result;
+}
+
+// The pages of [start, stop) that are in a chunk, with those of the runs from *next on that touch them.
+static struct dt_part part_of(const struct dt_session *session, const struct dt_chunk *chunk, uint64_t start,
+			      uint64_t stop, const struct dt_run **next, const struct dt_run *end)
+{
+	uint64_t chunk_stop = dt_chunk_stop(&session->adaptive->chunks, chunk);
+	start = start > chunk->start ? start : chunk->start;
+	stop = stop < chunk_stop ? stop : chunk_stop;
+	while (*next < end && (*next)->stop <= start)
+		++*next;
+	struct dt_part part = {
+		.chunk = chunk,
+		.heat = chunk->block,
+		.page_shift = session->page_shift,
+		.first = (start - chunk->start) >> session->page_shift,
+		.last = (stop - chunk->start) >> session->page_shift,
+		.runs = *next,
+		.end = *next,
+	};
+	while (part.end < end && part.end->start < stop)
+		part.end++;
+	return part;
+}
+
+// A scan of [start, stop) has found n runs, and armed all of them or none.
+static int note(struct dt_session *session, uint64_t start, uint64_t stop, const struct dt_run *runs, size_t n, bool armed)
+{
+	const struct dt_chunks *chunks = &session->adaptive->chunks;
+	const struct dt_run *end = runs + n;
+	int error = 0;
+	for (size_t i = dt_chunks_find(chunks, start); !error && i < chunks->count && chunks->chunks[i].start < stop; i++) {
+		struct dt_part part = part_of(session, &chunks->chunks[i], start, stop, &runs, end);
+		error = note_assumed(session, &part);
+		if (armed)
+			dt_heat_armed(&part);
 	}
-	return result < 0 ? result : (long)n;
+	return error;
 }
 
-// Whether the next scan of a chunk is to look, and to arm what it finds run by run.
-static bool looks_first(const struct heat *heat)
+// Looks at chunks that have open pages, or soon will, and settles each.
+static long look_and_settle(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop,
+			    struct dt_run *out, size_t n)
 {
-	return heat->open || (heat->candidates && !heat->hold);
-}
-
-// Where chunks that begin at an index, and are to be scanned alike, end.
-static uint64_t alike(const struct dt_chunks *chunks, size_t index, uint64_t stop)
-{
-	bool looks = looks_first(chunks->chunks[index].block);
-	while (index + 1 < chunks->count && chunks->chunks[index + 1].start < stop &&
-	       looks_first(chunks->chunks[index + 1].block) == looks)
-		index++;
-	uint64_t end = dt_chunk_stop(chunks, &chunks->chunks[index]);
-	return end < stop ? end : stop;
-}
-
-static long scan_alike(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop,
-		       struct dt_run *out, size_t n)
-{
-	struct dt_adaptive *adaptive = session->adaptive;
-	bool looks = looks_first(adaptive->chunks.chunks[dt_chunks_find(&adaptive->chunks, start)].block);
-	long found = plain->scan(session, kind, start, stop, looks ? DT_LOOK : DT_ARM, adaptive->found);
+	const struct dt_chunks *chunks = &session->adaptive->chunks;
+	struct dt_run runs[DT_CHUNK_PAGES + 2];
+	const struct dt_run *next = session->adaptive->found;
+	long found = plain->scan(session, kind, start, stop, DT_LOOK, session->adaptive->found);
 	if (found < 0)
 		return found;
-	if (looks)
-		return for_each_part(session, kind, start, stop, adaptive->found, (size_t)found, out, n, settle);
-	for (long i = 0; i < found; i++)
-		append(out, &n, adaptive->found[i]);
-	return for_each_part(session, kind, start, stop, adaptive->found, (size_t)found, out, n, arm_all);
+	const struct dt_run *end = next + found;
+	for (size_t i = dt_chunks_find(chunks, start); i < chunks->count && chunks->chunks[i].start < stop; i++) {
+		struct dt_part part = part_of(session, &chunks->chunks[i], start, stop, &next, end);
+		long error = note_assumed(session, &part), count = error ? error : settle(session, kind, &part, runs);
+		if (count < 0)
+			return count;
+		for (long run = 0; run < count; run++)
+			n = dt_run_append(out, n, runs[run]);
+	}
+	return (long)n;
+}
+
+static long arm_everything(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop,
+			   struct dt_run *out, size_t n)
+{
+	const struct dt_run *runs = session->adaptive->found;
+	long found = plain->scan(session, kind, start, stop, DT_ARM, session->adaptive->found);
+	if (found < 0)
+		return found;
+	for (long run = 0; run < found; run++)
+		n = dt_run_append(out, n, runs[run]);
+	int error = note(session, start, stop, runs, (size_t)found, true);
+	return error ? error : (long)n;
+}
+
+// Where the chunks from the one of start on that are to be scanned alike end.
+static uint64_t alike(const struct dt_chunks *chunks, uint64_t start, uint64_t stop, bool *looks_ret)
+{
+	size_t i = dt_chunks_find(chunks, start);
+	*looks_ret = dt_heat_looks_first(chunks->chunks[i].block);
+	while (i + 1 < chunks->count && chunks->chunks[i + 1].start < stop &&
+	       dt_heat_looks_first(chunks->chunks[i + 1].block) == *looks_ret)
+		i++;
+	uint64_t end = dt_chunk_stop(chunks, &chunks->chunks[i]);
+	return end < stop ? end : stop;
 }
 
 static long scan(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop,
@@ -402,22 +262,23 @@ static long scan(struct dt_session *session, const struct dt_region *kind, uint6
 	struct dt_adaptive *adaptive = session->adaptive;
 	long n = 0;
 	session->assumed_count = 0;
-	if (kind->page_shift != session->page_shift)
-		return plain->scan(session, kind, start, stop, mode, out);
-	if (mode != DT_ARM) {
+	if (mode != DT_ARM || kind->page_shift != session->page_shift) {
 		n = plain->scan(session, kind, start, stop, mode, out);
-		return n < 0 ? n : for_each_part(session, kind, start, stop, out, (size_t)n, NULL, (size_t)n,
-						 mode == DT_LOOK ? look_at : arm_all);
+		if (n < 0 || kind->page_shift != session->page_shift)
+			return n;
+		int error = note(session, start, stop, out, (size_t)n, mode == DT_ARM_ALL);
+		return error ? error : n;
 	}
 	uint64_t most = ((stop - start) >> session->page_shift) / 2 + 1;
 	int error = dt_make_room(&adaptive->found, &adaptive->found_room, most, sizeof *adaptive->found);
 	if (error)
 		return error;
-	if (adaptive->arm_ns > adaptive->least_arm_ns) // others may have been running then, and be gone now
-		adaptive->arm_ns -= (adaptive->arm_ns - adaptive->least_arm_ns) / 32;
+	// Others may have been running when it was last measured, and be gone now.
+	adaptive->arm_ns -= (adaptive->arm_ns - adaptive->least_arm_ns) / 32;
 	while (start < stop && n >= 0) {
-		uint64_t next = alike(&adaptive->chunks, dt_chunks_find(&adaptive->chunks, start), stop);
-		n = scan_alike(session, kind, start, next, out, (size_t)n);
+		bool looks;
+		uint64_t next = alike(&adaptive->chunks, start, stop, &looks);
+		n = (looks ? look_and_settle : arm_everything)(session, kind, start, next, out, (size_t)n);
 		start = next;
 	}
 	return n;

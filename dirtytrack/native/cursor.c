@@ -14,11 +14,6 @@ struct dt_bits *dt_pending(const struct dt_session *session, size_t cursor_slot,
 	return &session->cursors[cursor_slot].pending[(uint32_t)region->id];
 }
 
-struct dt_bits *dt_assumed(const struct dt_session *session, size_t cursor_slot, const struct dt_region *region)
-{
-	return session->adaptive ? &session->cursors[cursor_slot].assumed[(uint32_t)region->id] : NULL;
-}
-
 static int make_bits(struct dt_bits **bits, size_t *room, const struct dt_region *region)
 {
 	size_t slot = (uint32_t)region->id;

@@ -219,17 +219,6 @@ static int collect_span(struct dt_session *session, struct dt_epoch *epoch, cons
 	return error;
 }
 
-static void give_back_assumed(struct dt_session *session, const struct dt_epoch *epoch, size_t slot)
-{
-	for (size_t i = 0; session->adaptive && i < epoch->entry_count; i++) {
-		const struct dt_entry *entry = &epoch->buffers.entries[i];
-		const struct dt_region *region = dt_find_region(session, entry->region);
-		const struct dt_run *runs = epoch->buffers.assumed + entry->first_assumed;
-		for (size_t run = 0; region && run < entry->assumed_count; run++)
-			dt_bits_set(dt_assumed(session, slot, region), runs[run].start, runs[run].stop);
-	}
-}
-
 static void give_back(struct dt_session *session, const struct dt_epoch *epoch, size_t slot)
 {
 	for (const struct dt_entry *entry = epoch->buffers.entries; entry < epoch->buffers.entries + epoch->entry_count; entry++) {
@@ -240,28 +229,7 @@ static void give_back(struct dt_session *session, const struct dt_epoch *epoch, 
 		for (size_t i = 0; i < entry->run_count; i++)
 			dt_bits_set(dt_pending(session, slot, region), runs[i].start, runs[i].stop);
 	}
-	give_back_assumed(session, epoch, slot);
-}
-
-// Lists what of the epoch was not seen to be written, and takes it from the cursor.
-static int list_assumed(struct dt_session *session, struct dt_epoch *epoch, size_t slot, int verb)
-{
-	struct dt_epoch_buffers *buffers = &epoch->buffers;
-	int error = dt_make_room(&buffers->assumed, &buffers->assumed_room, epoch->pages + 1, sizeof *buffers->assumed);
-	for (size_t i = 0; !error && i < epoch->entry_count; i++) {
-		struct dt_entry *entry = &buffers->entries[i];
-		struct dt_bits *assumed = dt_assumed(session, slot, dt_find_region(session, entry->region));
-		entry->first_assumed = epoch->assumed_count;
-		const struct dt_run *run = buffers->runs + entry->first_run, *end = run + entry->run_count;
-		for (; assumed->low < assumed->high && run < end; run++) {
-			epoch->assumed_count += dt_bits_runs(assumed, run->start, run->stop,
-							     buffers->assumed + epoch->assumed_count);
-			if (verb != DT_PEEK)
-				dt_bits_clear(assumed, run->start, run->stop);
-		}
-		entry->assumed_count = epoch->assumed_count - entry->first_assumed;
-	}
-	return error;
+	dt_give_back_assumed(session, epoch, slot);
 }
 
 // The end of every verb: an error gives everything back, a reset forgets it.
@@ -270,7 +238,7 @@ static int finish(struct dt_session *session, struct dt_epoch *epoch, size_t slo
 	struct dt_cursor *cursor = &session->cursors[slot];
 	bool is_collect = verb == DT_COLLECT || verb == DT_PROVE;
 	if (!error && session->adaptive)
-		error = list_assumed(session, epoch, slot, verb);
+		error = dt_list_assumed(session, epoch, slot, verb);
 	if (error && verb != DT_PEEK && epoch->entry_count)
 		give_back(session, epoch, slot);
 	if (error || verb == DT_RESET)
@@ -424,7 +392,7 @@ int dt_epoch_settle(struct dt_epoch *epoch, const struct dt_entry *entries, cons
 				       known + entries[i].run_count);
 	}
 	if (slot >= 0 && !epoch->aborted)
-		give_back_assumed(session, epoch, (size_t)slot);
+		dt_give_back_assumed(session, epoch, (size_t)slot);
 	epoch->settled = 1;
 	return dt_leave(session, 0);
 }

@@ -144,6 +144,10 @@ void dt_feed(struct dt_session *session, uint64_t start, uint64_t stop);
 // Tells every cursor which pages the last scan found only because they are open. A bit too many does no harm: it counts
 // for pages that an epoch reports.
 void dt_feed_assumed(struct dt_session *session, uint64_t start, uint64_t stop);
+// Lists what of an epoch is assumed, and takes it from the cursor unless it was a peek; 0 or -ENOMEM.
+int dt_list_assumed(struct dt_session *session, struct dt_epoch *epoch, size_t slot, int verb);
+// Undoes that.
+void dt_give_back_assumed(struct dt_session *session, const struct dt_epoch *epoch, size_t slot);
 // Flags those of the regions that touch [start, stop) whose memory is no longer ours.
 void dt_find_losses(struct dt_session *session, uint64_t start, uint64_t stop);
 // Scans and re-arms [start, stop), which is of one kind; what is found goes to every region and cursor.

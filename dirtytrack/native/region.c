@@ -34,17 +34,6 @@ size_t dt_first_touching(const struct dt_session *session, uint64_t start)
 	return low;
 }
 
-void dt_feed_assumed(struct dt_session *session, uint64_t start, uint64_t stop)
-{
-	struct dt_region *region;
-	if (!session->assumed_count)
-		return;
-	for_each_touching(region, session, start, stop)
-		for (size_t slot = 0; slot < session->cursor_room; slot++)
-			if (session->cursors[slot].id)
-				dt_set_runs(dt_assumed(session, slot, region), region, session->assumed, session->assumed_count);
-}
-
 void dt_feed(struct dt_session *session, uint64_t start, uint64_t stop)
 {
 	struct dt_run run = {start, stop};

@@ -85,7 +85,7 @@ int dt_session_open_compare(int pagemap, struct dt_session **session_ret, uint64
 int dt_session_adapt(struct dt_session *session);
 // From here on a share (0 to 1) of the pages that a collect calls clean is sampled at random, and compared at the cursor's
 // next collect. One that changed unreported is given to every cursor, and the collect fails with -DT_EMISSED, or, if
-// only counted, does not. Sparse regions are left out: reading them would populate them.
+// only counted, does not. Sparse regions are left out: reading them would populate them. Not for a session that compares.
 int dt_session_verify(struct dt_session *session, double share, int count_only);
 // Lists, and forgets, up to room of the pages that were missed, by address; their number.
 long dt_session_missed(struct dt_session *session, struct dt_run *pages, size_t room);

@@ -69,7 +69,7 @@ class Session(Handle, Closable):
                 random, whose contents are compared at the cursor's next collect. It finds what page tables
                 can't see, and would find an error of the kernel's or the library's. It takes so much of the
                 tracked memory, and so much of the time to read all of it, at every collect. Sparse regions
-                are left out.
+                are left out. Without effect where memory is compared.
             on_missed: what a collect does that finds a changed page called clean: "raise" a MissedWriteError,
                 or "warn" of it. The page is in the next epoch of every cursor.
 
@@ -83,9 +83,11 @@ class Session(Handle, Closable):
         self._adaptive = bool(adaptive) and self._backend.exclusive
         if self._adaptive and lib.dt_session_adapt(self._native):
             raise MemoryError("no memory to be adaptive")
-        if verify and lib.dt_session_verify(self._native, verify, on_missed == "warn"):
+        # Where memory is compared there is nothing to check, and an undone store would be a false alarm.
+        verifies = verify > 0 and self._backend.sees_every_store
+        if verifies and lib.dt_session_verify(self._native, verify, on_missed == "warn"):
             raise MemoryError("no memory for the shadow check")
-        self._warns = bool(verify) and on_missed == "warn"
+        self._warns = verifies and on_missed == "warn"
         self._owner = os.getpid()
         self._membership = threading.RLock()  # held while regions or cursors come and go
         self._regions: dict[int, Region] = {}

@@ -88,6 +88,7 @@ int main(int argc, char **argv)
 	try_history(&random);
 	try_cards(&random);
 	try_write_watch(&random);
+	try_kinds(&random);
 	try_files();
 	try_failures();
 	puts("all so");

@@ -50,4 +50,5 @@ void try_snapshot(uint64_t *random);
 void try_history(uint64_t *random);
 void try_cards(uint64_t *random);
 void try_write_watch(uint64_t *random);
+void try_kinds(uint64_t *random);
 void try_failures(void);
