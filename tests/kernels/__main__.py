@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kernels import boot, fetch, image, machine, table
 from kernels.fetch import UnavailableError
 from kernels.relay import Relay
 
-GROUPS = ("kernel", "tracking", "snapshot", "checkpoint", "barrier", "relay", "cli")
+RELAY = "relay"  # for this group the guests come one after the other
+GROUPS = ("kernel", "tracking", "snapshot", "checkpoint", "barrier", "cli", RELAY)
 KERNELS = (
     *("6.1", "6.12-oldest", "6.12", "6.16-oldest", "6.18", "newest"),
     *("arm64/6.12", "arm64/newest", "arm64-16k/6.12", "arm64-16k/newest"),
@@ -46,7 +49,7 @@ def main() -> int:
             fetch.provide(CI_PROGRAMS)
         with tempfile.TemporaryDirectory() as work:
             relay = Relay(Path(work))
-            results = _run(plan, groups, relay)
+            results = _run(plan, groups, relay, options.jobs)
     except UnavailableError as missing:
         print(f"kernels: {'skipped' if options.ci else 'not possible here'}: {missing}")
         return 0 if options.ci else 2
@@ -61,32 +64,48 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("kernels", nargs="*", help='such as "6.12", "6.12-oldest" or "arm64/newest"')
     parser.add_argument("--groups", type=lambda text: text.split(","), help="directories below tests/")
     parser.add_argument("--args", default="", help="more words for pytest in the guest")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="guests at a time")
     parser.add_argument("--page", action="store_true", help="write docs/kernels.md")
     parser.add_argument("--ci", action="store_true", help="the short run; what can't be had here is skipped")
     return parser
 
 
-def _run(plan: Mapping[str, str], groups: list[str], relay: Relay) -> list[table.Result]:
+def _run(plan: Mapping[str, str], groups: list[str], relay: Relay, jobs: int) -> list[table.Result]:
     """Boot each kernel of the plan with its words for pytest, and say at once how it went."""
-    served = functools.cache(fetch.packages)
-    machines = [machine.parse(asked)[0] for asked in plan]
+    results = [table.Result(asked, package) for asked, package in _packages(plan).items()]
+    served = [(result, result.package) for result in results if result.package]
     # All that takes tools and the network comes first.
-    fetch.need(*dict.fromkeys(one.emulator[0] for one in machines))
-    roots = {name: image.build(name) for name in dict.fromkeys(one.architecture for one in machines)}
-    results = []
-    for asked, args in plan.items():
-        on, version = machine.parse(asked)
-        package = fetch.choose(served(on), version)
-        result = table.Result(asked, groups, package)
-        results.append(result)
-        if package is None:
-            continue
-        relay.hand_out(roots[on.architecture])
-        result.boot = boot.boot(package, roots[on.architecture], groups, args=args)
-        result.relay = relay.take_back(result.boot.handed_on)
-        verdict = "; ".join(result.complaints) or "good"
-        print(f"{package.title}: {verdict} ({result.boot.seconds:.0f} s)", file=sys.stderr, flush=True)
+    for _, package in served:
+        boot.provide(package)
+    roots = {name: image.build(name) for name in {package.machine.architecture for _, package in served}}
+
+    def run(result: table.Result, package: fetch.Package, groups: list[str]) -> boot.Boot:
+        root = roots[package.machine.architecture]
+        return result.add(boot.boot(package, root, groups, args=plan[result.asked]), groups)
+
+    tests = [name for name in groups if name != RELAY]
+    if tests:
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(lambda one: _say(*one, run(*one, tests)), served))
+    for result, package in served if RELAY in groups else ():
+        relay.hand_out(roots[package.machine.architecture])
+        done = run(result, package, [RELAY])
+        result.relay = relay.take_back(done.handed_on)
+        _say(result, package, done)
     return results
+
+
+def _packages(plan: Mapping[str, str]) -> dict[str, fetch.Package | None]:
+    """What apt serves of the kernels of the plan."""
+    asked = {name: machine.parse(name) for name in plan}
+    fetch.need(*dict.fromkeys(on.emulator[0] for on, _ in asked.values()))
+    served = functools.cache(fetch.packages)
+    return {name: fetch.choose(served(on), version) for name, (on, version) in asked.items()}
+
+
+def _say(result: table.Result, package: fetch.Package, done: boot.Boot) -> None:
+    verdict = "; ".join(result.complaints) or "good"
+    print(f"{package.title}: {verdict} ({done.seconds:.0f} s)", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -73,24 +73,44 @@ class Boot:
     console: Path
     handed_on: bytes = b""
 
+    def then(self, later: Boot) -> Boot:
+        """This boot and a later one of the same kernel, as one."""
+        return Boot(
+            self.doctor or later.doctor,
+            self.groups + later.groups,
+            self.trouble or later.trouble,
+            self.warnings + later.warnings,
+            self.seconds + later.seconds,
+            self.console if self.trouble else later.console,
+            later.handed_on,
+        )
 
-def boot(package: Package, root: Path, groups: list[str], *, args: str = "", limit: float = 3600) -> Boot:
-    """Run *groups* of tests on a kernel.
 
-    Args:
-        package: the kernel.
-        root: the root file system; the guest's changes to it are forgotten.
-        groups: directories below tests/, in the order to run.
-        args: more words for pytest.
-        limit: seconds until the emulator is ended.
+def provide(package: Package) -> None:
+    """Have everything here that booting a kernel takes.
 
     Raises:
         UnavailableError: the emulator is not installed, or the kernel can't be had.
     """
     need(package.machine.emulator[0])
+    image(package)
+    if not package.machine.has_root_drivers:
+        initramfs(package)
+
+
+def boot(package: Package, root: Path, groups: list[str], *, args: str = "", limit: float = 3600) -> Boot:
+    """Run *groups* of tests on a kernel.
+
+    Args:
+        package: the kernel, for which `provide` was called.
+        root: the root file system; the guest's changes to it are forgotten.
+        groups: directories below tests/, in the order to run.
+        args: more words for pytest.
+        limit: seconds until the emulator is ended.
+    """
     logs = cache() / "logs"
     logs.mkdir(exist_ok=True)
-    console = logs / f"{package.name}_{package.version}.console"
+    console = logs / f"{package.name}_{package.version}_{'+'.join(groups)}.console"
     with tempfile.TemporaryDirectory() as work:
         results = Path(work) / "results"
         results.touch()

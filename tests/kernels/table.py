@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kernels.boot import Boot, Group
 from kernels.fetch import Package
@@ -13,8 +13,8 @@ _PREFACE = """\
 # Tested kernels
 
 The test suite on real kernels, run by `make kernels`: Debian's cloud kernels for x86-64 and arm64, and its kernels for
-arm64 with pages of 16 KiB, as apt has them, booted one after the other under qemu's software emulation, with Python,
-the built wheel and the tests and nothing else on them. A guest panics when its kernel oopses or when a task hangs for a
+arm64 with pages of 16 KiB, as apt has them, booted under qemu's software emulation, with Python, the built wheel and the
+tests and nothing else on them. A guest panics when its kernel oopses or when a task hangs for a
 minute; either is a failure here. So is a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find
 tracking to work, and an older one on which it does.
 
@@ -31,17 +31,23 @@ class Result:
 
     Attributes:
         asked: how the kernel was asked for.
-        groups: which tests were to run on it.
         package: what was found; None if apt serves no such kernel.
-        boot: what came of it; None without a package.
+        boot: what came of all its boots; None without a package.
+        groups: which tests were to run on it.
         relay: what is wrong with the chain of checkpoints that it handed on.
     """
 
     asked: str
-    groups: list[str]
     package: Package | None = None
     boot: Boot | None = None
+    groups: list[str] = field(default_factory=list)
     relay: str = ""
+
+    def add(self, boot: Boot, groups: list[str]) -> Boot:
+        """Take in a boot that was to run *groups*, and return it."""
+        self.boot = self.boot.then(boot) if self.boot else boot
+        self.groups += groups
+        return boot
 
     @property
     def complaints(self) -> list[str]:

@@ -47,7 +47,9 @@ FAILED = {"test": "a.py::two", "outcome": "failed", "seconds": 0, "text": "E  as
 def result_of(lines: list[dict[str, Any]], told: str = "", package: Package = NEW) -> Result:
     """What is made of a guest's lines and its console."""
     said = [json.dumps(line) for line in lines]
-    return Result("6.12", ["kernel"], package, boot.understand(said, told, "", "", 9.0, Path("console")))
+    result = Result("6.12", package)
+    result.add(boot.understand(said, told, "", "", 9.0, Path("console")), ["kernel"])
+    return result
 
 
 def test_a_good_guest_is_good() -> None:
@@ -83,10 +85,22 @@ def test_every_way_to_fail_is_a_complaint(lines: list[dict[str, Any]], told: str
     assert any(complaint in line for line in result.complaints), result.complaints
 
 
+def test_a_second_boot_adds_to_the_first() -> None:
+    """Its groups and seconds come on top; what was wrong with either stays."""
+    result = result_of(GOOD)
+    for lines, complaint in ((GOOD[:7], "ended without a word"), (GOOD, "ended without a word")):
+        said = [json.dumps(line).replace("kernel", "relay") for line in lines]
+        result.add(boot.understand(said, "", "", "", 1.0, Path("console")), ["relay"])
+        assert result.complaints == [complaint]
+    assert result.boot is not None
+    assert result.boot.seconds == 11
+    assert "1 passed, 1 skipped" in text([result], ["relay"])
+
+
 def test_an_old_kernel_must_not_work() -> None:
     """Tracking that seems to work before 6.7 is a complaint, and so is a kernel that can't be had."""
     assert any("doctor says True" in line for line in result_of(GOOD, package=OLD).complaints)
-    assert Result("9.9", []).complaints == ["apt serves no kernel 9.9"]
+    assert Result("9.9").complaints == ["apt serves no kernel 9.9"]
 
 
 def _rewritten(relay: Relay, rewrite: Callable[[Path], None]) -> str:
