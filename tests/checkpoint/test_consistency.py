@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from checkpoint.world import BLOCK
 from dirtytrack.checkpoint import Chain, Checkpointer, load
 from support import PAGE_SIZE
 
@@ -275,7 +276,7 @@ def test_a_pause_that_raises(tmp_path, array, where):
 
     with Checkpointer(tmp_path, {"a": array}) as checkpoints:
         checkpoints.save(wait=True)
-        array[:PAGE_SIZE] = 9
+        array[:BLOCK] = 9
         with pytest.raises(OSError, match="broken"):
             checkpoints.save(pause=Broken())
         checkpoints.flush()
@@ -297,7 +298,7 @@ def test_a_pause_that_swallows_exceptions(tmp_path, array, monkeypatch):
 
     with Checkpointer(tmp_path, {"a": array}) as checkpoints:
         checkpoints.save(wait=True)
-        array[:PAGE_SIZE] = 9
+        array[:BLOCK] = 9
         with pytest.raises(RuntimeError, match="swallowed an exception"):
             checkpoints.save(pause=Deaf())
         assert checkpoints.save(wait=True).blocks_stored == 1

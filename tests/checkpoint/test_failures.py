@@ -650,7 +650,7 @@ def _fill(path: Path) -> list[Path]:
     [("size=512k", 0), ("size=512k", 2), ("size=512k", 5), ("size=64m,nr_inodes=20", 0)],
 )
 def test_a_full_disk_with_room_again(tmp_path: Path, options: str, left: int, bases: int) -> None:
-    """The system itself says ENOSPC, at once or after some pages that were left; then room is made."""
+    """The system itself says ENOSPC, at once or after what was left; then room is made."""
     require_root("to mount a file system")
 
     def act(path: Path) -> None:
@@ -658,7 +658,7 @@ def test_a_full_disk_with_room_again(tmp_path: Path, options: str, left: int, ba
         for _ in range(bases):
             scene.save()
         ballast = _fill(path)
-        os.truncate(ballast[0], ballast[0].stat().st_size - left * PAGE_SIZE)
+        os.truncate(ballast[0], ballast[0].stat().st_size - left * BLOCK)
         for block in range(20):
             scene.world.touch(at=block * BLOCK)
         with pytest.raises(CheckpointError) as caught:
@@ -694,9 +694,10 @@ def test_signals_do_not_disturb_a_slow_write(tmp_path: Path, scenes: Callable[..
         taken = os.writev(writer, buffers)  # waits for us, and can be interrupted
         return os.pwrite(fd, b"".join(buffers)[:taken], offset)
 
-    scene = scenes(tmp_path, blocks=100, compression="none")  # more than is staged
+    blocks = 15 * PAGE_SIZE // BLOCK
+    scene = scenes(tmp_path, blocks=blocks + 1, compression="none")
     scene.save()
-    for block in range(15):
+    for block in range(blocks):
         scene.world.touch(at=block * BLOCK)
     with intercepted(write_slowly), _counted_signals(signal.SIGUSR1) as arrived:
         save = scene.capture()

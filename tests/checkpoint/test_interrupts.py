@@ -17,7 +17,7 @@ from dirtytrack import Session
 from dirtytrack.checkpoint import Chain, Checkpointer, restore
 from interrupts import Storm, interrupted_at, is_interrupted, traced
 from raw import open_descriptors
-from support import in_child
+from support import PAGE_SIZE, in_child
 
 _MOST = 3000  # points
 
@@ -222,7 +222,7 @@ def test_whoever_waits_for_a_slow_disk_can_be_interrupted(
         gate = Gate(by(WORKER))
         with intercepted(gate), Session() as session:
             world = World(3, 1)
-            checkpoints = Checkpointer(tmp_path, world.regions, session=session, staging_bytes=4096)
+            checkpoints = Checkpointer(tmp_path, world.regions, session=session, staging_bytes=PAGE_SIZE)
             checkpoints.save(wait=True)
             gate.arm()
             world.touch()
