@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 
 from checkpoint.intercept import WORKER, Gate, by, intercepted
-from checkpoint.world import World, restored
+from checkpoint.world import BLOCK, World, restored
 from dirtytrack import Session
 from dirtytrack.checkpoint import Chain, Checkpointer, restore
 from interrupts import Storm, interrupted_at, is_interrupted, traced
@@ -221,7 +221,7 @@ def test_whoever_waits_for_a_slow_disk_can_be_interrupted(
     def child() -> None:
         gate = Gate(by(WORKER))
         with intercepted(gate), Session() as session:
-            world = World(3, 1)
+            world = World(3 * PAGE_SIZE // BLOCK, 1)  # touched, one page fills the staging memory
             checkpoints = Checkpointer(tmp_path, world.regions, session=session, staging_bytes=PAGE_SIZE)
             checkpoints.save(wait=True)
             gate.arm()

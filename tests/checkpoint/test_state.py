@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import os
 import signal
 import threading
 from contextlib import ExitStack, contextmanager
@@ -280,28 +279,30 @@ def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_r
     (file,) = _files([[Run(0, at, _content(at, 1, 1)) for at in range(BLOCKS)]])
     monkeypatch.setattr(_state_module, "_THREADS", 2)
     monkeypatch.setattr(_state_module, "_TASKS_PER_THREAD", 1)
-    read, begun, done, sent, struck = EpochFile._read_stored, [], [], [], []
+    read, begun, done, struck = EpochFile._read_stored, [], [], []
+    main = threading.main_thread()
     both, raising = threading.Barrier(2, timeout=30), threading.Event()
 
     def spy(file, entry, pieces):
         begun.append(entry.first)
         if len(begun) <= 2:
             both.wait()
-        if (threading.current_thread() is threading.main_thread()) != helper_raises:
+        if (threading.current_thread() is main) != helper_raises:
             raising.set()
             raise kind(file, "on purpose")
         raising.wait(30)
         for at in range(1_000_000):
             if at >= 2000 and len(struck) == signals:
                 break
-            if len(sent) < signals and len(sent) == len(struck):
-                sent.append(os.kill(os.getpid(), signal.SIGUSR1))
+            if len(struck) < signals and at % 100 == 0:  # one before it waits wakes nobody
+                signal.pthread_kill(main.ident, signal.SIGUSR1)
             read(file, entry, pieces)
         done.append(entry.first)
 
     def interrupt(number, frame):
-        struck.append(number)
-        raise KeyboardInterrupt("on purpose")
+        if len(struck) < signals:
+            struck.append(number)
+            raise KeyboardInterrupt("on purpose")
 
     monkeypatch.setattr(EpochFile, "_read_stored", spy)
     before = signal.signal(signal.SIGUSR1, interrupt)
