@@ -1,35 +1,16 @@
-// Floor 2, snapshot: many states of the same regions. A state is a tree of nodes over all pages, whose leaves say where
-// the contents of each page are kept; states share the nodes and the contents that they have in common.
+// Floor 2, snapshot: many states of the same regions, each a tree of pages that it shares with others.
 #pragma once
 
+#include "page_tree.h"
 #include "snapshot.h"
-
-struct dt_node;
-
-// Contents of pages, counted by the leaves that have them.
-struct dt_store {
-	uint8_t **chunks;
-	size_t chunk_room;
-	uint32_t *in_use; // slots of each chunk
-	size_t in_use_room;
-	uint32_t *references; // by slot; 0: free
-	size_t slot_room;
-	uint32_t *free_slots;
-	size_t free_room, free_count;
-	uint32_t slots; // handed out so far, free ones included
-	uint64_t used;  // slots in use
-	uint64_t nodes; // bytes of nodes
-};
 
 // All states of n regions, and the one that memory was in when it was last saved or restored: memory differs from it
 // on pages that are pending for the cursor, and on no others.
 struct dt_history {
 	const struct dt_twin *twins; // owned by the caller; their copies are not used
 	size_t n;
-	uint64_t unit;   // bytes of contents kept as one: a page of the system
 	uint64_t *first; // number of the first unit of each region; of n: how many there are
-	unsigned levels;
-	struct dt_store store;
+	struct dt_store store; // of pages of the system
 	struct dt_node **states; // by identifier, from 1 on; NULL: all zeros
 	uint8_t *is_state;
 	size_t state_room, is_state_room;
