@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dirtytrack.errors import KernelError
-from dirtytrack.kernel import mappings, pagemap
+from dirtytrack.kernel import _descriptor, mappings, pagemap
 from dirtytrack.kernel.pagemap import Category, open_pagemap, scan
 from dirtytrack.native import lib
 from kernel.area import TAKE, WRITTEN, Area, Lab, libc
@@ -103,7 +103,7 @@ def test_a_child_scans_itself_and_not_its_parent(lab: Lab) -> None:
     area = lab.armed(4)
     area.touch(1)
     assert area.runs(area.get()) == [(1, 2)]  # the descriptor is open now
-    inherited = pagemap._own_pagemap()
+    inherited = _descriptor.own_pagemap()
 
     def child() -> tuple[list[tuple[int, int]], bool]:
         area.get(flags=1)  # would arm the parent's pages through the inherited descriptor
@@ -111,10 +111,10 @@ def test_a_child_scans_itself_and_not_its_parent(lab: Lab) -> None:
             inner.register(area)
             area.touch(3)
             runs = area.runs(area.take())
-        return runs, list(pagemap._own) == [lib.dt_address_space()]
+        return runs, list(_descriptor._own) == [lib.dt_address_space()]
 
     assert in_child(child).check() == ([(3, 4)], True)
-    assert pagemap._own_pagemap() == inherited
+    assert _descriptor.own_pagemap() == inherited
     assert area.runs(area.take()) == [(1, 2)]
 
 
@@ -140,7 +140,7 @@ def test_threads_open_one_descriptor() -> None:
     """Threads that scan for the first time at the same moment end up with one descriptor between them."""
 
     def child() -> int:
-        pagemap._own.clear()  # a child has none of its own yet; the inherited one stays open and counts
+        _descriptor._own.clear()  # a child has none of its own yet; the inherited one stays open and counts
         before = len(os.listdir("/proc/self/fd"))
         barrier = threading.Barrier(8)
 
