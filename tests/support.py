@@ -194,6 +194,11 @@ def _meminfo(key: str) -> int:
     return 0
 
 
+def resident_bytes() -> int:
+    """The resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_SIZE
+
+
 def address_of(buffer: Any) -> int:
     """The address of a writable buffer's first byte. The buffer is free again when this returns."""
     return ctypes.addressof(ctypes.c_char.from_buffer(buffer))

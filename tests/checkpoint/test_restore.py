@@ -21,7 +21,7 @@ from checkpoint.forge import BLOCK, RAW, ZSTD, Run
 from dirtytrack import ChainError
 from dirtytrack.checkpoint.chain import Chain
 from dirtytrack.checkpoint.restore import load, restore
-from support import PMD_SIZE, address_of, require
+from support import PMD_SIZE, address_of, require, resident_bytes
 
 pytestmark = pytest.mark.anywhere
 
@@ -364,15 +364,10 @@ def test_a_huge_region_is_no_crash(tmp_path, lazy):
 def test_a_sparse_region_takes_no_memory(tmp_path):
     """Of 8 GiB of zeros only what is not zeros is written."""
     forge.write(tmp_path, [forge.File(1, [Run(0, 1 << 20, b"x" * BLOCK)], [forge.region("a", 8 << 30)])])
-    before = _rss()
+    before = resident_bytes()
     data = load(tmp_path)["a"]
     assert (data[4 << 30], data[0], data[-1]) == (ord("x"), 0, 0)
-    assert _rss() - before < (32 << 20) + 2 * PMD_SIZE
-
-
-def _rss():
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * mmap.PAGESIZE
+    assert resident_bytes() - before < (32 << 20) + 2 * PMD_SIZE
 
 
 @pytest.fixture

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
 import signal
 import threading
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,7 +15,7 @@ from checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, File, Run
 from dirtytrack.checkpoint import _state as _state_module
 from dirtytrack.checkpoint._reader import EpochFile
 from dirtytrack.checkpoint._state import DamagedFile, State
-from support import PMD_SIZE
+from support import PMD_SIZE, resident_bytes
 
 pytestmark = pytest.mark.anywhere
 
@@ -200,10 +198,6 @@ def test_zeros_are_left_to_memory_that_has_them(tmp_path):
     ) + b"\xaa" * (NBYTES - 8 * BLOCK)
 
 
-def _rss():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
-
-
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("left", [0, 1, 5])
 def test_a_huge_sparse_region_takes_no_memory(tmp_path, first, left):
@@ -218,14 +212,14 @@ def test_a_huge_sparse_region_takes_no_memory(tmp_path, first, left):
     model = {at: 0 if first <= at <= last - left else value for value, at in enumerate(blocks, 1)} | {
         1 << 20: 7
     }
-    before = _rss()
+    before = resident_bytes()
     with _state(tmp_path, _files(lists, nbytes=1 << 40)) as state:
         for at, value in model.items():
             assert state.read(0, at * BLOCK + 9, at * BLOCK + 12) == bytes([value]) * 3
             assert state.is_zero(0, at, 1) == (value == 0)
         assert state.is_zero(0, 2, (1 << 20) - 2)
         assert not state.is_zero(0, 2, 1 << 20)
-    assert _rss() - before < (32 << 20) + 2 * PMD_SIZE
+    assert resident_bytes() - before < (32 << 20) + 2 * PMD_SIZE
 
 
 def _damage(path, entry):

@@ -37,8 +37,20 @@ _DOCUMENTS = ["README.md", *sorted(f"docs/{path.name}" for path in _ROOT.glob("d
 def test_relative_links_lead_somewhere(document):
     """Every relative link names a file of the repository, and a heading in it if it names one."""
     path = _ROOT / document
-    links = re.findall(r"\]\(([^):]+)\)", path.read_text(encoding="utf-8"))
-    assert [link for link in links if not _leads_somewhere(path, link)] == []
+    assert [link for link in _relative_links(path) if not _leads_somewhere(path, link)] == []
+
+
+def test_links_are_found_and_followed():
+    """The test above would see one that leads nowhere."""
+    readme = _ROOT / "README.md"
+    assert {"docs/guide.md", "docs/kernels.md"} <= set(_relative_links(readme))
+    assert not _leads_somewhere(readme, "docs/nothing.md")
+    assert not _leads_somewhere(readme, "docs/kernels.md#nothing")
+    assert _leads_somewhere(readme, "docs/kernels.md#tested-kernels")
+
+
+def _relative_links(path: Path) -> list[str]:
+    return re.findall(r"\]\(([^):]+)\)", path.read_text(encoding="utf-8"))
 
 
 def _leads_somewhere(path: Path, link: str) -> bool:

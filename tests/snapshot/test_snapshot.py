@@ -15,7 +15,7 @@ from dirtytrack import ClosedError, ForkedError, RegionLostError, Session
 from dirtytrack.errors import KernelPermissionError
 from dirtytrack.snapshot import History, Snapshot
 from raw import Raw
-from support import PAGE_SIZE, in_child
+from support import PAGE_SIZE, in_child, resident_bytes
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -97,8 +97,7 @@ def test_eight_gib_with_ten_written_pages():
                 assert [one.start for one in snapshot.diff()] == places.tolist()
                 assert snapshot.rollback() == 10
                 assert (array[places] == 1).all()
-                resident = int(open("/proc/self/statm").read().split()[1]) * PAGE_SIZE  # noqa: SIM115
-                assert resident < 1 << 30
+                assert resident_bytes() < 1 << 30
 
     in_child(child).check()
 

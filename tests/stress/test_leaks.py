@@ -18,7 +18,7 @@ import dirtytrack
 from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Checkpointer, restore
 from dirtytrack.snapshot import History, Snapshot
-from support import PAGE_SIZE
+from support import PAGE_SIZE, resident_bytes
 
 SESSIONS = int(os.environ.get("DIRTYTRACK_LEAK_SESSIONS", "2000"))
 _PAGES = 16
@@ -37,9 +37,8 @@ class Held(NamedTuple):
 def held() -> Held:
     """What this one has now."""
     gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
     mappings = Path("/proc/self/maps").read_text().count("\n")
-    return Held(len(os.listdir("/proc/self/fd")), mappings, pages * PAGE_SIZE)
+    return Held(len(os.listdir("/proc/self/fd")), mappings, resident_bytes())
 
 
 def use_session(memory: mmap.mmap, number: int) -> None:

@@ -17,7 +17,7 @@ import pytest
 import dirtytrack
 from dirtytrack import ClosedError, Session, UnsupportedError
 from raw import Raw, is_free, open_descriptors
-from support import PAGE_SIZE, Memory, in_child, optional
+from support import PAGE_SIZE, Memory, in_child, optional, resident_bytes
 
 
 def test_the_first_epoch_holds_what_was_stored_since(session: Session) -> None:
@@ -294,15 +294,15 @@ def test_sessions_leave_no_descriptors_and_no_memory() -> None:
         descriptors = open_descriptors()
         growth = []
         for _ in range(4):
-            before = resident_kilobytes()
+            before = resident_bytes()
             churn(500)
             gc.collect()
-            growth.append(resident_kilobytes() - before)
+            growth.append(resident_bytes() - before)
         return open_descriptors() - descriptors, min(growth)
 
-    descriptors, kilobytes = in_child(child).check()
+    descriptors, growth = in_child(child).check()
     assert descriptors == 0
-    assert kilobytes < 100
+    assert growth < 100 << 10
 
 
 @pytest.mark.slow
@@ -322,17 +322,11 @@ def test_collecting_leaves_no_memory() -> None:
         with Session() as session, Raw(64) as memory:
             session.track(memory.pair)
             churn(session, memory, 5000)
-            before = resident_kilobytes()
+            before = resident_bytes()
             churn(session, memory, 100_000)
-            return resident_kilobytes() - before
+            return resident_bytes() - before
 
-    assert in_child(child).check() < 1000
-
-
-def resident_kilobytes() -> int:
-    """The resident memory of this process."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * PAGE_SIZE // 1024
+    assert in_child(child).check() < 1 << 20
 
 
 def test_the_default_session_is_one() -> None:
