@@ -33,15 +33,15 @@ torture: $(VENV)/.built
 
 fuzz: $(VENV)/.built
 	$(PY) -m pip install --quiet --group fuzz
-	$(PY) tests/checkpoint/fuzz_reader.py $(or $(SECONDS_EACH),300)
+	$(PY) tests/_lib/checkpoint/fuzz_reader.py $(or $(SECONDS_EACH),300)
 
 # On Debian; docs/kernels.md says with what. KERNELS="6.19 arm64/7.1" boots others; then no page is written.
 kernels: $(VENV)/.built
-	PYTHONPATH=tests $(PY) -m kernels $(or $(KERNELS),--page) $(ARGS)
+	PYTHONPATH=tests $(PY) -m matrix $(or $(KERNELS),--page) $(ARGS)
 
 # Two kernels, as a gate: as root, qemu is installed for it; where it can't be, or without the network, it is skipped.
 kernels-ci: $(VENV)/.built
-	PYTHONPATH=tests $(PY) -m kernels --ci
+	PYTHONPATH=tests $(PY) -m matrix --ci
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -51,7 +51,7 @@ types: $(VENV)/.lint
 
 # An sdist and a manylinux wheel in dist/, built twice and tried with every interpreter that is here.
 wheel: $(VENV)/.wheel
-	$(PY) tests/packaging/build_wheel.py dist && $(PY) tests/packaging/smoke.py dist
+	$(PY) tests/_lib/packaging/build_wheel.py dist && $(PY) tests/_lib/packaging/smoke.py dist
 
 check: test lint types wheel
 

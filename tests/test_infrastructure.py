@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-import seccomp
-from support import PAGE_SIZE, Memory, in_child, require, reserve_hugepages
+from _lib import seccomp
+from _lib.support import PAGE_SIZE, Memory, in_child, require, reserve_hugepages
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,7 +49,7 @@ def test_a_warning_fails_a_test(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("strict", "code", "word"), [("0", 0, "1 skipped"), ("1", 1, "1 failed")])
 def test_require_skips_or_fails(tmp_path: Path, strict: str, code: int, word: str) -> None:
     """An unmet requirement skips with its reason, and fails under strict."""
-    source = "from support import require\ndef test_it():\n    require(False, 'no such luck')\n"
+    source = "from _lib.support import require\ndef test_it():\n    require(False, 'no such luck')\n"
     result = run_pytest(tmp_path, source, DIRTYTRACK_TEST_STRICT=strict)
     assert result.returncode == code, result.stdout + result.stderr
     assert word in result.stdout
@@ -58,7 +58,7 @@ def test_require_skips_or_fails(tmp_path: Path, strict: str, code: int, word: st
 
 def test_optional_skips_even_under_strict(tmp_path: Path) -> None:
     """What a machine may lack never fails the run."""
-    source = "from support import optional\ndef test_it():\n    optional(False, 'no torch')\n"
+    source = "from _lib.support import optional\ndef test_it():\n    optional(False, 'no torch')\n"
     result = run_pytest(tmp_path, source, DIRTYTRACK_TEST_STRICT="1")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "no torch" in result.stdout

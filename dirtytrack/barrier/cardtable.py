@@ -8,16 +8,16 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.handle import Handle
+from dirtytrack._lifetime.undo import Undo
 from dirtytrack.barrier.segment import Segment
-from dirtytrack.closable import Closable
 from dirtytrack.errors import ClosedError, ForkedError, kernel_error
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Region, Session, default_session
 from dirtytrack.tracking.failures import native_error
-from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.memory import resolve
 from dirtytrack.tracking.several import open_cursor, refuse_overlaps, track_all
-from dirtytrack.tracking.undo import Undo
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

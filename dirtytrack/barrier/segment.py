@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import operator
 
+from dirtytrack._lifetime.handle import Handle
 from dirtytrack.tracking import Region
-from dirtytrack.tracking.handle import Handle
 
 
 class Segment(Handle):

@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from dirtytrack.checkpoint._format import FileName, FormatError
-from dirtytrack.checkpoint._history import ChainEpoch, Problem, arrange, few
-from dirtytrack.checkpoint._layout import Layout
-from dirtytrack.checkpoint._opening import open_files
-from dirtytrack.checkpoint._state import DamagedFile, State
-from dirtytrack.closable import Closable
+from dirtytrack._lifetime.closable import Closable
+from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.structures import FileName, FormatError
+from dirtytrack.checkpoint.read.lineage import ChainEpoch, Problem, arrange, few
+from dirtytrack.checkpoint.read.opening import open_files
+from dirtytrack.checkpoint.read.state import DamagedFile, State
 from dirtytrack.errors import ChainError, ClosedError
 
 __all__ = ["Chain", "ChainEpoch", "Problem"]

@@ -14,15 +14,21 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, Unpack
 
-from dirtytrack.checkpoint import _origin
-from dirtytrack.checkpoint._capture import Capturer
-from dirtytrack.checkpoint._compaction import Compactor
-from dirtytrack.checkpoint._files import Directory
-from dirtytrack.checkpoint._format import NO_PARENT
-from dirtytrack.checkpoint._hashes import BlockHashes
-from dirtytrack.checkpoint._layout import Layout
-from dirtytrack.checkpoint._lock import WriterLock
-from dirtytrack.checkpoint._options import (
+from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.handle import Handle
+from dirtytrack._lifetime.turns import in_turn
+from dirtytrack._lifetime.undo import Undo
+from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.structures import NO_PARENT
+from dirtytrack.checkpoint.save import Save
+from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.lock import WriterLock
+from dirtytrack.checkpoint.write import origin
+from dirtytrack.checkpoint.write.block_hashes import BlockHashes
+from dirtytrack.checkpoint.write.capture import Capturer
+from dirtytrack.checkpoint.write.committer import Worker
+from dirtytrack.checkpoint.write.compaction import Compactor
+from dirtytrack.checkpoint.write.options import (
     Keywords,
     Options,
     check_meta,
@@ -30,20 +36,14 @@ from dirtytrack.checkpoint._options import (
     check_pause,
     check_regions,
 )
-from dirtytrack.checkpoint._saver import Saver
-from dirtytrack.checkpoint._staging import Staging
-from dirtytrack.checkpoint._worker import Worker
-from dirtytrack.checkpoint.save import Save
-from dirtytrack.closable import Closable
+from dirtytrack.checkpoint.write.pipeline import Saver
+from dirtytrack.checkpoint.write.staging import Staging
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
 from dirtytrack.tracking import Region, Session
-from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.several import open_cursor
-from dirtytrack.tracking.turns import in_turn
-from dirtytrack.tracking.undo import Undo
 
-_Begin = Callable[[Directory, list[Layout], dict[str, Region]], _origin.Origin]
+_Begin = Callable[[Directory, list[Layout], dict[str, Region]], origin.Origin]
 
 _open_ones: weakref.WeakSet[Checkpointer] = weakref.WeakSet()
 _abandoned: list[Checkpointer] = []
@@ -118,7 +118,7 @@ class Checkpointer(Handle, Closable):
             UnsupportedError, and others: as for `Session.track`.
         """
         self._set_up(
-            path, regions, Options(session, keep, compression, fsync, staging_bytes, max_pause), _origin.start
+            path, regions, Options(session, keep, compression, fsync, staging_bytes, max_pause), origin.start
         )
 
     @classmethod
@@ -149,7 +149,7 @@ class Checkpointer(Handle, Closable):
             BusyError, TypeError, ValueError, ImportError: as for the constructor.
         """
         self = cls.__new__(cls)
-        self._set_up(path, into, Options(**keywords), functools.partial(_origin.resume, at=at), create=False)
+        self._set_up(path, into, Options(**keywords), functools.partial(origin.resume, at=at), create=False)
         return self
 
     @classmethod
@@ -164,7 +164,7 @@ class Checkpointer(Handle, Closable):
         Args and errors: as for `resume` and the constructor.
         """
         self = cls.__new__(cls)
-        self._set_up(path, regions, Options(**keywords), _origin.start_or_resume)
+        self._set_up(path, regions, Options(**keywords), origin.start_or_resume)
         return self
 
     @property
@@ -293,26 +293,26 @@ class Checkpointer(Handle, Closable):
         self, where: Path, memories: dict[str, object], options: Options, begin: _Begin, create: bool
     ) -> None:
         undo = self._undo
-        session, regions, layouts = _origin.track(memories, options.session, undo)
+        session, regions, layouts = origin.track(memories, options.session, undo)
         self._directory = Directory(where, create=create)
         undo.callback(self._directory.close)
         self._lock = WriterLock(self._directory)
         undo.callback(self._lock.close)
         self._directory.clean()
-        origin = begin(self._directory, layouts, regions)
-        tracked = tuple(regions[layout.name] for layout in origin.layouts)
-        hashes = BlockHashes([layout.nbytes for layout in origin.layouts])
-        if origin.parent != NO_PARENT:
+        start = begin(self._directory, layouts, regions)
+        tracked = tuple(regions[layout.name] for layout in start.layouts)
+        hashes = BlockHashes([layout.nbytes for layout in start.layouts])
+        if start.parent != NO_PARENT:
             for place, region in enumerate(tracked):
                 hashes.learn(place, region.view)
         # What is written from here on is its own.
         cursor = open_cursor(session, f"checkpoint {secrets.token_hex(4)} of {where}", undo)
-        staging = Staging(options.staging(sum(layout.nbytes for layout in origin.layouts)))
-        compactor = Compactor(self._directory, self._lock, options.compression, options.keep, origin.numbers)
+        staging = Staging(options.staging(sum(layout.nbytes for layout in start.layouts)))
+        compactor = Compactor(self._directory, self._lock, options.compression, options.keep, start.numbers)
         undo.callback(compactor.stop)
-        worker = Worker(origin, self._directory, self._lock, hashes, staging, options, compactor.committed)
+        worker = Worker(start, self._directory, self._lock, hashes, staging, options, compactor.committed)
         undo.callback(worker.stop)
-        self._saver = Saver(origin, Capturer(cursor, tracked, staging), worker, compactor, options)
+        self._saver = Saver(start, Capturer(cursor, tracked, staging), worker, compactor, options)
         self._process = lib.dt_address_space()
         self._mutex = threading.RLock()
         self._in_turn = self._closing = False

@@ -10,12 +10,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from dirtytrack.checkpoint._format import FormatError
-from dirtytrack.checkpoint._history import ChainEpoch, few
-from dirtytrack.checkpoint._layout import Layout
-from dirtytrack.checkpoint._options import check_regions
-from dirtytrack.checkpoint._state import State
 from dirtytrack.checkpoint.chain import Chain, find_region
+from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.structures import FormatError
+from dirtytrack.checkpoint.read.lineage import ChainEpoch, few
+from dirtytrack.checkpoint.read.state import State
+from dirtytrack.checkpoint.write.options import check_regions
 from dirtytrack.errors import ChainError
 from dirtytrack.tracking import Region, alloc
 from dirtytrack.tracking.memory import resolve

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from dirtytrack.checkpoint._capture import Captured
+from dirtytrack.checkpoint.write.capture import Captured
 
 
 class Save:

@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from dirtytrack.checkpoint._format import BLOCK, FormatError, block_count
-from dirtytrack.checkpoint._layout import Layout
-from dirtytrack.checkpoint._state import State
+from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.structures import BLOCK, FormatError, block_count
+from dirtytrack.checkpoint.read.state import State
 from dirtytrack.errors import ChainError
 from dirtytrack.native import lib
 

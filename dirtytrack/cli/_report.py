@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dirtytrack.checkpoint import Chain, ChainEpoch
-from dirtytrack.checkpoint._format import FileName
+from dirtytrack.checkpoint.format.structures import FileName
 
 from ._text import count, plain, shorten, size
 

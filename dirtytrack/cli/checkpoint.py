@@ -29,7 +29,7 @@ from ._text import count, size
 
 if TYPE_CHECKING:
     from dirtytrack.checkpoint import Chain
-    from dirtytrack.checkpoint._state import State
+    from dirtytrack.checkpoint.read.state import State
 
 _QUIET = logging.NullHandler()
 
@@ -191,9 +191,9 @@ def _compact(args: argparse.Namespace) -> int:
     """
     with _open(args.path) as chain:
         _ = chain.newest  # or there is nothing to keep, and nothing to lock
-    from dirtytrack.checkpoint._compaction import compact
-    from dirtytrack.checkpoint._files import Directory
-    from dirtytrack.checkpoint._lock import WriterLock
+    from dirtytrack.checkpoint.store.directory import Directory
+    from dirtytrack.checkpoint.store.lock import WriterLock
+    from dirtytrack.checkpoint.write.compaction import compact
 
     from . import _report
 

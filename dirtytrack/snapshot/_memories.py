@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from dirtytrack._lifetime.undo import Undo
 from dirtytrack.errors import KernelPermissionError
 from dirtytrack.kernel import mappings
 from dirtytrack.kernel.mappings import Kind, Mapping
@@ -16,7 +17,6 @@ from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Cursor, Epoch, Region, Session
 from dirtytrack.tracking.failures import native_error
 from dirtytrack.tracking.several import open_cursor, refuse_overlaps, track_all
-from dirtytrack.tracking.undo import Undo
 
 _serial = itertools.count(1)
 _POPULATED = Category.PRESENT | Category.SWAPPED

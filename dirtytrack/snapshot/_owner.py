@@ -6,14 +6,14 @@ import threading
 import warnings
 from abc import abstractmethod
 
-from dirtytrack.closable import Closable
+from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.handle import Handle
+from dirtytrack._lifetime.turns import in_turn
+from dirtytrack._lifetime.undo import Undo
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
 from dirtytrack.snapshot._memories import Memories
 from dirtytrack.tracking import Region, Session
-from dirtytrack.tracking.handle import Handle
-from dirtytrack.tracking.turns import in_turn
-from dirtytrack.tracking.undo import Undo
 
 
 class Owner(Handle, Closable):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from dirtytrack._lifetime.handle import Handle
+from dirtytrack._lifetime.turns import in_turn
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot._owner import Owner
 from dirtytrack.tracking import Epoch, Session
-from dirtytrack.tracking.handle import Handle
-from dirtytrack.tracking.turns import in_turn
 
 _new = ffi.new_allocator(lib.dt_history_new, lib.dt_history_free, should_clear_after_alloc=False)
 

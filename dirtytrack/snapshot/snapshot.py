@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dirtytrack._lifetime.turns import in_turn
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot._changes import Changes
 from dirtytrack.snapshot._memories import filled
 from dirtytrack.snapshot._owner import Owner
 from dirtytrack.snapshot.diff import Diff
 from dirtytrack.tracking import Epoch, PageSet, Region, Session, alloc
-from dirtytrack.tracking.turns import in_turn
 
 _ALIGNMENT = 64
 _LARGE = 1 << 22  # bytes from which on a copy takes huge pages

@@ -6,10 +6,10 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from dirtytrack._lifetime.handle import Handle
 from dirtytrack.native import lib
 from dirtytrack.tracking.epoch import Epoch
 from dirtytrack.tracking.failures import missed_error, native_error
-from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.region import Region, RegionSlice, native_slices
 
 if TYPE_CHECKING:

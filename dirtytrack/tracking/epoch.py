@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from dirtytrack._lifetime.handle import Handle
 from dirtytrack.errors import ForkedError
 from dirtytrack.native import ffi, lib
-from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.pages import PageSet
 from dirtytrack.tracking.region import Region, RegionSlice, pages_of
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from dirtytrack._lifetime.handle import Handle
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking.blindspots import BlindSpot
-from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.memory import Memory
 from dirtytrack.tracking.pages import Geometry, PageSet
 

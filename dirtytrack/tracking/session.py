@@ -11,14 +11,14 @@ import warnings
 import weakref
 from typing import Any
 
-from dirtytrack.closable import Closable
+from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.handle import Handle
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import backends
 from dirtytrack.tracking.cursor import Cursor
 from dirtytrack.tracking.epoch import Epoch
 from dirtytrack.tracking.failures import native_error, track_error
-from dirtytrack.tracking.handle import Handle
 from dirtytrack.tracking.memory import Memory, resolve
 from dirtytrack.tracking.region import Region, RegionSlice
 

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
+from dirtytrack._lifetime.undo import Undo
 from dirtytrack.errors import ClosedError
 from dirtytrack.tracking.cursor import Cursor
 from dirtytrack.tracking.region import Region
 from dirtytrack.tracking.session import Session, default_session
-from dirtytrack.tracking.undo import Undo
 
 
 def track_all(

@@ -1,5 +1,5 @@
 """Cards and write watches need a kernel that can track; what asks for neither is marked ``anywhere``."""
 
-from works import own_default_session, tracking_works
+from _lib.works import own_default_session, tracking_works
 
 __all__ = ["own_default_session", "tracking_works"]

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.interrupts import at_every_point, interrupted_at, traced
+from _lib.raw import Raw
+from _lib.seccomp import PAGEMAP_SCAN, install, refuse_ioctl
+from _lib.support import PAGE_SIZE, in_child
+from _lib.syscalls import MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE
+from _lib.tracked import KERNELS, session_on
 from dirtytrack import ClosedError, ForkedError, KernelError, Session
 from dirtytrack.barrier import CardTable
-from interrupts import at_every_point, interrupted_at, traced
-from raw import Raw
-from seccomp import PAGEMAP_SCAN, install, refuse_ioctl
-from support import PAGE_SIZE, in_child
-from syscalls import MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE
-from tracked import KERNELS, session_on
 
 PAGES = 32
 _ALIGNMENT = 16 * PAGE_SIZE

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import dirtytrack
-from support import require
+from _lib.support import require
 
 _EXAMPLE = Path(__file__).parents[2] / "examples/collector"
 _MAIN = """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import dirtytrack
-from support import require
+from _lib.support import require
 
 _SOURCE = Path(__file__).with_name("runtime.c")
 _SECONDS = int(os.environ.get("DIRTYTRACK_STRESS_SECONDS", "0"))

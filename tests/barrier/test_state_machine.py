@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 import dirtytrack
+from _lib.support import PAGE_SIZE, address_of
 from dirtytrack import Session
 from dirtytrack.barrier import CardTable
-from support import PAGE_SIZE, address_of
 
 _PAGES = 24
 _UNIT = PAGE_SIZE // 4  # of the borders of segments

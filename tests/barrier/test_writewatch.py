@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.raw import Raw
+from _lib.support import PAGE_SIZE, in_child
+from _lib.tracked import KERNELS, session_on
 from dirtytrack import Session
 from dirtytrack.barrier import CardTable, get_write_watch, reset_write_watch
-from raw import Raw
-from support import PAGE_SIZE, in_child
-from tracked import KERNELS, session_on
 
 
 @pytest.fixture(params=KERNELS)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dirtytrack.checkpoint._background import Background
+from dirtytrack._lifetime.background import Background
 
 pytestmark = pytest.mark.anywhere
 

@@ -10,11 +10,11 @@ import shutil
 
 import pytest
 
-from checkpoint import forge
-from checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, Run
+from _lib.checkpoint import forge
+from _lib.checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, Run
+from _lib.support import in_child
 from dirtytrack import ChainError, ClosedError
 from dirtytrack.checkpoint.chain import Chain
-from support import in_child
 
 pytestmark = pytest.mark.anywhere
 

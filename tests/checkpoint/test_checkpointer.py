@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.support import PAGE_SIZE, in_child
 from dirtytrack import BusyError, ChainError, CheckpointError, ClosedError, ForkedError, RegionLostError
 from dirtytrack.checkpoint import Chain, Checkpointer, checkpointer, load, restore
-from support import PAGE_SIZE, in_child
 
 
 def _arrays(seed=0, *, offset=0):

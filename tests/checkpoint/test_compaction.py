@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.support import PAGE_SIZE
 from dirtytrack import ChainError, CheckpointError
-from dirtytrack.checkpoint import Chain, Checkpointer, _compaction, _files, load
-from support import PAGE_SIZE
+from dirtytrack.checkpoint import Chain, Checkpointer, load
+from dirtytrack.checkpoint.store import directory
+from dirtytrack.checkpoint.write import compaction
 
 
 @pytest.fixture
@@ -174,14 +176,14 @@ def test_the_branch_that_is_written_is_the_one_that_is_kept(tmp_path, array):
 def test_saves_go_on_beside_it(tmp_path, array, monkeypatch):
     """While a compaction is under way, saves are captured and committed; it keeps them."""
     states, begun, go = {}, threading.Event(), threading.Event()
-    write = _compaction._write_base
+    write = compaction._write_base
 
     def slow(*arguments):
         begun.set()
         assert go.wait(60)
         return write(*arguments)
 
-    monkeypatch.setattr(_compaction, "_write_base", slow)
+    monkeypatch.setattr(compaction, "_write_base", slow)
     with Checkpointer(tmp_path, {"a": array}) as checkpoints:
         _go_on(checkpoints, array, 3, states)
         checkpoints.compact()
@@ -199,18 +201,18 @@ def test_saves_go_on_beside_it(tmp_path, array, monkeypatch):
 def test_a_failure_removes_nothing_and_is_told_once(tmp_path, array, monkeypatch):
     """No space for the base: CheckpointError at the next flush, no epoch is lost, and the next try works."""
     states = {}
-    publish = _files.NewFile.publish
+    publish = directory.NewFile.publish
 
     def full(self, name, *, sync):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(name))
 
     with Checkpointer(tmp_path, {"a": array}) as checkpoints:
         _go_on(checkpoints, array, 3, states)
-        monkeypatch.setattr(_files.NewFile, "publish", full)
+        monkeypatch.setattr(directory.NewFile, "publish", full)
         with pytest.raises(CheckpointError, match="not compacted") as caught:
             checkpoints.compact(wait=True)
         assert (caught.value.errno, caught.value.epochs) == (errno.ENOSPC, ())
-        monkeypatch.setattr(_files.NewFile, "publish", publish)
+        monkeypatch.setattr(directory.NewFile, "publish", publish)
         checkpoints.flush()
         _check(tmp_path, states, [1, 2, 3])
         assert list(tmp_path.glob(".*.tmp")) == []
@@ -226,7 +228,7 @@ def test_an_automatic_one_that_fails_does_not_stop_the_saves(tmp_path, array, mo
         tries.append(arguments)
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(_compaction, "compact", fail)
+    monkeypatch.setattr(compaction, "compact", fail)
     checkpoints = Checkpointer(tmp_path, {"a": array}, keep=2)
     for step in range(12):
         array[step] += 1
@@ -309,7 +311,7 @@ def test_a_save_does_not_wait_for_it(tmp_path, array, monkeypatch):
         gate.wait()
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(_compaction, "compact", fail)
+    monkeypatch.setattr(compaction, "compact", fail)
     with Checkpointer(tmp_path, {"a": array}, keep=1) as checkpoints:
         _go_on(checkpoints, array, 4, states)
         gate.set()
@@ -324,8 +326,10 @@ def test_it_is_on_the_disk_before_anything_is_removed(tmp_path, array, monkeypat
     fsync, unlink = os.fsync, os.unlink
     with Checkpointer(tmp_path, {"a": array}, fsync=False) as checkpoints:
         _go_on(checkpoints, array, 3, states)
-        monkeypatch.setattr(_files.os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
-        monkeypatch.setattr(_files.os, "unlink", lambda *a, **k: (order.append("unlink"), unlink(*a, **k))[1])
+        monkeypatch.setattr(directory.os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
+        monkeypatch.setattr(
+            directory.os, "unlink", lambda *a, **k: (order.append("unlink"), unlink(*a, **k))[1]
+        )
         checkpoints.compact(wait=True)
         monkeypatch.undo()
     assert order == ["fsync", "fsync", "unlink", "unlink", "unlink", "fsync"]

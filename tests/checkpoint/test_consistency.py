@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import dirtytrack
-from checkpoint.world import BLOCK
+from _lib.checkpoint.world import BLOCK
+from _lib.support import PAGE_SIZE
 from dirtytrack.checkpoint import Chain, Checkpointer, load
-from support import PAGE_SIZE
 
 PAGES = 256
 

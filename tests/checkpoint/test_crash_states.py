@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint.crash_states import (
+from _lib.checkpoint.crash_states import (
     Files,
     Operation,
     Recorder,
@@ -24,8 +24,8 @@ from checkpoint.crash_states import (
     lay_out,
     promised,
 )
-from checkpoint.intercept import Fault, intercepted, stacked, without_disk
-from checkpoint.world import Contents, World, restored
+from _lib.checkpoint.intercept import Fault, intercepted, stacked, without_disk
+from _lib.checkpoint.world import Contents, World, restored
 from dirtytrack import CheckpointError
 from dirtytrack.checkpoint import Chain, Checkpointer
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checkpoint import forge, fuzz_reader
-from checkpoint.forge import BLOCK, RAW, ZSTD
+from _lib.checkpoint import forge, fuzz_reader
+from _lib.checkpoint.forge import BLOCK, RAW, ZSTD
 from dirtytrack import ChainError
 from dirtytrack.checkpoint.chain import Chain
 from dirtytrack.checkpoint.restore import restore

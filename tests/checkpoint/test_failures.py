@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from checkpoint.intercept import (
+from _lib.checkpoint.intercept import (
     COMPACTION,
     WORKER,
     Call,
@@ -31,11 +31,12 @@ from checkpoint.intercept import (
     stacked,
     without_disk,
 )
-from checkpoint.world import BLOCK, Contents, World, restored
+from _lib.checkpoint.world import BLOCK, Contents, World, restored
+from _lib.raw import open_descriptors
+from _lib.support import PAGE_SIZE, in_child, require_root
 from dirtytrack import ChainError, CheckpointError, Session
-from dirtytrack.checkpoint import Chain, Checkpointer, Save, _saver, _writer
-from raw import open_descriptors
-from support import PAGE_SIZE, in_child, require_root
+from dirtytrack.checkpoint import Chain, Checkpointer, Save
+from dirtytrack.checkpoint.write import epoch_writer, pipeline
 
 ONCE: dict[str, bool] = {}
 LASTING = {"lasting": True}  # until somebody mends it
@@ -171,7 +172,7 @@ def scenes() -> Iterator[Callable[..., Scene]]:
 
 
 def _writes(call: Call) -> bool:
-    return call.module in ("_files", "_lock", "os")
+    return call.module in ("directory", "lock", "os")
 
 
 @pytest.mark.slow
@@ -180,7 +181,7 @@ def test_every_call_fails_in_turn(
     tmp_path: Path, scenes: Callable[..., Scene], code: int, how: dict[str, bool], monkeypatch: Any
 ) -> None:
     """One save fails, or the constructor: told once, nothing changed, and the next one has it all."""
-    monkeypatch.setattr(_writer, "_WRITEBACK", 1)
+    monkeypatch.setattr(epoch_writer, "_WRITEBACK", 1)
     gc.collect()  # what an earlier test left open must not go meanwhile
     before = open_descriptors()
     for at in itertools.count(1):
@@ -297,7 +298,7 @@ def test_a_failure_that_comes_while_the_next_save_begins(
             return Save(*arguments)
 
         with monkeypatch.context() as patch, pytest.raises(CheckpointError) as caught:
-            patch.setattr(_saver, "Save", begin)
+            patch.setattr(pipeline, "Save", begin)
             scene.checkpoints.save(wait=True)
         assert caught.value.epochs[0] == 1
         assert scene.save().kind == "base"
@@ -344,7 +345,7 @@ def test_no_memory_is_a_failure_like_any_other(
     scene.save()
     scene.world.touch()
     with monkeypatch.context() as patch, pytest.raises(CheckpointError) as caught:
-        patch.setattr(_writer, "checksum", fail)
+        patch.setattr(epoch_writer, "checksum", fail)
         scene.save()
     scene.check_failed(caught.value, errno.ENOMEM, [2])
     assert scene.save().kind == "delta"
@@ -359,7 +360,7 @@ def test_a_description_that_is_too_long_for_readers(
     scene.save()
     scene.world.touch()
     with monkeypatch.context() as patch, pytest.raises(CheckpointError) as caught:
-        patch.setattr(_writer, "MAX_DESCRIPTION", 100)
+        patch.setattr(epoch_writer, "MAX_DESCRIPTION", 100)
         scene.save()
     scene.check_failed(caught.value, errno.EFBIG, [2])
     scene.save()

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from dirtytrack.checkpoint import _files
-from dirtytrack.checkpoint._files import Directory
-from dirtytrack.checkpoint._format import FileName, Kind
+from dirtytrack.checkpoint.format.structures import FileName, Kind
+from dirtytrack.checkpoint.store import directory as directory_module
+from dirtytrack.checkpoint.store.directory import Directory
 
 pytestmark = pytest.mark.anywhere
 
@@ -69,7 +69,7 @@ def test_short_writes_are_continued(directory, monkeypatch):
     def some(fd, buffers, offset):
         return pwritev(fd, [buffers[0][:3]], offset)
 
-    monkeypatch.setattr(_files.os, "pwritev", some)
+    monkeypatch.setattr(directory_module.os, "pwritev", some)
     file = directory.create()
     file.write(0, [b"abcd", b"", b"e", b"fghijklm"])
     file.publish(NAME, sync=False)
@@ -78,7 +78,7 @@ def test_short_writes_are_continued(directory, monkeypatch):
 
 def test_a_write_without_progress_is_an_error(directory, monkeypatch):
     """And not an endless loop."""
-    monkeypatch.setattr(_files.os, "pwritev", lambda fd, buffers, offset: 0)
+    monkeypatch.setattr(directory_module.os, "pwritev", lambda fd, buffers, offset: 0)
     file = directory.create()
     with pytest.raises(OSError, match="no progress"):
         file.write(0, [b"a"])
@@ -119,7 +119,7 @@ def test_a_failed_sync_of_the_directory_takes_the_name_back(directory, monkeypat
             raise OSError(errno.EIO, "broken")
         fsync(fd)
 
-    monkeypatch.setattr(_files.os, "fsync", fail)
+    monkeypatch.setattr(directory_module.os, "fsync", fail)
     with pytest.raises(OSError, match="broken") as caught:
         file.publish(NAME, sync=True)
     file.discard()
@@ -130,7 +130,9 @@ def test_a_failed_sync_of_the_directory_takes_the_name_back(directory, monkeypat
 def _synced(monkeypatch):
     # Inodes of what is synced from now on.
     inodes, fsync = [], os.fsync
-    monkeypatch.setattr(_files.os, "fsync", lambda fd: (inodes.append(os.fstat(fd).st_ino), fsync(fd)))
+    monkeypatch.setattr(
+        directory_module.os, "fsync", lambda fd: (inodes.append(os.fstat(fd).st_ino), fsync(fd))
+    )
     return inodes
 
 
@@ -152,7 +154,7 @@ def test_a_parent_that_may_not_be_read_is_not_synced(tmp_path, monkeypatch):
             raise PermissionError(errno.EACCES, "refused")
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(_files.os, "open", refuse)
+    monkeypatch.setattr(directory_module.os, "open", refuse)
     inodes = _synced(monkeypatch)
     Directory(tmp_path, create=True).close()
     assert inodes == []

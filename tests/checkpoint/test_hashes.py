@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dirtytrack.checkpoint._format import BLOCK
-from dirtytrack.checkpoint._hashes import BlockHashes
+from dirtytrack.checkpoint.format.structures import BLOCK
+from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 
 pytestmark = pytest.mark.anywhere
 

@@ -11,13 +11,13 @@ from types import FrameType
 
 import pytest
 
-from checkpoint.intercept import WORKER, Gate, by, intercepted
-from checkpoint.world import BLOCK, World, restored
+from _lib.checkpoint.intercept import WORKER, Gate, by, intercepted
+from _lib.checkpoint.world import BLOCK, World, restored
+from _lib.interrupts import Storm, interrupted_at, is_interrupted, traced
+from _lib.raw import open_descriptors
+from _lib.support import PAGE_SIZE, in_child
 from dirtytrack import Session
 from dirtytrack.checkpoint import Chain, Checkpointer, restore
-from interrupts import Storm, interrupted_at, is_interrupted, traced
-from raw import open_descriptors
-from support import PAGE_SIZE, in_child
 
 _MOST = 3000  # points
 

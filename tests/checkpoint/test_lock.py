@@ -8,10 +8,10 @@ import signal
 
 import pytest
 
+from _lib.support import in_child, require_root
 from dirtytrack import BusyError
-from dirtytrack.checkpoint._files import Directory
-from dirtytrack.checkpoint._lock import WriterLock
-from support import in_child, require_root
+from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.lock import WriterLock
 
 pytestmark = pytest.mark.anywhere
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.support import PAGE_SIZE
 from dirtytrack.checkpoint import Checkpointer, load, restore
-from support import PAGE_SIZE
 
 BLOCK = 4096
 OVERHEAD = 1500  # header, footer, description

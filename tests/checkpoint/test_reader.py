@@ -12,11 +12,11 @@ import tracemalloc
 import pytest
 import zstandard
 
-from checkpoint import forge, independent_reader
-from checkpoint.forge import BLOCK, RAW, ZEROS, ZSTD, File, Run
-from dirtytrack.checkpoint._format import Encoding, FormatError
-from dirtytrack.checkpoint._reader import EpochFile
-from dirtytrack.checkpoint._state import State
+from _lib.checkpoint import forge, independent_reader
+from _lib.checkpoint.forge import BLOCK, RAW, ZEROS, ZSTD, File, Run
+from dirtytrack.checkpoint.format.structures import Encoding, FormatError
+from dirtytrack.checkpoint.read.epoch_file import EpochFile
+from dirtytrack.checkpoint.read.state import State
 
 pytestmark = pytest.mark.anywhere
 

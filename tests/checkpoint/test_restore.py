@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 import dirtytrack
-from checkpoint import forge
-from checkpoint.forge import BLOCK, RAW, ZSTD, Run
+from _lib.checkpoint import forge
+from _lib.checkpoint.forge import BLOCK, RAW, ZSTD, Run
+from _lib.support import PMD_SIZE, address_of, require, resident_bytes
 from dirtytrack import ChainError
 from dirtytrack.checkpoint.chain import Chain
 from dirtytrack.checkpoint.restore import load, restore
-from support import PMD_SIZE, address_of, require, resident_bytes
 
 pytestmark = pytest.mark.anywhere
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from dirtytrack.checkpoint._format import BLOCK
-from dirtytrack.checkpoint._staging import Staging
+from dirtytrack.checkpoint.format.structures import BLOCK
+from dirtytrack.checkpoint.write.staging import Staging
 from dirtytrack.native import ffi
 
 pytestmark = pytest.mark.anywhere

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checkpoint import forge
-from checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, File, Run
-from dirtytrack.checkpoint import _state as _state_module
-from dirtytrack.checkpoint._reader import EpochFile
-from dirtytrack.checkpoint._state import DamagedFile, State
-from support import PMD_SIZE, resident_bytes
+from _lib.checkpoint import forge
+from _lib.checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, File, Run
+from _lib.support import PMD_SIZE, resident_bytes
+from dirtytrack.checkpoint.read import state as _state_module
+from dirtytrack.checkpoint.read.epoch_file import EpochFile
+from dirtytrack.checkpoint.read.state import DamagedFile, State
 
 pytestmark = pytest.mark.anywhere
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 import dirtytrack
+from _lib.support import PAGE_SIZE
 from dirtytrack.checkpoint import Chain, Checkpointer, load
-from support import PAGE_SIZE
 
 SIZES = (5 * PAGE_SIZE + 100, 3000)  # the second begins on the page on which the first ends
 OFFSETS = st.sampled_from([0, 1, 4000])

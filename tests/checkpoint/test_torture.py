@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from checkpoint.torture import KILLS, Oracle, Torturer
-from checkpoint.world import World
+from _lib.checkpoint.torture import KILLS, Oracle, Torturer
+from _lib.checkpoint.world import World
 from dirtytrack.checkpoint import Checkpointer
 
 _IN_ONE_TEST = 50  # so that each stays within its time, however many there are in all

@@ -1,5 +1,5 @@
 """What a verb or a chain tracks with the default session is gone after the test."""
 
-from works import own_default_session
+from _lib.works import own_default_session
 
 __all__ = ["own_default_session"]

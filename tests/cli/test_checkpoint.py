@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dirtytrack
-from cli.chains import Made, call, chain, original, room, settle, shell, terminal
+from _lib.cli.chains import Made, call, chain, original, room, settle, shell, terminal
+from _lib.works import tracking_works
 from dirtytrack.checkpoint import Checkpointer
 from dirtytrack.cli._extract import file_name
-from works import tracking_works
 
 __all__ = ["call", "chain", "original", "tracking_works"]
 

@@ -18,14 +18,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cli.chains import VERBS, Made, call, chain, original, room, shell
-from dirtytrack.checkpoint._files import Directory
-from dirtytrack.checkpoint._format import NO_PARENT, Header, Kind
-from dirtytrack.checkpoint._layout import Layout
-from dirtytrack.checkpoint._writer import EpochWriter
+from _lib.cli.chains import VERBS, Made, call, chain, original, room, shell
+from _lib.support import in_child
+from _lib.works import tracking_works
+from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind
+from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.write.epoch_writer import EpochWriter
 from dirtytrack.cli import _text, main
-from support import in_child
-from works import tracking_works
 
 __all__ = ["call", "chain", "original", "tracking_works"]
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.support import require
 from dirtytrack.cli import _embedding, _heat, demo, main
-from support import require
 
 _SMALL = ["demo", "--epochs", "3", "--steps", "4", "--words", "20000"]
 _EPOCH_LINE = re.compile(

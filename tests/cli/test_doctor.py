@@ -13,10 +13,10 @@ from contextlib import redirect_stdout, suppress
 
 import pytest
 
-import seccomp
+from _lib import seccomp
+from _lib.support import in_child, require
 from dirtytrack.cli import main
 from dirtytrack.kernel.support import Support, support
-from support import in_child, require
 
 NO_SYSCALL = seccomp.Refuse("userfaultfd", errno.EPERM)
 NO_DEVICE = seccomp.refuse_ioctl(seccomp.USERFAULTFD_IOC_NEW, errno.EPERM)

@@ -1,5 +1,5 @@
 """The documents and examples show tracking: they need a kernel that can track."""
 
-from works import tracking_works
+from _lib.works import tracking_works
 
 __all__ = ["tracking_works"]

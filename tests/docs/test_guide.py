@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support import optional
+from _lib.support import optional
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _FENCE = re.compile(r"^```(.*)$")

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kernel.area import Lab
-from kernel.area import lab as make_lab
-from works import tracking_works
+from _lib.kernel.area import Lab
+from _lib.kernel.area import lab as make_lab
+from _lib.works import tracking_works
 
 __all__ = ["lab", "tracking_works"]
 

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 
+from _lib.kernel.area import Area, Lab
+from _lib.support import optional
 from dirtytrack.kernel.pagemap import Category
 from dirtytrack.kernel.support import support
 from dirtytrack.kernel.userfaultfd import Feature
 from dirtytrack.native import lib
-from kernel.area import Area, Lab
-from support import optional
 
 ACCESSED = Category.ACCESSED
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-import seccomp
+from _lib import seccomp
+from _lib.kernel.area import MAP_HUGETLB, PRIVATE, SHARED, Area, Lab, check, libc
+from _lib.support import PAGE_SIZE, in_child, optional, require, require_root
 from dirtytrack.errors import KernelError
 from dirtytrack.kernel import mappings
 from dirtytrack.kernel.mappings import Kind, Mapping, overlapping, page_size_at
-from kernel.area import MAP_HUGETLB, PRIVATE, SHARED, Area, Lab, check, libc
-from support import PAGE_SIZE, in_child, optional, require, require_root
 
 pytestmark = pytest.mark.anywhere
 

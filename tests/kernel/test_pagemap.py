@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
+from _lib.kernel.area import ALL, HUGE_PAGES, MAP_HUGETLB, PRIVATE, TAKE, WRITTEN, Area, Lab, count
+from _lib.support import PAGE_SIZE, PMD_SIZE, require
 from dirtytrack.errors import KernelError, UnsupportedError
 from dirtytrack.kernel import mappings, pagemap
 from dirtytrack.kernel._scratch import scratch
 from dirtytrack.kernel.pagemap import Category, PageRegion, ScanFlags, ScanResult, scan, scan_all
 from dirtytrack.kernel.support import hole_epoch
 from dirtytrack.native import lib
-from kernel.area import ALL, HUGE_PAGES, MAP_HUGETLB, PRIVATE, TAKE, WRITTEN, Area, Lab, count
-from support import PAGE_SIZE, PMD_SIZE, require
 
 PRESENT, SWAPPED, FILE, PFNZERO = Category.PRESENT, Category.SWAPPED, Category.FILE, Category.PFNZERO
 WP = ScanFlags.WP_MATCHING

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-import seccomp
+from _lib import seccomp
+from _lib.kernel.area import WRITTEN, Lab
+from _lib.support import PAGE_SIZE, in_child, require_root
 from dirtytrack.errors import KernelError, UnsupportedError
 from dirtytrack.kernel import pagemap
 from dirtytrack.kernel.pagemap import Category, ScanFlags, scan, scan_all
 from dirtytrack.native import lib
-from kernel.area import WRITTEN, Lab
-from support import PAGE_SIZE, in_child, require_root
 
 KERNEL_HALF = 0xFFFF_8000_0000_0000  # arm64 ignores the bits that are not as bit 55
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from _lib.kernel.area import TAKE, WRITTEN, Area, Lab, libc
+from _lib.kernel.area import lab as make_lab
+from _lib.support import PAGE_SIZE, in_child, optional, require_root
 from dirtytrack.errors import KernelError
 from dirtytrack.kernel import _descriptor, mappings, pagemap
 from dirtytrack.kernel.pagemap import Category, open_pagemap, scan
 from dirtytrack.native import lib
-from kernel.area import TAKE, WRITTEN, Area, Lab, libc
-from kernel.area import lab as make_lab
-from support import PAGE_SIZE, in_child, optional, require_root
 
 PRESENT = Category.PRESENT
 

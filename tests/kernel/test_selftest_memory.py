@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from _lib.kernel.area import HUGE_PAGES, MAP_HUGETLB, PRIVATE, WRITTEN, Area, Lab, check, huge, libc
+from _lib.support import PAGE_SIZE, require_root
 from dirtytrack.kernel.mappings import page_size_at
 from dirtytrack.kernel.pagemap import Category, PageRegion
-from kernel.area import HUGE_PAGES, MAP_HUGETLB, PRIVATE, WRITTEN, Area, Lab, check, huge, libc
-from support import PAGE_SIZE, require_root
 
 MFD_HUGETLB = os.MFD_HUGETLB
 IPC_PRIVATE, IPC_RMID, IPC_CREAT, SHM_HUGETLB = 0, 0, 0o1000, 0o4000

@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dirtytrack.kernel.pagemap import Category, PageRegion, ScanFlags, scan
-from dirtytrack.kernel.support import hole_epoch
-from kernel.area import (
+from _lib.kernel.area import (
     ALL,
     HUGE_PAGES,
     PROT_NONE,
@@ -30,7 +28,9 @@ from kernel.area import (
     huge,
     libc,
 )
-from support import PAGE_SIZE, PMD_SIZE, require
+from _lib.support import PAGE_SIZE, PMD_SIZE, require
+from dirtytrack.kernel.pagemap import Category, PageRegion, ScanFlags, scan
+from dirtytrack.kernel.support import hole_epoch
 
 PRESENT, SWAPPED, FILE, PFNZERO = Category.PRESENT, Category.SWAPPED, Category.FILE, Category.PFNZERO
 NOT_WRITTEN = ALL & ~WRITTEN

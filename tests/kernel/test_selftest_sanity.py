@@ -11,11 +11,11 @@ import random
 import numpy as np
 import pytest
 
+from _lib.kernel.area import ALL, TAKE, WRITTEN, Area, Lab
+from _lib.support import PAGE_SIZE
 from dirtytrack.errors import KernelError, UnsupportedError
 from dirtytrack.kernel.pagemap import Category, ScanFlags, scan
 from dirtytrack.kernel.support import hole_epoch
-from kernel.area import ALL, TAKE, WRITTEN, Area, Lab
-from support import PAGE_SIZE
 
 WP = ScanFlags.WP_MATCHING
 

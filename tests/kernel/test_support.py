@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-import seccomp
+from _lib import seccomp
+from _lib.support import PAGE_SIZE, PMD_SIZE, Memory, in_child, optional, require, require_root
 from dirtytrack.errors import DirtyTrackError
 from dirtytrack.kernel import _facts, pagemap
 from dirtytrack.kernel._diagnosis import Evidence, diagnose
@@ -22,7 +23,6 @@ from dirtytrack.kernel._probes import Handshake
 from dirtytrack.kernel.pagemap import Category
 from dirtytrack.kernel.support import Support, hole_epoch, support
 from dirtytrack.kernel.userfaultfd import Feature, Userfaultfd
-from support import PAGE_SIZE, PMD_SIZE, Memory, in_child, optional, require, require_root
 
 NO_SYSCALL = seccomp.Refuse("userfaultfd", errno.EPERM)
 NO_DEVICE = seccomp.refuse_ioctl(seccomp.USERFAULTFD_IOC_NEW, errno.EPERM)

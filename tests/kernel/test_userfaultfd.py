@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-import seccomp
+from _lib import seccomp
+from _lib.kernel.area import PRIVATE, SHARED, TAKE, WRITTEN, Area, Lab, lab
+from _lib.support import PAGE_SIZE, in_child, optional, require_root
 from dirtytrack.errors import ClosedError, ForkedError, KernelError, UnsupportedError
 from dirtytrack.kernel import userfaultfd
 from dirtytrack.kernel.userfaultfd import DEFAULT_FEATURES, Feature, Ioctl, Userfaultfd, probe_features
-from kernel.area import PRIVATE, SHARED, TAKE, WRITTEN, Area, Lab, lab
-from support import PAGE_SIZE, in_child, optional, require_root
 
 
 def test_it_opens_with_what_tracking_needs() -> None:

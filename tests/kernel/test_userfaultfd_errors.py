@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-import seccomp
+from _lib import seccomp
+from _lib.kernel.area import MAP_HUGETLB, PRIVATE, Area, Lab, count
+from _lib.support import PAGE_SIZE, in_child
 from dirtytrack.errors import BusyError, KernelError, UnsupportedError
 from dirtytrack.kernel import mappings
 from dirtytrack.kernel._refusals import UFFD_REMEDIES
 from dirtytrack.kernel.userfaultfd import USER_SPACE_END, Feature, Userfaultfd, probe_features
-from kernel.area import MAP_HUGETLB, PRIVATE, Area, Lab, count
-from support import PAGE_SIZE, in_child
 
 
 def test_memory_of_another_userfaultfd(lab: Lab) -> None:

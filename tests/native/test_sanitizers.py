@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support import require
+from _lib.support import require
 
 _CORE = Path(__file__).parents[2] / "dirtytrack" / "native"
 _DRIVER = sorted(Path(__file__).parent.glob("*.c"))

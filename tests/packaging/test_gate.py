@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-SMOKE = runpy.run_path(str(ROOT / "tests/packaging/smoke.py"))
-BUILD = runpy.run_path(str(ROOT / "tests/packaging/build_wheel.py"))
+SMOKE = runpy.run_path(str(ROOT / "tests/_lib/packaging/smoke.py"))
+BUILD = runpy.run_path(str(ROOT / "tests/_lib/packaging/build_wheel.py"))
 WHEEL = "dirtytrack-1.0-cp311-abi3-manylinux_2_28_x86_64.whl"
 CONTENTS = [
     "dirtytrack/__init__.py",

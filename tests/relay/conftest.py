@@ -1,5 +1,5 @@
 """Going on with a chain needs a kernel that can track; reading it does not."""
 
-from works import own_default_session, tracking_works
+from _lib.works import own_default_session, tracking_works
 
 __all__ = ["own_default_session", "tracking_works"]

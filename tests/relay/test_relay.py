@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from relay import baton
-from support import optional
+from _lib.support import optional
+from matrix import baton
 
 
 @pytest.fixture

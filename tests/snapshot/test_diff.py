@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dirtytrack
+from _lib.raw import Raw
+from _lib.snapshot.oracle import changes
+from _lib.support import PAGE_SIZE
 from dirtytrack import DiffError, Session
 from dirtytrack.errors import KernelPermissionError
 from dirtytrack.snapshot import Diff, Snapshot
-from raw import Raw
-from snapshot.oracle import changes
-from support import PAGE_SIZE
 
 SIZE = 3 * PAGE_SIZE
 

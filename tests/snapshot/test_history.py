@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.raw import Raw
+from _lib.support import PAGE_SIZE
 from dirtytrack import RegionLostError, Session
 from dirtytrack.snapshot import History
-from raw import Raw
-from support import PAGE_SIZE
 
 PAGES = 64 * 64 + 100  # so that the tree has three levels
 

@@ -6,10 +6,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from _lib.snapshot.oracle import SIZES, Pieces
+from _lib.support import PAGE_SIZE
 from dirtytrack import Session
 from dirtytrack.snapshot import History
-from snapshot.oracle import SIZES, Pieces
-from support import PAGE_SIZE
 
 PICK = st.integers(0, 1 << 30)
 

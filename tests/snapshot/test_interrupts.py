@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.interrupts import Storm, at_every_point, interrupted_at, traced
+from _lib.support import PAGE_SIZE, in_child
 from dirtytrack import Session
 from dirtytrack.snapshot import History, Snapshot
-from interrupts import Storm, at_every_point, interrupted_at, traced
-from support import PAGE_SIZE, in_child
 
 
 @traced

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.raw import Raw
+from _lib.support import PAGE_SIZE, in_child, resident_bytes
 from dirtytrack import ClosedError, ForkedError, RegionLostError, Session
 from dirtytrack.errors import KernelPermissionError
 from dirtytrack.snapshot import History, Snapshot
-from raw import Raw
-from support import PAGE_SIZE, in_child, resident_bytes
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

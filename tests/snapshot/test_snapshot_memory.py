@@ -9,11 +9,11 @@ import resource
 import pytest
 
 import dirtytrack
+from _lib.raw import Raw, unmap
+from _lib.support import PAGE_SIZE, in_child
 from dirtytrack import DiffError, RegionLostError, Session
 from dirtytrack.errors import KernelPermissionError
 from dirtytrack.snapshot import Snapshot
-from raw import Raw, unmap
-from support import PAGE_SIZE, in_child
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
+from _lib.snapshot.oracle import SIZES, Pieces, changes
+from _lib.support import PAGE_SIZE
 from dirtytrack import Session
 from dirtytrack.snapshot import Snapshot
-from snapshot.oracle import SIZES, Pieces, changes
-from support import PAGE_SIZE
 
 WHICH = st.integers(0, 1)
 

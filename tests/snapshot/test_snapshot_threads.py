@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.support import PAGE_SIZE, in_child
 from dirtytrack import ForkedError, Session
 from dirtytrack.snapshot import History, Snapshot
-from support import PAGE_SIZE, in_child
 
 
 def test_a_writer_beside_rollbacks():

@@ -8,10 +8,10 @@ import sys
 import pytest
 
 import dirtytrack
+from _lib.raw import Raw
+from _lib.support import PAGE_SIZE, in_child
 from dirtytrack import RegionLostError
 from dirtytrack.snapshot import Diff
-from raw import Raw
-from support import PAGE_SIZE, in_child
 
 _WITHOUT_NUMPY = """
 import sys

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import pytest
 
 import dirtytrack
+from _lib.support import PAGE_SIZE, resident_bytes
 from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Checkpointer, restore
 from dirtytrack.snapshot import History, Snapshot
-from support import PAGE_SIZE, resident_bytes
 
 SESSIONS = int(os.environ.get("DIRTYTRACK_LEAK_SESSIONS", "2000"))
 _PAGES = 16

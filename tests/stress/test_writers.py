@@ -11,9 +11,9 @@ from threading import Event, Thread
 
 import pytest
 
+from _lib.stress.harness import CHAOS, SECONDS, Follower, Writers, memory_of, swap
+from _lib.support import PAGE_SIZE, require
 from dirtytrack import Session
-from stress.harness import CHAOS, SECONDS, Follower, Writers, memory_of, swap
-from support import PAGE_SIZE, require
 
 _ANONYMOUS = ("small pages", "huge pages")
 

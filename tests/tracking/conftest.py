@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from _lib.iouring import Ring
+from _lib.raw import Raw
+from _lib.support import PAGE_SIZE, require
+from _lib.works import tracking_works
 from dirtytrack import Session
-from iouring import Ring
-from raw import Raw
-from support import PAGE_SIZE, require
-from works import tracking_works
 
 __all__ = ["tracking_works"]
 

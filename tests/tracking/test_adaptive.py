@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.support import PAGE_SIZE
+from _lib.tracked import Tracked
 from dirtytrack import Session
 from dirtytrack.checkpoint import Checkpointer, load
 from dirtytrack.snapshot import Snapshot
-from support import PAGE_SIZE
-from tracked import Tracked
 
 _IDLE = 64  # epochs in which nobody wrote, after which a page must be reported no more
 _PAGES = 4096

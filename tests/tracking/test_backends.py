@@ -8,10 +8,10 @@ import os
 import pytest
 
 import dirtytrack
-import seccomp
+from _lib import seccomp
+from _lib.raw import Raw
+from _lib.support import in_child, optional, require
 from dirtytrack import RegionLostError, Session, UnsupportedError
-from raw import Raw
-from support import in_child, optional, require
 
 
 def forbid_userfaultfd() -> None:

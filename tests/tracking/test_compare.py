@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from _lib.iouring import Ring
+from _lib.raw import Raw
+from _lib.support import PAGE_SIZE, in_child
+from _lib.tracked import Tracked
 from dirtytrack import BlindSpot, Session
 from dirtytrack.checkpoint import Checkpointer, load
 from dirtytrack.native import ffi, lib
-from iouring import Ring
-from raw import Raw
-from support import PAGE_SIZE, in_child
-from tracked import Tracked
 
 _PROT_NONE = 0
 

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from _lib.raw import Raw
+from _lib.support import PAGE_SIZE
 from dirtytrack import ClosedError, Cursor, Session
-from raw import Raw
-from support import PAGE_SIZE
 
 
 def test_a_cursor_begins_at_its_creation(session: Session, memory: Raw) -> None:

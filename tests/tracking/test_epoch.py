@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from _lib.raw import Raw
+from _lib.support import PAGE_SIZE
 from dirtytrack import Epoch, Region, Session
-from raw import Raw
-from support import PAGE_SIZE
 
 
 def test_an_epoch_is_a_mapping_of_every_region(session: Session, memory: Raw) -> None:

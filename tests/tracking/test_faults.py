@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import dirtytrack
-import seccomp
+from _lib import seccomp
+from _lib.raw import Raw, is_free, is_registered, open_descriptors, taken
+from _lib.support import PAGE_SIZE, Memory, in_child, require_root
 from dirtytrack import BusyError, KernelError, Session
-from raw import Raw, is_free, is_registered, open_descriptors, taken
-from support import PAGE_SIZE, Memory, in_child, require_root
 
 SCAN, REGISTER = seccomp.PAGEMAP_SCAN, seccomp.UFFDIO_REGISTER
 

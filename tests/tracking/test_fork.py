@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import dirtytrack
-import seccomp
+from _lib import seccomp
+from _lib.raw import Raw, is_free, userfaultfds
+from _lib.support import in_child
 from dirtytrack import ForkedError, Session
-from raw import Raw, is_free, userfaultfds
-from support import in_child
 
 
 @pytest.fixture

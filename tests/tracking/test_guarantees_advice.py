@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import dirtytrack
-from support import PAGE_SIZE, in_child, require, require_root
-from syscalls import MCL_CURRENT, Advice, mlock, mlockall
-from tracked import KERNELS, Tracked, session_on
+from _lib.support import PAGE_SIZE, in_child, require, require_root
+from _lib.syscalls import MCL_CURRENT, Advice, mlock, mlockall
+from _lib.tracked import KERNELS, Tracked, session_on
 
 _KSM = Path("/sys/kernel/mm/ksm")
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 import dirtytrack
-from support import PAGE_SIZE, PMD_SIZE, address_of, in_child, optional, require
-from syscalls import PROT_NONE, PROT_READ, PROT_WRITE, Advice, mprotect, pagemap
-from tracked import KERNELS, Tracked, on_one_cpu, session_on
+from _lib.support import PAGE_SIZE, PMD_SIZE, address_of, in_child, optional, require
+from _lib.syscalls import PROT_NONE, PROT_READ, PROT_WRITE, Advice, mprotect, pagemap
+from _lib.tracked import KERNELS, Tracked, on_one_cpu, session_on
 
 
 @pytest.fixture(params=KERNELS)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import pytest
 
 import dirtytrack
-from blocker import Blocker
+from _lib.blocker import Blocker
+from _lib.iouring import Ring
+from _lib.support import PAGE_SIZE, optional, require
+from _lib.tracked import KERNELS, Tracked, session_on
 from dirtytrack import BlindSpot
-from iouring import Ring
-from support import PAGE_SIZE, optional, require
-from tracked import KERNELS, Tracked, session_on
 
 
 @pytest.fixture(params=KERNELS)

@@ -12,10 +12,10 @@ from typing import BinaryIO
 import pytest
 
 import dirtytrack
+from _lib.support import PAGE_SIZE
+from _lib.syscalls import MAP_PRIVATE, MAP_SHARED, Advice, punch_hole
+from _lib.tracked import KERNELS, Tracked, session_on
 from dirtytrack import BlindSpot
-from support import PAGE_SIZE
-from syscalls import MAP_PRIVATE, MAP_SHARED, Advice, punch_hole
-from tracked import KERNELS, Tracked, session_on
 
 BACKED = {BlindSpot.DMA, BlindSpot.OTHER_MAPPING, BlindSpot.FILE_WRITES, BlindSpot.HOLE_PUNCHING}
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 import dirtytrack
+from _lib.support import in_child
+from _lib.syscalls import MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED, Advice, punch_hole
+from _lib.tracked import KERNELS, Tracked, session_on
 from dirtytrack import BlindSpot
-from support import in_child
-from syscalls import MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED, Advice, punch_hole
-from tracked import KERNELS, Tracked, session_on
 
 PAGES = 3
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import dirtytrack
-from support import PAGE_SIZE, require
-from syscalls import getrandom, process_vm_writev, store_in_vforked_child
-from tracked import KERNELS, Tracked, session_on
+from _lib.support import PAGE_SIZE, require
+from _lib.syscalls import getrandom, process_vm_writev, store_in_vforked_child
+from _lib.tracked import KERNELS, Tracked, session_on
 
 
 @pytest.fixture(params=KERNELS)

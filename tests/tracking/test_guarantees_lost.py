@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 import dirtytrack
-from support import PAGE_SIZE
-from syscalls import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, map_anonymous, mremap, munmap
-from tracked import KERNELS, Tracked, session_on
+from _lib.support import PAGE_SIZE
+from _lib.syscalls import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, map_anonymous, mremap, munmap
+from _lib.tracked import KERNELS, Tracked, session_on
 
 PAGES = 8
 NBYTES = PAGES * PAGE_SIZE

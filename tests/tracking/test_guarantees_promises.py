@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import dirtytrack
-from support import PAGE_SIZE, in_child
-from tracked import KERNELS, Tracked, session_on
+from _lib.support import PAGE_SIZE, in_child
+from _lib.tracked import KERNELS, Tracked, session_on
 
 _PR_SET_DUMPABLE = 4
 

@@ -10,10 +10,10 @@ from multiprocessing.shared_memory import SharedMemory
 import pytest
 
 import dirtytrack
+from _lib.support import PAGE_SIZE, in_child
+from _lib.syscalls import MAP_ANONYMOUS, MAP_SHARED, Advice, mlock
+from _lib.tracked import KERNELS, Tracked, session_on
 from dirtytrack import BlindSpot
-from support import PAGE_SIZE, in_child
-from syscalls import MAP_ANONYMOUS, MAP_SHARED, Advice, mlock
-from tracked import KERNELS, Tracked, session_on
 
 
 @pytest.fixture(params=KERNELS)

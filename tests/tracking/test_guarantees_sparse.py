@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 import dirtytrack
+from _lib.support import PAGE_SIZE, PMD_SIZE, require
+from _lib.syscalls import MAP_ANONYMOUS, MAP_SHARED, Advice
+from _lib.tracked import KERNELS, Tracked, session_on
 from dirtytrack import BlindSpot
-from support import PAGE_SIZE, PMD_SIZE, require
-from syscalls import MAP_ANONYMOUS, MAP_SHARED, Advice
-from tracked import KERNELS, Tracked, session_on
 
 PER_HUGE = PMD_SIZE // PAGE_SIZE
 GIB = 1 << 30

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import dirtytrack
-from support import PAGE_SIZE, require, require_root
-from syscalls import Advice, pagemap, swapoff, swapon
-from tracked import KERNELS, Tracked, on_one_cpu, session_on
+from _lib.support import PAGE_SIZE, require, require_root
+from _lib.syscalls import Advice, pagemap, swapoff, swapon
+from _lib.tracked import KERNELS, Tracked, on_one_cpu, session_on
 
 _SWAPPED = 1 << 62
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import dirtytrack
-from support import PAGE_SIZE, PMD_SIZE, require
-from syscalls import Advice
-from tracked import KERNELS, Tracked, session_on
+from _lib.support import PAGE_SIZE, PMD_SIZE, require
+from _lib.syscalls import Advice
+from _lib.tracked import KERNELS, Tracked, session_on
 
 PER_HUGE = PMD_SIZE // PAGE_SIZE
 

@@ -10,10 +10,10 @@ from contextlib import suppress
 import pytest
 
 import dirtytrack
+from _lib.interrupts import Storm, at_every_point, interrupted_at, is_interrupted, traced
+from _lib.raw import Raw, is_free, open_descriptors
+from _lib.support import PAGE_SIZE, Memory, in_child
 from dirtytrack import Region, Session
-from interrupts import Storm, at_every_point, interrupted_at, is_interrupted, traced
-from raw import Raw, is_free, open_descriptors
-from support import PAGE_SIZE, Memory, in_child
 
 
 @pytest.fixture

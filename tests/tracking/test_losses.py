@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from _lib.raw import Raw, is_free, is_registered, taken, unmap, unregister_behind_the_back
+from _lib.support import PAGE_SIZE
 from dirtytrack import BusyError, ClosedError, Cursor, Region, RegionLostError, Session
 from dirtytrack.kernel.userfaultfd import Userfaultfd
-from raw import Raw, is_free, is_registered, taken, unmap, unregister_behind_the_back
-from support import PAGE_SIZE
 
 pytestmark = pytest.mark.registration
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.raw import Raw, is_free
+from _lib.support import PAGE_SIZE, PMD_SIZE, address_of
 from dirtytrack import RegionLostError, Session
 from dirtytrack.kernel import mappings
-from raw import Raw, is_free
-from support import PAGE_SIZE, PMD_SIZE, address_of
 
 NBYTES = 5 * PAGE_SIZE
 

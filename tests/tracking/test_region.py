@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from _lib.raw import Raw
+from _lib.support import PAGE_SIZE
 from dirtytrack import BlindSpot, ClosedError, Region, Session
-from raw import Raw
-from support import PAGE_SIZE
 
 
 @pytest.fixture

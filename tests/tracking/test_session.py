@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.raw import Raw, is_free, open_descriptors
+from _lib.support import PAGE_SIZE, Memory, in_child, optional, resident_bytes
 from dirtytrack import ClosedError, Session, UnsupportedError
-from raw import Raw, is_free, open_descriptors
-from support import PAGE_SIZE, Memory, in_child, optional, resident_bytes
 
 
 def test_the_first_epoch_holds_what_was_stored_since(session: Session) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 import dirtytrack
 from dirtytrack import ClosedError, Session
+from dirtytrack._lifetime.undo import Undo
 from dirtytrack.tracking.several import track_all
-from dirtytrack.tracking.undo import Undo
 
 
 def test_what_is_not_tracked_yet_is_until_undone(session: Session) -> None:

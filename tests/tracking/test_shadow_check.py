@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.iouring import Ring
+from _lib.raw import Raw
+from _lib.support import PAGE_SIZE
+from _lib.tracked import Tracked
 from dirtytrack import MissedWriteError, Session
 from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Checkpointer
-from iouring import Ring
-from raw import Raw
-from support import PAGE_SIZE
-from tracked import Tracked
 
 
 @contextmanager

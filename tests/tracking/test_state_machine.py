@@ -30,9 +30,9 @@ from hypothesis.stateful import (
     rule,
 )
 
+from _lib.support import PAGE_SIZE, PMD_SIZE, address_of, in_child
+from _lib.tracking.oracle import ContentOracle, Oracle, Wanted
 from dirtytrack import Epoch, ForkedError, PageSet, Session, alloc
-from support import PAGE_SIZE, PMD_SIZE, address_of, in_child
-from tracking.oracle import ContentOracle, Oracle, Wanted
 
 _SECONDS = int(os.environ.get("DIRTYTRACK_STRESS_SECONDS", "0"))
 _PAGES = 2 * PMD_SIZE // PAGE_SIZE

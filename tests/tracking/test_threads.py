@@ -13,10 +13,10 @@ from contextlib import suppress
 import pytest
 
 import dirtytrack
+from _lib.raw import Raw, is_free, open_descriptors
+from _lib.support import PAGE_SIZE
 from dirtytrack import ClosedError, Cursor, Region, Session
 from dirtytrack.tracking.session import open_sessions
-from raw import Raw, is_free, open_descriptors
-from support import PAGE_SIZE
 
 PAGES = 256
 

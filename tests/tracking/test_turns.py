@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dirtytrack.tracking.turns import in_turn
+from dirtytrack._lifetime.turns import in_turn
 
 pytestmark = pytest.mark.anywhere
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dirtytrack.tracking.undo import Undo
+from dirtytrack._lifetime.undo import Undo
 
 
 def test_undoing_goes_on_after_a_failure_and_can_be_repeated() -> None:

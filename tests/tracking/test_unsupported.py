@@ -10,11 +10,11 @@ import sys
 import pytest
 
 import dirtytrack
+from _lib.support import PAGE_SIZE, Memory, optional
 from dirtytrack.kernel import mappings
 from dirtytrack.kernel.pagemap import scan
 from dirtytrack.kernel.support import Support
 from dirtytrack.kernel.userfaultfd import Userfaultfd
-from support import PAGE_SIZE, Memory, optional
 
 pytestmark = pytest.mark.anywhere
 

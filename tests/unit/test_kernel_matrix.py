@@ -16,14 +16,13 @@ from typing import Any
 import pytest
 
 import dirtytrack
-from kernels import boot
-from kernels.fetch import Package, UnavailableError, choose, provide
-from kernels.initramfs import in_order, understand
-from kernels.machine import parse
-from kernels.relay import Relay, unpack
-from kernels.table import Result, page, text
-from relay import baton
-from support import require
+from _lib.support import require
+from matrix import baton, boot
+from matrix.fetch import Package, UnavailableError, choose, provide
+from matrix.initramfs import in_order, understand
+from matrix.machine import parse
+from matrix.relay import Relay, unpack
+from matrix.table import Result, page, text
 
 X86, _ = parse("6.12")
 ARM, _ = parse("arm64/6.12")

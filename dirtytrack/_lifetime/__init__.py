@@ -1,0 +1,1 @@
+"""Objects that survive forks, threads and interrupts: closing, undoing, taking turns, background threads."""

@@ -1,0 +1,1 @@
+"""What `docs/format.md` says, as code: structures, codecs, region tables, blocks."""

@@ -1,0 +1,47 @@
+"""Blocks: which of them are zeros, runs of one kind, and samples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dirtytrack.checkpoint.format.structures import BLOCK
+from dirtytrack.native import ffi, lib
+
+OMITTED, DATA, ZEROS = 0, 1, 2
+
+_SAMPLES = 16
+_SAMPLE_BYTES = 4 * BLOCK
+
+_RUNS = re.compile(rb"\x01+|\x02+")
+_FROM_MASK = bytes([DATA, ZEROS, *range(2, 256)])
+
+
+class BlockRun(NamedTuple):
+    """Adjacent blocks of one kind: *blocks* of them from *first* on, with their bytes or None for zeros."""
+
+    first: int
+    blocks: int
+    data: memoryview | None
+
+
+def kinds(data: memoryview) -> bytearray:
+    """For each block of *data*, DATA or ZEROS."""
+    mask = bytearray(-(-len(data) // BLOCK))
+    lib.dt_zero_blocks(ffi.from_buffer("uint8_t[]", data), len(data), ffi.from_buffer("uint8_t[]", mask))
+    return mask.translate(_FROM_MASK)
+
+
+def runs(first: int, data: memoryview, kinds: bytearray) -> Iterator[BlockRun]:
+    """The blocks of *data*, which begins with block *first*, but for those whose kind is OMITTED."""
+    for run in _RUNS.finditer(kinds):
+        start, stop = run.span()
+        part = data[start * BLOCK : stop * BLOCK] if kinds[start] == DATA else None
+        yield BlockRun(first + start, stop - start, part)
+
+
+def samples(nbytes: int) -> list[slice]:
+    """Where to look at a region of so many bytes to learn whether it compresses: pieces, evenly spread."""
+    step = max(_SAMPLE_BYTES, nbytes // _SAMPLES)
+    return [slice(start, min(start + _SAMPLE_BYTES, nbytes)) for start in range(0, nbytes, step)]

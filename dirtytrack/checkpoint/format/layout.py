@@ -1,0 +1,216 @@
+"""What a region of a chain is: its name, its length, its elements, and whether memory fits it."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+from dirtytrack.checkpoint.format.structures import LINEAR_ALIGNMENT, FormatError
+from dirtytrack.tracking import Region
+from dirtytrack.tracking.memory import is_contiguous
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_NAME_BYTES = 255
+
+_CODES = {
+    **dict.fromkeys("bhilqn", "i"),
+    **dict.fromkeys("BHILQN", "u"),
+    **dict.fromkeys("efd", "f"),
+    "?": "b",
+}
+_TORCH = {
+    "bool": "|b1",
+    "uint8": "|u1",
+    "int8": "|i1",
+    **{
+        f"{kind}{bits}": f"<{kind[0]}{bits // 8}"
+        for kind in ("int", "uint", "float")
+        for bits in (16, 32, 64)
+    },
+    "complex64": "<c8",
+    "complex128": "<c16",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One region of a chain.
+
+    Attributes:
+        name: unique in its chain.
+        nbytes: its length in bytes.
+        dtype: how numpy calls its elements, a str or a list of fields; None: plain bytes, which fit any.
+        shape: lengths of the axes; None if dtype is.
+        strides: bytes between elements along each axis; None for C order.
+        page_size: bytes in a page of the memory it was taken from; no part of the comparison.
+        linear: offset in the file at which a base holds it as memory has it; None: it does not.
+    """
+
+    name: str
+    nbytes: int
+    dtype: str | list[Any] | None
+    shape: tuple[int, ...] | None
+    strides: tuple[int, ...] | None
+    page_size: int
+    linear: int | None = None
+
+    @classmethod
+    def of(cls, name: str, memory: object, nbytes: int, page_size: int) -> Self:
+        """The layout of *memory*, which the tracker has accepted as *nbytes* bytes."""
+        return cls(name, nbytes, *_elements(memory), page_size)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """A layout as a file describes it.
+
+        Raises:
+            FormatError: it is none.
+        """
+        try:
+            layout = cls(
+                check_name(value["name"]),
+                _natural(value["nbytes"], 1),
+                value["dtype"],
+                _lengths(value["shape"], 0),
+                _lengths(value["strides"], -(1 << 62)),
+                _natural(value["page_size"], 1),
+                None if value.get("linear") is None else _natural(value["linear"], 0),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"its table of regions holds something else ({error!r})") from None
+        if layout.linear is not None and layout.linear % LINEAR_ALIGNMENT:
+            raise FormatError(f"its region {layout.name!r} lies at {layout.linear}, which can't be mapped")
+        if not isinstance(layout.dtype, str | list | None) or (layout.dtype is None) != (
+            layout.shape is None
+        ):
+            raise FormatError(f"its region {layout.name!r} has elements of no known kind")
+        return layout
+
+    def to_json(self) -> dict[str, Any]:
+        """As a file describes it."""
+        return {key: value for key, value in vars(self).items() if key != "linear" or value is not None}
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What may not differ between an epoch and its parent."""
+        return self.name, self.nbytes, repr(self.dtype), self.shape, self.strides
+
+    def mismatch(self, other: Layout) -> str | None:
+        """Why memory of layout *other* can't take the contents of this region; None if it can."""
+        title = f"region {self.name!r}"
+        if self.nbytes != other.nbytes:
+            return f"{title} has {self.nbytes} bytes, and the memory given for it {other.nbytes}"
+        if self.dtype is None or other.dtype is None:
+            return None
+        for what in ("dtype", "shape", "strides"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            if mine != theirs:
+                return f"{title} has the {what} {mine}, and the memory given for it {theirs}"
+        return None
+
+    def array(self, buffer: Any) -> np.ndarray[Any, Any]:
+        """A numpy array on a buffer with the region's bytes.
+
+        Raises:
+            FormatError: what the file says of its elements is impossible.
+        """
+        import numpy as np
+
+        if self.dtype is None:
+            return np.frombuffer(buffer, np.uint8)
+        try:
+            dtype = np.dtype(_fields(self.dtype))
+            if dtype.hasobject:
+                raise ValueError("elements that are Python objects")
+            if math.prod(self.shape or ()) * dtype.itemsize != self.nbytes:
+                raise ValueError(f"{self.shape} elements of {dtype} are not {self.nbytes} bytes")
+            if not is_contiguous(self.shape or (), self.strides, dtype.itemsize):
+                raise ValueError(f"strides {self.strides} leave gaps")
+            return np.ndarray(self.shape or (), dtype, buffer, strides=self.strides)
+        except (TypeError, ValueError, KeyError, OverflowError, SyntaxError) as error:
+            raise FormatError(f"its region {self.name!r} describes no array: {error}") from None
+
+    def at(self, linear: int | None) -> Layout:
+        """The same, laid out at that offset of a base."""
+        return replace(self, linear=linear)
+
+
+def check_name(name: object) -> str:
+    """The name, if it can be that of a region.
+
+    Raises:
+        TypeError: it is not a str.
+        ValueError: it is empty, too long, or not text.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a region's name is a str, not {name!r}")
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"the name {name!r} can't be written as UTF-8") from None
+    if not 1 <= length <= MAX_NAME_BYTES:
+        raise ValueError(f"a region's name has 1 to {MAX_NAME_BYTES} bytes, and {name[:40]!r} has {length}")
+    return name
+
+
+_Elements = tuple[str | list[Any] | None, tuple[int, ...] | None, tuple[int, ...] | None]
+
+
+def _elements(memory: object) -> _Elements:
+    # dtype, shape and strides, as far as the memory tells. Bytes are what a plain buffer has.
+    if isinstance(memory, tuple | Region):
+        return None, None, None
+    if hasattr(memory, "untyped_storage"):
+        kind = str(memory.dtype).removeprefix("torch.")  # type: ignore[attr-defined]
+        known = _TORCH.get(kind)
+        return (known, tuple(memory.shape), None) if known else (None, None, None)  # type: ignore[attr-defined]
+    if hasattr(memory, "__array_interface__"):
+        return _from_array_interface(memory.__array_interface__)
+    view = memoryview(memory)  # type: ignore[arg-type]
+    code = view.format.lstrip("@=<")
+    if (code in ("B", "b", "c") and view.ndim == 1) or code not in _CODES or sys.byteorder != "little":
+        return None, None, None
+    order = "|" if view.itemsize == 1 else "<"
+    return f"{order}{_CODES[code]}{view.itemsize}", view.shape, None
+
+
+def _from_array_interface(interface: dict[str, Any]) -> _Elements:
+    strides = interface.get("strides")
+    shape = tuple(interface["shape"])
+    dtype: str | list[Any] = interface["typestr"]
+    if dtype[1:2] == "V" and interface.get("descr"):
+        dtype = _lists(interface["descr"])
+        if len(dtype) == 1 and not dtype[0][0]:
+            dtype = interface["typestr"]
+    return dtype, shape, None if strides is None else tuple(strides)
+
+
+def _lists(value: Any) -> Any:
+    # As JSON gives it back.
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _fields(descr: Any) -> Any:
+    # numpy wants tuples for fields and shapes, and lists for lists of fields.
+    if not isinstance(descr, list):
+        return descr
+    fields = []
+    for field in descr:
+        name, kind, *shape = field
+        title = tuple(name) if isinstance(name, list) else name
+        fields.append((title, _fields(kind), *(tuple(lengths) for lengths in shape)))
+    return fields
+
+
+def _natural(value: Any, least: int) -> int:
+    if type(value) is not int or not least <= value < 1 << 62:
+        raise ValueError(f"{value!r} is no such number")
+    return value
+
+
+def _lengths(value: Any, least: int) -> tuple[int, ...] | None:
+    return None if value is None else tuple(_natural(item, least) for item in value)

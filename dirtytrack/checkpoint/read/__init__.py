@@ -1,0 +1,1 @@
+"""Reading a chain: files, states, lineage."""

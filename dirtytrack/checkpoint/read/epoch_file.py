@@ -1,0 +1,322 @@
+"""One committed file, open and checked. Whatever a file claims, reading it takes bounded memory."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import math
+import mmap
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import xxhash
+
+from dirtytrack.checkpoint.format.codec import checksum, decompressor
+from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.structures import (
+    BLOCK,
+    ENTRY_BYTES,
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    Encoding,
+    Entry,
+    FileName,
+    Footer,
+    FormatError,
+    Header,
+    Kind,
+    Span,
+    block_count,
+    gaps,
+    run_bytes,
+)
+
+MAP_NORESERVE = 0x4000  # which the mmap module of Python 3.11 lacks
+CONSISTENCIES = frozenset({"proven", "paused", "unproven"})
+
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_INDEX_PIECE = 4096 * ENTRY_BYTES
+_ZEROS_PIECE = 1 << 20
+_decompressor = functools.cache(decompressor)
+
+
+class EpochFile:
+    """A committed file whose header, footer, index checksum and description are intact. A context manager.
+
+    What it reads later is checked when it is read: entries of the index, and runs. Methods may be called from
+    any thread.
+
+    Attributes:
+        name: under which it was opened.
+        header: which state it holds.
+        nbytes: its length.
+        layouts: the table of regions, at least one.
+        table: what of that table must be the same in the parent.
+        meta: what the user gave.
+        created: when the state was captured, in seconds since 1970.
+        consistency: one of `CONSISTENCIES`.
+        statistics: of the save.
+    """
+
+    name: FileName
+    header: Header
+    nbytes: int
+    layouts: tuple[Layout, ...]
+    table: tuple[tuple[object, ...], ...]
+    meta: Any
+    created: float
+    consistency: str
+    statistics: dict[str, Any]
+
+    _footer: Footer
+    _fd = -1
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Opens and checks a file.
+
+        Raises:
+            FormatError: it is not what its name says, or damaged.
+            OSError: it can't be opened.
+        """
+        file = cls()
+        try:
+            file._fd = os.open(path, _FLAGS)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise FormatError("it is not a regular file") from None
+            raise
+        try:
+            file._check(path.name)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _check(self, name: str) -> None:
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError("it is not a regular file")
+        self.nbytes = status.st_size
+        if self.nbytes < HEADER_BYTES + FOOTER_BYTES:
+            raise FormatError(f"it has {self.nbytes} bytes, too few for a header and a footer")
+        header = self._read(0, HEADER_BYTES)
+        self.header = Header.unpack(header)
+        self.name = self.header.name
+        if str(self.name) != name:
+            raise FormatError(f"it was written as {self.name}")
+        self._footer = Footer.unpack(
+            self._read(self.nbytes - FOOTER_BYTES, FOOTER_BYTES), header, self.nbytes
+        )
+        self._describe(self._read(self._footer.description_offset, self._footer.description_bytes))
+        for _ in self._index():
+            pass
+
+    def _describe(self, data: bytes) -> None:
+        if checksum(data) != self._footer.description_checksum:
+            raise FormatError("its description is damaged: the checksum does not fit")
+        try:
+            description = json.loads(data.decode())
+            self.layouts = tuple(Layout.from_json(value) for value in description["regions"])
+            self.table = tuple(layout.identity for layout in self.layouts)
+            self.meta = description["meta"]
+            self.created = _time(description["created"])
+            self.consistency = description["consistency"]
+            self.statistics = description["statistics"]
+        except FormatError:
+            raise
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise FormatError(f"its description is something else ({error!r})") from None
+        if len({layout.name for layout in self.layouts}) != len(self.layouts) or not self.layouts:
+            raise FormatError("its table of regions is empty, or a name is in it twice")
+        if self.consistency not in CONSISTENCIES or not isinstance(self.statistics, dict):
+            raise FormatError("its description holds impossible values")
+
+    def _index(self) -> Iterator[bytes]:
+        # The index in pieces of whole entries. They can be trusted only when the last one has come.
+        running = xxhash.xxh3_64()
+        stop = self._footer.description_offset
+        for offset in range(self._footer.index_offset, stop, _INDEX_PIECE):
+            piece = self._read(offset, min(_INDEX_PIECE, stop - offset))
+            running.update(piece)
+            yield piece
+        if running.intdigest() != self._footer.index_checksum:
+            raise FormatError("its index is damaged: the checksum does not fit")
+
+    def entries(self) -> Iterator[Entry]:
+        """The index, in the order in which its entries apply, each within its region and the payload.
+
+        Raises:
+            FormatError: the file is damaged, also after entries were given.
+        """
+        lengths = [layout.nbytes for layout in self.layouts]
+        for piece in self._index():
+            for entry in Entry.unpack_many(piece):
+                entry.check(lengths, self._footer.index_offset)
+                yield entry
+
+    def read(self, entry: Entry) -> bytes | memoryview:
+        """The bytes of a stored run, checked.
+
+        Raises:
+            FormatError: the run is damaged.
+            ImportError: it is compressed, and there is no zstd.
+        """
+        stored = memoryview(bytearray(entry.length))
+        self._read_stored(entry, [stored])
+        if entry.encoding is Encoding.RAW:
+            return stored
+        nbytes = run_bytes(self.layouts[entry.region].nbytes, entry.first, entry.blocks)
+        try:
+            return _decompressor()(stored, nbytes)
+        except ValueError as error:
+            raise FormatError(f"the run at {entry.offset} can't be decompressed: {error}") from None
+
+    def read_into(self, entry: Entry, pieces: Sequence[memoryview]) -> None:
+        """Writes the bytes of a stored run to *pieces* one after another, which together have its length.
+
+        What is not compressed is read right there, so that they are undefined after an error.
+
+        Raises:
+            FormatError, ImportError: as `read`.
+        """
+        if entry.encoding is Encoding.RAW:
+            self._read_stored(entry, pieces)
+            return
+        plain, at = self.read(entry), 0
+        for piece in pieces:
+            piece[:] = plain[at : at + len(piece)]
+            at += len(piece)
+
+    def verify(self) -> Iterator[int]:
+        """Reads the index, every stored run, and what a mapping has between them; gives the bytes so far.
+
+        Raises:
+            FormatError: the file is damaged.
+            ImportError: as `read`.
+        """
+        done = 0
+        placed: dict[int, list[Span]] = {place: [] for place in self._linear_regions()}
+        for entry in self.entries():
+            if entry.region in placed:
+                _join(placed[entry.region], entry.first, entry.first + entry.blocks)
+            if entry.encoding is not Encoding.ZEROS:
+                self.read(entry)
+                done += entry.length
+                yield done
+        for place, spans in placed.items():
+            start, nbytes = self._linear(place), self.layouts[place].nbytes
+            for first, stop in gaps(spans, block_count(nbytes)):
+                self._check_zeros(start + first * BLOCK, start + min(stop * BLOCK, nbytes))
+
+    def map(self, region: int) -> mmap.mmap:
+        """A private, writable mapping of a linear region. Nothing of it is read or checked.
+
+        Raises:
+            FormatError: the file does not hold all of it.
+            OSError: it can't be mapped.
+        """
+        offset = self._linear(region)
+        if os.fstat(self._fd).st_size != self.nbytes:  # a touch beyond the end would kill the process
+            raise FormatError("its length has changed")
+        return mmap.mmap(
+            self._fd,
+            self.layouts[region].nbytes,
+            flags=mmap.MAP_PRIVATE | MAP_NORESERVE,
+            prot=mmap.PROT_READ | mmap.PROT_WRITE,
+            offset=offset,
+        )
+
+    def _linear_regions(self) -> list[int]:
+        if self.header.kind is not Kind.BASE:
+            return []
+        return [place for place, layout in enumerate(self.layouts) if layout.linear is not None]
+
+    def _linear(self, region: int) -> int:
+        # Where it begins.
+        layout = self.layouts[region]
+        assert layout.linear is not None
+        if not HEADER_BYTES <= layout.linear <= self._footer.index_offset - layout.nbytes:
+            raise FormatError(f"its region {layout.name!r} lies outside of the payload")
+        return layout.linear
+
+    def _check_zeros(self, start: int, stop: int) -> None:
+        while start < stop:
+            try:
+                start = os.lseek(self._fd, start, os.SEEK_DATA)  # holes are zeros
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return
+            count = min(_ZEROS_PIECE, stop - start)
+            if count > 0 and self._read(start, count).strip(b"\0"):
+                raise FormatError(f"it holds something at {start}, where its index has nothing")
+            start += count
+
+    def _read_stored(self, entry: Entry, pieces: Sequence[memoryview]) -> None:
+        self._fill(entry.offset, pieces)
+        running = xxhash.xxh3_64()
+        for piece in pieces:
+            running.update(piece)
+        if running.intdigest() != entry.checksum:
+            raise FormatError(f"the run at {entry.offset} is damaged: the checksum does not fit")
+
+    def _read(self, offset: int, nbytes: int) -> bytes:
+        data = bytearray(nbytes)
+        self._fill(offset, [memoryview(data)])
+        return bytes(data)
+
+    def _fill(self, offset: int, pieces: Sequence[memoryview]) -> None:
+        left = [piece for piece in pieces if piece]
+        while left:
+            try:
+                count = os.preadv(self._fd, left, offset)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                raise FormatError(f"it can't be read at {offset}: {error.strerror}") from error
+            if count == 0:
+                raise FormatError("its length has changed")
+            offset += count
+            while left and count >= len(left[0]):
+                count -= len(left.pop(0))
+            if count:
+                left[0] = left[0][count:]
+
+    def close(self) -> None:
+        """Idempotent. Mappings stay valid."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<EpochFile {self.name}{', closed' if self._fd < 0 else ''}>"
+
+
+def _join(spans: list[Span], start: int, stop: int) -> None:
+    # Appends, or makes the last one longer.
+    if spans and spans[-1][1] == start:
+        start = spans.pop()[0]
+    spans.append((start, stop))
+
+
+def _time(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no time")
+    return float(value)

@@ -1,0 +1,150 @@
+"""Which epochs the files of a chain make up, and which files do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.structures import NO_PARENT, FileName, Kind
+from dirtytrack.checkpoint.read.epoch_file import EpochFile
+
+_SHOWN = 4
+
+
+class Problem(NamedTuple):
+    """A file that is named like one of the chain's and can't be used.
+
+    Attributes:
+        file: its name.
+        reason: what is wrong with it, or with what it stands on.
+    """
+
+    file: str
+    reason: str
+
+    @property
+    def number(self) -> int:
+        """Of the epoch, as the name has it."""
+        return int(self.file.partition("-")[0])
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
+
+
+@dataclass(frozen=True, eq=False)
+class ChainEpoch:
+    """A state that the chain can give back.
+
+    Attributes:
+        number: grows along the chain.
+        id: identifier of the state, 32 hexadecimal digits.
+        parent: that of the epoch it followed; None for the first one.
+        kind: of its own file, "base" (everything) or "delta" (what changed since the parent).
+        created: when it was captured, in seconds since 1970.
+        meta: as given to the save.
+        consistency: "proven", "paused" or "unproven", as `Save.consistency`.
+        statistics: of the save: pause (seconds), rounds, blocks_written, blocks_stored.
+        nbytes: length of its own file. (That of a base may have holes, which take no room.)
+        regions: what it holds.
+    """
+
+    number: int
+    id: str
+    parent: str | None
+    kind: str
+    created: float
+    meta: Any
+    consistency: str
+    statistics: dict[str, Any] = field(repr=False)
+    nbytes: int
+    regions: tuple[Layout, ...] = field(repr=False)
+    _file: EpochFile = field(repr=False)
+    _below: ChainEpoch | None = field(repr=False)  # what a delta stands on
+
+    @classmethod
+    def _of(cls, file: EpochFile, below: ChainEpoch | None) -> Self:
+        header = file.header
+        return cls(
+            number=header.number,
+            id=header.epoch.hex(),
+            parent=None if header.parent == NO_PARENT else header.parent.hex(),
+            kind=header.kind.name.lower(),
+            created=file.created,
+            meta=file.meta,
+            consistency=file.consistency,
+            statistics=file.statistics,
+            nbytes=file.nbytes,
+            regions=file.layouts,
+            _file=file,
+            _below=below,
+        )
+
+    @property
+    def consistent(self) -> bool:
+        """Whether it is known to be the state of one instant."""
+        return self.consistency != "unproven"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that make it up, the base first."""
+        return tuple(str(file.name) for file in self._way())
+
+    def _way(self) -> list[EpochFile]:
+        files = []
+        at: ChainEpoch | None = self
+        while at is not None:
+            files.append(at._file)
+            at = at._below
+        return files[::-1]
+
+
+Epochs = dict[str, ChainEpoch]  # by identifier, in the order of their numbers
+
+
+def arrange(files: list[EpochFile]) -> tuple[Epochs, dict[FileName, str]]:
+    """The epochs of which all files are there, and why other files can't be used."""
+    epochs: Epochs = {}
+    misfits: dict[FileName, str] = {}
+    by_epoch = {file.header.epoch: file for file in files}
+    # A parent has a smaller number, so it comes before what stands on it. Of one epoch the base comes first.
+    for file in sorted(files, key=lambda file: (file.name.number, file.name.kind)):
+        header, key = file.header, file.header.epoch.hex()
+        reason = _misfit(file, epochs, by_epoch)
+        if reason is not None:
+            misfits[file.name] = reason
+        elif key not in epochs:
+            below = epochs[header.parent.hex()] if header.kind is Kind.DELTA else None
+            epochs[key] = ChainEpoch._of(file, below)
+    return epochs, misfits
+
+
+def _misfit(file: EpochFile, epochs: Epochs, by_epoch: dict[bytes, EpochFile]) -> str | None:
+    # Why a file can't be used although it is intact.
+    header = file.header
+    twin, below = epochs.get(header.epoch.hex()), epochs.get(header.parent.hex())
+    if twin is not None:
+        other = twin._file
+        theirs = other.header.number, other.header.parent, other.table
+        same = theirs == (header.number, header.parent, file.table)
+        return None if same else f"it claims to be the same state as {other.name}, and differs from it"
+    parent = by_epoch.get(header.parent) if below is None else below._file
+    if parent is not None and parent.name.number >= header.number:
+        return f"its number is not greater than that of its parent {parent.name}"
+    if header.kind is Kind.BASE:
+        return None
+    if parent is None:
+        return f"its parent, epoch {header.parent.hex()}, is damaged or not there"
+    if below is None:
+        return f"its parent {parent.name} can't be used"
+    if parent.table != file.table:
+        return f"its table of regions differs from that of its parent {parent.name}"
+    return None
+
+
+def few(items: Iterable[object]) -> str:
+    """The first of them, as part of a message."""
+    shown = [str(item) for item in items]
+    more = len(shown) - _SHOWN
+    return ", ".join(shown[:_SHOWN]) + (f", and {more} more" if more > 0 else "")

@@ -1,0 +1,142 @@
+"""One writer for a directory, within this process and among all.
+
+The lock is a record lock of ``fcntl(2)``: a forked child does not inherit it, so it ends with its owner
+however many workers live on. But such a lock also ends when its process closes any descriptor of the file, as
+a copy of the directory made by the same process does: so it is asked for again before every commit. What the
+file holds tells then whether somebody else has had it meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import secrets
+import struct
+import threading
+from weakref import WeakValueDictionary
+
+from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.errors import BusyError
+from dirtytrack.native import lib
+
+# What somebody can do whose Checkpointer can't write any more, while memory is newer than the chain.
+GO_ON = (
+    "To keep what is in memory begin a chain in another directory; to go back to the last epoch, "
+    "resume this one"
+)
+
+_NAME = "lock"
+_SIGNATURE_BYTES = 16
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
+
+# By address space, device and inode: in a forked child none is its own. What nobody knows of is free again.
+_held: WeakValueDictionary[tuple[int, int, int], WriterLock] = WeakValueDictionary()
+_held_lock = threading.RLock()
+
+
+def _renew() -> None:
+    global _held_lock
+    _held_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew)
+
+
+class WriterLock:
+    """The right to write to a directory."""
+
+    _file: io.FileIO | None = None
+
+    def __init__(self, directory: Directory) -> None:
+        """Takes it.
+
+        Raises:
+            BusyError: somebody has it; the message says who.
+            OSError: the directory can't be written.
+        """
+        status = os.fstat(directory.fd)
+        self._key = lib.dt_address_space(), status.st_dev, status.st_ino
+        self._directory = directory
+        with _held_lock:
+            other = _held.get(self._key)
+            if other is not None:
+                raise self._busy(
+                    f"This process ({os.getpid()}) writes to it already, as {other._directory.path}: use one"
+                )
+            self._file = io.FileIO(directory.open(_NAME), "r+")  # no interrupt can tear its close
+            try:
+                self._take()
+                self._sign()
+            except BaseException:
+                self._file.close()
+                raise
+            _held[self._key] = self
+
+    def renew(self) -> None:
+        """Takes it again if it was lost.
+
+        Raises:
+            BusyError: somebody else has it, or has had it meanwhile, or may have without our knowledge.
+        """
+        self._take()
+        with self._directory.blame(_NAME):
+            there = os.stat(_NAME, dir_fd=self._directory.fd, follow_symlinks=False)
+            signature = os.pread(self._fd(), _SIGNATURE_BYTES + 1, 0)
+        if not os.path.samestat(there, os.fstat(self._fd())):
+            raise self._busy(
+                f"The file was replaced, so that it protects nothing. Close this Checkpointer. {GO_ON}"
+            )
+        if signature != self._signature:
+            raise self._busy(
+                "Another writer has been here: the lock was lost, as it is when its owner opens and closes "
+                f"the file, to copy the directory perhaps. Close this Checkpointer. {GO_ON}"
+            )
+
+    def close(self) -> None:
+        """Gives it back; in a forked child, which does not have it, it only closes the descriptor."""
+        if self._file is None:
+            return
+        self._file.close()
+        if lib.dt_is_address_space(self._key[0]):
+            with _held_lock:
+                if _held.get(self._key) is self:
+                    del _held[self._key]
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _fd(self) -> int:
+        assert self._file is not None
+        return self._file.fileno()
+
+    def _take(self) -> None:
+        try:
+            fcntl.lockf(self._fd(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                with self._directory.blame(_NAME):
+                    raise
+            raise self._busy(
+                f"{self._owner()} writes to it: close its Checkpointer, or wait until it ends"
+            ) from None
+
+    def _sign(self) -> None:
+        self._signature = secrets.token_bytes(_SIGNATURE_BYTES)
+        with self._directory.blame(_NAME):
+            os.ftruncate(self._fd(), 0)
+            if os.pwrite(self._fd(), self._signature, 0) < _SIGNATURE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _owner(self) -> str:
+        asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+        kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(self._fd(), fcntl.F_GETLK, asked))
+        return (
+            f"Process {pid}"
+            if kind != fcntl.F_UNLCK and pid > 0
+            else "A process that can't be seen from here"
+        )
+
+    def _busy(self, remedy: str) -> BusyError:
+        return BusyError(errno.EBUSY, f"lock {self._directory.path / _NAME}", remedy=remedy)

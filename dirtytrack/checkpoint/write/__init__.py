@@ -1,0 +1,1 @@
+"""Writing a chain: from a captured save to a committed file."""

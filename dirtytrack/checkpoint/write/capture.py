@@ -1,0 +1,227 @@
+"""From live memory into staging memory: the part of a save that its caller waits for."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dirtytrack.checkpoint.format.structures import BLOCK, run_bytes
+from dirtytrack.checkpoint.write.staging import Loan, Staging
+from dirtytrack.native import ffi, lib
+from dirtytrack.tracking import Cursor, Epoch, Region
+from dirtytrack.tracking.failures import native_error
+
+if TYPE_CHECKING:
+    from dirtytrack.checkpoint.write.committer import Job, Worker
+
+_RUN = struct.Struct("QQQ")
+_PIECE = 2048  # blocks copied at a time where there is much to copy, so that the worker can begin
+_MOST_ROUNDS = 10
+_RETRIES = 4
+_FEW = 16  # pages
+_FIRST_GUESS = 1e9  # bytes copied in a second, before anything was measured
+
+_new = ffi.new_allocator(lib.dt_capture_new, lib.dt_capture_free, should_clear_after_alloc=False)
+
+
+class Run(NamedTuple):
+    """Adjacent blocks of a region, in staging memory."""
+
+    region: int
+    first: int
+    data: memoryview
+
+
+class Capture:
+    """What one scan found, on its way.
+
+    Attributes:
+        epoch: has the pages until the save is committed.
+        native: the ``struct dt_capture``.
+    """
+
+    def __init__(self, epoch: Epoch, sources: Any, count: int) -> None:
+        self.epoch = epoch
+        native: Any = _new("struct dt_capture *")
+        native.sources, native.source_count = sources, count
+        self.native = native
+        self._sources = sources
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything is copied."""
+        return bool(self.native.run == self.native.run_count)
+
+    def runs(self, loan: Loan) -> Iterator[Run]:
+        """What was copied into a loan, in order."""
+        for piece in loan.pieces:
+            data = (
+                memoryview(ffi.buffer(piece.data, piece.blocks * BLOCK)) if piece.blocks else memoryview(b"")
+            )
+            done, skip = 0, piece.block
+            left = ffi.buffer(self.native.runs + piece.run, (self.native.run_count - piece.run) * _RUN.size)
+            for region, first, count in _RUN.iter_unpack(left):
+                if done == piece.blocks:
+                    break
+                count = min(count - skip, piece.blocks - done)
+                nbytes = run_bytes(self._sources[region].nbytes, first + skip, count)
+                yield Run(region, first + skip, data[done * BLOCK : done * BLOCK + nbytes])
+                done, skip = done + count, 0
+
+
+class Captured(NamedTuple):
+    """How a state was captured.
+
+    Attributes:
+        consistency: "proven", "paused" or "unproven".
+        rounds: scans with a copy after them.
+        blocks: copied in all rounds.
+        pause: seconds from the last scan's beginning to the end of what had to happen undisturbed.
+        copying: seconds of the last scan and its copy alone.
+    """
+
+    consistency: str
+    rounds: int
+    blocks: int
+    pause: float
+    copying: float
+
+
+class Capturer:
+    """Captures regions by a cursor of its own, for one caller at a time."""
+
+    def __init__(self, cursor: Cursor, regions: tuple[Region, ...], staging: Staging) -> None:
+        self.cursor = cursor
+        self.regions = regions
+        self._staging = staging
+        self._slices = ffi.new(
+            "struct dt_slice[]", [(region._id, 0, region.geometry.page_count) for region in regions]
+        )
+        self._sources = ffi.new(
+            "struct dt_source[]",
+            [
+                (region._id, region.address, region.nbytes, region.geometry.offset, region.page_size)
+                for region in regions
+            ],
+        )
+        self._speed = _FIRST_GUESS
+        self._scan = self._copying = 0.0
+
+    def capture(
+        self,
+        job: Job,
+        worker: Worker,
+        *,
+        everything: bool,
+        pause: AbstractContextManager[object] | None,
+        max_pause: float | None,
+    ) -> Captured:
+        """Captures one state and hands it, piece by piece, to the worker.
+
+        Without *pause* in one round, or in some more if little was written meanwhile, or beside a base. With
+        it, in rounds beside the writers until what is left is expected to fit *max_pause* (in seconds; None:
+        at once, but for a base), or it no longer gets less; then once more within the pause.
+
+        Raises:
+            RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`.
+        """
+        if pause is None:
+            is_proven, seconds = self._prove(job, worker, everything)
+            is_proven &= self.cursor.session._backend.sees_every_store
+            return self._captured(job, "proven" if is_proven else "unproven", seconds)
+        if everything or max_pause is not None:
+            self._approach(job, worker, everything, max_pause)
+        begun = perf_counter()
+        consistency = ""
+        with pause:
+            is_proven, _ = self._prove(job, worker, everything=False)
+            consistency = "paused" if is_proven else "unproven"
+        if not consistency:
+            raise RuntimeError(f"{pause!r} swallowed an exception of the save: __exit__ has to let it pass")
+        return self._captured(job, consistency, perf_counter() - begun)
+
+    def _captured(self, job: Job, consistency: str, seconds: float) -> Captured:
+        blocks = sum(capture.native.blocks for capture in job.captures)
+        return Captured(consistency, len(job.captures), blocks, seconds, self._copying)
+
+    def _prove(self, job: Job, worker: Worker, everything: bool) -> tuple[bool, float]:
+        # Whether nothing was written during the last round, and how long that took. Little was written if it
+        # was by neighbours on the same pages, such as our own worker's buffers: that is copied once more. So
+        # is what was written beside a base, which takes long, and touches what a sparse region did not have.
+        rewritten, seconds = self._round(job, worker, everything)
+        for _ in range(_RETRIES):
+            few = max(_FEW, job.captures[-1].native.blocks // 2)
+            if not rewritten or (rewritten > few and not everything):
+                break
+            everything = False
+            rewritten, seconds = self._round(job, worker, everything)
+        return not rewritten, seconds
+
+    def _approach(self, job: Job, worker: Worker, everything: bool, max_pause: float | None) -> None:
+        left = None if everything else self.cursor.peek(*self.regions).nbytes
+        while left is None or self._expected(left) > (max_pause or 0):
+            self._round(job, worker, everything and left is None)
+            before, left = left, self.cursor.peek(*self.regions).nbytes
+            if (
+                max_pause is None
+                or len(job.captures) == _MOST_ROUNDS
+                or (before is not None and left >= before)
+            ):
+                break
+        self._staging.wait_for(left // BLOCK + 1)  # now, and not while the writers are stopped
+
+    def _expected(self, nbytes: int) -> float:
+        return self._scan + nbytes / self._speed
+
+    def _round(self, job: Job, worker: Worker, everything: bool) -> tuple[int, float]:
+        # Pages that were written between the scan and the end of the copy; seconds. The capture is the
+        # job's before the scan: whatever interrupts us, the job has the pages, and gives them back when it
+        # is cancelled.
+        begun = perf_counter()
+        capture = Capture(Epoch(self.cursor), self._sources, len(self.regions))
+        job.captures.append(capture)
+        # Half of the memory, so that most saves need no more of it between the scan and the end of the copy.
+        room = self._staging.blocks
+        loan = (
+            self._staging.lend(job, _PIECE, _PIECE)
+            if everything
+            else self._staging.lend(job, room // 2, room)
+        )
+        self._scan_and_copy(capture, loan, everything)
+        worker.take(job, capture, loan)
+        in_one = capture.is_complete
+        while not capture.is_complete:
+            loan = self._staging.lend(job, _PIECE, _PIECE)
+            lib.dt_capture_copy(capture.native, loan.pieces, loan.count)
+            worker.take(job, capture, loan)
+        rewritten = capture.native.rewritten if in_one else self.cursor.peek(*self.regions).pages
+        self._learn(capture)
+        return int(rewritten), perf_counter() - begun
+
+    def _scan_and_copy(self, capture: Capture, loan: Loan, everything: bool) -> None:
+        session = self.cursor.session
+        session._check_in_place()
+        native = capture.epoch._native
+        error = lib.dt_capture(
+            session._native,
+            self.cursor._id,
+            self._slices,
+            len(self.regions),
+            native,
+            capture.native,
+            everything,
+            loan.pieces,
+            loan.count,
+        )
+        if error:
+            raise native_error(session, error, self.regions, native.failure, self.cursor)
+
+    def _learn(self, capture: Capture) -> None:
+        native = capture.native
+        self._scan = native.scan_ns / 1e9
+        self._copying = self._scan + native.copy_ns / 1e9
+        if native.blocks and native.copy_ns:
+            self._speed = native.blocks * BLOCK / (native.copy_ns / 1e9)

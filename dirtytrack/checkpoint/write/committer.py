@@ -1,0 +1,244 @@
+"""Behind a save: one thread that hashes, compresses, writes and commits what was captured, in order."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dirtytrack._lifetime.background import Background
+from dirtytrack.checkpoint.format.structures import BLOCK, NO_PARENT, Header, Kind, block_count
+from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.lock import GO_ON, WriterLock
+from dirtytrack.checkpoint.write.block_hashes import BlockHashes
+from dirtytrack.checkpoint.write.capture import Capture
+from dirtytrack.checkpoint.write.epoch_writer import EpochWriter
+from dirtytrack.checkpoint.write.options import Options
+from dirtytrack.checkpoint.write.staging import Loan, Staging
+from dirtytrack.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from dirtytrack.checkpoint.save import Save
+    from dirtytrack.checkpoint.write.origin import Origin
+
+
+class Job:
+    """One save on its way.
+
+    Attributes:
+        save: what its caller was given.
+        kind: what it is to be.
+        linear: for each region of a base, whether it is laid out as memory is.
+        captures: its scans, in order; their epochs hold the pages until it is committed.
+        generation: how many failures the worker had seen when it began.
+    """
+
+    def __init__(self, save: Save, kind: Kind, linear: tuple[bool, ...], generation: int) -> None:
+        self.save = save
+        self.kind = kind
+        self.linear = linear
+        self.captures: list[Capture] = []
+        self.generation = generation
+
+
+class StaleJobError(Exception):
+    """The job can't be committed any more; the worker's failure says why."""
+
+
+class Worker:
+    """Writes jobs to a directory, one after the other.
+
+    What is put to it is done in order by its thread. When a job fails, so do all that began before that was
+    known: they are deltas to a state that will not exist. A failure stays until it is taken; one that it
+    did not foresee stays for good, and nothing is written after it.
+
+    Attributes:
+        parent: the epoch last committed; NO_PARENT before the first one.
+        has_base: whether deltas have something to stand on, as far as is known.
+        newest: the save last committed, if any.
+        generation: how many jobs have failed.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        directory: Directory,
+        lock: WriterLock,
+        hashes: BlockHashes,
+        staging: Staging,
+        options: Options,
+        committed: Callable[[Save], None],
+    ) -> None:
+        self.parent = origin.parent
+        self.has_base = origin.parent != NO_PARENT
+        self.newest: Save | None = None
+        self.generation = 0
+        self._chain = origin.chain
+        self._layouts = origin.layouts
+        self._directory = directory
+        self._lock = lock
+        self._hashes = hashes
+        self._staging = staging
+        self._compression = options.compression
+        self._sync = options.fsync
+        self._committed = committed
+        self._blocks = sum(block_count(layout.nbytes) for layout in origin.layouts)
+        self._open: tuple[Job, EpochWriter] | None = None
+        self._failed: list[int] = []
+        self._cause: Exception | None = None
+        self._thread = Background("dirtytrack checkpoint")
+
+    def take(self, job: Job, capture: Capture, loan: Loan) -> None:
+        """Hands over what was copied into a loan.
+
+        Raises:
+            StaleJobError: the job has failed meanwhile: cancel it.
+        """
+        self._thread.put(partial(self._take, job, capture, loan))
+        if not self._is_current(job):
+            raise StaleJobError
+
+    def seal(self, job: Job) -> None:
+        """Hands over that the job is whole: it is to be committed."""
+        self._thread.put(partial(self._seal, job))
+
+    def cancel(self, job: Job) -> None:
+        """Gives back all that a job has, unless it was sealed; it has when this returns."""
+        self._thread.put(partial(self._cancel, job))
+        self.drain()
+        self._staging.give_back_all(job)
+
+    def drain(self) -> None:
+        """Waits until all that was put before is done."""
+        self._thread.drain()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is called by its thread."""
+        return self._thread.is_current
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there is a failure to take."""
+        return self._cause is not None or self._thread.failure is not None
+
+    def take_failure(self) -> CheckpointError:
+        """The failure, once; drain first."""
+        if (unforeseen := self._thread.failure) is not None:
+            message = f"the writer gave up ({unforeseen!r}): close this Checkpointer. {GO_ON}"
+            error = CheckpointError(errno.EIO, message, str(self._directory.path))
+            error.__cause__ = unforeseen
+            return error
+        cause, numbers = self._cause, tuple(dict.fromkeys(self._failed))
+        path = getattr(cause, "filename", None) or str(self._directory.path)
+        code = getattr(cause, "errno", None) or (
+            errno.ENOMEM if isinstance(cause, MemoryError) else errno.EIO
+        )
+        reason = getattr(cause, "strerror", None) or repr(cause)
+        error = CheckpointError(
+            code,
+            f"epoch {', '.join(map(str, numbers))} not written: {reason}. "
+            "What was captured is in the next save; make room, or repair what failed, and save again",
+            path,
+            numbers,
+        )
+        error.__cause__ = cause
+        self._cause, self._failed = None, []
+        return error
+
+    def stop(self) -> None:
+        """Does what was put before, and ends the thread."""
+        self._thread.stop()
+
+    def _take(self, job: Job, capture: Capture, loan: Loan) -> None:
+        try:
+            if self._is_current(job):
+                self._write(job, capture, loan)
+        except Exception as error:
+            self._fail(job, error)
+        finally:
+            self._staging.give_back(loan)
+
+    def _seal(self, job: Job) -> None:
+        try:
+            published = self._publish(job) if self._is_current(job) else None
+        except Exception as error:
+            self._fail(job, error)
+            published = None
+        if published is not None:
+            self._arrive(job, *published)
+            return
+        self._abort(job)
+        self._failed.append(job.save.number)
+        job.save._state = "failed"
+
+    def _cancel(self, job: Job) -> None:
+        if job.save.state == "captured":
+            self._abort(job)
+            job.save._state = "failed"
+
+    def _is_current(self, job: Job) -> bool:
+        return job.generation == self.generation and self._thread.failure is None
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        self._discard()
+        self._cause = self._cause or error
+        self._failed.append(job.save.number)
+        self.generation += 1
+
+    def _abort(self, job: Job) -> None:
+        self._discard()
+        for capture in job.captures:
+            capture.epoch.abort()
+        job.captures.clear()
+
+    def _discard(self) -> None:
+        self._hashes.abort()
+        if self._open is not None:
+            _, writer = self._open
+            self._open = None
+            writer.discard()
+
+    def _writer(self, job: Job) -> EpochWriter:
+        if self._open is None or self._open[0] is not job:
+            linear = job.linear if job.kind is Kind.BASE else (False,) * len(self._layouts)
+            self._open = job, EpochWriter(self._directory, self._layouts, self._compression, linear)
+        return self._open[1]
+
+    def _write(self, job: Job, capture: Capture, loan: Loan) -> None:
+        writer = self._writer(job)
+        everything = job.kind is Kind.BASE and capture is job.captures[0]
+        for region, first, data in capture.runs(loan):
+            for change in self._hashes.changes(region, first, data, everything=everything):
+                if change.data is None:
+                    writer.store_zeros(region, change.first, change.blocks)
+                else:
+                    writer.store(region, change.first, change.data, linear=everything)
+        writer.flush()
+
+    def _publish(self, job: Job) -> tuple[Header, EpochWriter, int]:
+        save, writer = job.save, self._writer(job)
+        # A delta that has everything needs no parent.
+        whole = len(job.captures) == 1 and writer.blocks == self._blocks
+        kind = Kind.BASE if whole else job.kind
+        epoch = bytes.fromhex(save.id)
+        header = Header(kind, self._chain, epoch, self.parent, secrets.token_bytes(8), save.number)
+        self._lock.renew()
+        return header, writer, writer.commit(header, save._describe(writer.blocks), sync=self._sync)
+
+    def _arrive(self, job: Job, header: Header, writer: EpochWriter, nbytes: int) -> None:
+        # The file is there: what comes next is a delta to it, even if this is not done to its end.
+        save = job.save
+        self.parent, self.newest, self._open = header.epoch, save, None
+        self._hashes.commit()
+        if header.kind is Kind.BASE:
+            self.has_base = True
+        for capture in job.captures:
+            capture.epoch._native.settled = 1
+        job.captures.clear()
+        save._committed(
+            header.kind.name.lower(), writer.blocks, writer.plain, nbytes, save.blocks_written * BLOCK
+        )
+        self._committed(save)

@@ -1,0 +1,221 @@
+"""Making a chain short: a new base for one of its epochs, and then without what came before it."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from bisect import bisect_left
+from collections.abc import Callable
+
+from dirtytrack._lifetime.background import Background
+from dirtytrack.checkpoint.chain import Chain, ChainEpoch
+from dirtytrack.checkpoint.format import blocks
+from dirtytrack.checkpoint.format.codec import compresses
+from dirtytrack.checkpoint.format.structures import BLOCK, RUN_BLOCKS, FileName, Kind, block_count
+from dirtytrack.checkpoint.read.state import State
+from dirtytrack.checkpoint.save import Save
+from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.lock import WriterLock
+from dirtytrack.checkpoint.write.epoch_writer import EpochWriter
+from dirtytrack.errors import ChainError, CheckpointError
+
+Progress = Callable[[int, int], None]
+
+
+def compact(
+    directory: Directory,
+    lock: WriterLock,
+    compression: str,
+    keep: int,
+    progress: Progress | None = None,
+    *,
+    at: int | None = None,
+) -> int:
+    """Writes a base for an epoch, the oldest of those to keep, and removes what is older.
+
+    The base is on the disk before the first file is removed. Newer epochs stay, of whatever branch, with
+    the files that they need. Readers that have the chain open keep what they have.
+
+    Args:
+        directory: of the chain.
+        lock: the right to write there.
+        compression: of the base.
+        keep: how many epochs stay, of those that lead to *at*.
+        progress: is told the bytes of regions done, and in all.
+        at: number of an epoch. None: the newest.
+
+    Returns:
+        The number of the epoch that is a base now.
+
+    Raises:
+        ChainError: the epoch can't be read. Nothing was removed.
+        OSError: the base could not be written, or something not removed.
+    """
+    with Chain(directory.path) as chain:
+        directory.check_place()
+        epoch = chain._lineage(chain.newest if at is None else chain[at])[-keep:][0]
+        base = epoch._file.name
+        if epoch.kind != "base":
+
+            def write(state: State) -> FileName:
+                return _write_base(directory, lock, compression, epoch, state, progress)
+
+            base = chain._with_state(epoch, write)
+        needed = {base} | _needed_by_branches(chain, epoch)
+    lock.renew()
+    older = (name for name in directory.names() if name.number <= base.number)
+    _remove(directory, [name for name in older if name not in needed])
+    return epoch.number
+
+
+def _write_base(
+    directory: Directory,
+    lock: WriterLock,
+    compression: str,
+    epoch: ChainEpoch,
+    state: State,
+    progress: Progress | None,
+) -> FileName:
+    linear = tuple(
+        _is_linear(state, place, compression, one.nbytes) for place, one in enumerate(epoch.regions)
+    )
+    writer = EpochWriter(directory, epoch.regions, compression, linear)
+    total = sum(layout.nbytes for layout in epoch.regions)
+    done = 0
+    try:
+        for place, layout in enumerate(epoch.regions):
+            for first in range(0, block_count(layout.nbytes), RUN_BLOCKS):
+                done += _copy(writer, state, place, first, layout.nbytes)
+                if progress is not None:
+                    progress(done, total)
+        header = epoch._file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
+        described = {
+            "meta": epoch.meta,
+            "created": epoch.created,
+            "consistency": epoch.consistency,
+            "statistics": epoch.statistics,
+        }
+        lock.renew()
+        writer.commit(header, described, sync=True)
+    except BaseException:
+        writer.discard()
+        raise
+    return header.name
+
+
+def _copy(writer: EpochWriter, state: State, place: int, first: int, nbytes: int) -> int:
+    # The blocks of one run, from first on; returns how many bytes they are.
+    start, stop = first * BLOCK, min((first + RUN_BLOCKS) * BLOCK, nbytes)
+    if not state.is_zero(place, first, block_count(stop) - first):
+        data = memoryview(state.read(place, start, stop))
+        for run in blocks.runs(first, data, blocks.kinds(data)):
+            if run.data is not None:
+                writer.store(place, run.first, run.data, linear=True)
+        writer.flush()
+    return stop - start
+
+
+def _is_linear(state: State, place: int, compression: str, nbytes: int) -> bool:
+    if compression != "auto":
+        return compression == "none"
+    return not compresses(state.read(place, piece.start, piece.stop) for piece in blocks.samples(nbytes))
+
+
+def _needed_by_branches(chain: Chain, base: ChainEpoch) -> set[FileName]:
+    # The files that newer epochs stand on, other than by way of the base.
+    needed: set[FileName] = set()
+    for epoch in chain:
+        at: ChainEpoch | None = epoch if epoch.number > base.number else None
+        while at is not None and at.id != base.id and at._file.name not in needed:
+            needed.add(at._file.name)
+            at = at._below
+    return needed
+
+
+def _remove(directory: Directory, names: list[FileName]) -> None:
+    # The newest first: whatever ends this, what is left of the older epochs is complete.
+    for name in reversed(names):
+        directory.remove(str(name))
+    if names:
+        directory.sync()
+
+
+class Compactor:
+    """Compacts a chain beside its writer, by itself when there are twice as many epochs as have to stay.
+
+    Attributes:
+        has_found_damage: whether an epoch of the writer's own turned out not to be readable.
+    """
+
+    def __init__(
+        self, directory: Directory, lock: WriterLock, compression: str, keep: int | None, numbers: list[int]
+    ) -> None:
+        self._directory = directory
+        self._lock = lock
+        self._compression = compression
+        self._keep = keep
+        self._numbers = numbers  # of the epochs that lead to the newest, ascending
+        self.has_found_damage = False
+        self._failure: Exception | None = None
+        self._due = 2 * keep if keep else None  # after how many epochs
+        self._thread = Background("dirtytrack compaction")
+
+    def committed(self, save: Save) -> None:
+        """Is told of every epoch that was committed."""
+        self._numbers.append(save.number)
+        if self._is_due():
+            self._thread.put(self._compact_if_due)
+
+    def start(self) -> None:
+        """Begins, when what is under way is done."""
+        self._thread.put(self._compact)
+
+    def wait(self) -> None:
+        """Waits until it is done, if it is under way."""
+        self._thread.drain()
+
+    def stop(self) -> None:
+        """Waits, and ends the thread."""
+        self._thread.stop()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is called by its thread."""
+        return self._thread.is_current
+
+    def take_failure(self) -> Exception | None:
+        """What went wrong, once."""
+        failure = self._failure
+        if isinstance(failure, OSError) and not isinstance(failure, CheckpointError):
+            message = (
+                f"the chain was not compacted: {failure.strerror}. No epoch is lost; make room, and try again"
+            )
+            told = CheckpointError(failure.errno or errno.EIO, message, failure.filename)
+            told.__cause__, failure = failure, told
+        elif isinstance(failure, ChainError):
+            damage = ChainError(f"the chain was not compacted: {failure}. The next save holds everything")
+            damage.__cause__, failure = failure, damage
+        self._failure = None
+        return failure
+
+    def _is_due(self) -> bool:
+        return self._due is not None and len(self._numbers) > self._due
+
+    def _compact_if_due(self) -> None:
+        if self._is_due():
+            self._compact()
+
+    def _compact(self) -> None:
+        if not self._numbers:
+            return
+        head = self._numbers[-1]  # the writer's own, which need not be the newest of all branches
+        try:
+            base = compact(self._directory, self._lock, self._compression, self._keep or 1, at=head)
+        except Exception as error:
+            self._failure = error
+            self.has_found_damage |= isinstance(error, ChainError)
+            if self._keep:  # not again at once
+                self._due = len(self._numbers) + self._keep
+        else:
+            del self._numbers[: bisect_left(self._numbers, base)]  # in place: the worker may be appending
+            self._due = 2 * self._keep if self._keep else None

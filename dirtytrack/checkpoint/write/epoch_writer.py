@@ -1,0 +1,172 @@
+"""One file of a chain, run by run, and at the end its name."""
+
+from __future__ import annotations
+
+import errno
+import json
+from typing import TYPE_CHECKING, Any
+
+from dirtytrack.checkpoint.format.codec import checksum, compressor, is_worth_it
+from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.structures import (
+    BLOCK,
+    ENTRY_BYTES,
+    HEADER_BYTES,
+    LINEAR_ALIGNMENT,
+    MAX_DESCRIPTION,
+    RUN_BLOCKS,
+    Encoding,
+    Entry,
+    Footer,
+    Header,
+)
+from dirtytrack.checkpoint.store.directory import Directory
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_GATHER = 1 << 20  # bytes of small runs written at once
+_WRITEBACK = 1 << 24  # bytes after which the disk is to begin
+_SKIPPED = 15  # runs stored raw after one that did not compress
+
+
+class EpochWriter:
+    """Writes the file of one epoch.
+
+    What is stored is read until `flush` returns, and not after it.
+
+    Attributes:
+        blocks: blocks stored so far, zeros included.
+        plain: bytes of the runs stored so far, before compression.
+    """
+
+    def __init__(
+        self, directory: Directory, layouts: tuple[Layout, ...], compression: str, linear: tuple[bool, ...]
+    ) -> None:
+        """Begins a file.
+
+        Args:
+            directory: where.
+            layouts: the table of regions.
+            compression: "none", "zstd", or "auto": what a sample of the runs says.
+            linear: for each region, whether `store` lays it out as memory is.
+
+        Raises:
+            OSError: the file can't be made.
+        """
+        self.blocks = self.plain = self._stored = 0
+        self._end = HEADER_BYTES
+        self._layouts = tuple(
+            self._place(one, is_linear) for one, is_linear in zip(layouts, linear, strict=True)
+        )
+        self._compress = None if compression == "none" else compressor()
+        self._skip = dict.fromkeys(range(len(layouts)), 0) if compression == "auto" else None
+        self._index = bytearray()
+        self._gathered: list[Buffer] = []
+        self._gathered_bytes = 0
+        self._unsynced = 0
+        self._file = directory.create()
+
+    def store(self, region: int, first: int, data: memoryview, *, linear: bool = False) -> None:
+        """Stores the blocks from *first* on; *linear*: in place if the region is linear; a block once."""
+        for start in range(0, len(data), RUN_BLOCKS * BLOCK):
+            self._store_run(region, first + start // BLOCK, data[start : start + RUN_BLOCKS * BLOCK], linear)
+
+    def store_zeros(self, region: int, first: int, count: int) -> None:
+        """Records that blocks are zeros."""
+        self._index += Entry(region, Encoding.ZEROS, first, count, 0, 0, 0).pack()
+        self.blocks += count
+
+    def flush(self) -> None:
+        """Hands to the system what was stored so far.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._gathered:
+            self._write(self._end - self._gathered_bytes, self._gathered, self._gathered_bytes)
+            self._gathered, self._gathered_bytes = [], 0
+
+    def commit(self, header: Header, description: dict[str, Any], *, sync: bool) -> int:
+        """Completes the file and gives it its name; returns how many bytes it holds, holes aside.
+
+        Args:
+            header: says the name.
+            description: all of it but the table of regions.
+            sync: have it on the disk when this returns.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        self.flush()
+        regions = [layout.to_json() for layout in self._layouts]
+        described = json.dumps({"regions": regions, **description}).encode()
+        if len(described) > MAX_DESCRIPTION:
+            raise OSError(errno.EFBIG, f"its description has {len(described)} bytes")
+        packed = header.pack()
+        footer = Footer(
+            self._end,
+            len(self._index) // ENTRY_BYTES,
+            len(described),
+            checksum(self._index),
+            checksum(described),
+            int.from_bytes(packed[-8:], "little"),
+        )
+        tail: list[bytes | bytearray] = [self._index, described, footer.pack()]
+        self._file.write(self._end, tail)
+        self._file.write(0, [packed])
+        self._file.publish(header.name, sync=sync)
+        return len(packed) + self._stored + sum(map(len, tail))
+
+    def discard(self) -> None:
+        """Removes the file, if it is not committed."""
+        self._file.discard()
+
+    def _place(self, layout: Layout, is_linear: bool) -> Layout:
+        if not is_linear:
+            return layout.at(None)
+        start = -(-self._end // LINEAR_ALIGNMENT) * LINEAR_ALIGNMENT
+        self._end = start + layout.nbytes
+        return layout.at(start)
+
+    def _store_run(self, region: int, first: int, data: memoryview, linear: bool) -> None:
+        count = -(-len(data) // BLOCK)
+        start = self._layouts[region].linear
+        self.blocks += count
+        self.plain += len(data)
+        if linear and start is not None:
+            offset, stored, encoding = start + first * BLOCK, data, Encoding.RAW
+            self._write(offset, [data], len(data))
+        else:
+            encoding, stored = self._encode(region, data)
+            offset = self._end
+            self._gather(stored)
+        self._index += Entry(region, encoding, first, count, offset, len(stored), checksum(stored)).pack()
+
+    def _encode(self, region: int, data: memoryview) -> tuple[Encoding, Any]:
+        if self._compress is None:
+            return Encoding.RAW, data
+        if self._skip and self._skip[region]:
+            self._skip[region] -= 1
+            return Encoding.RAW, data
+        compressed = self._compress(data)
+        if is_worth_it(len(data), len(compressed)):
+            return Encoding.ZSTD, compressed
+        if self._skip:
+            self._skip[region] = _SKIPPED
+        return Encoding.RAW, data
+
+    def _gather(self, stored: Any) -> None:
+        self._gathered.append(stored)
+        self._gathered_bytes += len(stored)
+        self._end += len(stored)
+        if self._gathered_bytes >= _GATHER:
+            self.flush()
+
+    def _write(self, offset: int, buffers: list[Buffer], nbytes: int) -> None:
+        self._file.write(offset, buffers)
+        self._stored += nbytes
+        self._unsynced += nbytes
+        if self._unsynced >= _WRITEBACK:
+            self._file.start_writeback()
+            self._unsynced = 0

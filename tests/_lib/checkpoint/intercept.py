@@ -1,0 +1,194 @@
+"""Every system call of a checkpoint's writer, through a hook: to record it, to hold it up, to make it fail.
+
+The package has no code for this: the modules that it calls the system by are exchanged for ones that ask the
+hook first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+from unittest import mock
+
+from dirtytrack.checkpoint.read import epoch_file, opening
+from dirtytrack.checkpoint.store import directory, lock
+from dirtytrack.native import lib
+
+WORKER, COMPACTION = "dirtytrack checkpoint", "dirtytrack compaction"  # the names of the writer's threads
+
+_CALLS = (
+    (directory, "os", os, ("open", "close", "pwritev", "fsync", "unlink", "scandir")),
+    (directory, "lib", lib, ("dt_start_writeback", "dt_rename_new")),
+    (lock, "os", os, ("close", "fstat", "ftruncate", "pread", "pwrite")),
+    (lock, "fcntl", fcntl, ("lockf",)),
+    (epoch_file, "os", os, ("open", "close", "fstat", "preadv")),
+    (opening, "os", os, ("listdir",)),
+)
+
+
+class Call(NamedTuple):
+    """One call that is about to be made.
+
+    Attributes:
+        module: the short name of the module that makes it, as ``directory``.
+        name: of the function, as ``pwritev``.
+        arguments, keywords: for it.
+        run: makes it, and returns what it returns.
+    """
+
+    module: str
+    name: str
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    run: Callable[[], Any]
+
+    def fail(self, errno: int) -> int:
+        """What the call does if it fails. Closing gives the descriptor up all the same."""
+        if self.name == "close":
+            self.run()
+        if self.name.startswith("dt_"):
+            return -errno
+        raise OSError(errno, os.strerror(errno))
+
+    def write_some(self) -> int:
+        """For pwritev: write half of the bytes."""
+        fd, buffers, offset = self.arguments
+        data = b"".join(buffers)
+        return os.pwrite(fd, data[: max(1, len(data) // 2)], offset)
+
+
+Hook = Callable[[Call], Any]
+
+
+class _Through:
+    """A module of which some functions go through a hook."""
+
+    def __init__(self, module: Any, owner: str, names: tuple[str, ...], hook: Hook) -> None:
+        self._module, self._owner, self._names, self._hook = module, owner, names, hook
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        return functools.partial(self._call, name, found) if name in self._names else found
+
+    def _call(self, name: str, function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        run = functools.partial(function, *arguments, **keywords)
+        return self._hook(Call(self._owner, name, arguments, keywords, run))
+
+
+@contextmanager
+def intercepted(hook: Hook) -> Iterator[None]:
+    """While the block runs, every call goes through the hook; it has to make it, or what it likes instead."""
+    with ExitStack() as patches:
+        for owner, attribute, module, names in _CALLS:
+            name = owner.__name__.rpartition(".")[2]
+            patches.enter_context(mock.patch.object(owner, attribute, _Through(module, name, names, hook)))
+        mkdir = _Through(os, "os", ("mkdir",), hook).mkdir  # pathlib's
+        patches.enter_context(mock.patch.object(os, "mkdir", mkdir))
+        yield
+
+
+def stacked(*hooks: Hook) -> Hook:
+    """One hook of several; each makes the call by asking the next one."""
+
+    def hook(call: Call) -> Any:
+        run = call.run
+        for inner in reversed(hooks):
+            run = functools.partial(inner, call._replace(run=run))
+        return run()
+
+    return hook
+
+
+def without_disk(call: Call) -> Any:
+    """A hook that leaves out what waits for the disk: for tests that make many files, and pull no plug."""
+    return None if call.name == "fsync" else call.run()
+
+
+def by(thread: str) -> Callable[[Call], bool]:
+    """Whether it is the thread of that name that calls."""
+    return lambda call: threading.current_thread().name == thread
+
+
+class Gate:
+    """A hook that stops calls until it is opened, once it is armed.
+
+    Attributes:
+        reached: an event: somebody stands before it.
+    """
+
+    def __init__(self, stops: Callable[[Call], bool]) -> None:
+        self._stops = stops
+        self._armed = threading.Event()
+        self._opened = threading.Event()
+        self.reached = threading.Event()
+
+    def arm(self) -> None:
+        """The next call that it stops stands before it."""
+        self._armed.set()
+
+    def open(self) -> None:
+        """It goes on."""
+        self._opened.set()
+
+    def __call__(self, call: Call) -> Any:
+        if self._armed.is_set() and self._stops(call):
+            self.reached.set()
+            self._opened.wait()
+        return call.run()
+
+
+class Fault:
+    """A hook that makes one call fail.
+
+    Attributes:
+        struck: the call that failed; None so far.
+        count: how many calls it has seen.
+    """
+
+    def __init__(
+        self,
+        at: int,
+        errno: int,
+        *,
+        lasting: bool = False,
+        torn: bool = False,
+        counts: Callable[[Call], bool] = lambda call: True,
+    ) -> None:
+        """Makes call number *at* fail, counted from 1.
+
+        Args:
+            at: which one.
+            errno: how.
+            lasting: also all after it, until `mend`.
+            torn: if it is a write, half of it succeeds, and the call after it fails.
+            counts: only calls of which it is true count, and fail.
+        """
+        self.at, self.errno = at, errno
+        self.struck: Call | None = None
+        self.count = 0
+        self._lasting, self._torn, self._counts = lasting, torn, counts
+        self._mended = False
+        self._mutex = threading.Lock()
+
+    def mend(self) -> None:
+        """No call fails any more."""
+        self._mended = True
+
+    def __call__(self, call: Call) -> Any:
+        if not self._counts(call):
+            return call.run()
+        with self._mutex:
+            self.count += 1
+            if self._torn and self.count == self.at and call.name == "pwritev":
+                self.at += 1
+                return call.write_some()
+            due = self.count == self.at or (self._lasting and self.count > self.at)
+            if not due or self._mended:
+                return call.run()
+            self.struck = call
+        return call.fail(self.errno)
