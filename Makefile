@@ -3,8 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-NATIVE := $(filter-out %/_core.c, $(wildcard dirtytrack/native/*.[ch] dirtytrack/native/include/*.h)) dirtytrack/native/cdef.txt \
-	dirtytrack/native/build.py
+NATIVE := $(wildcard dirtytrack/native/*/*.[ch] dirtytrack/native/binding/*)
 
 .PHONY: demo test doctor bench stress leaks torture fuzz kernels kernels-ci lint types wheel check clean
 

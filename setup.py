@@ -33,7 +33,7 @@ class ReproducibleSdist(sdist):
 
 
 setup(
-    cffi_modules=["dirtytrack/native/build.py:ffibuilder"],
+    cffi_modules=["dirtytrack/native/binding/build.py:ffibuilder"],
     cmdclass={"sdist": ReproducibleSdist},
     options={"bdist_wheel": STABLE_ABI},
 )

@@ -5,27 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 _NATIVE = Path(__file__).parent / "native"
-# The tracker and what it stands on; the other rooms of the core are for Python.
-_SOURCES = (
-    "adaptive",
-    "assumed",
-    "barrier",
-    "chunks",
-    "compare",
-    "cursor",
-    "epoch",
-    "heat",
-    "memory",
-    "pagemap",
-    "probe",
-    "region",
-    "runs",
-    "session",
-    "shadow_check",
-    "tracker",
-    "userfaultfd",
-    "wp_async",
-)
+_FOLDERS = ("base", "kernel", "core", "backends", "barrier")  # the tracker and what it stands on
 
 
 def get_include() -> str:
@@ -38,4 +18,4 @@ def get_sources() -> list[str]:
 
     They are those that the Python package is built from.
     """
-    return [str(_NATIVE / f"{name}.c") for name in _SOURCES]
+    return [str(path) for folder in _FOLDERS for path in sorted((_NATIVE / folder).glob("*.c"))]

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#include "barrier.h"
+#include "barrier/cards.h"
 #include "driver.h"
 
 enum { RANGES = 3, WATCHED = 40 };

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "checkpoint.h"
-#include "internal.h"
+#include "checkpoint/capture.h"
+#include "core/internal.h"
 
 #define check(condition)                                                                                               \
 	do {                                                                                                           \

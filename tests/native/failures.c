@@ -5,10 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include "barrier.h"
+#include "barrier/cards.h"
 #include "driver.h"
 #include "failing.h"
-#include "history.h"
+#include "snapshot/history.h"
 
 enum { SPAN = 24 }; // pages
 

@@ -5,7 +5,7 @@
 
 #include "driver.h"
 #include "failing.h"
-#include "history.h"
+#include "snapshot/history.h"
 
 enum { STATES = 6 };
 

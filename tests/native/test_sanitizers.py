@@ -10,9 +10,9 @@ import pytest
 
 from _lib.support import require
 
-_CORE = Path(__file__).parents[2] / "dirtytrack" / "native"
+_NATIVE = Path(__file__).parents[2] / "dirtytrack/native"
 _DRIVER = sorted(Path(__file__).parent.glob("*.c"))
-_FLAGS = ("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-pthread", f"-I{_CORE}")
+_FLAGS = ("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-pthread", f"-I{_NATIVE}")
 # What the driver puts something in the place of, to make it fail.
 _WRAPPED = ("ioctl", "mmap", "munmap", "madvise", "msync", "syscall", "open", "renameat2", "sync_file_range")
 
@@ -41,11 +41,12 @@ def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("sanitizers")
     sanitizer = f"-fsanitize={request.param}"
     _require(sanitizer, folder)
-    sources = [path for path in sorted(_CORE.glob("*.c")) if path.name not in ("_core.c", "memory.c")]
+    memory = _NATIVE / "base/memory.c"
+    sources = [path for path in sorted(_NATIVE.glob("*/*.c")) if path != memory]
     # For the address sanitizer the driver brings an allocator that shows the bounds of each block.
     renamed = ["-Ddt_alloc=mapped_alloc", "-Ddt_free=mapped_free"] if "address" in request.param else []
     strict = [sanitizer, "-fno-sanitize-recover=all"]
-    _gcc(*strict, *renamed, "-c", _CORE / "memory.c", "-o", folder / "memory.o")
+    _gcc(*strict, *renamed, "-c", memory, "-o", folder / "memory.o")
     wrapped = [f"-Wl,--wrap={name}" for name in _WRAPPED]
     _gcc(*strict, *wrapped, *_DRIVER, *sources, folder / "memory.o", "-o", folder / "driver")
 

@@ -62,12 +62,12 @@ def test_a_wheel_with_a_path_of_its_machine_is_bad(tmp_path: Path) -> None:
 def test_sdist_is_judged(tmp_path: Path) -> None:
     """An sdist needs every native source, and not the generated one."""
     native = tmp_path / "native"
-    (native / "include").mkdir(parents=True)
-    for name in ("a.c", "a.h", "include/b.h", "cdef.txt", "_core.c"):
+    for name in ("core/a.c", "core/a.h", "include/b.h", "binding/cdef.txt", "_core.c"):
+        (native / name).parent.mkdir(parents=True, exist_ok=True)
         (native / name).touch()
     sdist = tmp_path / "dirtytrack-1.0.tar.gz"
     with tarfile.open(sdist, "w:gz") as archive:
-        for name in ("a.c", "cdef.txt", "_core.c"):
+        for name in ("core/a.c", "binding/cdef.txt", "_core.c"):
             archive.add(native / name, f"dirtytrack-1.0/dirtytrack/native/{name}")
     problems = SMOKE["sdist_problems"](sdist, native)
     words = [problem.rpartition("/")[2] for problem in problems]

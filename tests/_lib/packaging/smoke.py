@@ -55,8 +55,8 @@ def sdist_problems(sdist: Path, native: Path) -> list[str]:
     """What is wrong with an sdist, whose native sources should be those in *native*."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    sources = [path for pattern in ("*.c", "**/*.h", "cdef.txt") for path in native.glob(pattern)]
-    wanted = {f"dirtytrack/native/{path.relative_to(native)}" for path in sources if path.name != "_core.c"}
+    sources = [path for pattern in ("*/*.[ch]", "binding/*.*") for path in native.glob(pattern)]
+    wanted = {f"dirtytrack/native/{path.relative_to(native)}" for path in sources}
     problems = [f"{sdist.name}: {name} is missing" for name in sorted(wanted - names)]
     if "dirtytrack/native/_core.c" in names:
         problems.append(f"{sdist.name}: holds the generated native/_core.c")

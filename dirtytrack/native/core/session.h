@@ -7,9 +7,9 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-#include "include/dirtytrack.h"
-#include "memory.h"
-#include "runs.h"
+#include "../include/dirtytrack.h"
+#include "../base/memory.h"
+#include "../base/runs.h"
 
 enum dt_region_flags { // beside DT_SPARSE
 	DT_LOST = 2, // no longer what was registered; stays so until removed

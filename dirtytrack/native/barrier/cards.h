@@ -1,7 +1,7 @@
 // Floor 2, barrier: written pages as the cards of a heap in many segments, and as Windows' GetWriteWatch has them.
 #pragma once
 
-#include "session.h"
+#include "../core/session.h"
 
 // A map of the cards of regions, over a cursor of its own. Calls take turns; a take allocates nothing once its buffers
 // have grown.

@@ -4,8 +4,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "barrier.h"
-#include "internal.h"
+#include "cards.h"
+#include "../core/internal.h"
 
 struct dt_tracker {
 	struct dt_session *session;

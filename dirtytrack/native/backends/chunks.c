@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "chunks.h"
-#include "internal.h"
+#include "../core/internal.h"
 
 uint64_t dt_chunk_stop(const struct dt_chunks *chunks, const struct dt_chunk *chunk)
 {

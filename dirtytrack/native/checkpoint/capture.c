@@ -7,8 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "checkpoint.h"
-#include "internal.h"
+#include "capture.h"
+#include "../core/internal.h"
 
 static uint64_t now(void)
 {

@@ -4,7 +4,7 @@
 #include <stdbool.h>
 
 #include "chunks.h"
-#include "runs.h"
+#include "../base/runs.h"
 
 struct dt_heat {
 	uint8_t pages[DT_CHUNK_PAGES];

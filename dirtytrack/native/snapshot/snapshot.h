@@ -2,7 +2,7 @@
 // longer than the collect in it takes.
 #pragma once
 
-#include "session.h"
+#include "../core/session.h"
 
 // A region and a copy of its bytes.
 struct dt_twin {

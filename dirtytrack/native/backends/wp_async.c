@@ -1,7 +1,7 @@
 // The backend of userfaultfd's asynchronous write-protection and PAGEMAP_SCAN.
 #include <errno.h>
 
-#include "internal.h"
+#include "../core/internal.h"
 
 static int refused(struct dt_failure *failure, const char *call, uint64_t start, uint64_t stop, int error)
 {

@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "history.h"
-#include "internal.h"
+#include "../core/internal.h"
 
 enum { LONG_RUN = 4 }; // pages
 

@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "chunks.h"
-#include "internal.h"
+#include "../core/internal.h"
 
 enum { BUFFER = 1 << 19 };
 

@@ -2,7 +2,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "internal.h"
+#include "../core/internal.h"
 #include "page_tree.h"
 
 enum {

@@ -2,8 +2,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "barrier.h"
-#include "internal.h"
+#include "cards.h"
+#include "../core/internal.h"
 
 struct segment {
 	uint64_t region;

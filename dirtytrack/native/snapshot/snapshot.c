@@ -1,7 +1,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "internal.h"
+#include "../core/internal.h"
 #include "snapshot.h"
 
 enum {

@@ -8,7 +8,7 @@
 #include <time.h>
 
 #include "heat.h"
-#include "internal.h"
+#include "../core/internal.h"
 
 struct dt_adaptive {
 	struct dt_chunks chunks;

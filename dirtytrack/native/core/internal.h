@@ -1,7 +1,7 @@
 // What the sources of the session share.
 #pragma once
 
-#include "kernel.h"
+#include "../kernel/kernel.h"
 #include "session.h"
 
 struct dt_region {

@@ -2,7 +2,7 @@
 // that nothing was written meanwhile are one call; where they do not fit, more calls copy the rest.
 #pragma once
 
-#include "session.h"
+#include "../core/session.h"
 
 // The unit on disk, whatever the page size: bytes of a region from its own first byte.
 enum { DT_BLOCK = 4096 };
