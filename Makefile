@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 NATIVE := $(wildcard dirtytrack/native/*/*.[ch] dirtytrack/native/binding/*)
+C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks examples tests -name '*.[ch]')
 
 .PHONY: demo test doctor bench stress leaks torture fuzz kernels kernels-ci lint types wheel check clean
 
@@ -44,6 +45,7 @@ kernels-ci: $(VENV)/.built
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
 types: $(VENV)/.lint
 	$(BIN)/mypy

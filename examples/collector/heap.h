@@ -5,8 +5,8 @@
 // Mostly concurrent: a thread marks the old generation while the program runs. What the program stores meanwhile may
 // hide an object from it, so the final pause looks again at the marked objects on all cards dirtied since it began.
 //
-// The heap is one, and the program has one thread. collector.py compiles program.c, which includes the rest, twice: with
-// STORE_BARRIER each store has the code of a software card table. Without it a store is a store.
+// The heap is one, and the program has one thread. collector.py compiles program.c, which includes the rest, twice:
+// with STORE_BARRIER each store has the code of a software card table. Without it a store is a store.
 //
 // This file has the heap's parts, its objects, and the store.
 #pragma once

@@ -1,5 +1,5 @@
-// A runtime without Python: built from dirtytrack's header and sources alone, as a user would. One argument says what to
-// try; see test_runtime.py.
+// A runtime without Python: built from dirtytrack's header and sources alone, as a user would. One argument says what
+// to try; see test_runtime.py.
 #define _GNU_SOURCE
 #include <dirtytrack.h>
 #include <errno.h>
@@ -13,12 +13,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define check(condition)                                                                                               \
-	do {                                                                                                           \
-		if (!(condition)) {                                                                                    \
-			fprintf(stderr, "runtime.c:%d: not so: %s\n", __LINE__, #condition);                           \
-			_exit(1);                                                                                      \
-		}                                                                                                      \
+#define check(condition)                                                                     \
+	do {                                                                                 \
+		if (!(condition)) {                                                          \
+			fprintf(stderr, "runtime.c:%d: not so: %s\n", __LINE__, #condition); \
+			_exit(1);                                                            \
+		}                                                                            \
 	} while (0)
 
 static size_t page;
@@ -27,12 +27,12 @@ static size_t page;
 static atomic_long allocations;
 
 #ifdef COUNT_ALLOCATIONS
-#define counted(type, name, parameters, arguments)                                                                     \
-	type __real_##name parameters;                                                                                 \
-	type __wrap_##name parameters                                                                                  \
-	{                                                                                                              \
-		allocations++;                                                                                         \
-		return __real_##name arguments;                                                                        \
+#define counted(type, name, parameters, arguments) \
+	type __real_##name parameters;             \
+	type __wrap_##name parameters              \
+	{                                          \
+		allocations++;                     \
+		return __real_##name arguments;    \
 	}
 counted(void *, malloc, (size_t n), (n))
 counted(void *, calloc, (size_t n, size_t m), (n, m))
@@ -82,7 +82,8 @@ static void answers(void)
 		check(!memcmp(out, "\x01\x00\x08\x00\x01\xff", 6));
 	}
 	check(dt_tracker_take(tracker, out, 5, &dirty) == 0 && dirty == 0);
-	check(dt_tracker_mark(tracker, b + page, 1) == 0 && dt_tracker_mark(tracker, b + 9 * page - 1, 2) == -DT_EUNTRACKED);
+	check(dt_tracker_mark(tracker, b + page, 1) == 0 &&
+	      dt_tracker_mark(tracker, b + 9 * page - 1, 2) == -DT_EUNTRACKED);
 	check(dt_tracker_take(tracker, out, 5, &dirty) == 0 && dirty == 1 && out[3] == 2);
 
 	struct dt_range lost;
@@ -133,7 +134,8 @@ static void cards(size_t card_size)
 		for (unsigned i = 0; i < seed % 9; i++) {
 			size_t at = seed * 7919u * (i + 1) % (pages * page);
 			heap[at]++;
-			for (size_t card = at / page * page / card_size; card * card_size < (at / page + 1) * page; card++)
+			size_t begin = at / page * page, end = begin + page;
+			for (size_t card = begin / card_size; card * card_size < end; card++)
 				wanted[card] = 1;
 		}
 		for (size_t card = 0; card < n; card++)

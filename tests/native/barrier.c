@@ -94,7 +94,8 @@ static void try_loss(void)
 	check(dt_tracker_open(page_size, DT_BITS, &tracker) == 0);
 	add_range(0, 0, 8 * page_size, page_size);
 	add_range(1, 16 * page_size, 8 * page_size, page_size);
-	char *over = mmap(ranges[1].start, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	char *over = mmap(ranges[1].start, page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+			  -1, 0);
 	check(over == ranges[1].start);
 	memory[page_size]++;
 	check(dt_tracker_cards(tracker) == 16 && dt_tracker_lost(tracker, &lost, 1) == 0);
@@ -127,11 +128,12 @@ void try_write_watch(uint64_t *random)
 			memory[page * page_size]++;
 			written[page] = true;
 		}
-		uint64_t first = draw(random, WATCHED), last = first + 1 + draw(random, WATCHED - first), found = draw(random, 9);
+		uint64_t first = draw(random, WATCHED), last = first + 1 + draw(random, WATCHED - first);
+		uint64_t found = draw(random, 9);
 		uint64_t *addresses = malloc(found * sizeof *addresses + 1), room = found, expected = 0;
 		int reset = (int)draw(random, 2);
-		check(addresses && dt_write_watch(session, cursor, start + first * page_size, start + last * page_size, reset,
-						  addresses, &found, &granularity) == 0);
+		check(addresses && dt_write_watch(session, cursor, start + first * page_size, start + last * page_size,
+						  reset, addresses, &found, &granularity) == 0);
 		for (uint64_t page = first; page < last && expected < room; page++) {
 			if (!written[page])
 				continue;

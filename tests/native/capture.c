@@ -1,5 +1,5 @@
-// Captures: two regions that begin in the middle of pages and share one, copied in pieces of any size. What arrives must
-// be blocks of the regions as they are, and among them every byte that was changed.
+// Captures: two regions that begin in the middle of pages and share one, copied in pieces of any size. What arrives
+// must be blocks of the regions as they are, and among them every byte that was changed.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -10,9 +10,11 @@
 
 void make_sources(struct dt_source *sources, struct dt_slice *slices)
 {
-	const uint64_t begin[SOURCES] = {100, 5 * page_size + 300}, end[SOURCES] = {5 * page_size + 200, 23 * page_size + 7};
+	const uint64_t begin[SOURCES] = {100, 5 * page_size + 300};
+	const uint64_t end[SOURCES] = {5 * page_size + 200, 23 * page_size + 7};
 	for (int i = 0; i < SOURCES; i++) {
-		uint64_t first = begin[i] / page_size, last = (end[i] + page_size - 1) / page_size, id = add(first, last);
+		uint64_t first = begin[i] / page_size, last = (end[i] + page_size - 1) / page_size;
+		uint64_t id = add(first, last);
 		sources[i] = (struct dt_source){id, (uint64_t)(uintptr_t)memory + begin[i], end[i] - begin[i],
 						begin[i] % page_size, page_size};
 		slices[i] = (struct dt_slice){id, 0, last - first};
@@ -26,7 +28,8 @@ static void receive(const struct dt_capture *capture, const struct dt_piece *pie
 	uint64_t block = piece->block;
 	for (uint64_t i = 0; i < piece->blocks; i++) {
 		const struct dt_block_run *blocks = &capture->runs[run];
-		uint64_t start = (blocks->first + block) * DT_BLOCK, left = capture->sources[blocks->source].nbytes - start;
+		uint64_t start = (blocks->first + block) * DT_BLOCK;
+		uint64_t left = capture->sources[blocks->source].nbytes - start;
 		memcpy(copies[blocks->source] + start, piece->data + i * DT_BLOCK, left < DT_BLOCK ? left : DT_BLOCK);
 		if (++block == blocks->count) {
 			run++;
@@ -72,7 +75,8 @@ void try_capture(uint64_t *random)
 			dt_capture_copy(capture, pieces, 1);
 		}
 		check(copied == capture->blocks && capture->rewritten == 0);
-		check(round == 0 || capture->blocks <= 4 * writes * (page_size / DT_BLOCK)); // a page touches two in each region
+		// A page touches two blocks in each region.
+		check(round == 0 || capture->blocks <= 4 * writes * (page_size / DT_BLOCK));
 		for (int i = 0; i < SOURCES; i++)
 			check(memcmp(copies[i], (void *)(uintptr_t)sources[i].address, sources[i].nbytes) == 0);
 		epoch->settled = 1;
@@ -99,7 +103,7 @@ void try_files(void)
 	check(directory >= 0);
 	for (int refused = 0; refused < 2; refused++) {
 		for (const char *name = "ab"; *name; name++)
-			check(dt_close(openat(directory, (char[]){*name, 0}, O_WRONLY | O_CREAT | O_CLOEXEC, 0600)) == 0);
+			check(dt_close(openat(directory, (char[]){*name, 0}, O_WRONLY | O_CREAT, 0600)) == 0);
 		if (refused)
 			fail_call(1, ALWAYS, EINVAL);
 		check(dt_rename_new(directory, "a", "b") == -EEXIST);

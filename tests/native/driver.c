@@ -35,8 +35,8 @@ uint64_t add(uint64_t first, uint64_t last)
 {
 	struct dt_failure failure;
 	uint64_t region, start = (uintptr_t)memory;
-	check(dt_session_add(session, start + first * page_size, start + last * page_size, (uint32_t)page_shift, 0, &region,
-			     &failure) == 0);
+	check(dt_session_add(session, start + first * page_size, start + last * page_size, (uint32_t)page_shift, 0,
+			     &region, &failure) == 0);
 	return region;
 }
 

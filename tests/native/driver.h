@@ -11,17 +11,17 @@
 #include "checkpoint/capture.h"
 #include "core/internal.h"
 
-#define check(condition)                                                                                               \
-	do {                                                                                                           \
-		if (!(condition)) {                                                                                    \
-			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                        \
-			_exit(1);                                                                                      \
-		}                                                                                                      \
+#define check(condition)                                                                        \
+	do {                                                                                    \
+		if (!(condition)) {                                                             \
+			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
+			_exit(1);                                                               \
+		}                                                                               \
 	} while (0)
 
 enum {
 	THREADS = 4,
-	PIECE = 96,                // pages of the memory for each
+	PIECE = 96, // pages of the memory for each
 	PAGES = THREADS * PIECE,
 	SOURCES = 2,
 };

@@ -16,12 +16,12 @@ static enum failing how;
 static long tries, losses;
 
 // Calls again what failed.
-#define surely(call)                                                                                                   \
-	do {                                                                                                           \
-		if ((call) < 0) {                                                                                      \
-			succeed();                                                                                     \
-			check((call) >= 0);                                                                            \
-		}                                                                                                      \
+#define surely(call)                        \
+	do {                                \
+		if ((call) < 0) {           \
+			succeed();          \
+			check((call) >= 0); \
+		}                           \
 	} while (0)
 
 static void write_page(uint64_t page, bool *due)
@@ -48,8 +48,8 @@ static int track(uint64_t first, uint64_t last, uint64_t *region)
 {
 	struct dt_failure failure;
 	uint64_t start = (uintptr_t)memory;
-	return dt_session_add(session, start + first * page_size, start + last * page_size, (uint32_t)page_shift, 0, region,
-			      &failure);
+	return dt_session_add(session, start + first * page_size, start + last * page_size, (uint32_t)page_shift, 0,
+			      region, &failure);
 }
 
 // Whether no userfaultfd has the pages [first, last): a new one can have them.

@@ -69,7 +69,8 @@ static void run_session(struct dt_session *opened, uint64_t *random)
 		for (uint64_t page = 0; page < PAGES; page++)
 			since[page] |= now[page];
 		bool narrow = draw(random, 4) == 0;
-		uint64_t first = narrow ? draw(random, PAGES) : 0, last = narrow ? first + 1 + draw(random, PAGES - first) : PAGES;
+		uint64_t first = narrow ? draw(random, PAGES) : 0;
+		uint64_t last = narrow ? first + 1 + draw(random, PAGES - first) : PAGES;
 		update(region, cursor, first, last, since, copy);
 		memset(since + first, 0, last - first);
 		if (draw(random, 8) == 0 && other) {

@@ -38,7 +38,8 @@ void try_run_lists(uint64_t *random)
 		for (int page = 0; page < UNIVERSE; page++)
 			count += wanted[page] = operations[i] >> (2 * a[page] + b[page]) & 1;
 		size_t n = runs_of(wanted, expected);
-		struct dt_run *out = dt_alloc((na + nb + 1) * sizeof *out); // on the heap: no run beyond the promised room
+		// On the heap: no run beyond the promised room.
+		struct dt_run *out = dt_alloc((na + nb + 1) * sizeof *out);
 		check(out);
 		check(same(out, dt_runs_combine(operations[i], left, na, right, nb, out), expected, n));
 		check(dt_runs_count(out, n) == count);

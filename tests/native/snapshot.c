@@ -21,8 +21,8 @@ static void make_twins(void)
 	for (int i = 0; i < SOURCES; i++) {
 		uint8_t *copy = calloc(1, sources[i].nbytes);
 		check(copy);
-		twins[i] = (struct dt_twin){sources[i].region, sources[i].address, sources[i].nbytes, sources[i].offset,
-					    sources[i].page_size, copy};
+		twins[i] = (struct dt_twin){sources[i].region, sources[i].address,   sources[i].nbytes,
+					    sources[i].offset, sources[i].page_size, copy};
 		dt_copy(&twins[i]);
 	}
 }

@@ -1,14 +1,14 @@
-// The backend that leaves hot pages open. A page that is written in epoch after epoch costs a fault in each, and re-arming
-// it buys nothing: it is left unprotected, which the kernel reports as written, and armed again now and then to see
-// whether it still is. Where pages are so scattered, or re-arming single pages so dear, that this costs more than it saves,
-// all are armed as ever.
+// The backend that leaves hot pages open. A page that is written in epoch after epoch costs a fault in each, and
+// re-arming it buys nothing: it is left unprotected, which the kernel reports as written, and armed again now and then
+// to see whether it still is. Where pages are so scattered, or re-arming single pages so dear, that this costs more
+// than it saves, all are armed as ever.
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
-#include "heat.h"
 #include "../core/internal.h"
+#include "heat.h"
 
 struct dt_adaptive {
 	struct dt_chunks chunks;
@@ -35,7 +35,8 @@ static void measure(struct dt_session *session)
 	struct dt_adaptive *adaptive = session->adaptive;
 	size_t page = (size_t)1 << session->page_shift;
 	uint64_t ioctls;
-	char *memory = mmap(NULL, PAGES * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	char *memory =
+		mmap(NULL, PAGES * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (memory == MAP_FAILED)
 		return;
 	uint64_t start = (uintptr_t)memory;
@@ -114,7 +115,8 @@ static int note_assumed(struct dt_session *session, const struct dt_part *part)
 {
 	struct dt_run found[DT_PART_RUNS];
 	size_t n = dt_heat_assumed(part, found);
-	int error = dt_grow(&session->assumed, &session->assumed_room, session->assumed_count + n, sizeof *session->assumed);
+	int error = dt_grow(&session->assumed, &session->assumed_room, session->assumed_count + n,
+			    sizeof *session->assumed);
 	for (size_t i = 0; !error && i < n; i++)
 		session->assumed_count = dt_run_append(session->assumed, session->assumed_count, found[i]);
 	return error;
@@ -195,12 +197,14 @@ static struct dt_part part_of(const struct dt_session *session, const struct dt_
 }
 
 // A scan of [start, stop) has found n runs, and armed all of them or none.
-static int note(struct dt_session *session, uint64_t start, uint64_t stop, const struct dt_run *runs, size_t n, bool armed)
+static int note(struct dt_session *session, uint64_t start, uint64_t stop, const struct dt_run *runs, size_t n,
+		bool armed)
 {
 	const struct dt_chunks *chunks = &session->adaptive->chunks;
 	const struct dt_run *end = runs + n;
 	int error = 0;
-	for (size_t i = dt_chunks_find(chunks, start); !error && i < chunks->count && chunks->chunks[i].start < stop; i++) {
+	for (size_t i = dt_chunks_find(chunks, start); !error && i < chunks->count && chunks->chunks[i].start < stop;
+	     i++) {
 		struct dt_part part = part_of(session, &chunks->chunks[i], start, stop, &runs, end);
 		error = note_assumed(session, &part);
 		if (armed)

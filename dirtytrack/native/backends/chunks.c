@@ -2,8 +2,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "chunks.h"
 #include "../core/internal.h"
+#include "chunks.h"
 
 uint64_t dt_chunk_stop(const struct dt_chunks *chunks, const struct dt_chunk *chunk)
 {

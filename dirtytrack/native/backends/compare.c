@@ -4,8 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "chunks.h"
 #include "../core/internal.h"
+#include "chunks.h"
 
 enum { BUFFER = 1 << 19 };
 
@@ -63,8 +63,8 @@ static size_t append(struct dt_run *out, size_t n, uint64_t start, uint64_t stop
 }
 
 // Compares [from, to), which lies in one chunk. What can't be read is left for a scan that can.
-static long compare_range(struct dt_session *session, const struct dt_chunk *chunk, uint64_t from, uint64_t to, bool arm,
-			  struct dt_run *out, size_t n)
+static long compare_range(struct dt_session *session, const struct dt_chunk *chunk, uint64_t from, uint64_t to,
+			  bool arm, struct dt_run *out, size_t n)
 {
 	const size_t page = (size_t)1 << session->page_shift;
 	while (from < to) {
@@ -119,8 +119,9 @@ static long scan(struct dt_session *session, const struct dt_region *kind, uint6
 		uint64_t end = dt_chunk_stop(shadows, chunk);
 		if (chunk->start >= stop)
 			break;
-		n = (sparse ? compare_populated : compare_range)(session, chunk, start > chunk->start ? start : chunk->start,
-								 stop < end ? stop : end, mode != DT_LOOK, out, (size_t)n);
+		uint64_t from = start > chunk->start ? start : chunk->start, to = stop < end ? stop : end;
+		n = (sparse ? compare_populated : compare_range)(session, chunk, from, to, mode != DT_LOOK, out,
+								 (size_t)n);
 	}
 	return n;
 }
@@ -140,7 +141,8 @@ static void contents(struct dt_session *session, uint64_t start, uint64_t bytes,
 	while (bytes) {
 		uint64_t left = page - (start & (page - 1)), count = left < bytes ? left : bytes;
 		const struct dt_chunk *chunk = dt_chunks_holding(shadows, start);
-		memcpy(to, chunk ? (const uint8_t *)chunk->block + (start - chunk->start) : (const uint8_t *)start, count);
+		memcpy(to, chunk ? (const uint8_t *)chunk->block + (start - chunk->start) : (const uint8_t *)start,
+		       count);
 		start += count;
 		to += count;
 		bytes -= count;

@@ -79,7 +79,7 @@ static size_t page_at(const struct dt_part *part, uint64_t address)
 }
 
 // The pages of a run that are in the part.
-#define for_each_page(page, part, run)                                                                                \
+#define for_each_page(page, part, run) \
 	for (size_t page = page_at(part, clip(part, run).start); page < page_at(part, clip(part, run).stop); page++)
 
 static struct dt_run page_run(const struct dt_part *part, size_t page)

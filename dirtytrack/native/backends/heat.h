@@ -3,8 +3,8 @@
 
 #include <stdbool.h>
 
-#include "chunks.h"
 #include "../base/runs.h"
+#include "chunks.h"
 
 struct dt_heat {
 	uint8_t pages[DT_CHUNK_PAGES];

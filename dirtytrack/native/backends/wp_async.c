@@ -47,7 +47,8 @@ static long scan_pass(struct dt_session *session, struct dt_pm_scan_arg *arg, st
 		for (const struct dt_page_region *at = session->vec; at < session->vec + got; at++) {
 			if (n == 0 || out[n - 1].stop < at->start)
 				out[n++] = (struct dt_run){at->start, at->end};
-			else if (out[n - 1].stop < at->end) // never backwards: out has room for every other page, no more
+			else if (out[n - 1].stop < at->end)
+				// Never backwards: out has room for every other page, no more.
 				out[n - 1].stop = at->end;
 		}
 		if ((uint64_t)got < arg->vec_len || arg->walk_end >= arg->end)

@@ -2,14 +2,14 @@
 #include <errno.h>
 #include <string.h>
 
-#include "cards.h"
 #include "../core/internal.h"
+#include "cards.h"
 
 struct segment {
 	uint64_t region;
 	uint64_t start; // addresses
 	uint64_t stop;
-	uint64_t first; // its first card
+	uint64_t first;  // its first card
 	uint64_t offset; // of start from the region's first page
 	uint32_t page_shift;
 	bool lost;
@@ -21,7 +21,7 @@ struct dt_cards {
 	uint64_t cursor;
 	uint32_t card_shift;
 	bool bytes;
-	bool outdated; // the slices are not those of the segments that are not lost
+	bool outdated;            // the slices are not those of the segments that are not lost
 	struct segment *segments; // by card
 	size_t segment_count, segment_room;
 	struct dt_slice *slices;
@@ -112,8 +112,7 @@ static int add(struct dt_cards *cards, struct segment *segment)
 	if (error)
 		return error;
 	size_t at = find_place(cards, cards_in(cards, segment), &segment->first);
-	memmove(cards->segments + at + 1, cards->segments + at,
-		(cards->segment_count - at) * sizeof *cards->segments);
+	memmove(cards->segments + at + 1, cards->segments + at, (cards->segment_count - at) * sizeof *cards->segments);
 	cards->segments[at] = *segment;
 	cards->segment_count++;
 	changed(cards);
@@ -238,7 +237,8 @@ static uint64_t set_pages(const struct dt_cards *cards, uint8_t *map, const stru
 static void update_slices(struct dt_cards *cards)
 {
 	cards->slice_count = 0;
-	for (const struct segment *segment = cards->segments; segment < cards->segments + cards->segment_count; segment++) {
+	for (const struct segment *segment = cards->segments; segment < cards->segments + cards->segment_count;
+	     segment++) {
 		if (segment->lost)
 			continue;
 		uint64_t end = segment->offset + (segment->stop - segment->start);
@@ -269,7 +269,8 @@ static int collect(struct dt_cards *cards, int verb)
 	for (;;) {
 		if (cards->outdated)
 			update_slices(cards);
-		int error = dt_collect(cards->session, cards->cursor, verb, cards->slices, cards->slice_count, &cards->epoch);
+		int error = dt_collect(cards->session, cards->cursor, verb, cards->slices, cards->slice_count,
+				       &cards->epoch);
 		bool again = (error == -DT_ELOST || error == -DT_ECLOSED) && !dt_session_usable(cards->session);
 		if (!again || !find_lost(cards))
 			return error;
@@ -280,7 +281,8 @@ static int64_t fill(const struct dt_cards *cards, uint8_t *map, bool everything)
 {
 	const struct dt_entry *entry = cards->epoch.buffers.entries;
 	int64_t total = 0;
-	for (const struct segment *segment = cards->segments; segment < cards->segments + cards->segment_count; segment++) {
+	for (const struct segment *segment = cards->segments; segment < cards->segments + cards->segment_count;
+	     segment++) {
 		if (segment->lost || everything) {
 			total += (int64_t)set_all(cards, map, segment);
 		} else {
@@ -358,7 +360,8 @@ long dt_cards_lost(struct dt_cards *cards, struct dt_range *ranges, size_t room)
 	if (error)
 		return error;
 	size_t n = 0;
-	for (const struct segment *segment = cards->segments; segment < cards->segments + cards->segment_count; segment++) {
+	for (const struct segment *segment = cards->segments; segment < cards->segments + cards->segment_count;
+	     segment++) {
 		if (!segment->lost)
 			continue;
 		if (n < room)

@@ -7,8 +7,8 @@
 // have grown.
 struct dt_cards;
 
-// A table without segments, whose cards have 1 << card_shift bytes, over a cursor of a session, which it keeps from being
-// freed. flags: DT_BITS or DT_BYTES.
+// A table without segments, whose cards have 1 << card_shift bytes, over a cursor of a session, which it keeps from
+// being freed. flags: DT_BITS or DT_BYTES.
 int dt_cards_open(struct dt_session *session, uint64_t cursor, uint32_t card_shift, unsigned flags,
 		  struct dt_cards **cards_ret);
 // Frees it. NULL is ignored; the cursor stays open. An allocator's signature.
@@ -24,8 +24,8 @@ int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret
 uint64_t dt_cards_count(struct dt_cards *cards);
 size_t dt_cards_map_bytes(struct dt_cards *cards);
 
-// DT_COLLECT or DT_PEEK: writes the map and returns the number of cards set, or an error. All cards of a lost segment are
-// set; all of everything if the scan failed. -DT_ESIZE: the map was not touched.
+// DT_COLLECT or DT_PEEK: writes the map and returns the number of cards set, or an error. All cards of a lost segment
+// are set; all of everything if the scan failed. -DT_ESIZE: the map was not touched.
 int64_t dt_cards_look(struct dt_cards *cards, int verb, void *map, size_t bytes);
 // Declares bytes written. -DT_EUNTRACKED: some are in no segment, and none was marked.
 int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes);

@@ -4,8 +4,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "cards.h"
 #include "../core/internal.h"
+#include "cards.h"
 
 struct dt_tracker {
 	struct dt_session *session;
@@ -70,7 +70,8 @@ int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracke
 		return -ENOMEM;
 	int error = open_session(&tracker->session, &cursor);
 	if (!error)
-		error = dt_cards_open(tracker->session, cursor, (uint32_t)__builtin_ctzl(card_size), flags, &tracker->cards);
+		error = dt_cards_open(tracker->session, cursor, (uint32_t)__builtin_ctzl(card_size), flags,
+				      &tracker->cards);
 	if (error) {
 		dt_tracker_close(tracker);
 		return error;
@@ -96,8 +97,8 @@ int dt_tracker_add(struct dt_tracker *tracker, void *start, size_t bytes, unsign
 	uint64_t page = 1ULL << session->page_shift, from = (uint64_t)start, to = from + bytes, region, first = 0;
 	if (!bytes || to < from || flags & ~(unsigned)DT_SPARSE)
 		return -EINVAL;
-	int error = dt_session_add(session, from & ~(page - 1), (to + page - 1) & ~(page - 1), session->page_shift, flags,
-				   &region, &failure);
+	int error = dt_session_add(session, from & ~(page - 1), (to + page - 1) & ~(page - 1), session->page_shift,
+				   flags, &region, &failure);
 	if (error)
 		return error;
 	error = dt_cards_add(tracker->cards, region, from, to, &first);

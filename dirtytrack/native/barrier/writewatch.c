@@ -1,8 +1,8 @@
 // GetWriteWatch: the written pages of a range of addresses, as many as there is room for.
 #include <errno.h>
 
-#include "cards.h"
 #include "../core/internal.h"
+#include "cards.h"
 
 // What is asked of each region, and where that begins.
 struct plan {

@@ -6,8 +6,8 @@
 #include "memory.h"
 
 enum {
-	SMALLEST = 6,  // log2 of the smallest class
-	LARGEST = 15,  // log2 of the largest; above it a block is a mapping of its own
+	SMALLEST = 6, // log2 of the smallest class
+	LARGEST = 15, // log2 of the largest; above it a block is a mapping of its own
 	CHUNK = 1 << 18,
 };
 
@@ -127,7 +127,8 @@ static uint64_t last_address_space;
 static void name_address_space(void)
 {
 	if (!wiped_on_fork) {
-		void *page = mmap(NULL, sizeof *wiped_on_fork, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		void *page =
+			mmap(NULL, sizeof *wiped_on_fork, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (page == MAP_FAILED)
 			return;
 		if (madvise(page, sizeof *wiped_on_fork, MADV_WIPEONFORK) < 0) {

@@ -2,10 +2,10 @@
 #pragma once
 
 #include "../barrier/cards.h"
-#include "../checkpoint/capture.h"
-#include "../snapshot/history.h"
-#include "../kernel/kernel.h"
 #include "../base/memory.h"
 #include "../base/runs.h"
-#include "../snapshot/snapshot.h"
+#include "../checkpoint/capture.h"
 #include "../core/session.h"
+#include "../kernel/kernel.h"
+#include "../snapshot/history.h"
+#include "../snapshot/snapshot.h"

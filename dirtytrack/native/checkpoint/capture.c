@@ -7,8 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "capture.h"
 #include "../core/internal.h"
+#include "capture.h"
 
 static uint64_t now(void)
 {

@@ -14,7 +14,8 @@ void dt_feed_assumed(struct dt_session *session, uint64_t start, uint64_t stop)
 	for_each_touching(region, session, start, stop)
 		for (size_t slot = 0; slot < session->cursor_room; slot++)
 			if (session->cursors[slot].id)
-				dt_set_runs(dt_assumed(session, slot, region), region, session->assumed, session->assumed_count);
+				dt_set_runs(dt_assumed(session, slot, region), region, session->assumed,
+					    session->assumed_count);
 }
 
 void dt_give_back_assumed(struct dt_session *session, const struct dt_epoch *epoch, size_t slot)
@@ -38,8 +39,8 @@ int dt_list_assumed(struct dt_session *session, struct dt_epoch *epoch, size_t s
 		entry->first_assumed = epoch->assumed_count;
 		const struct dt_run *run = buffers->runs + entry->first_run, *end = run + entry->run_count;
 		for (; assumed->low < assumed->high && run < end; run++) {
-			epoch->assumed_count += dt_bits_runs(assumed, run->start, run->stop,
-							     buffers->assumed + epoch->assumed_count);
+			epoch->assumed_count +=
+				dt_bits_runs(assumed, run->start, run->stop, buffers->assumed + epoch->assumed_count);
 			if (verb != DT_PEEK)
 				dt_bits_clear(assumed, run->start, run->stop);
 		}

@@ -221,7 +221,8 @@ static int collect_span(struct dt_session *session, struct dt_epoch *epoch, cons
 
 static void give_back(struct dt_session *session, const struct dt_epoch *epoch, size_t slot)
 {
-	for (const struct dt_entry *entry = epoch->buffers.entries; entry < epoch->buffers.entries + epoch->entry_count; entry++) {
+	for (const struct dt_entry *entry = epoch->buffers.entries; entry < epoch->buffers.entries + epoch->entry_count;
+	     entry++) {
 		struct dt_region *region = dt_find_region(session, entry->region);
 		if (!region)
 			continue;
@@ -325,8 +326,8 @@ int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const stru
 	for (const struct dt_slice *slice = slices; slice < slices + n; slice++) {
 		if (!dt_find_region(session, slice->region))
 			return dt_leave(session, -DT_ECLOSED);
-		runs += (slice->last - slice->first + 1) / 2 << (dt_find_region(session, slice->region)->page_shift -
-								 session->page_shift);
+		runs += (slice->last - slice->first + 1) / 2
+			<< (dt_find_region(session, slice->region)->page_shift - session->page_shift);
 	}
 	error = make_room(session, epoch, n, runs);
 	if (error)

@@ -42,7 +42,8 @@ struct dt_backend {
 	int (*open)(struct dt_session *session);
 	void (*free)(struct dt_session *session);
 	// Makes [start, stop) trackable. *huge_ret: whether hugetlb memory is in it.
-	int (*add)(struct dt_session *session, uint64_t start, uint64_t stop, bool *huge_ret, struct dt_failure *failure);
+	int (*add)(struct dt_session *session, uint64_t start, uint64_t stop, bool *huge_ret,
+		   struct dt_failure *failure);
 	// Undoes add, also where it failed half-way. Fails, and does nothing, where others have taken a part.
 	int (*remove)(struct dt_session *session, uint64_t start, uint64_t stop);
 	// Arms hugetlb memory that nobody else holds.
@@ -91,9 +92,9 @@ struct dt_session {
 	size_t cursor_room;
 	uint64_t worst_runs; // an epoch of everything has at most so many
 
-	struct dt_run *scratch;       // where the scans of add and cursor_open go
+	struct dt_run *scratch; // where the scans of add and cursor_open go
 	size_t scratch_room;
-	struct dt_run *spare[2];      // run lists on their way through the second scan
+	struct dt_run *spare[2]; // run lists on their way through the second scan
 	size_t spare_room[2];
 	struct dt_page_region *vec;
 
@@ -120,9 +121,9 @@ struct dt_bits *dt_pending(const struct dt_session *session, size_t cursor_slot,
 // The index of the first region that may touch addresses from start on; later ones may still lie below it.
 size_t dt_first_touching(const struct dt_session *session, uint64_t start);
 // The regions that touch addresses [from, to).
-#define for_each_touching(region, session, from, to)                                                          \
-	for (size_t index = dt_first_touching(session, from);                                                 \
-	     index < (session)->region_count && (session)->regions[index]->start < (to); index++)             \
+#define for_each_touching(region, session, from, to)                                              \
+	for (size_t index = dt_first_touching(session, from);                                     \
+	     index < (session)->region_count && (session)->regions[index]->start < (to); index++) \
 		if (((region) = (session)->regions[index])->stop > (from))
 
 // Gives a cursor a bitmap for a region.
@@ -165,8 +166,8 @@ int dt_session_locate(struct dt_session *session, uint64_t region, uint64_t addr
 // dt_epoch_release for an epoch inside of something else.
 void dt_epoch_end(struct dt_epoch *epoch);
 // The shadow check at the end of a collect of these slices (NULL: of everything): 0, -DT_EMISSED or -ENOMEM.
-int dt_check_samples(struct dt_session *session, size_t slot, const struct dt_epoch *epoch, const struct dt_slice *slices,
-		     size_t n);
+int dt_check_samples(struct dt_session *session, size_t slot, const struct dt_epoch *epoch,
+		     const struct dt_slice *slices, size_t n);
 void dt_free_samples(struct dt_samples *samples, uint32_t page_shift);
 void dt_free_spare_buffers(struct dt_session *session);
 

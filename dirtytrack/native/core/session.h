@@ -7,12 +7,12 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-#include "../include/dirtytrack.h"
 #include "../base/memory.h"
 #include "../base/runs.h"
+#include "../include/dirtytrack.h"
 
 enum dt_region_flags { // beside DT_SPARSE
-	DT_LOST = 2, // no longer what was registered; stays so until removed
+	DT_LOST = 2,   // no longer what was registered; stays so until removed
 };
 
 // What a cursor does with the pages it finds.
@@ -67,7 +67,7 @@ struct dt_epoch {
 	struct dt_epoch_buffers buffers;
 	struct dt_failure failure;
 	uint64_t aborted;
-	uint64_t settled; // its pages have an owner: it was read, committed or aborted
+	uint64_t settled;           // its pages have an owner: it was read, committed or aborted
 	struct dt_session *session; // once it was filled
 };
 
@@ -77,15 +77,16 @@ struct dt_epoch {
 // the default cursor.
 int dt_session_open(int userfaultfd, int pagemap, int blind_to_holes, struct dt_session **session_ret,
 		    uint64_t *cursor_ret);
-// Opens a session that compares the memory with a copy of it. pagemap: a descriptor of /proc/self/pagemap, which it owns
-// from here on, or -1: sparse regions are then read in full.
+// Opens a session that compares the memory with a copy of it. pagemap: a descriptor of /proc/self/pagemap, which it
+// owns from here on, or -1: sparse regions are then read in full.
 int dt_session_open_compare(int pagemap, struct dt_session **session_ret, uint64_t *cursor_ret);
-// From here on pages that are written in scan after scan are left open, and reported as written without a fault for each;
-// to be called before anything is tracked. Not for a session that compares.
+// From here on pages that are written in scan after scan are left open, and reported as written without a fault for
+// each; to be called before anything is tracked. Not for a session that compares.
 int dt_session_adapt(struct dt_session *session);
-// From here on a share (0 to 1) of the pages that a collect calls clean is sampled at random, and compared at the cursor's
-// next collect. One that changed unreported is given to every cursor, and the collect fails with -DT_EMISSED, or, if
-// only counted, does not. Sparse regions are left out: reading them would populate them. Not for a session that compares.
+// From here on a share (0 to 1) of the pages that a collect calls clean is sampled at random, and compared at the
+// cursor's next collect. One that changed unreported is given to every cursor, and the collect fails with -DT_EMISSED,
+// or, if only counted, does not. Sparse regions are left out: reading them would populate them. Not for a session that
+// compares.
 int dt_session_verify(struct dt_session *session, double share, int count_only);
 // Lists, and forgets, up to room of the pages that were missed, by address; their number.
 long dt_session_missed(struct dt_session *session, struct dt_run *pages, size_t room);
@@ -119,8 +120,8 @@ uint64_t dt_session_generation(struct dt_session *session);
 // Declares pages of a region written, to every cursor and to every region that shares them.
 int dt_session_mark(struct dt_session *session, uint64_t region, uint64_t first, uint64_t last);
 
-// Copies bytes of tracked memory such that every store that the copy lacks is found by a later scan, also beside writers
-// and by a session that compares.
+// Copies bytes of tracked memory such that every store that the copy lacks is found by a later scan, also beside
+// writers and by a session that compares.
 void dt_session_contents(struct dt_session *session, const void *from, size_t bytes, void *to);
 
 // A new consumer. Writes before it are not its own.
@@ -128,7 +129,8 @@ int dt_cursor_open(struct dt_session *session, uint64_t *cursor_ret);
 int dt_cursor_close(struct dt_session *session, uint64_t cursor);
 
 // An empty epoch of size (sizeof(struct dt_epoch)) bytes, for one call of dt_collect or dt_collect_all, and once it is
-// settled for another one on the same session; NULL without memory. The signatures are those of an allocator, so that a garbage-collected language can pair the two at once.
+// settled for another one on the same session; NULL without memory. The signatures are those of an allocator, so that a
+// garbage-collected language can pair the two at once.
 void *dt_epoch_new(size_t size);
 // Aborts the epoch unless it is settled, and frees it.
 void dt_epoch_release(void *epoch);

@@ -99,7 +99,8 @@ static int note_missed(struct dt_session *session, const struct dt_region *regio
 	uint64_t unit = 1ULL << region->page_shift;
 	struct dt_run page = {address & ~(unit - 1), (address & ~(unit - 1)) + unit};
 	dt_feed(session, page.start, page.stop);
-	int error = dt_grow(&session->missed, &session->missed_room, session->missed_count + 1, sizeof *session->missed);
+	int error =
+		dt_grow(&session->missed, &session->missed_room, session->missed_count + 1, sizeof *session->missed);
 	if (!error)
 		session->missed[session->missed_count++] = page;
 	return error;
@@ -132,8 +133,8 @@ static int check(struct dt_session *session, size_t slot, const struct dt_epoch 
 }
 
 // Takes a share of the pages [first, last) of a region.
-static int sample(struct dt_session *session, struct dt_samples *samples, const struct dt_region *region, uint64_t first,
-		  uint64_t last)
+static int sample(struct dt_session *session, struct dt_samples *samples, const struct dt_region *region,
+		  uint64_t first, uint64_t last)
 {
 	if (region->flags & (DT_SPARSE | DT_LOST))
 		return 0;
@@ -143,24 +144,28 @@ static int sample(struct dt_session *session, struct dt_samples *samples, const 
 	uint64_t count = (uint64_t)wanted + (chance(session) < wanted - (double)(uint64_t)wanted);
 	int error = dt_grow(&samples->samples, &samples->room, samples->count + count, sizeof *samples->samples);
 	if (!error)
-		error = dt_grow(&samples->copies, &samples->copy_room, samples->count + count, 1UL << session->page_shift);
+		error = dt_grow(&samples->copies, &samples->copy_room, samples->count + count,
+				1UL << session->page_shift);
 	for (uint64_t i = 0; !error && i < count; i++) {
 		// One page of each of so many equal pieces: all of them, if all are wanted.
 		uint64_t at = (uint64_t)(((double)i + chance(session)) * (double)pages / (double)count);
-		uint64_t address = start + ((at < pages ? at : pages - 1) << session->page_shift), bytes = 1ULL << session->page_shift;
-		if (dt_read_memory(address, samples->copies + (samples->count << session->page_shift), bytes) == (long)bytes)
+		uint64_t address = start + ((at < pages ? at : pages - 1) << session->page_shift),
+			 bytes = 1ULL << session->page_shift;
+		if (dt_read_memory(address, samples->copies + (samples->count << session->page_shift), bytes) ==
+		    (long)bytes)
 			samples->samples[samples->count++] = (struct dt_sample){region->id, address};
 	}
 	return error;
 }
 
-int dt_check_samples(struct dt_session *session, size_t slot, const struct dt_epoch *epoch, const struct dt_slice *slices,
-		     size_t n)
+int dt_check_samples(struct dt_session *session, size_t slot, const struct dt_epoch *epoch,
+		     const struct dt_slice *slices, size_t n)
 {
 	struct dt_samples *samples = &session->cursors[slot].samples;
 	int missed = check(session, slot, epoch, slices, n), error = 0;
 	for (size_t i = 0; !error && i < (slices ? n : session->region_count); i++) {
-		const struct dt_region *region = slices ? dt_find_region(session, slices[i].region) : session->regions[i];
+		const struct dt_region *region =
+			slices ? dt_find_region(session, slices[i].region) : session->regions[i];
 		error = sample(session, samples, region, slices ? slices[i].first : 0,
 			       slices ? slices[i].last : dt_region_pages(region));
 	}

@@ -47,8 +47,9 @@ enum dt_tracker_flags {
 };
 
 enum dt_range_flags {
-	DT_DENSE = 0,  // page tables are made for all of the range
-	DT_SPARSE = 1, // for big reservations: what is not populated is left alone; a first touch, even a read, is a store
+	DT_DENSE = 0, // page tables are made for all of the range
+	// For big reservations: what is not populated is left alone; a first touch, even a read, is a store.
+	DT_SPARSE = 1,
 };
 
 struct dt_tracker;
@@ -78,8 +79,8 @@ void dt_tracker_close(struct dt_tracker *tracker);
 //   first_card: is given the number of its first card, a multiple of 8; may be NULL. A gap that a removed range has
 //   left in the table is used again.
 // -DT_EALIGN, -DT_EOVERLAP, -DT_EMIXED, -DT_EHUGETLB; -EINVAL: the flags, no bytes, or memory of a kind that can't be
-// tracked. -ENOMEM: not mapped, or not all of it; or the process has too many mappings (vm.max_map_count). -EBUSY: another
-// userfaultfd has a part of it. -EPERM: it can never be written. The tracker is as it was then.
+// tracked. -ENOMEM: not mapped, or not all of it; or the process has too many mappings (vm.max_map_count). -EBUSY:
+// another userfaultfd has a part of it. -EPERM: it can never be written. The tracker is as it was then.
 int dt_tracker_add(struct dt_tracker *tracker, void *start, size_t bytes, unsigned flags, uint64_t *first_card);
 
 // Removes the range that begins at start; the other cards keep their numbers. The memory may be unmapped already.
@@ -102,7 +103,8 @@ int dt_tracker_take(struct dt_tracker *tracker, void *map, size_t bytes, uint64_
 // The same without re-arming: the next take has these cards, too.
 int dt_tracker_peek(struct dt_tracker *tracker, void *map, size_t bytes, uint64_t *dirty);
 
-// Declares bytes stored to: the next take has their pages' cards. -DT_EUNTRACKED: some are in no range; none was marked.
+// Declares bytes stored to: the next take has their pages' cards. -DT_EUNTRACKED: some are in no range; none was
+// marked.
 int dt_tracker_mark(struct dt_tracker *tracker, const void *start, size_t bytes);
 
 // Lists up to room ranges that were lost when a take, a peek or a mark last looked; returns how many there are in all.

@@ -6,7 +6,6 @@
 
 #include "abi.h"
 
-
 // userfaultfd(2) with the given flags (O_* and DT_UFFD_USER_MODE_ONLY): the descriptor or -errno.
 int dt_uffd_syscall(int flags);
 // The same through /dev/userfaultfd, for which only the file's permissions count.

@@ -38,7 +38,8 @@ static int is_blind(int pagemap, uint64_t start, uint64_t page, uint64_t table)
 int dt_blind_to_holes(int userfaultfd, int pagemap)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), table = page / 8 * page, ioctls;
-	char *memory = mmap(NULL, 3 * table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *memory =
+		mmap(NULL, 3 * table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (memory == MAP_FAILED)
 		return -errno;
 	madvise(memory, 3 * table, MADV_NOHUGEPAGE); // one touch must not populate more than one page

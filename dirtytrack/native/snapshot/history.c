@@ -3,8 +3,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "history.h"
 #include "../core/internal.h"
+#include "history.h"
 
 enum { LONG_RUN = 4 }; // pages
 
@@ -41,8 +41,9 @@ static int keep_unit(struct dt_history *history, struct dt_node **tree, size_t i
 	const uint8_t *memory = (const uint8_t *)twin->address + bytes.start;
 	uint64_t length = bytes.stop - bytes.start, number = history->first[index] + unit;
 	uint32_t old = dt_tree_find(&history->store, *tree, number), slot = DT_ZEROS;
-	if (old == DT_ZEROS ? dt_is_zero(memory, length)
-			 : !memcmp(dt_store_contents(&history->store, old) + at(history, twin, bytes), memory, length))
+	if (old == DT_ZEROS
+		    ? dt_is_zero(memory, length)
+		    : !memcmp(dt_store_contents(&history->store, old) + at(history, twin, bytes), memory, length))
 		return 0;
 	if (!dt_is_zero(memory, length)) {
 		int error = dt_store_take(&history->store, &slot);
@@ -92,7 +93,8 @@ static void write_unit(struct dt_history *history, const struct dt_node *tree, s
 	if (slot == DT_ZEROS)
 		memset(memory, 0, bytes.stop - bytes.start);
 	else
-		memcpy(memory, dt_store_contents(&history->store, slot) + at(history, twin, bytes), bytes.stop - bytes.start);
+		memcpy(memory, dt_store_contents(&history->store, slot) + at(history, twin, bytes),
+		       bytes.stop - bytes.start);
 }
 
 // The history
@@ -221,8 +223,9 @@ int dt_history_plan(struct dt_history *history, uint64_t state, const struct dt_
 	for (size_t i = 0; i < history->n; i++) {
 		uint64_t pages = pages_of(&history->twins[i]);
 		size_t runs = dt_bits_runs(&history->written[i], 0, pages, end);
-		history->entries[i] = (struct dt_entry){
-			open->buffers.entries[i].region, (uint64_t)(end - history->runs), runs, dt_runs_count(end, runs)};
+		history->entries[i] =
+			(struct dt_entry){open->buffers.entries[i].region, (uint64_t)(end - history->runs), runs,
+					  dt_runs_count(end, runs)};
 		dt_bits_clear(&history->written[i], 0, pages);
 		end += runs;
 	}

@@ -9,14 +9,14 @@
 struct dt_history {
 	const struct dt_twin *twins; // owned by the caller; their copies are not used
 	size_t n;
-	uint64_t *first; // number of the first unit of each region; of n: how many there are
-	struct dt_store store; // of pages of the system
+	uint64_t *first;         // number of the first unit of each region; of n: how many there are
+	struct dt_store store;   // of pages of the system
 	struct dt_node **states; // by identifier, from 1 on; NULL: all zeros
 	uint8_t *is_state;
 	size_t state_room, is_state_room;
-	uint64_t saves;       // so far
-	struct dt_node *tree; // what memory was
-	uint64_t current;     // the identifier of that; 0: it is no state any more, or yet
+	uint64_t saves;           // so far
+	struct dt_node *tree;     // what memory was
+	uint64_t current;         // the identifier of that; 0: it is no state any more, or yet
 	struct dt_bits *written;  // of each region, while a plan is made
 	struct dt_entry *entries; // the plan of a restore: the pages to write, by region
 	size_t entry_room;

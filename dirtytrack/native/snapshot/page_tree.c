@@ -196,7 +196,8 @@ static void differ(const struct dt_store *store, const struct dt_node *a, const 
 	for (uint64_t i = 0; i < WIDTH; i++) {
 		uint64_t unit = first + (i << level * BITS);
 		if (level)
-			differ(store, a ? a->children[i] : NULL, b ? b->children[i] : NULL, level - 1, unit, see, context);
+			differ(store, a ? a->children[i] : NULL, b ? b->children[i] : NULL, level - 1, unit, see,
+			       context);
 		else if (!same(store, a ? a->slots[i] : DT_ZEROS, b ? b->slots[i] : DT_ZEROS))
 			see(context, unit);
 	}

@@ -11,7 +11,7 @@ struct dt_node; // NULL: a tree of zeros only
 
 // Contents of units, counted by the leaves that have them, for any number of trees.
 struct dt_store {
-	uint64_t unit;	 // bytes of contents
+	uint64_t unit;   // bytes of contents
 	unsigned levels; // of every tree, above the leaves
 	uint8_t **chunks;
 	size_t chunk_room;
@@ -22,7 +22,7 @@ struct dt_store {
 	uint32_t *free_slots;
 	size_t free_room, free_count;
 	uint32_t slots; // handed out so far, free ones included
-	uint64_t used;	// slots in use
+	uint64_t used;  // slots in use
 	uint64_t nodes; // bytes of nodes
 };
 

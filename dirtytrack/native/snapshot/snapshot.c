@@ -5,8 +5,8 @@
 #include "snapshot.h"
 
 enum {
-	PIECE = 256,      // bytes compared at once; one that differs is copied before it is looked at
-	READ = 1 << 0,    // of struct dt_procmap_query.vma_flags
+	PIECE = 256,   // bytes compared at once; one that differs is copied before it is looked at
+	READ = 1 << 0, // of struct dt_procmap_query.vma_flags
 	WRITE = 1 << 1,
 };
 

@@ -42,7 +42,8 @@ void dt_changes_free(void *changes);
 int dt_compare(struct dt_changes *changes, uint64_t region, uint64_t start, const uint8_t *before, const uint8_t *after,
 	       uint64_t nbytes, uint64_t gap, uint64_t limit);
 
-// Whether n changes are in order, disjoint, within regions of these sizes, and have so many bytes of contents, in order.
+// Whether n changes are in order, disjoint, within regions of these sizes, and have so many bytes of contents, in
+// order.
 int dt_changes_valid(const struct dt_change *changes, size_t n, const uint64_t *sizes, size_t regions, uint64_t bytes);
 // The index of the first of n changes whose bytes of memory are not the contents; n if there is none.
 size_t dt_changes_match(const struct dt_change *changes, size_t n, const uint8_t *contents, uint8_t *const *memories);

@@ -36,7 +36,7 @@ struct stress {
 	unsigned writers;
 	bool stop;
 	uint64_t first_value;
-	uint64_t rounds; // of the chaos thread
+	uint64_t rounds;                      // of the chaos thread
 	struct writer crew[MOST_WRITERS + 1]; // the last one makes the chaos
 	struct sigaction old_action;
 };
