@@ -6,16 +6,15 @@ process carries that mark. ``subtests`` are lost there, and session fixtures are
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import resource
-import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from _lib import limits
 from _lib.support import reserve_hugepages
 
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, print_blob=True)
@@ -25,25 +24,20 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# Seconds for one test. pytest's faulthandler_timeout would hang every forked test: the watchdog's thread does
-# not survive the fork, and the child waits for it.
-_LIMIT = 120 + int(os.environ.get("DIRTYTRACK_STRESS_SECONDS", "0"))
-
-
 def pytest_configure() -> None:
     """Crashes on purpose leave no core files; a hang ends the process with a traceback on the real stderr."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    faulthandler.register(signal.SIGALRM, file=os.dup(2), all_threads=True, chain=True)
+    limits.show_tracebacks()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, None, None]:
     """Bound every test: a forked one that hangs is reported as crashed, another one ends the run."""
-    signal.alarm(_LIMIT)
+    limits.begin()
     try:
         return (yield)
     finally:
-        signal.alarm(0)
+        limits.end()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from _lib import seccomp
+from _lib import limits, seccomp
 from _lib.support import PAGE_SIZE, Memory, in_child, require, reserve_hugepages
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +27,7 @@ def run_pytest(tmp_path: Path, source: str, **environment: str) -> subprocess.Co
     environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ} | environment
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}"]
     command += ["-p", "conftest", "-p", "no:cacheprovider", str(file)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return limits.run(command, env=environment)
 
 
 @pytest.mark.parametrize("body", ["assert False", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"])
@@ -64,14 +64,32 @@ def test_optional_skips_even_under_strict(tmp_path: Path) -> None:
     assert "no torch" in result.stdout
 
 
-def test_a_hang_ends_with_a_traceback(tmp_path: Path) -> None:
-    """A forked test that hangs is reported as crashed, and the line it hangs in is shown."""
-    body = "signal.alarm(1)\n    signal.pause()\n"
-    source = f"import pytest, signal\n@pytest.mark.forked\ndef test_hang():\n    {body}"
+@pytest.mark.parametrize(
+    ("limit", "body", "number"),
+    [
+        ("HANG_SECONDS", "signal.pause()", signal.SIGALRM),
+        ("TEST_SECONDS", "while True: pass", signal.SIGPROF),
+    ],
+)
+def test_a_hang_ends_with_a_traceback(tmp_path: Path, limit: str, body: str, number: signal.Signals) -> None:
+    """A forked test that waits or computes for ever is reported as crashed, with the line it was at."""
+    source = f"import pytest, signal\nfrom _lib import limits\nlimits.{limit} = 1\n"
+    source += f"@pytest.mark.forked\ndef test_hang():\n    {body}\n"
     result = run_pytest(tmp_path, source)
     assert result.returncode == 1, result.stdout + result.stderr
-    assert "CRASHED with signal 14" in result.stdout
-    assert "line 5 in test_hang" in result.stderr
+    assert f"CRASHED with signal {number}" in result.stdout
+    assert "line 6 in test_hang" in result.stderr
+
+
+def test_a_program_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that computes by its processor time, one that waits by the clock; others return what they wrote."""
+    assert limits.run([sys.executable, "-c", "print(1)"]).stdout == "1\n"
+    with monkeypatch.context() as patched:
+        patched.setattr(limits, "TEST_SECONDS", 1)
+        assert limits.run([sys.executable, "-c", "while True: pass"]).returncode == -signal.SIGXCPU
+    monkeypatch.setattr(limits, "CHILD_HANG_SECONDS", 0.2)
+    with pytest.raises(subprocess.TimeoutExpired):
+        limits.run([sys.executable, "-c", "import signal; signal.pause()"])
 
 
 def test_require_lets_pass_what_holds() -> None:
@@ -104,11 +122,17 @@ def test_child_reports_exit_status_and_signal() -> None:
         in_child(lambda: os._exit(7)).check()
 
 
-def test_child_that_hangs_is_killed() -> None:
-    """A hung child ends with SIGKILL and says so."""
-    child = in_child(signal.pause, timeout=0.2)
+def test_child_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that waits for ever ends by the clock, one that computes by its processor time; it says so."""
+    with monkeypatch.context() as patched:
+        patched.setattr(limits, "CHILD_HANG_SECONDS", 0.2)
+        child = in_child(signal.pause)
     assert child.status == -signal.SIGKILL
     assert "still running" in child.error
+    monkeypatch.setattr(limits, "TEST_SECONDS", 1)
+    child = in_child(lambda: all(iter(lambda: 1, 0)))
+    assert child.status == -signal.SIGXCPU
+    assert "it computed for 1 s" in child.error
 
 
 def test_grandchild_does_not_keep_the_parent_waiting() -> None:
@@ -120,7 +144,7 @@ def test_grandchild_does_not_keep_the_parent_waiting() -> None:
             signal.pause()
         return pid
 
-    grandchild = in_child(leave_one_behind, timeout=30).check()
+    grandchild = in_child(leave_one_behind).check()
     os.kill(grandchild, signal.SIGKILL)
 
 

@@ -15,6 +15,7 @@ import select
 import struct
 from types import TracebackType
 
+from _lib.limits import CHILD_HANG_SECONDS
 from _lib.seccomp import UFFDIO_API, UFFDIO_REGISTER
 from _lib.support import PAGE_SIZE, address_of
 
@@ -45,11 +46,11 @@ class Blocker:
         register = struct.pack("QQQQ", self.address, PAGE_SIZE, _REGISTER_MODE_MISSING, 0)
         fcntl.ioctl(self._fd, UFFDIO_REGISTER, bytearray(register))
 
-    def wait(self, seconds: float = 20) -> None:
+    def wait(self) -> None:
         """Wait until somebody stands before the page."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
-        assert poll.poll(seconds * 1000), "nobody came to the page"
+        assert poll.poll(CHILD_HANG_SECONDS * 1000), "nobody came to the page"
         os.read(self._fd, 32)
 
     def release(self) -> None:

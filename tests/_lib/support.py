@@ -23,6 +23,8 @@ from typing import Any, NoReturn
 
 import pytest
 
+from _lib import limits
+
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 PMD_SIZE = PAGE_SIZE * (PAGE_SIZE // 8)  # what one page table maps: the size of a transparent huge page
 
@@ -68,15 +70,14 @@ class Child:
         return self.value
 
 
-def in_child(function: Callable[[], Any], *, timeout: float = 60.0) -> Child:
-    """Run *function* in a forked child and report how that ended; a child that hangs is killed.
+def in_child(function: Callable[[], Any]) -> Child:
+    """Run *function* in a forked child, within the limits of a test, and report how that ended.
 
     The child leaves by ``os._exit``, so none of the parent's clean-up runs in it. Its result has to be
     picklable.
 
     Args:
         function: what to run. SystemExit becomes the exit status, any other exception status 1 and ``error``.
-        timeout: seconds until the child is killed.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     sys.stdout.flush()
@@ -87,20 +88,26 @@ def in_child(function: Callable[[], Any], *, timeout: float = 60.0) -> Child:
         _run_and_exit(function, writer)
     os.close(writer)
     with open(reader, "rb", buffering=0) as pipe:
-        report, hung = _read_until_exit(pid, reader, timeout)
+        report, hung = _read_until_exit(pid, reader, limits.CHILD_HANG_SECONDS)
         rest = b"" if hung else _drain(pipe.fileno())
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if hung:
-        return Child(status, None, f"still running after {timeout} s: killed")
+        return Child(status, None, f"still running after {limits.CHILD_HANG_SECONDS} s: killed")
     report += rest
     if not report:
-        return Child(status, None, "" if status >= 0 else f"killed by {signal.Signals(-status).name}")
+        return Child(status, None, "" if status >= 0 else _fate(signal.Signals(-status)))
     value, error = pickle.loads(report)
     return Child(status, value, error)
 
 
+def _fate(killer: signal.Signals) -> str:
+    why = f": it computed for {limits.TEST_SECONDS} s" if killer is signal.SIGXCPU else ""
+    return f"killed by {killer.name}{why}"
+
+
 def _run_and_exit(function: Callable[[], Any], writer: int) -> NoReturn:
     status = 1
+    limits.limit_child()
     try:
         try:
             report = pickle.dumps((function(), ""))

@@ -174,13 +174,13 @@ static void steady(void)
 
 // Mutators beside takes
 
-enum { MUTATORS = 2, HEAP_PAGES = 2048, LEAST_TAKES = 20 };
+enum { MUTATORS = 2, HEAP_PAGES = 2048, LEAST_TAKES = 20, LEAST_OWED = 20 };
 
 static char *heap;
 static atomic_ulong begun[HEAP_PAGES], done[HEAP_PAGES]; // stores to each page; only one thread stores to a page
 static long stores_each;
 static atomic_int running;
-static atomic_long takes;
+static atomic_long takes, owed; // cards that a take had to have
 
 static _Atomic(uint64_t) *word(size_t at)
 {
@@ -191,7 +191,7 @@ static void *mutate(void *argument)
 {
 	size_t me = (size_t)argument;
 	uint64_t state = 88172645463325252u + me;
-	for (long i = 0; i < stores_each || takes < LEAST_TAKES; i++) {
+	for (long i = 0; i < stores_each || takes < LEAST_TAKES || owed < LEAST_OWED; i++) {
 		state ^= state << 13;
 		state ^= state >> 7;
 		state ^= state << 17;
@@ -216,7 +216,7 @@ static void mutators(long stores, bool drop)
 	pthread_t threads[MUTATORS];
 	uint8_t out[HEAP_PAGES];
 	uint64_t dirty;
-	long reported = 0, owed = 0;
+	long reported = 0;
 	heap = map(HEAP_PAGES);
 	memset(heap, 0, HEAP_PAGES * page);
 	stores_each = stores / MUTATORS;
@@ -248,7 +248,7 @@ static void mutators(long stores, bool drop)
 	for (size_t i = 0; i < HEAP_PAGES; i++)
 		check(copy[i] == *word(i));
 	check(dt_tracker_take(tracker, out, sizeof out, &dirty) == 0 && dirty == 0);
-	printf("%ld takes, %ld cards, %ld owed\n", (long)takes, reported, owed);
+	printf("%ld takes, %ld cards, %ld owed\n", (long)takes, reported, (long)owed);
 	dt_tracker_close(tracker);
 	munmap(heap, HEAP_PAGES * page);
 }

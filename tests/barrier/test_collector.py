@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import dirtytrack
+from _lib import limits
 from _lib.support import require
 
 _EXAMPLE = Path(__file__).parents[2] / "examples/collector"
@@ -44,5 +45,5 @@ def _build(folder, *options):
 def test_the_collector_is_clean(tmp_path, barrier):
     """With each way to know the stores: nothing wrong in the heap, nothing to say for a sanitizer."""
     program = _build(tmp_path, *(["-DSTORE_BARRIER"] if barrier == 2 else []))
-    done = subprocess.run([program, str(barrier)], capture_output=True, text=True, timeout=100, check=False)
+    done = limits.run([program, str(barrier)])
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

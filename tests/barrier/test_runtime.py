@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import dirtytrack
+from _lib import limits
 from _lib.support import require
 
 _SOURCE = Path(__file__).with_name("runtime.c")
-_SECONDS = int(os.environ.get("DIRTYTRACK_STRESS_SECONDS", "0"))
-_STORES = 100_000_000 if _SECONDS else 2_000_000
+_STORES = 100_000_000 if os.environ.get("DIRTYTRACK_STRESS_SECONDS") else 2_000_000
 _WRAPPED = ("malloc", "calloc", "realloc", "mmap", "munmap")
 
 
@@ -33,12 +33,12 @@ def _build(folder, *options):
     return program
 
 
-def _run(program, *arguments, timeout=110 + _SECONDS):
+def _run(program, *arguments):
     command = [str(program), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    done = limits.run(command)
     if "unexpected memory mapping" in done.stderr:  # too random an address space for this runtime
         command = ["setarch", "-R", *command]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        done = limits.run(command)
     return done
 
 
@@ -62,8 +62,8 @@ def test_no_store_is_missed_beside_mutators(program):
     done = _run(program[0], "mutators", stores)
     assert (done.returncode, done.stderr) == (0, "")
     takes, cards, owed = map(int, re.findall(r"\d+", done.stdout))
-    assert takes > 20
-    assert cards >= owed > 10
+    assert takes >= 20
+    assert cards >= owed >= 20
 
 
 def test_a_take_that_is_ignored_is_noticed(tmp_path):

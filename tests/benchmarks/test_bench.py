@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("numpy")
 pytest.importorskip("xxhash")
 
+from _lib import limits
 from dirtytrack.benchmarks.harness import Budget, Side, Unavailable, compare, measure, require_memory
 
 
 def _bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dirtytrack", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    return limits.run([sys.executable, "-m", "dirtytrack", "bench", *arguments])
 
 
 def _check_figure(figure: dict[str, Any], unit: str) -> None:
@@ -80,9 +80,7 @@ def test_missing_dependency_names_the_extra(missing: str):
     """Without numpy or xxhash the command fails, and names the extra that brings them."""
     hide = f"import sys; sys.modules[{missing!r}] = None"
     code = f"{hide}; from dirtytrack.cli import main; sys.exit(main(['bench']))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = limits.run([sys.executable, "-c", code])
     assert (done.returncode, done.stdout) == (1, "")
     assert f"need {missing}" in done.stderr
     assert "dirtytrack[bench]" in done.stderr

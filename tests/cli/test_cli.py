@@ -14,6 +14,7 @@ from types import ModuleType
 
 import pytest
 
+from _lib import limits
 from dirtytrack import cli
 from dirtytrack.errors import ClosedError, kernel_error
 
@@ -122,7 +123,7 @@ def test_version_names_what_a_bug_report_needs(capsys: pytest.CaptureFixture[str
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter."""
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return limits.run([sys.executable, "-c", code])
 
 
 def test_verbs_are_imported_when_used() -> None:
@@ -140,6 +141,6 @@ def test_closed_pipe_is_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "dirtytrack", "doctor"]
-    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    result = limits.run(command, stdout=writer)
     os.close(writer)
     assert (result.returncode, result.stderr) == (1, "")

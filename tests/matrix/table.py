@@ -14,8 +14,8 @@ _PREFACE = """\
 
 The test suite on real kernels, run by `make kernels`: Debian's cloud kernels for x86-64 and arm64, and its kernels for
 arm64 with pages of 16 KiB, as apt has them, booted under qemu's software emulation, with Python, the built wheel and
-the tests and nothing else on them. A guest panics when its kernel oopses or when a task hangs for a minute; either is a
-failure here. So is a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find tracking to work,
+the tests and nothing else on them. A guest panics when its kernel oopses or when a task hangs for five minutes; either
+is a failure here. So is a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find tracking to work,
 and an older one on which it does.
 
 The epoch is what [kernel.md](kernel.md#dropped-memory-three-kinds-of-kernel) describes, found by probing.

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from _lib import limits
 from _lib.support import require
 
 _NATIVE = Path(__file__).parents[2] / "dirtytrack/native"
@@ -52,10 +53,10 @@ def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(folder / "driver"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = limits.run(command)
         if "unexpected memory mapping" in done.stderr:  # too random an address space for this runtime
             command = ["setarch", "-R", *command]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            done = limits.run(command)
         return done
 
     return run

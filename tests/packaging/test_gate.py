@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import runpy
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from _lib import limits
 
 ROOT = Path(__file__).parent.parent.parent
 SMOKE = runpy.run_path(str(ROOT / "tests/_lib/packaging/smoke.py"))
@@ -119,9 +120,7 @@ def test_ci_stops_at_the_step_that_fails(tmp_path: Path, broken: str | None) -> 
         "%:\n\t@echo $@ $(DIRTYTRACK_TEST_STRICT) >> log\n\t@test $@ != $(BROKEN)\nMakefile: ;\n"
     )
     environment = {"PATH": os.environ["PATH"], "BROKEN": broken or "none"}
-    result = subprocess.run(
-        [tmp_path / ".ci/run"], env=environment, capture_output=True, text=True, timeout=60
-    )
+    result = limits.run([tmp_path / ".ci/run"], env=environment)
     steps = ["test", "lint", "types", "wheel", "kernels-ci"]
     taken = steps if broken is None else steps[: steps.index(broken) + 1]
     assert (tmp_path / "log").read_text().split("\n")[:-1] == [f"{step} 1" for step in taken]

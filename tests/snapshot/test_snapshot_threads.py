@@ -104,7 +104,7 @@ def test_a_fork_in_the_middle_of_a_call(kind):
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            child = in_child(child, timeout=5)
+            child = in_child(child)
         done.set()
         thread.join()
         child.check()

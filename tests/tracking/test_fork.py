@@ -95,7 +95,7 @@ def test_a_child_does_not_wait_for_the_parents_threads(session: Session, memory:
         assert held.wait(30)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: fork in a process with threads
-            assert in_child(child, timeout=10).check() == 3
+            assert in_child(child).check() == 3
     finally:
         done.set()
         thread.join()

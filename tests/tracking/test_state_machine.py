@@ -10,7 +10,6 @@ import ctypes
 import itertools
 import mmap
 import os
-import signal
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from _lib import limits
 from _lib.support import PAGE_SIZE, PMD_SIZE, address_of, in_child
 from _lib.tracking.oracle import ContentOracle, Oracle, Wanted
 from dirtytrack import Epoch, ForkedError, PageSet, Session, alloc
@@ -95,7 +95,7 @@ class Tracking(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        signal.alarm(60)  # the limit of each run, not of the whole test: a failure takes many runs to shrink
+        limits.begin()  # for each run, not for the whole test: a failure takes many runs to shrink
         with pytest.MonkeyPatch.context() as patch:
             patch.delenv("DIRTYTRACK_KERNEL_EPOCH", raising=False)
             if self.kernel:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import json
 import lzma
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -94,6 +98,33 @@ def test_a_second_boot_adds_to_the_first() -> None:
     assert result.boot is not None
     assert result.boot.seconds == 11
     assert "1 passed, 1 skipped" in text([result], ["relay"])
+
+
+@pytest.mark.parametrize(
+    ("program", "limits", "verdict"),
+    [
+        ("", {}, ""),
+        ("while True: pass", {"SILENCE_SECONDS": 0.1}, "silent for too long"),
+        ("while True: pass", {"LIMIT_SECONDS": 0.1}, "out of time"),
+        ("import signal; signal.pause()", {"STILLNESS_SECONDS": 0.1}, "silent for too long"),
+    ],
+)
+def test_a_guest_that_hangs_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, limits: dict[str, float], verdict: str
+) -> None:
+    """By its processor time if it computes, by the clock if it waits; one that ends by itself is good."""
+    (tmp_path / "results").touch()
+    for name, seconds in {"_POLL_SECONDS": 0.01, **limits}.items():
+        monkeypatch.setattr(boot, name, seconds)
+    with subprocess.Popen([sys.executable, "-c", program]) as guest:
+        trouble = boot._watch(guest, tmp_path / "results")
+    assert trouble == (verdict and f"ended by the watchdog: {verdict}")
+
+
+def test_processor_time_is_that_of_the_process() -> None:
+    """As the process itself sees it, to a tick."""
+    before, told, after = time.process_time(), boot.processor_seconds(os.getpid()), time.process_time()
+    assert before - 0.03 <= told <= after + 0.03
 
 
 def test_an_old_kernel_must_not_work() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib import limits
 from _lib.support import require
 from dirtytrack.checkpoint import Checkpointer, Save
 from dirtytrack.cli import main
@@ -104,7 +105,7 @@ def shell(*arguments: str | Path, code: str = "") -> subprocess.CompletedProcess
     """The command line in a process of its own, after some code."""
     program = f"import sys\n{code}\nfrom dirtytrack.cli import main\nsys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return limits.run(command)
 
 
 def terminal(*arguments: str | Path, stream: str, columns: int = 80) -> tuple[int, str]:
