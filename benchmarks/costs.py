@@ -19,9 +19,9 @@ from .fixtures import (
     VEC,
     Tracked,
     address,
+    blind_to_holes,
     busy_thread,
     c_library,
-    kernel_epoch,
     size,
     some_pages,
     touched,
@@ -208,24 +208,24 @@ def cursors(scale: Scale) -> Iterator[Outcome]:
         )
 
 
-@row("epoch-e1")
-def epoch_e1(scale: Scale) -> Iterator[Outcome]:
+@row("blind-to-holes")
+def second_scan(scale: Scale) -> Iterator[Outcome]:
     """The second scan, for kernels that do not report dropped page tables, against one scan."""
     nbytes = scale.gib(1)
     require_memory(2 * nbytes)
-    with kernel_epoch("E1"):
+    with blind_to_holes():
         blind = Tracked(nbytes)
-    note = "forced: both scans off the kernel's fast path; on a kernel of epoch E1 the first one is on it"
+    note = "forced: both scans off the kernel's fast path; on such a kernel the first one is on it"
     with blind, Tracked(nbytes) as seeing:
         yield compare(
-            f"collect as on epoch E1, {size(nbytes)}, clean",
+            f"collect as on a blind kernel, {size(nbytes)}, clean",
             Side(blind.collect),
             Side(seeing.collect, name="as on this kernel"),
             pairs=scale.repeat(100),
             note=note,
         )
         yield compare(
-            f"collect as on epoch E1, {size(nbytes)}, 1% written",
+            f"collect as on a blind kernel, {size(nbytes)}, 1% written",
             Side(blind.collect, functools.partial(blind.dirty, 0.01)),
             Side(seeing.collect, functools.partial(seeing.dirty, 0.01), "as on this kernel"),
             pairs=scale.repeat(60),

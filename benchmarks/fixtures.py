@@ -131,17 +131,17 @@ def address(array: np.ndarray[Any, Any]) -> int:
 
 
 @contextmanager
-def kernel_epoch(name: str) -> Iterator[None]:
-    """Sessions opened in the block take the kernel for one of that epoch (``dirtytrack.kernel.support``)."""
-    before = os.environ.get("DIRTYTRACK_KERNEL_EPOCH")
-    os.environ["DIRTYTRACK_KERNEL_EPOCH"] = name
+def blind_to_holes() -> Iterator[None]:
+    """Sessions opened in the block take the kernel for one that is blind to holes (`HoleReporting.BLIND`)."""
+    before = os.environ.get("DIRTYTRACK_HOLE_REPORTING")
+    os.environ["DIRTYTRACK_HOLE_REPORTING"] = "blind"
     try:
         yield
     finally:
         if before is None:
-            del os.environ["DIRTYTRACK_KERNEL_EPOCH"]
+            del os.environ["DIRTYTRACK_HOLE_REPORTING"]
         else:
-            os.environ["DIRTYTRACK_KERNEL_EPOCH"] = before
+            os.environ["DIRTYTRACK_HOLE_REPORTING"] = before
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from dirtytrack.kernel.support import hole_epoch
+from dirtytrack.kernel.support import HoleReporting, hole_reporting
 
 from . import FAMILIES
 from .harness import Budget, Figure, Outcome, Row, Scale, Unavailable, rows
@@ -86,7 +86,7 @@ class Facts:
     """
 
     kernel: str
-    epoch: str
+    hole_reporting: HoleReporting
     thp: str | None
     load: float
     cpu: str
@@ -103,7 +103,7 @@ def machine() -> Facts:
     packages = ("dirtytrack", "cffi", "numpy", "xxhash")
     return Facts(
         kernel=platform.release(),
-        epoch=hole_epoch(),
+        hole_reporting=hole_reporting(),
         thp=_read("/sys/kernel/mm/transparent_hugepage/enabled"),
         load=_load(),
         cpu=_cpu_line("model name") or platform.machine(),
@@ -160,7 +160,7 @@ def _heading(facts: Facts, quick: bool) -> str:
     kind = "virtual" if facts.virtual else "physical"
     governor = f", governor {facts.governor}" if facts.governor else ""
     lines = [
-        f"Linux {facts.kernel} (epoch {facts.epoch}), THP {facts.thp}, load {facts.load:.2f}",
+        f"Linux {facts.kernel} (holes: {facts.hole_reporting}), THP {facts.thp}, load {facts.load:.2f}",
         f"{facts.cpu}, {facts.cpus} CPUs, {kind}{governor}; "
         f"{_bytes(facts.memory)} of memory in pages of {facts.page_size}",
         ", ".join(f"{name} {version}" for name, version in facts.versions.items()),

@@ -1,8 +1,8 @@
-"""Floor 0: what the kernel offers, typed and complete. Mechanism, no policy; for experts.
+"""What the kernel offers, typed and complete. Mechanism without policy, for experts.
 
 ``userfaultfd`` arms memory, ``pagemap`` reads what was written to it, ``mappings`` tells what is mapped
-where, ``support`` what this kernel and this environment can do. Most programs want ``dirtytrack.Session``,
-which knows when to use which.
+where, and ``support`` tells what this kernel and this environment can do. Most programs want
+``dirtytrack.Session``, which knows when to use which.
 """
 
 from dirtytrack.kernel import mappings, pagemap, support, userfaultfd

@@ -1,4 +1,4 @@
-"""``/proc/PID/pagemap``: whose address space a descriptor means, and that it has one."""
+"""``/proc/PID/pagemap``: whose address space a descriptor stands for, and that it has one."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def own_pagemap() -> int:
 
 
 @contextmanager
-def pagemap(pid: int | None) -> Iterator[int]:
-    """The descriptor to look at this process or another one with, while the block runs."""
+def pagemap_of(pid: int | None) -> Iterator[int]:
+    """The descriptor with which to look at this process or another one, while the block runs."""
     if pid is None:
         yield own_pagemap()
         return

@@ -7,14 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from dirtytrack.kernel import _facts, _probes
-from dirtytrack.kernel.userfaultfd import Feature
+from dirtytrack.kernel import _facts, _hole_reporting, _probes
+from dirtytrack.kernel._flags import Feature
+from dirtytrack.kernel._hole_reporting import HoleReporting
 
-EPOCHS = {
-    "E1": "does not report memory dropped by MADV_DONTNEED: a second scan finds it",
-    "E2": "reports memory dropped by MADV_DONTNEED",
-    "E3": "reports memory dropped by MADV_DONTNEED, and nothing outside tracked memory",
-}
 _REFUSED = (errno.EPERM, errno.EACCES)
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _FILTER = 2  # mode of seccomp in /proc/PID/status
@@ -180,10 +176,10 @@ def _why_no_round_trip(evidence: Evidence, complaint: OSError | str) -> Diagnosi
     return Diagnosis("kernel", name, f"{_NEWER_KERNEL} This one has the calls, but they fail.")
 
 
-def table(evidence: Evidence, epoch: str, forced: bool) -> Iterator[Check]:
+def table(evidence: Evidence, holes: HoleReporting, forced: bool) -> Iterator[Check]:
     """The doctor's table: first what decides, then what it works with, then the surroundings."""
     diagnosis = diagnose(evidence)
-    for check in (*_decisive(evidence), *_abilities(evidence, epoch, forced)):
+    for check in (*_decisive(evidence), *_abilities(evidence, holes, forced)):
         if diagnosis and check.name == diagnosis.check:
             check = Check(check.name, False, check.detail, diagnosis.remedy)
         yield check
@@ -217,10 +213,10 @@ def _outcome(error: int) -> str:
     return f"{errno.errorcode.get(error, error)} ({os.strerror(error)})" if error else "works"
 
 
-def _abilities(evidence: Evidence, epoch: str, forced: bool) -> Iterator[Check]:
-    source = ", by DIRTYTRACK_KERNEL_EPOCH" if forced else ""
+def _abilities(evidence: Evidence, holes: HoleReporting, forced: bool) -> Iterator[Check]:
+    source = f", by {_hole_reporting.VARIABLE}" if forced else ""
     untold = ", assumed as it could not be tried" if evidence.private is None and not forced else ""
-    yield Check("dropped memory", None, f"{epoch}{source}{untold}: {EPOCHS[epoch]}")
+    yield Check("dropped memory", None, f"{holes}{source}{untold}: {holes.meaning}")
     yield _trip("shared memory", evidence.shared, "each write was reported, and nothing else")
     if evidence.opened_by is not None:
         supported = bool(evidence.handshake.features & Feature.WP_HUGETLBFS_SHMEM)

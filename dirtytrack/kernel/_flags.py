@@ -6,6 +6,7 @@ Sources: include/uapi/linux/userfaultfd.h and include/uapi/linux/fs.h of Linux 6
 from __future__ import annotations
 
 from enum import IntFlag
+from typing import Final, Self
 
 
 class Feature(IntFlag):
@@ -53,36 +54,73 @@ class Ioctl(IntFlag):
     POISON = 1 << 8
 
 
-class Category(IntFlag):
+FIRST: Final = "6.7"  # the Linux that brought PAGEMAP_SCAN
+
+
+class ScanBit(IntFlag):
+    """A flag of PAGEMAP_SCAN. Everything that is known of one stands where it is defined, and nowhere else.
+
+    Attributes:
+        since: the first Linux that knows the flag, such as "6.7".
+        meaning: a sentence. The member's docstring is made of both.
+    """
+
+    since: str
+    meaning: str
+
+    def __new__(cls, bit: int, since: str = "", meaning: str = "") -> Self:
+        """Define a member. Only definitions get here: ``Category(3)`` looks one up."""
+        if not (since and meaning):
+            raise TypeError(f"{cls.__name__} {bit:#x}: say which Linux brought it, and what it means")
+        member = int.__new__(cls, bit)
+        member._value_ = bit
+        member.since, member.meaning = since, meaning
+        member.__doc__ = f"{meaning} Linux {since}."
+        return member
+
+
+class Category(ScanBit):
     """``PAGE_IS_*``: what can be asked, and is told, about a page. Bits of kernels yet to come are kept."""
 
-    WPALLOWED = 1 << 0
-    """The mapping is registered for asynchronous write-protection (a property of the mapping)."""
-    WRITTEN = 1 << 1
-    """Not write-protected by userfaultfd. Up to Linux 7.2 true of all memory that is not registered, too."""
-    FILE = 1 << 2
-    """Belongs to a file. Looks at each page's owner: ten times the cost of the others."""
-    PRESENT = 1 << 3
-    """In memory."""
-    SWAPPED = 1 << 4
-    """The page table holds something else than a page: swapped, being migrated, or a marker (armed while
-    unpopulated, guard)."""
-    PFNZERO = 1 << 5
-    """The zero page, small or huge: read but never written."""
-    HUGE = 1 << 6
-    """Mapped as a transparent huge page, or hugetlb."""
-    SOFT_DIRTY = 1 << 7
-    """Written since /proc/PID/clear_refs was told 4. Linux 6.8."""
-    GUARD = 1 << 8
-    """A guard page of MADV_GUARD_INSTALL. Linux 6.16."""
-    ACCESSED = 1 << 9
-    """Accessed since read-protected. Linux 7.3."""
+    WPALLOWED = (
+        1 << 0,
+        FIRST,
+        "The mapping is registered for asynchronous write-protection (a property of the mapping).",
+    )
+    WRITTEN = (
+        1 << 1,
+        FIRST,
+        "Not write-protected by userfaultfd. Up to Linux 7.2 true of all memory that is not registered, too.",
+    )
+    FILE = (
+        1 << 2,
+        FIRST,
+        "Belongs to a file. Looks at each page's owner: ten times the cost of the others.",
+    )
+    PRESENT = 1 << 3, FIRST, "In memory."
+    SWAPPED = (
+        1 << 4,
+        FIRST,
+        "The page table holds something else than a page: swapped, being migrated, or a marker (armed while "
+        "unpopulated, guard).",
+    )
+    PFNZERO = 1 << 5, FIRST, "The zero page, small or huge: read but never written."
+    HUGE = 1 << 6, FIRST, "Mapped as a transparent huge page, or hugetlb."
+    SOFT_DIRTY = 1 << 7, "6.8", "Written since /proc/PID/clear_refs was told 4."
+    GUARD = 1 << 8, "6.16", "A guard page of MADV_GUARD_INSTALL."
+    ACCESSED = 1 << 9, "7.3", "Accessed since read-protected."
 
 
-class ScanFlags(IntFlag):
+class ScanFlags(ScanBit):
     """``PM_SCAN_*``: what a scan does besides looking."""
 
-    WP_MATCHING = 1 << 0
-    """Write-protect the pages reported that are written, each atomically with its being reported."""
-    CHECK_WPASYNC = 1 << 1
-    """Fail with EPERM at the first mapping that is not registered for asynchronous write-protection."""
+    WP_MATCHING = (
+        1 << 0,
+        FIRST,
+        "Write-protect the pages reported that are written, each atomically with its being reported.",
+    )
+    CHECK_WPASYNC = (
+        1 << 1,
+        FIRST,
+        "Fail with EPERM at the first mapping that is not registered for asynchronous write-protection.",
+    )

@@ -13,8 +13,8 @@ from contextlib import closing, contextmanager, suppress
 from typing import NamedTuple
 
 from dirtytrack.errors import kernel_error
-from dirtytrack.kernel.pagemap import SCAN_ARG_SIZE, Category, ScanFlags
-from dirtytrack.kernel.userfaultfd import Feature
+from dirtytrack.kernel._flags import Category, Feature, ScanFlags
+from dirtytrack.kernel._scan_arg import SCAN, ScanArg
 from dirtytrack.native import ffi, lib
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
@@ -24,7 +24,7 @@ _USER_MODE_ONLY = 1  # include/uapi/linux/userfaultfd.h
 
 Opener = Callable[[int], int]
 
-# How a userfaultfd can be had, in the order of preference.
+# The ways to open a userfaultfd, in the order of preference.
 OPENERS: dict[str, Opener] = {"syscall": lib.dt_uffd_syscall, "device": lib.dt_uffd_device}
 
 
@@ -33,7 +33,7 @@ class Handshake(NamedTuple):
 
     Attributes:
         open: errno of the open.
-        api: errno of UFFDIO_API without a wish, which any kernel grants.
+        api: errno of UFFDIO_API when it asks for no feature, which any kernel grants.
         features: what the kernel offers.
         wp_async: errno of UFFDIO_API with UFFD_FEATURE_WP_ASYNC.
     """
@@ -85,7 +85,7 @@ def round_trip(opener: Opener, *, shared: bool = False) -> str:
     """Track four pages of memory: arm, write, collect, write, collect; as a session would do it.
 
     Args:
-        opener: how to get a userfaultfd.
+        opener: how to open a userfaultfd.
         shared: use a memfd instead of private anonymous memory.
 
     Returns:
@@ -107,27 +107,31 @@ def round_trip(opener: Opener, *, shared: bool = False) -> str:
     return ""
 
 
-def hole_epoch(opener: Opener) -> str:
-    """Find out what this kernel reports of memory without page table entries, and of unregistered memory.
+def is_blind_to_holes() -> bool:
+    """Whether this kernel overlooks holes in registered memory, where it should report them as written.
 
-    A page that was never armed is "written". Kernels of epoch E1 overlook it where there is no page table
-    entry (seen by a scan that asks for more than one category) or no page table at all, hence also after
-    MADV_DONTNEED. Those of E3 report nothing outside registered memory, where earlier ones report everything.
+    A page that was never armed is "written". A blind kernel overlooks it where there is no page table entry
+    (in a scan that asks for more than one category) or no page table at all.
 
     Raises:
         OSError: a call was refused.
     """
-    with _userfaultfd(opener) as fd, _pagemap() as pagemap:
-        _status(fd, "userfaultfd")
+    with _any_userfaultfd() as fd, _pagemap() as pagemap:
         _status(lib.dt_uffd_api(fd, ffi.new("uint64_t *", Feature.WP_ASYNC)), "UFFDIO_API")
         is_blind = lib.dt_blind_to_holes(fd, pagemap)
-        _status(is_blind, "PAGEMAP_SCAN")
-    if is_blind:
-        return "E1"
+        _status(is_blind, SCAN)
+    return bool(is_blind)
+
+
+def reports_unregistered() -> bool:
+    """Whether this kernel reports memory that nobody registered as written.
+
+    Raises:
+        OSError: a call was refused.
+    """
     with closing(_private_memory(PAGE_SIZE)) as memory, _pagemap() as pagemap, _address(memory) as start:
         memory[0] = 1
-        reports_unregistered = bool(_scan(pagemap, start, start + PAGE_SIZE))
-    return "E2" if reports_unregistered else "E3"
+        return bool(_scan(pagemap, start, start + PAGE_SIZE))
 
 
 def _private_memory(nbytes: int) -> mmap.mmap:
@@ -155,6 +159,17 @@ def _userfaultfd(opener: Opener) -> Iterator[int]:
     finally:
         if fd >= 0:
             lib.dt_close(fd)
+
+
+@contextmanager
+def _any_userfaultfd() -> Iterator[int]:
+    """A new descriptor, by the first way that works."""
+    for opener in OPENERS.values():
+        with _userfaultfd(opener) as fd:
+            if fd >= 0:
+                yield fd
+                return
+    _status(fd, "userfaultfd")
 
 
 @contextmanager
@@ -190,16 +205,21 @@ def _registered(opener: Opener, memory: mmap.mmap) -> Iterator[tuple[int, int, i
 def _scan(
     pagemap: int, start: int, stop: int, *, flags: int = 0, returned: int = Category.WRITTEN
 ) -> list[tuple[int, int]]:
-    """Scan for written pages: their runs [first, end) in pages from *start*."""
+    """Scan for written pages: their runs [start, stop) in pages from *start*."""
     room = 8
     entries = ffi.new("struct dt_page_region[]", room)
-    fields = {"size": SCAN_ARG_SIZE, "flags": flags, "start": start, "end": stop}
-    fields |= {"vec": int(ffi.cast("uintptr_t", entries)), "vec_len": room}
-    fields |= {"category_mask": Category.WRITTEN, "return_mask": returned}
-    arg = ffi.new("struct dt_pm_scan_arg *", fields)
-    count = lib.dt_pagemap_scan(pagemap, arg)
+    arg = ScanArg(
+        flags=flags,
+        start=start,
+        end=stop,
+        vec=int(ffi.cast("uintptr_t", entries)),
+        vec_len=room,
+        category_mask=Category.WRITTEN,
+        return_mask=returned,
+    )
+    count = lib.dt_pagemap_scan(pagemap, ffi.new("struct dt_pm_scan_arg *", arg))
     if count < 0:
-        raise kernel_error(-count, "PAGEMAP_SCAN", start=start, stop=stop)
+        raise kernel_error(-count, SCAN, start=start, stop=stop)
     return [
         ((entry.start - start) // PAGE_SIZE, (entry.end - start) // PAGE_SIZE) for entry in entries[0:count]
     ]

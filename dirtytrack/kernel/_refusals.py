@@ -7,8 +7,8 @@ import mmap
 from typing import Final
 
 from dirtytrack.errors import BusyError, KernelError, UnsupportedError, kernel_error
-from dirtytrack.kernel._flags import Category, ScanFlags
-from dirtytrack.native import ffi
+from dirtytrack.kernel._flags import FIRST, Category, ScanFlags
+from dirtytrack.kernel._scan_arg import SCAN, SCAN_ARG_SIZE, ScanArg
 
 OPEN = "userfaultfd"
 API = "UFFDIO_API"
@@ -83,18 +83,10 @@ def uffd_refusal(call: str, error: int, start: int | None = None, stop: int | No
     return maker(-error, call, start=start, stop=stop, remedy=UFFD_REMEDIES.get(case, ""))
 
 
-SCAN: Final = "PAGEMAP_SCAN"
-SCAN_ARG_SIZE: Final = ffi.sizeof("struct dt_pm_scan_arg")
-
-# As plain integers: the complement of a flag leaves out the bits that the class does not know.
-_ALL_FLAGS = sum(flag.value for flag in ScanFlags)
-_ALL_CATEGORIES = sum(category.value for category in Category)
-_LATER_CATEGORIES = (Category.SOFT_DIRTY | Category.GUARD | Category.ACCESSED).value
-
 _ALREADY_ARMED = "The written pages of the mappings before it are already protected again."
 
 _SCAN_REMEDIES: Final[dict[int, str]] = {
-    errno.ENOTTY: "This kernel has no PAGEMAP_SCAN: dirtytrack needs Linux 6.7 or later.",
+    errno.ENOTTY: f"This kernel has no PAGEMAP_SCAN: dirtytrack needs Linux {FIRST} or later.",
     errno.EPERM: (
         "A mapping in the range is not registered for asynchronous write-protection (it never was, was "
         "mapped over or moved, or is device memory): register it, or drop CHECK_WPASYNC to have such "
@@ -106,51 +98,52 @@ _SCAN_REMEDIES: Final[dict[int, str]] = {
 }
 
 
-def scan_refusal(error: int, values: tuple[int, ...]) -> KernelError:
+def scan_refusal(error: int, arg: ScanArg) -> KernelError:
     """The exception for a scan refused with *error*, with the cause as far as the fields show it."""
-    _, flags, start, end, _, _, _, _, inverted, mask, anyof, returned = values
-    asked = inverted | mask | anyof | returned
-    maker = UnsupportedError if error == errno.ENOTTY else kernel_error
-    if error == errno.EINVAL:
-        remedy = _einval_cause(values)
-        if not remedy and asked & _LATER_CATEGORIES and not asked & ~_ALL_CATEGORIES:
-            maker = UnsupportedError
-            remedy = (
-                f"This kernel does not know all of {Category(asked & _LATER_CATEGORIES)!r}: SOFT_DIRTY needs "
-                "Linux 6.8, GUARD 6.16, ACCESSED 7.3. Leave them out of the masks."
-            )
-        remedy = (
-            remedy
-            or "A flag or category is unknown to this kernel: use the members of ScanFlags and Category."
-        )
-    elif error == errno.EPERM and flags & ScanFlags.WP_MATCHING:
-        remedy = f"{_SCAN_REMEDIES[error]} {_ALREADY_ARMED}"
+    kind = kernel_error
+    remedy = _SCAN_REMEDIES.get(error, "")
+    if error == errno.ENOTTY:
+        kind = UnsupportedError
+    elif error == errno.EPERM and arg.flags & ScanFlags.WP_MATCHING:
+        remedy = f"{remedy} {_ALREADY_ARMED}"
     elif error == errno.EFAULT:
-        remedy = _efault_cause(values)
-    else:
-        remedy = _SCAN_REMEDIES.get(error, "")
-    return maker(error, SCAN, start=start, stop=end, remedy=remedy)
+        remedy = _efault_cause(arg)
+    elif error == errno.EINVAL:
+        remedy = _einval_cause(arg)
+        if not remedy and (later := _later_flags(arg)):
+            kind = UnsupportedError
+            remedy = f"This kernel does not know all that was asked for: {later}. Leave out what it lacks."
+    return kind(error, SCAN, start=arg.start, stop=arg.end, remedy=remedy)
 
 
-def _einval_cause(values: tuple[int, ...]) -> str:
-    size, flags, start, _, _, address, room, _, _, _, _, _ = values
-    if size != SCAN_ARG_SIZE:
-        return f"This kernel's argument has {SCAN_ARG_SIZE} bytes, not size={size}."
-    if start % mmap.PAGESIZE:
+def _einval_cause(arg: ScanArg) -> str:
+    if arg.size != SCAN_ARG_SIZE:
+        return f"This kernel's argument has {SCAN_ARG_SIZE} bytes, not size={arg.size}."
+    if arg.start % mmap.PAGESIZE:
         return f"start must be a multiple of the page size, {mmap.PAGESIZE} bytes."
-    if address == 0 and room:
-        return f"vec is NULL but vec_len is {room}: pass a buffer, or vec_len=0."
-    if flags & ~_ALL_FLAGS:
-        return "An unknown flag is set: use the members of ScanFlags."
+    if arg.vec == 0 and arg.vec_len:
+        return f"vec is NULL but vec_len is {arg.vec_len}: pass a buffer, or vec_len=0."
+    if unknown := arg.flags & ~sum(ScanFlags):
+        return f"flags has the unknown bits {unknown:#x}: use the members of ScanFlags."
+    if unknown := arg.categories & ~sum(Category):
+        return f"The masks have the unknown bits {unknown:#x}: use the members of Category."
     return ""
 
 
-def _efault_cause(values: tuple[int, ...]) -> str:
-    _, flags, start, end, *_ = values
-    if start > end:
+def _later_flags(arg: ScanArg) -> str:
+    """Which of the flags and categories asked for came later than the call itself, and when."""
+    asked = (
+        *(flag for flag in ScanFlags if flag & arg.flags),
+        *(category for category in Category if category & arg.categories),
+    )
+    return ", ".join(f"{one.name} needs Linux {one.since}" for one in asked if one.since != FIRST)
+
+
+def _efault_cause(arg: ScanArg) -> str:
+    if arg.start > arg.end:
         return "start is above end."
     remedy = "The range ends above user space, or vec cannot be written for vec_len entries."
-    if flags & ScanFlags.WP_MATCHING:
+    if arg.flags & ScanFlags.WP_MATCHING:
         remedy += (
             " In the latter case written pages were protected and not reported: take the range for written."
         )

@@ -2,8 +2,8 @@
 
 Asked of the kernel by PROCMAP_QUERY (Linux 6.11: the cost is that of the mappings asked about), else read
 from ``/proc/PID/maps`` (the cost is that of all mappings of the process, tens of thousands perhaps). Either
-way an answer is a moment's: another thread may map and unmap while it is read. Descriptors live for one call,
-so a forked child inherits none.
+way the answer may be out of date when it arrives: another thread may map and unmap meanwhile. Descriptors
+live for one call, so a forked child inherits none.
 """
 
 from __future__ import annotations
@@ -184,18 +184,18 @@ def _parse(pid: int | None, start: int, stop: int) -> Iterator[Mapping]:
         match = _LINE.fullmatch(line)
         if match is None:
             continue
-        first, last, offset, major, minor = (int(match[group], 16) for group in (1, 2, 5, 6, 7))
-        if last <= start:
+        begin, end, offset, major, minor = (int(match[group], 16) for group in (1, 2, 5, 6, 7))
+        if end <= start:
             continue
-        if first >= min(stop, _KERNEL_HALF):
+        if begin >= min(stop, _KERNEL_HALF):
             return
         inode = int(match[8])
         # A hugetlb page belongs to a file of hugetlbfs, which has no block device. smaps is slow: it looks at
         # pages.
-        page_size = page_sizes().get(first, mmap.PAGESIZE) if major == 0 < minor else mmap.PAGESIZE
+        page_size = page_sizes().get(begin, mmap.PAGESIZE) if major == 0 < minor else mmap.PAGESIZE
         yield _mapping(
-            first,
-            last,
+            begin,
+            end,
             match[3].decode(),
             match[4] == b"s",
             offset,
@@ -209,12 +209,12 @@ def _parse(pid: int | None, start: int, stop: int) -> Iterator[Mapping]:
 
 def _smaps_page_sizes(pid: int | None) -> dict[int, int]:
     sizes = {}
-    first = 0
+    begin = 0
     for line in _read_proc(pid, "smaps").splitlines():
         if match := _LINE.fullmatch(line):
-            first = int(match[1], 16)
+            begin = int(match[1], 16)
         elif line.startswith(b"KernelPageSize:"):
-            sizes[first] = int(line.split()[1]) * 1024
+            sizes[begin] = int(line.split()[1]) * 1024
     return sizes
 
 

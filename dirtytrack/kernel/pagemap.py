@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from dirtytrack.errors import KernelError, UnsupportedError
 from dirtytrack.kernel import mappings
-from dirtytrack.kernel._descriptor import open_pagemap, pagemap
+from dirtytrack.kernel._descriptor import open_pagemap, pagemap_of
 from dirtytrack.kernel._flags import Category, ScanFlags
-from dirtytrack.kernel._refusals import SCAN, SCAN_ARG_SIZE, scan_refusal
+from dirtytrack.kernel._hole_reporting import HoleReporting, hole_reporting
+from dirtytrack.kernel._refusals import scan_refusal
+from dirtytrack.kernel._scan_arg import SCAN, SCAN_ARG_SIZE, ScanArg
 from dirtytrack.kernel._scratch import scratch
 from dirtytrack.native import ffi, lib
 
@@ -58,25 +60,8 @@ class ScanResult(NamedTuple):
 # exact.
 EXACT_VEC_LEN: Final = 512
 
-_ARG = struct.Struct("=12Q")
-_FIELDS = (
-    "size",
-    "flags",
-    "start",
-    "end",
-    "walk_end",
-    "vec",
-    "vec_len",
-    "max_pages",
-    "category_inverted",
-    "category_mask",
-    "category_anyof_mask",
-    "return_mask",
-)
-_FLAGS, _WALK_END, _VEC, _ROOM = (_FIELDS.index(name) for name in ("flags", "walk_end", "vec", "vec_len"))
-_U64 = struct.Struct("=Q")
 _REGION = struct.Struct("=QQQ")
-_VEC_OFFSET = 128  # of the vector in a scratch block, behind the argument
+_VEC_OFFSET = 128  # bytes from the argument, at the start of a scratch block, to the vector in it
 
 _WP_MATCHING = ScanFlags.WP_MATCHING.value
 _WRITTEN = Category.WRITTEN.value
@@ -151,9 +136,10 @@ def scan(
 
     Raises:
         UnsupportedError: the kernel has no PAGEMAP_SCAN (ENOTTY), or does not know a category asked for
-            (EINVAL); or the question is one that a kernel of epoch E1 may crash or hang on, and was
-            not asked: WP_MATCHING with no room for results (an oops before 6.12.50), or WP_MATCHING that
-            could match pages not written, over hugetlb (a deadlock before 6.12.97).
+            (EINVAL); or the kernel is blind to holes (`dirtytrack.kernel.support.HoleReporting`), and may
+            crash or hang on this call, which was not made: WP_MATCHING with no room for results (an oops
+            before 6.12.50), or WP_MATCHING that could match pages not written, over hugetlb (a deadlock
+            before 6.12.97).
         KernelError: with `errno` EINVAL (size, an unknown flag or category, *start* not aligned, a NULL *vec*
             with *vec_len* > 0), EFAULT (*vec* not writable, *start* above *end*, or the range above user
             space), EPERM (CHECK_WPASYNC), ENOMEM, EINTR (only when the process is being killed), ESRCH (the
@@ -163,22 +149,21 @@ def scan(
             contiguous.
     """
     address, room = _locate(vec, vec_len)
-    values = (
-        size,
-        flags,
-        start,
-        end,
-        0,
-        address,
-        room,
-        max_pages,
-        category_inverted,
-        category_mask,
-        category_anyof_mask,
-        return_mask,
+    arg = ScanArg(
+        size=size,
+        flags=flags,
+        start=start,
+        end=end,
+        vec=address,
+        vec_len=room,
+        max_pages=max_pages,
+        category_inverted=category_inverted,
+        category_mask=category_mask,
+        category_anyof_mask=category_anyof_mask,
+        return_mask=return_mask,
     )
-    with pagemap(pid) as fd:
-        return _scan(fd, pid, values, own_vec=vec is None)
+    with pagemap_of(pid) as fd:
+        return _scan(fd, pid, arg, own_vec=vec is None)
 
 
 def scan_all(
@@ -219,26 +204,36 @@ def scan_all(
             stop=end,
             remedy="The kernel skips hugetlb pages when max_pages cuts one: leave max_pages at 0 here.",
         )
-    criteria = (category_inverted, category_mask, category_anyof_mask, return_mask)
+    arg = ScanArg(
+        size=size,
+        flags=flags,
+        start=start,
+        end=end,
+        vec=address,
+        vec_len=room,
+        max_pages=max_pages,
+        category_inverted=category_inverted,
+        category_mask=category_mask,
+        category_anyof_mask=category_anyof_mask,
+        return_mask=return_mask,
+    )
     regions: list[PageRegion] = []
-    position = start
-    with pagemap(pid) as fd:
+    with pagemap_of(pid) as fd:
         while True:
-            values = (size, flags, position, end, 0, address, room, max_pages, *criteria)
-            found, walk_end = _scan(fd, pid, values, own_vec=vec is None)
+            found, walk_end = _scan(fd, pid, arg, own_vec=vec is None)
             _join(regions, found)
             if room == 0 or walk_end >= end:
                 return regions
-            if walk_end <= position:
+            if walk_end <= arg.start:
                 raise KernelError(
                     errno.EIO,
                     SCAN,
-                    start=position,
+                    start=arg.start,
                     stop=end,
                     remedy="The call made no progress: leave max_pages at 0, start at a huge page on "
                     "hugetlb.",
                 )
-            position = walk_end
+            arg = arg._replace(start=walk_end)
 
 
 def _join(regions: list[PageRegion], found: list[PageRegion]) -> None:
@@ -274,24 +269,19 @@ def _locate(vec: Buffer | int | None, vec_len: int | None) -> tuple[int, int]:
     return (int(ffi.cast("uintptr_t", ffi.from_buffer(view))) if view.nbytes else 0), vec_len
 
 
-def _scan(fd: int, pid: int | None, values: tuple[int, ...], *, own_vec: bool) -> ScanResult:
-    """One call with the fields *values*, in the order of ``struct pm_scan_arg``."""
-    own_room = values[_ROOM] if own_vec and values[_ROOM] > 0 else 0
+def _scan(fd: int, pid: int | None, arg: ScanArg, *, own_vec: bool) -> ScanResult:
+    own_room = arg.vec_len if own_vec and arg.vec_len > 0 else 0
     with scratch(_VEC_OFFSET + own_room * _REGION.size) as block:
         if own_room:
-            values = (*values[:_VEC], block.address + _VEC_OFFSET, *values[_VEC + 1 :])
-        try:
-            _ARG.pack_into(block.view, 0, *values)
-        except struct.error:
-            raise _misfit(values) from None
-        values = _ARG.unpack_from(block.view)  # plain integers: arithmetic on flags is slow
-        if values[_FLAGS] & _WP_MATCHING:
-            _refuse_dangerous(pid, values)
+            arg = arg._replace(vec=block.address + _VEC_OFFSET)
+        arg.write(block.view)
+        arg = ScanArg.read(block.view)  # plain integers: arithmetic on flags is slow
+        if arg.flags & _WP_MATCHING:
+            _refuse_dangerous(pid, arg)
         count = lib.dt_pagemap_scan(fd, ffi.cast("struct dt_pm_scan_arg *", block.address))
         if count < 0:
-            raise scan_refusal(-count, values)
-        (walk_end,) = _U64.unpack_from(block.view, _WALK_END * _U64.size)
-        return ScanResult(_regions(values[_VEC], count), walk_end)
+            raise scan_refusal(-count, arg)
+        return ScanResult(_regions(arg.vec, count), ScanArg.read(block.view).walk_end)
 
 
 def _regions(address: int, count: int) -> list[PageRegion]:
@@ -307,45 +297,32 @@ def _regions(address: int, count: int) -> list[PageRegion]:
     return regions
 
 
-def _misfit(values: tuple[int, ...]) -> Exception:
-    """The exception for the first field whose value does not fit 64 unsigned bits."""
-    for name, value in zip(_FIELDS, values, strict=True):
-        if not hasattr(value, "__index__"):
-            return TypeError(f"{name} must be an integer, not {type(value).__name__}")
-        if not 0 <= operator.index(value) < 1 << 64:
-            return ValueError(f"{name}={value} does not fit the field: it holds 0 to 2**64 - 1")
-    raise AssertionError("every field fits")
-
-
-def _refuse_dangerous(pid: int | None, values: tuple[int, ...]) -> None:
-    """Refuse the two WP_MATCHING calls that some kernels of epoch E1 crash or hang on; see `scan`."""
-    _, _, start, end, _, _, room, _, inverted, mask, anyof, _ = values
-    if room != 0 and _needs_written(inverted, mask, anyof):
+def _refuse_dangerous(pid: int | None, arg: ScanArg) -> None:
+    """Refuse the two WP_MATCHING calls on which kernels that are blind to holes may crash; see `scan`."""
+    if arg.vec_len != 0 and _needs_written(arg):
         return
-    from dirtytrack.kernel.support import hole_epoch  # it probes by scanning
-
-    if hole_epoch() != "E1":
+    if hole_reporting() is not HoleReporting.BLIND:
         return
-    if room == 0:
+    if arg.vec_len == 0:
         remedy = (
             "Protecting without a vector crashes some kernels of this age (fixed in 6.12.50 and 6.17), so it "
             "was not tried: pass vec_len > 0, or arm with Userfaultfd.write_protect."
         )
-    elif _holds_hugetlb(start, end, pid):
+    elif _holds_hugetlb(arg.start, arg.end, pid):
         remedy = (
             "Protecting hugetlb pages that need not be written hangs some kernels of this age (fixed in "
             "6.12.97), so it was not tried: ask with category_mask=WRITTEN."
         )
     else:
         return
-    raise UnsupportedError(errno.EOPNOTSUPP, SCAN, start=start, stop=end, remedy=remedy)
+    raise UnsupportedError(errno.EOPNOTSUPP, SCAN, start=arg.start, stop=arg.end, remedy=remedy)
 
 
-def _needs_written(inverted: int, mask: int, anyof: int) -> bool:
+def _needs_written(arg: ScanArg) -> bool:
     """Whether only written pages can match."""
-    if inverted & _WRITTEN:
+    if arg.category_inverted & _WRITTEN:
         return False
-    return bool(mask & _WRITTEN) or anyof == _WRITTEN
+    return bool(arg.category_mask & _WRITTEN) or arg.category_anyof_mask == _WRITTEN
 
 
 def _holds_hugetlb(start: int, end: int, pid: int | None) -> bool:

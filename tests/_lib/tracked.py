@@ -17,8 +17,8 @@ KERNELS = ["as found", "blind to holes"]
 
 def session_on(kernel: str) -> Iterator[dirtytrack.Session]:
     """A session for a fixture, on the kernel as it is or as if it were one of those blind to holes."""
-    epoch = {"DIRTYTRACK_KERNEL_EPOCH": "E1"} if kernel == "blind to holes" else {}
-    with mock.patch.dict(os.environ, epoch):
+    variables = {"DIRTYTRACK_HOLE_REPORTING": "blind"} if kernel == "blind to holes" else {}
+    with mock.patch.dict(os.environ, variables):
         session = dirtytrack.Session()
     with session:
         yield session

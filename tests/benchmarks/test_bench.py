@@ -32,7 +32,7 @@ def test_json_holds_the_machine_and_every_figure_of_a_row():
     assert (done.returncode, done.stderr) == (0, "")
     report = json.loads(done.stdout)
     assert report["quick"] is True
-    assert {"kernel", "cpu", "cpus", "thp", "load", "epoch", "versions"} <= report["machine"].keys()
+    assert {"kernel", "cpu", "cpus", "thp", "load", "hole_reporting", "versions"} <= report["machine"].keys()
     assert [line["beside"] for line in report["rows"]] == [
         "bare ioctl, vec_len 256",
         "bare ioctl, vec_len 512",

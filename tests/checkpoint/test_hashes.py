@@ -78,6 +78,12 @@ def test_regions_do_not_mix():
     assert len(list(hashes.changes(1, 0, data, everything=False))) == 1
 
 
+def test_every_writer_hashes_with_a_seed_of_its_own():
+    """Equal blocks have other hashes in another writer, so nobody can prepare two that are taken for one."""
+    block = memoryview(bytes([7]) * BLOCK)
+    assert len({BlockHashes([BLOCK])._hash(block) for _ in range(4)}) == 4
+
+
 class _Scarce(bytearray):
     """A table that fails at an access, after so many."""
 

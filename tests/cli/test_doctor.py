@@ -119,11 +119,11 @@ def test_colour_on_a_terminal_only(environment: dict[str, str], coloured: bool) 
     assert (b"\033[" in text) is coloured
 
 
-def test_forced_epoch_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The doctor says which epoch is in force and that the environment set it."""
-    monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", "E1")
+def test_forced_blindness_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor says which hole reporting is in force, and that the environment set it."""
+    monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", "blind")
     code, text, _ = doctor("--json")
     assert code == (0 if support().works else 1)
-    assert json.loads(text)["epoch"] == "E1"
-    monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", "nine")
+    assert json.loads(text)["hole_reporting"] == "blind"
+    monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", "nine")
     assert in_child(lambda: main(["doctor"])).check() == 1

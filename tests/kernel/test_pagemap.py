@@ -18,7 +18,7 @@ from dirtytrack.errors import KernelError, UnsupportedError
 from dirtytrack.kernel import mappings, pagemap
 from dirtytrack.kernel._scratch import scratch
 from dirtytrack.kernel.pagemap import Category, PageRegion, ScanFlags, ScanResult, scan, scan_all
-from dirtytrack.kernel.support import hole_epoch
+from dirtytrack.kernel.support import HoleReporting, hole_reporting
 from dirtytrack.native import lib
 
 PRESENT, SWAPPED, FILE, PFNZERO = Category.PRESENT, Category.SWAPPED, Category.FILE, Category.PFNZERO
@@ -48,7 +48,7 @@ def test_protect_only_heeds_no_mask(lab: Lab) -> None:
     """Protect only arms every written page of the range, also those that the masks exclude."""
     area = lab.armed(4)
     area.touch(1, 2)
-    if hole_epoch() == "E1":
+    if hole_reporting() is HoleReporting.BLIND:
         with pytest.raises(UnsupportedError, match="without a vector"):
             area.take(vec_len=0)
         return
@@ -291,7 +291,7 @@ def test_scan_all_of_nothing(lab: Lab) -> None:
     area = lab.armed(4)
     assert scan_all(area.address, area.address, category_mask=WRITTEN) == []
     area.touch(1)
-    if hole_epoch() == "E1":
+    if hole_reporting() is HoleReporting.BLIND:
         with pytest.raises(UnsupportedError, match="without a vector"):
             take_all(area, vec_len=0)
         return
@@ -347,8 +347,8 @@ def test_max_pages_on_huge_pages_delays_but_does_not_lose(huge: Area) -> None:
 def test_old_kernels_are_not_asked_dangerous_questions(
     lab: Lab, huge: Area, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On epoch E1 neither protecting without a vector nor protecting unwritten hugetlb is tried."""
-    monkeypatch.setattr("dirtytrack.kernel.support.hole_epoch", lambda: "E1")
+    """Kernels blind to holes are not told to protect without a vector, nor to protect unwritten hugetlb."""
+    monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", "blind")
     small = lab.armed(4)
     small.touch(1)
     with monkeypatch.context() as patched:
@@ -375,7 +375,7 @@ def test_asking_for_holes_finds_them(lab: Lab) -> None:
     area.part(3, 5).advise(mmap.MADV_DONTNEED)
     holes = PRESENT | SWAPPED
     assert area.runs(area.get(holes, inverted=holes, returned=0, flags=TAKE)) == [(3, 5)]
-    # E1 arms a missing entry of a page table only where nothing but WRITTEN is asked for.
+    # A blind kernel arms a missing entry of a page table only where nothing but WRITTEN is asked for.
     assert area.runs(area.take()) in ([], [(3, 5)])
     assert area.get(holes, inverted=holes, returned=0).regions == []
     assert area.get().regions == []

@@ -30,7 +30,7 @@ from _lib.kernel.area import (
 )
 from _lib.support import PAGE_SIZE, PMD_SIZE, require
 from dirtytrack.kernel.pagemap import Category, PageRegion, ScanFlags, scan
-from dirtytrack.kernel.support import hole_epoch
+from dirtytrack.kernel.support import HoleReporting, hole_reporting
 
 PRESENT, SWAPPED, FILE, PFNZERO = Category.PRESENT, Category.SWAPPED, Category.FILE, Category.PFNZERO
 NOT_WRITTEN = ALL & ~WRITTEN
@@ -252,13 +252,13 @@ def both_ways(area: Area) -> tuple[int, int]:
 
 @pytest.fixture
 def is_e1(monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether the kernel itself is of epoch E1, whatever the environment asks the library to believe."""
-    monkeypatch.delenv("DIRTYTRACK_KERNEL_EPOCH", raising=False)
-    return hole_epoch() == "E1"
+    """Whether the kernel itself is blind to holes, whatever the environment asks the library to believe."""
+    monkeypatch.delenv("DIRTYTRACK_HOLE_REPORTING", raising=False)
+    return hole_reporting() is HoleReporting.BLIND
 
 
 def test_118_dropped_pages_are_written(lab: Lab, is_e1: bool) -> None:
-    """Case 118: pages dropped by MADV_DONTNEED have changed; kernels of epoch E1 say so on one path only."""
+    """Case 118: pages dropped by MADV_DONTNEED have changed; blind kernels say so on one path only."""
     area = lab.armed(16)
     area.write()
     area.advise(mmap.MADV_DONTNEED)
@@ -266,7 +266,7 @@ def test_118_dropped_pages_are_written(lab: Lab, is_e1: bool) -> None:
 
 
 def test_119_a_dropped_huge_page_is_written(lab: Lab, is_e1: bool) -> None:
-    """Case 119: a dropped huge page has changed; kernels of epoch E1 never say so."""
+    """Case 119: a dropped huge page has changed; blind kernels never say so."""
     area = huge(lab, 1)
     lab.uffd.register(area.address, area.stop)
     area.advise(MADV_COLLAPSE)

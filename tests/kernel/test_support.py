@@ -21,7 +21,7 @@ from dirtytrack.kernel import _facts, pagemap
 from dirtytrack.kernel._diagnosis import Evidence, diagnose
 from dirtytrack.kernel._probes import Handshake
 from dirtytrack.kernel.pagemap import Category
-from dirtytrack.kernel.support import Support, hole_epoch, support
+from dirtytrack.kernel.support import HoleReporting, Support, hole_reporting, support
 from dirtytrack.kernel.userfaultfd import Feature, Userfaultfd
 
 NO_SYSCALL = seccomp.Refuse("userfaultfd", errno.EPERM)
@@ -32,7 +32,7 @@ NOBODY = 65534
 @pytest.fixture(autouse=True)
 def _no_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     """These tests are about the kernel as it is, also when the suite runs with the switch."""
-    monkeypatch.delenv("DIRTYTRACK_KERNEL_EPOCH", raising=False)
+    monkeypatch.delenv("DIRTYTRACK_HOLE_REPORTING", raising=False)
 
 
 def probe_under(*rules: seccomp.Refuse) -> Support:
@@ -93,8 +93,8 @@ def test_categories_are_those_a_scan_accepts() -> None:
 
 
 @pytest.mark.parametrize("huge", [False, True])
-def test_epoch_tells_what_happens_to_dropped_memory(huge: bool) -> None:
-    """Armed, dropped memory is reported whole except on E1, which misses a dropped huge page."""
+def test_dropped_memory_is_reported_as_is_said(huge: bool) -> None:
+    """Armed, dropped memory is reported whole, except by a blind kernel, which misses a dropped huge page."""
     require(not huge or support().facts.thp in ("always", "madvise"), "transparent huge pages are off")
     pages = PMD_SIZE // PAGE_SIZE
     with Memory(2 * pages) as memory, Userfaultfd() as uffd:
@@ -112,35 +112,35 @@ def test_epoch_tells_what_happens_to_dropped_memory(huge: bool) -> None:
         )
     whole = [(start, start + PMD_SIZE)]
     reported = all([(run.start, run.end) for run in runs] == whole for runs in (fast, slow))
-    assert reported == (hole_epoch() != "E1")
+    assert reported == (hole_reporting() is not HoleReporting.BLIND)
 
 
-def test_epoch_tells_what_is_said_of_unregistered_memory() -> None:
-    """A written page that nobody tracks is reported on E1 and E2, and not on E3."""
+def test_unregistered_memory_is_reported_as_is_said() -> None:
+    """A written page that nobody tracks is reported, but for kernels that report registered memory only."""
     with Memory(1) as memory:
         memory.touch(0)
         stop = memory.address + PAGE_SIZE
         asked = {"category_mask": Category.WRITTEN, "return_mask": Category.WRITTEN}
         runs = pagemap.scan(memory.address, stop, **asked).regions
-    assert bool(runs) == (hole_epoch() != "E3")
+    assert bool(runs) == (hole_reporting() is not HoleReporting.REGISTERED_ONLY)
 
 
-def test_environment_asks_for_e1(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_asks_for_blindness(monkeypatch: pytest.MonkeyPatch) -> None:
     """The switch decides, and the doctor's table says that it did."""
-    monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", "E1")
-    assert hole_epoch() == "E1"
-    assert support().epoch == "E1"
-    assert "DIRTYTRACK_KERNEL_EPOCH" in check_of(support(), "dropped memory").detail
-    monkeypatch.delenv("DIRTYTRACK_KERNEL_EPOCH")
-    assert "DIRTYTRACK_KERNEL_EPOCH" not in check_of(support(), "dropped memory").detail
+    monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", "blind")
+    assert hole_reporting() is HoleReporting.BLIND
+    assert support().hole_reporting is HoleReporting.BLIND
+    assert "DIRTYTRACK_HOLE_REPORTING" in check_of(support(), "dropped memory").detail
+    monkeypatch.delenv("DIRTYTRACK_HOLE_REPORTING")
+    assert "DIRTYTRACK_HOLE_REPORTING" not in check_of(support(), "dropped memory").detail
 
 
-@pytest.mark.parametrize("value", ["e1", "E2", "E3"])
-def test_no_other_epoch_can_be_asked_for(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+@pytest.mark.parametrize("value", ["BLIND", "reported", "registered-only"])
+def test_nothing_else_can_be_asked_for(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     """A mistyped switch is not taken for none; nothing makes the library assume more than the kernel does."""
-    monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", value)
-    for call in (hole_epoch, support):
-        with pytest.raises(DirtyTrackError, match=f"DIRTYTRACK_KERNEL_EPOCH is '{value}'.*only E1"):
+    monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", value)
+    for call in (hole_reporting, support):
+        with pytest.raises(DirtyTrackError, match=f"DIRTYTRACK_HOLE_REPORTING is '{value}': set it to blind"):
             call()
 
 
@@ -159,12 +159,13 @@ def test_probes_leave_nothing_behind() -> None:
             maps = Path("/proc/self/maps").read_text().splitlines()
             return sorted(os.listdir("/proc/self/fd")), len(maps)
 
-        from dirtytrack.kernel.support import _probed_epoch, _support
+        from dirtytrack.kernel._hole_reporting import _probe
+        from dirtytrack.kernel.support import _support
 
         states = []
         for _ in range(5):
             _support.cache_clear()
-            _probed_epoch.cache_clear()
+            _probe.cache_clear()
             support()
             states.append(state())
         return states[-2:]
@@ -177,7 +178,7 @@ def test_result_is_json() -> None:
     """The JSON says what the object says, in plain values."""
     plain = json.loads(support().to_json())
     assert plain["works"] is True
-    assert plain["epoch"] == hole_epoch()
+    assert plain["hole_reporting"] == hole_reporting().value
     assert "WP_ASYNC" in plain["features"]
     assert plain["facts"]["page_size"] == PAGE_SIZE
     assert [check["name"] for check in plain["checks"]] == [check.name for check in support().checks]
@@ -191,7 +192,7 @@ def test_seccomp_forbids_userfaultfd(code: int) -> None:
     assert found.cause == "seccomp"
     assert "--device /dev/userfaultfd" in found.remedy
     assert found.opened_by is None
-    assert found.epoch == "E1"
+    assert found.hole_reporting is HoleReporting.BLIND
     assert not found.shared_memory
     assert not found.hugetlb
     failed = [check for check in found.checks if check.ok is False]
@@ -208,7 +209,7 @@ def test_device_replaces_the_system_call(code: int) -> None:
     found = probe_under(seccomp.Refuse("userfaultfd", code))
     assert found.works
     assert found.opened_by == "device"
-    assert found.epoch == hole_epoch()
+    assert found.hole_reporting is hole_reporting()
 
 
 def test_kernel_without_the_scan_ioctl() -> None:
@@ -303,6 +304,23 @@ def test_no_descriptor_left() -> None:
     found = in_child(child).check()
     assert (found.works, found.cause) == (False, "resources")
     assert "ulimit -n" in found.remedy
+
+
+def test_what_did_not_work_is_tried_again() -> None:
+    """Once the limit is raised the next call finds that tracking works, and how holes are reported."""
+
+    def child() -> list[Support]:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = os.dup(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, before[1]))
+        found = [support()]
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        return [*found, support(), support()]
+
+    failed, *later = in_child(child).check()
+    assert not failed.works
+    assert all(found.works for found in later)
+    assert [found.hole_reporting for found in later] == [hole_reporting()] * 2
 
 
 def _evidence(**changes: Any) -> Evidence:

@@ -15,13 +15,13 @@ _PREFACE = """\
 The test suite on real kernels, run by `make kernels`: Debian's cloud kernels for x86-64 and arm64, and its kernels for
 arm64 with pages of 16 KiB, as apt has them, booted under qemu's software emulation, with Python, the built wheel and
 the tests and nothing else on them. A guest panics when its kernel oopses or when a task hangs for five minutes; either
-is a failure here. So is a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find tracking to work,
-and an older one on which it does.
+is a failure here. So is a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find tracking to
+work, and an older one on which it does.
 
-The epoch is what [kernel.md](kernel.md#dropped-memory-three-kinds-of-kernel) describes, found by probing.
-`make kernels` writes this page anew; `make kernels KERNELS="6.19 arm64/7.1 arm64-16k/newest"` tries others. It takes
-Debian with qemu-system-x86 and e2fsprogs, for arm64 also qemu-system-arm, gcc-aarch64-linux-gnu and
-libc6-dev-arm64-cross; no root.
+The column "holes" says which holes in memory the kernel reports, as found by probing: see
+[kernel.md](kernel.md#dropped-memory-three-kinds-of-kernel). `make kernels` writes this page anew;
+`make kernels KERNELS="6.19 arm64/7.1 arm64-16k/newest"` tries others. It takes Debian with qemu-system-x86 and
+e2fsprogs, for arm64 also qemu-system-arm, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross; no root.
 """  # noqa: E501
 
 
@@ -105,7 +105,7 @@ def page(results: list[Result], groups: list[str], args: str, relay: list[str]) 
 
 
 def _rows(results: list[Result], groups: list[str]) -> list[list[str]]:
-    rows = [["kernel", "machine", "package", "epoch", *groups, "seconds"]]
+    rows = [["kernel", "machine", "package", "holes", *groups, "seconds"]]
     for result in results:
         if result.package is None or result.boot is None:
             rows.append([result.asked, "", "not served", "", *[""] * len(groups), ""])
@@ -117,7 +117,7 @@ def _rows(results: list[Result], groups: list[str]) -> list[list[str]]:
                 result.package.kernel,
                 result.package.machine.name,
                 f"`{result.package.version}`",
-                _epoch(boot),
+                _holes(boot),
                 *(_cell(ran.get(name)) if name in result.groups else "" for name in groups),
                 f"{boot.seconds:.0f}",
             ]
@@ -125,10 +125,10 @@ def _rows(results: list[Result], groups: list[str]) -> list[list[str]]:
     return rows
 
 
-def _epoch(boot: Boot) -> str:
+def _holes(boot: Boot) -> str:
     if not boot.doctor:
         return "?"
-    return str(boot.doctor["epoch"]) if boot.doctor["works"] else "no tracking"
+    return str(boot.doctor["hole_reporting"]) if boot.doctor["works"] else "no tracking"
 
 
 def _cell(group: Group | None) -> str:

@@ -176,12 +176,12 @@ def test_uniform_writes_turn_it_off() -> None:
         assert assumed < reported / 50
 
 
-@pytest.mark.parametrize("kernel", ["", "E1"])
+@pytest.mark.parametrize("kernel", ["", "blind"])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_dropped_hot_pages(kernel: str, sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hot page whose contents are dropped is reported, as any is; in a sparse region when it is touched."""
     if kernel:
-        monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", kernel)
+        monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", kernel)
     with Session(adaptive=True) as session, Tracked(session, 1024, sparse=sparse) as memory:
         heat(memory, [5, 6, 7])
         memory.advise(mmap.MADV_DONTNEED, 5, 7)

@@ -140,11 +140,11 @@ def test_a_share_finds_it_in_time() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", ["", "E1"])
+@pytest.mark.parametrize("kernel", ["", "blind"])
 def test_writers_beside_it_are_no_false_alarm(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that races with the check is found by the scan after it."""
     if kernel:
-        monkeypatch.setenv("DIRTYTRACK_KERNEL_EPOCH", kernel)
+        monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", kernel)
     pages = 4096
     with Session(verify=1) as session:
         array = dirtytrack.empty(pages * PAGE_SIZE, np.uint8)

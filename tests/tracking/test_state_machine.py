@@ -97,9 +97,9 @@ class Tracking(RuleBasedStateMachine):
         super().__init__()
         limits.begin()  # for each run, not for the whole test: a failure takes many runs to shrink
         with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("DIRTYTRACK_KERNEL_EPOCH", raising=False)
+            patch.delenv("DIRTYTRACK_HOLE_REPORTING", raising=False)
             if self.kernel:
-                patch.setenv("DIRTYTRACK_KERNEL_EPOCH", self.kernel)
+                patch.setenv("DIRTYTRACK_HOLE_REPORTING", self.kernel)
             self.session = Session(backend=self.backend, adaptive=self.adaptive)
         self.memory = self._map()
         kind = ContentOracle if self.backend == "compare" else Oracle
@@ -370,7 +370,7 @@ class Tracking(RuleBasedStateMachine):
 
 
 def _machine(kind: str, kernel: str | None, backend: str = "wp-async", *, adaptive: bool = False) -> type:
-    name = f"{kind.title().replace(' ', '')}{kernel or ''}{backend}{adaptive or ''}"
+    name = f"{kind.title().replace(' ', '')}{(kernel or '').title()}{backend}{adaptive or ''}"
     chosen = {"kind": kind, "kernel": kernel, "backend": backend, "adaptive": adaptive}
     machine = type(name, (Tracking,), chosen)
     machine.TestCase.settings = settings(
@@ -383,13 +383,13 @@ def _machine(kind: str, kernel: str | None, backend: str = "wp-async", *, adapti
 
 
 TestSmallPages = _machine("small pages", None)
-TestSmallPagesE1 = _machine("small pages", "E1")
+TestSmallPagesBlind = _machine("small pages", "blind")
 TestHugePages = _machine("huge pages", None)
-TestHugePagesE1 = _machine("huge pages", "E1")
+TestHugePagesBlind = _machine("huge pages", "blind")
 TestMemfd = _machine("memfd", None)
-TestMemfdE1 = _machine("memfd", "E1")
+TestMemfdBlind = _machine("memfd", "blind")
 TestSmallPagesAdaptive = _machine("small pages", None, adaptive=True)
-TestSmallPagesAdaptiveE1 = _machine("small pages", "E1", adaptive=True)
+TestSmallPagesAdaptiveBlind = _machine("small pages", "blind", adaptive=True)
 TestHugePagesAdaptive = _machine("huge pages", None, adaptive=True)
 TestMemfdAdaptive = _machine("memfd", None, adaptive=True)
 TestSmallPagesCompared = pytest.mark.anywhere(_machine("small pages", None, "compare"))

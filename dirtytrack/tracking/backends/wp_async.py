@@ -7,7 +7,7 @@ from typing import Any
 from dirtytrack.errors import KernelError, UnsupportedError
 from dirtytrack.kernel.mappings import Kind, Mapping
 from dirtytrack.kernel.pagemap import open_pagemap
-from dirtytrack.kernel.support import hole_epoch, probed_hole_epoch, support
+from dirtytrack.kernel.support import HoleReporting, hole_reporting, probed_hole_reporting, support
 from dirtytrack.kernel.userfaultfd import Userfaultfd
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking.blindspots import BlindSpot
@@ -59,9 +59,9 @@ class WpAsync:
 
 def _blindness() -> int:
     # As dt_session_open wants it: does the kernel report dropped page tables, or do we pretend it does not?
-    if hole_epoch() != "E1":
+    if hole_reporting() is not HoleReporting.BLIND:
         return 0
-    return 1 if probed_hole_epoch() == "E1" else 2
+    return 1 if probed_hole_reporting() is HoleReporting.BLIND else 2
 
 
 def _unsupported(error: OSError) -> UnsupportedError:

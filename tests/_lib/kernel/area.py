@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from _lib.support import PAGE_SIZE, PMD_SIZE, require
 from dirtytrack.kernel.pagemap import Category, PageRegion, ScanFlags, ScanResult, scan, scan_all
-from dirtytrack.kernel.support import hole_epoch
+from dirtytrack.kernel.support import HoleReporting, hole_reporting
 from dirtytrack.kernel.userfaultfd import Userfaultfd
 
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -140,7 +140,7 @@ class Area:
 
     def arm(self) -> None:
         """Arm what is written, and forget it."""
-        if hole_epoch() == "E1":  # refused there, as it may crash such kernels
+        if hole_reporting() is HoleReporting.BLIND:  # refused there, as it may crash such kernels
             scan_all(self.address, self.stop, flags=1, category_mask=WRITTEN, return_mask=WRITTEN)
         else:
             self.get(flags=ScanFlags.WP_MATCHING, vec_len=0)
