@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import pytest
+
 import dirtytrack
 from _lib.support import Memory
 
@@ -15,12 +17,20 @@ from _lib.support import Memory
 KERNELS = ["as found", "blind to holes"]
 
 
+@contextmanager
 def session_on(kernel: str) -> Iterator[dirtytrack.Session]:
-    """A session for a fixture, on the kernel as it is or as if it were one of those blind to holes."""
+    """A session on the kernel as it is, or as if it were one of those that are blind to holes."""
     variables = {"DIRTYTRACK_HOLE_REPORTING": "blind"} if kernel == "blind to holes" else {}
     with mock.patch.dict(os.environ, variables):
         session = dirtytrack.Session()
     with session:
+        yield session
+
+
+@pytest.fixture(params=KERNELS)
+def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
+    """A session on either kind of kernel; for a conftest.py to import."""
+    with session_on(request.param) as session:
         yield session
 
 

@@ -20,19 +20,12 @@ from _lib.raw import Raw
 from _lib.seccomp import PAGEMAP_SCAN, install, refuse_ioctl
 from _lib.support import PAGE_SIZE, in_child
 from _lib.syscalls import MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE
-from _lib.tracked import KERNELS, session_on
 from dirtytrack import ClosedError, ForkedError, KernelError, Session
 from dirtytrack.barrier import CardTable
 
 PAGES = 32
 _ALIGNMENT = 16 * PAGE_SIZE
 PageCards = functools.partial(CardTable, card_size=PAGE_SIZE)
-
-
-@pytest.fixture(params=KERNELS)
-def session(request):
-    """On this kernel, and on one that is blind to holes."""
-    yield from session_on(request.param)
 
 
 def _aligned(pages=PAGES, alignment=_ALIGNMENT):

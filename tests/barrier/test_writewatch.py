@@ -11,15 +11,8 @@ import pytest
 import dirtytrack
 from _lib.raw import Raw
 from _lib.support import PAGE_SIZE, in_child
-from _lib.tracked import KERNELS, session_on
 from dirtytrack import Session
 from dirtytrack.barrier import CardTable, get_write_watch, reset_write_watch
-
-
-@pytest.fixture(params=KERNELS)
-def session(request):
-    """On this kernel, and on one that is blind to holes."""
-    yield from session_on(request.param)
 
 
 def _room(count):

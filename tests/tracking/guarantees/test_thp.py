@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,9 @@ import pytest
 import dirtytrack
 from _lib.support import PAGE_SIZE, PMD_SIZE, require
 from _lib.syscalls import Advice
-from _lib.tracked import KERNELS, Tracked, session_on
+from _lib.tracked import Tracked
 
 PER_HUGE = PMD_SIZE // PAGE_SIZE
-
-
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
 
 
 def huge_bytes(memory: Tracked) -> int:

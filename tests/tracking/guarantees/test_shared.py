@@ -12,14 +12,8 @@ import pytest
 import dirtytrack
 from _lib.support import PAGE_SIZE, in_child
 from _lib.syscalls import MAP_ANONYMOUS, MAP_SHARED, Advice, mlock
-from _lib.tracked import KERNELS, Tracked, session_on
+from _lib.tracked import Tracked
 from dirtytrack import BlindSpot
-
-
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
 
 
 @contextmanager

@@ -11,16 +11,10 @@ import pytest
 import dirtytrack
 from _lib.support import in_child
 from _lib.syscalls import MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE, MAP_SHARED, Advice, punch_hole
-from _lib.tracked import KERNELS, Tracked, session_on
+from _lib.tracked import Tracked
 from dirtytrack import BlindSpot
 
 PAGES = 3
-
-
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
 
 
 @pytest.fixture

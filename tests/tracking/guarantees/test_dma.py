@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-
-import pytest
 
 import dirtytrack
 from _lib.blocker import Blocker
 from _lib.iouring import Ring
 from _lib.support import PAGE_SIZE, optional, require
-from _lib.tracked import KERNELS, Tracked, session_on
+from _lib.tracked import Tracked
 from dirtytrack import BlindSpot
-
-
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
 
 
 def test_registering_buffers_is_reported(session: dirtytrack.Session, ring: Ring) -> None:

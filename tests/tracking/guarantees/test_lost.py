@@ -10,16 +10,10 @@ import pytest
 import dirtytrack
 from _lib.support import PAGE_SIZE
 from _lib.syscalls import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE, map_anonymous, mremap, munmap
-from _lib.tracked import KERNELS, Tracked, session_on
+from _lib.tracked import Tracked
 
 PAGES = 8
 NBYTES = PAGES * PAGE_SIZE
-
-
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
 
 
 class Raw:

@@ -18,12 +18,6 @@ from _lib.tracked import KERNELS, Tracked, session_on
 _KSM = Path("/sys/kernel/mm/ksm")
 
 
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
-
-
 @pytest.mark.parametrize(
     "advice",
     [
@@ -90,17 +84,16 @@ def test_populating_for_writing_is_reported(session: dirtytrack.Session, populat
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_locking_is_reported(kernel: str) -> None:
     """Locking memory takes every page for writing, false positives; locked memory is tracked as before."""
-    for session in session_on(kernel):
-        with Tracked(session) as memory, Tracked(session, populate=False) as fresh:
-            mlock(memory.at(2), 2 * PAGE_SIZE)
-            mlock(fresh.at(2), 2 * PAGE_SIZE)
-            memory.expect({2, 3})
-            fresh.expect({2, 3})
-            memory.touch(2)
-            memory.expect({2})
-            mlockall(MCL_CURRENT)
-            memory.expect(range(16))
-            fresh.expect(range(16))
+    with session_on(kernel) as session, Tracked(session) as memory, Tracked(session, populate=False) as fresh:
+        mlock(memory.at(2), 2 * PAGE_SIZE)
+        mlock(fresh.at(2), 2 * PAGE_SIZE)
+        memory.expect({2, 3})
+        fresh.expect({2, 3})
+        memory.touch(2)
+        memory.expect({2})
+        mlockall(MCL_CURRENT)
+        memory.expect(range(16))
+        fresh.expect(range(16))
 
 
 @pytest.mark.forked
@@ -160,18 +153,17 @@ def _wait_for_merged_pages(pages: int) -> None:
 @pytest.mark.forked
 def test_merging_equal_pages_is_reported(kernel: str) -> None:
     """KSM replaces all equal pages but one by that one: false positives. Writes are tracked as ever."""
-    for session in session_on(kernel):
-        with Tracked(session) as memory:
-            for page in range(4, 8):
-                memory.map[memory.slice(page)] = b"merge these four" * (PAGE_SIZE // 16)
-            memory.expect({4, 5, 6, 7})
-            with _merging():
-                memory.advise(Advice.MERGEABLE, 4, 8)
-                _wait_for_merged_pages(4)
-            assert memory.changed() == set()
-            replaced = memory.reported()
-            assert replaced < {4, 5, 6, 7}
-            assert len(replaced) == 3
-            for page in (4, 5, 6, 7):
-                memory.map[memory.slice(page).start] = page  # each another value: nothing to merge again
-                memory.expect({page})
+    with session_on(kernel) as session, Tracked(session) as memory:
+        for page in range(4, 8):
+            memory.map[memory.slice(page)] = b"merge these four" * (PAGE_SIZE // 16)
+        memory.expect({4, 5, 6, 7})
+        with _merging():
+            memory.advise(Advice.MERGEABLE, 4, 8)
+            _wait_for_merged_pages(4)
+        assert memory.changed() == set()
+        replaced = memory.reported()
+        assert replaced < {4, 5, 6, 7}
+        assert len(replaced) == 3
+        for page in (4, 5, 6, 7):
+            memory.map[memory.slice(page).start] = page  # each another value: nothing to merge again
+            memory.expect({page})

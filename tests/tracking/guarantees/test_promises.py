@@ -6,7 +6,6 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,12 +15,6 @@ from _lib.support import PAGE_SIZE, in_child
 from _lib.tracked import KERNELS, Tracked, session_on
 
 _PR_SET_DUMPABLE = 4
-
-
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
 
 
 def test_a_store_after_the_collect_is_in_the_next_epoch(session: dirtytrack.Session) -> None:
@@ -193,11 +186,14 @@ def test_a_plain_user_tracks(kernel: str) -> None:
             os.setresuid(65534, 65534, 65534)
         # A process that changed its user may not look into its own /proc until it says so: prctl(2).
         assert ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
-        for session in session_on(kernel):
-            with Tracked(session) as memory, open("/dev/zero", "rb", buffering=0) as zeros:
-                memory.touch(3)
-                with memory.view(5) as target:
-                    assert zeros.readinto(target) == PAGE_SIZE
-                memory.expect({3, 5})
+        with (
+            session_on(kernel) as session,
+            Tracked(session) as memory,
+            open("/dev/zero", "rb", buffering=0) as zeros,
+        ):
+            memory.touch(3)
+            with memory.view(5) as target:
+                assert zeros.readinto(target) == PAGE_SIZE
+            memory.expect({3, 5})
 
     in_child(as_nobody).check()

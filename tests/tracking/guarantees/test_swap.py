@@ -12,7 +12,7 @@ import pytest
 import dirtytrack
 from _lib.support import PAGE_SIZE, require, require_root
 from _lib.syscalls import Advice, pagemap, swapoff, swapon
-from _lib.tracked import KERNELS, Tracked, on_one_cpu, session_on
+from _lib.tracked import Tracked, on_one_cpu
 
 _SWAPPED = 1 << 62
 
@@ -41,11 +41,11 @@ def swap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     swapoff(path)
 
 
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest, swap: None) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel, with swap."""
+@pytest.fixture
+def session(swap: None, session: dirtytrack.Session) -> Iterator[dirtytrack.Session]:
+    """A session on either kind of kernel, with swap."""
     with on_one_cpu():
-        yield from session_on(request.param)
+        yield session
 
 
 def swap_out(memory: Tracked, start: int, stop: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from dirtytrack import BlindSpot
 
-_TESTS = Path(__file__).parents[1]
+_TESTS = Path(__file__).parents[2]
 _DOCS = _TESTS.parent / "docs"
 _TEXT = (_DOCS / "guarantees.md").read_text()
 _NAMED = set(re.findall(r"`(test_\w+)`", _TEXT))
@@ -31,8 +31,8 @@ def test_every_test_that_is_named_exists() -> None:
 
 def test_every_guarantee_is_written_down() -> None:
     """What the tests of the guarantees show is in the document."""
-    here = _tests_in("tracking/test_guarantees_doc.py")
-    assert _tests_in("tracking/test_guarantees_*.py") - here - _NAMED == set()
+    here = _tests_in("tracking/guarantees/test_doc.py")
+    assert _tests_in("tracking/guarantees/test_*.py") - here - _NAMED == set()
 
 
 @pytest.mark.parametrize("spot", BlindSpot)

@@ -6,20 +6,13 @@ import ctypes
 import mmap
 import os
 import platform
-from collections.abc import Iterator
 
 import pytest
 
 import dirtytrack
 from _lib.support import PAGE_SIZE, PMD_SIZE, address_of, in_child, optional, require
 from _lib.syscalls import PROT_NONE, PROT_READ, PROT_WRITE, Advice, mprotect, pagemap
-from _lib.tracked import KERNELS, Tracked, on_one_cpu, session_on
-
-
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
+from _lib.tracked import Tracked, on_one_cpu
 
 
 def test_only_dma_escapes(session: dirtytrack.Session) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,7 @@ import pytest
 import dirtytrack
 from _lib.support import PAGE_SIZE, require
 from _lib.syscalls import getrandom, process_vm_writev, store_in_vforked_child
-from _lib.tracked import KERNELS, Tracked, session_on
-
-
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
+from _lib.tracked import Tracked
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,6 @@ from dirtytrack import BlindSpot
 
 PER_HUGE = PMD_SIZE // PAGE_SIZE
 GIB = 1 << 30
-
-
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
 
 
 def status(key: str) -> int:
@@ -83,15 +76,17 @@ def test_huge_pages_form_in_sparse_memory(session: dirtytrack.Session) -> None:
 @pytest.mark.parametrize("sparse", [False, True])
 def test_page_tables_of_a_reservation(kernel: str, sparse: bool) -> None:
     """Tracking 1 GiB never touched takes its page tables, one page for each 2 MiB; sparse tracking none."""
-    for session in session_on(kernel):
-        with mmap.mmap(-1, GIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-            before = status("VmPTE")
-            region = session.track(memory, sparse=sparse)
-            assert session.collect(region).pages == 0
-            taken = status("VmPTE") - before
-            expected = 0 if sparse else GIB // PMD_SIZE * PAGE_SIZE
-            assert expected <= taken <= expected + 16 * PAGE_SIZE
-            session.untrack(region)
+    with (
+        session_on(kernel) as session,
+        mmap.mmap(-1, GIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory,
+    ):
+        before = status("VmPTE")
+        region = session.track(memory, sparse=sparse)
+        assert session.collect(region).pages == 0
+        taken = status("VmPTE") - before
+        expected = 0 if sparse else GIB // PMD_SIZE * PAGE_SIZE
+        assert expected <= taken <= expected + 16 * PAGE_SIZE
+        session.untrack(region)
 
 
 @pytest.mark.parametrize("kind", ["anonymous", "memfd", "file"])

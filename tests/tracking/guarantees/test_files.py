@@ -14,16 +14,10 @@ import pytest
 import dirtytrack
 from _lib.support import PAGE_SIZE
 from _lib.syscalls import MAP_PRIVATE, MAP_SHARED, Advice, punch_hole
-from _lib.tracked import KERNELS, Tracked, session_on
+from _lib.tracked import Tracked
 from dirtytrack import BlindSpot
 
 BACKED = {BlindSpot.DMA, BlindSpot.OTHER_MAPPING, BlindSpot.FILE_WRITES, BlindSpot.HOLE_PUNCHING}
-
-
-@pytest.fixture(params=KERNELS)
-def session(request: pytest.FixtureRequest) -> Iterator[dirtytrack.Session]:
-    """A session, on either kind of kernel."""
-    yield from session_on(request.param)
 
 
 @pytest.fixture(params=["file", "memfd"])
