@@ -98,8 +98,13 @@ class PageSet(AbstractSet[int]):
     """An immutable set of pages of one region.
 
     Page 0 is the page of the region's first byte. A set carries the geometry of its region, not the region:
-    it stays valid when that is gone, and it can be pickled. Sets combine with ``| & - ^`` if their geometries
-    are equal, else that is a ValueError.
+    it stays valid when that is gone, and it can be pickled.
+
+    It is equal to any set of the same page numbers, ``pages == {5, 7}``, and has the hash of that frozenset,
+    which takes a frozenset of all its pages to compute, once. With any set of page numbers of the region it
+    combines by ``| & - ^`` to a page set. Two page sets are of the same region, or of one that lies alike:
+    where their geometries differ they are not equal, neither is a part of the other, and to combine them is a
+    ValueError.
 
     Attributes:
         geometry: how the region lies on its pages: nbytes, offset and page_size, in bytes.
@@ -199,46 +204,79 @@ class PageSet(AbstractSet[int]):
             yield from range(start, stop)
 
     def __contains__(self, page: object) -> bool:
-        if not isinstance(page, SupportsIndex):
+        if isinstance(page, float) and page.is_integer():
+            page = int(page)  # 5.0 is in {5}
+        try:
+            number = operator.index(page)  # type: ignore[arg-type]
+        except TypeError:
             return False
-        number = operator.index(page)
         if not 0 <= number < self.geometry.page_count:
             return False
         return bool(lib.dt_runs_contain(self.runs._data, len(self.runs), number))
 
+    # A union of other sets may hold anything; one with this holds pages.
+
+    def __or__(self, other: AbstractSet[SupportsIndex]) -> PageSet:  # type: ignore[override]
+        return self._combine(lib.DT_OR, other)
+
+    def __and__(self, other: AbstractSet[SupportsIndex]) -> PageSet:
+        return self._combine(lib.DT_AND, other)
+
+    def __xor__(self, other: AbstractSet[SupportsIndex]) -> PageSet:  # type: ignore[override]
+        return self._combine(lib.DT_XOR, other)
+
+    def __sub__(self, other: AbstractSet[SupportsIndex]) -> PageSet:
+        return self._combine(lib.DT_SUB, other)
+
+    def __rsub__(self, other: AbstractSet[SupportsIndex]) -> PageSet:
+        return self._on_my_pages(other) - self if isinstance(other, AbstractSet) else NotImplemented
+
+    __ror__, __rand__, __rxor__ = __or__, __and__, __xor__
+
     def _combine(self, operation: int, other: object) -> PageSet:
-        if not isinstance(other, PageSet):
+        if not isinstance(other, AbstractSet):
             return NotImplemented  # type: ignore[no-any-return]
-        if self.geometry != other.geometry:
-            raise ValueError(f"page sets of different geometry: {self.geometry} and {other.geometry}")
-        mine, theirs = self.runs, other.runs
+        mine, theirs = self.runs, self._on_my_pages(other).runs
         out = _new_runs(len(mine) + len(theirs))
         count = lib.dt_runs_combine(operation, mine._data, len(mine), theirs._data, len(theirs), out)
         return PageSet._on(self.geometry, out, count, out)
 
-    def __or__(self, other: object) -> PageSet:
-        return self._combine(lib.DT_OR, other)
+    def _on_my_pages(self, other: AbstractSet[SupportsIndex]) -> PageSet:
+        if isinstance(other, PageSet):
+            if self.geometry != other.geometry:
+                raise ValueError(f"page sets of different geometry: {self.geometry} and {other.geometry}")
+            return other
+        pages = [operator.index(page) for page in other]
+        count = self.geometry.page_count
+        for page in pages:
+            if not 0 <= page < count:
+                raise ValueError(f"page {page} is not one of the {count} of this set's region")
+        return PageSet(self.geometry, [(page, page + 1) for page in pages])
 
-    def __and__(self, other: object) -> PageSet:
-        return self._combine(lib.DT_AND, other)
+    def isdisjoint(self, other: Iterable[object]) -> bool:
+        """Whether no page is in both.
 
-    def __sub__(self, other: object) -> PageSet:
-        return self._combine(lib.DT_SUB, other)
-
-    def __xor__(self, other: object) -> PageSet:
-        return self._combine(lib.DT_XOR, other)
-
-    # Nothing but a PageSet combines with one; those of the base class would make a set of any iterable.
-    __ror__, __rand__, __rsub__, __rxor__ = __or__, __and__, __sub__, __xor__
+        Raises:
+            ValueError: a page set of another geometry.
+        """
+        return not self & other if isinstance(other, PageSet) else super().isdisjoint(other)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PageSet):
-            return NotImplemented
-        return self.geometry == other.geometry and self._bytes() == other._bytes()
+        if isinstance(other, PageSet):
+            return self.geometry == other.geometry and self._bytes() == other._bytes()
+        return super().__eq__(other)
+
+    def __le__(self, other: AbstractSet[object]) -> bool:
+        if isinstance(other, PageSet):
+            return self.geometry == other.geometry and not self - other
+        return super().__le__(other)
+
+    def __ge__(self, other: AbstractSet[object]) -> bool:
+        return other <= self if isinstance(other, PageSet) else super().__ge__(other)
 
     def __hash__(self) -> int:
         if self._cached_hash is None:
-            self._cached_hash = hash((self.geometry, self._bytes()))
+            self._cached_hash = hash(frozenset(self))
         return self._cached_hash
 
     def _bytes(self) -> bytes:

@@ -6,7 +6,7 @@ import copy
 import gc
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -68,24 +68,81 @@ def test_a_set_holds_what_it_was_made_of(case: tuple[Geometry, set[int]]) -> Non
     assert bool(pages) == bool(expected)
 
 
-@given(cases(2), st.sampled_from(["__or__", "__and__", "__sub__", "__xor__"]))
-def test_algebra_is_that_of_sets(case: tuple[Geometry, set[int], set[int]], operation: str) -> None:
-    """Union, intersection, difference and symmetric difference agree with Python's, and stay canonical."""
+OPERATORS = ["|", "&", "-", "^"]
+
+
+def binary(symbol: str) -> Callable[[Any, Any], Any]:
+    """An operator by its symbol."""
+    return cast(Callable[[Any, Any], Any], eval(f"lambda a, b: a {symbol} b"))
+
+
+@given(cases(2), st.sampled_from(OPERATORS))
+def test_algebra_is_that_of_sets(case: tuple[Geometry, set[int], set[int]], symbol: str) -> None:
+    """The operators agree with Python's, also with sets of numbers; the results are page sets."""
     geometry, left, right = case
-    expected = getattr(left, operation)(right)
-    result = getattr(make(geometry, left), operation)(make(geometry, right))
-    assert set(result) == expected
-    assert list(result.runs) == as_runs(expected)
-    assert result == make(geometry, expected)
+    a, b = make(geometry, left), make(geometry, right)
+    combine = binary(symbol)
+    expected = combine(left, right)
+    pairs = [(a, theirs) for theirs in (b, right, frozenset(right), dict.fromkeys(right).keys())]
+    for mine, theirs in [*pairs, (left, b), (frozenset(left), b)]:
+        result = combine(mine, theirs)
+        assert type(result) is PageSet
+        assert set(result) == expected
+        assert list(result.runs) == as_runs(expected)
+        assert result == make(geometry, expected)
+
+
+@given(cases(), st.sets(st.integers(-3, 45)))
+def test_comparisons_are_those_of_sets(case: tuple[Geometry, set[int]], other: set[int]) -> None:
+    """All of them agree with Python's, on either side of a set of numbers, in or out of the region."""
+    geometry, left = case
+    a = make(geometry, left)
+    compare = [binary(symbol) for symbol in ("==", "!=", "<=", "<", ">=", ">")]
+    for right in (other, frozenset(other), dict.fromkeys(other).keys()):
+        assert [act(a, right) for act in compare] == [act(left, right) for act in compare]
+        assert [act(right, a) for act in compare] == [act(right, left) for act in compare]
+        assert a.isdisjoint(right) == left.isdisjoint(right)
 
 
 @given(cases(2))
-def test_comparisons_are_those_of_sets(case: tuple[Geometry, set[int], set[int]]) -> None:
-    """Subset, superset and disjointness agree with Python's."""
+def test_page_sets_compare_as_sets(case: tuple[Geometry, set[int], set[int]]) -> None:
+    """Those of one geometry."""
     geometry, left, right = case
     a, b = make(geometry, left), make(geometry, right)
-    assert (a <= b, a < b, a >= b, a > b) == (left <= right, left < right, left >= right, left > right)
+    compare = [binary(symbol) for symbol in ("==", "!=", "<=", "<", ">=", ">")]
+    assert [act(a, b) for act in compare] == [act(left, right) for act in compare]
     assert a.isdisjoint(b) == left.isdisjoint(right)
+
+
+@given(cases())
+def test_a_set_of_its_indices_is_equal_and_hashes_alike(case: tuple[Geometry, set[int]]) -> None:
+    """So either finds the other in a dictionary."""
+    geometry, expected = case
+    pages = make(geometry, expected)
+    assert pages == expected
+    assert hash(pages) == hash(frozenset(expected))
+    assert {pages: 1}[frozenset(expected)] == {frozenset(expected): 1}[pages] == 1
+
+
+@pytest.mark.parametrize(
+    "other", [{0.0, 1.0}, {False, True}, {np.int64(0), np.uint8(1)}, {0, np.float64(1)}, {0.5, 1}]
+)
+def test_numbers_of_other_types_are_the_same_number(other: Any) -> None:
+    """1.0 is 1 for every set of Python's."""
+    pages = PageSet(Geometry(10 * PAGE, 0, PAGE), [(0, 2)])
+    compare = [binary(symbol) for symbol in ("==", "!=", "<=", "<", ">=", ">")]
+    assert [act(pages, other) for act in compare] == [act({0, 1}, other) for act in compare]
+    assert [number in pages for number in other] == [number in {0, 1} for number in other]
+
+
+@pytest.mark.parametrize("other", [[1], (1,), {1: 2}, 1, "1", None, range(2)])
+def test_what_is_no_set_is_not_equal(other: object) -> None:
+    """As a list is equal to no set."""
+    pages = PageSet(Geometry(10 * PAGE, 0, PAGE), [(1, 2)])
+    assert pages != other
+    assert not pages == other  # noqa: SIM201
+    with pytest.raises(TypeError):
+        _ = pages <= other  # type: ignore[operator]
 
 
 @given(cases())
@@ -173,28 +230,52 @@ def test_equality_and_hash_go_by_contents(case: tuple[Geometry, set[int], set[in
 
 
 @pytest.mark.parametrize("other", [(10 * PAGE, 1, PAGE), (9 * PAGE, 0, PAGE), (10 * PAGE, 0, 2 * PAGE)])
-@pytest.mark.parametrize("operation", ["__or__", "__and__", "__sub__", "__xor__"])
-def test_sets_of_different_geometry_do_not_combine(other: tuple[int, int, int], operation: str) -> None:
-    """Another length, offset or page size is a ValueError, and such sets are never equal."""
+def test_sets_of_different_geometry_have_nothing_to_do_with_each_other(other: tuple[int, int, int]) -> None:
+    """They don't combine, and neither is a part of the other: page 0 of one is not page 0 of the other."""
     a, b = PageSet(Geometry(10 * PAGE, 0, PAGE), [(0, 1)]), PageSet(Geometry(*other), [(0, 1)])
+    for symbol in OPERATORS:
+        with pytest.raises(ValueError, match="geometry"):
+            binary(symbol)(a, b)
     with pytest.raises(ValueError, match="geometry"):
-        getattr(a, operation)(b)
+        a.isdisjoint(b)
     assert a != b
+    assert not any(binary(symbol)(a, b) for symbol in ("==", "<=", "<", ">=", ">"))
 
 
-def binary(symbol: str) -> Callable[[Any, Any], Any]:
-    """An operator by its symbol."""
-    return eval(f"lambda a, b: a {symbol} b")
-
-
-@pytest.mark.parametrize("symbol", ["|", "&", "-", "^"])
-@pytest.mark.parametrize("other", [{1, 2}, frozenset(), [1], 1, None])
-def test_only_page_sets_combine(symbol: str, other: object) -> None:
-    """A plain set or list on either side is a TypeError, not a set without geometry."""
+@pytest.mark.parametrize("symbol", OPERATORS)
+@pytest.mark.parametrize("other", [[1], (1,), {1: 2}, 1, None, range(2)])
+def test_only_sets_combine(symbol: str, other: object) -> None:
+    """Anything else on either side is a TypeError, as for sets."""
     pages = PageSet(Geometry(10 * PAGE, 0, PAGE), [(0, 1)])
     for pair in ((pages, other), (other, pages)):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="unsupported operand"):
             binary(symbol)(*pair)
+
+
+@pytest.mark.parametrize("symbol", OPERATORS)
+@pytest.mark.parametrize("number", [-1, 10, 2**64 + 1, 2**70, -(2**70)])
+def test_numbers_outside_of_the_region_do_not_combine(symbol: str, number: int) -> None:
+    """Somebody has counted wrongly."""
+    pages = PageSet(Geometry(10 * PAGE, 0, PAGE), [(0, 1)])
+    for pair in ((pages, {0, number}), ({0, number}, pages)):
+        with pytest.raises(ValueError, match=f"page {number} is not one of the 10"):
+            binary(symbol)(*pair)
+
+
+@pytest.mark.parametrize("symbol", OPERATORS)
+def test_what_is_no_number_does_not_combine(symbol: str) -> None:
+    """A set may hold anything."""
+    pages = PageSet(Geometry(10 * PAGE, 0, PAGE), [(0, 1)])
+    with pytest.raises(TypeError, match="integer"):
+        binary(symbol)(pages, {"0"})
+
+
+def test_in_place_operators_make_a_new_set() -> None:
+    """As with frozenset."""
+    before = pages = PageSet(Geometry(10 * PAGE, 0, PAGE), [(0, 1)])
+    pages |= {5}
+    assert pages == {0, 5}
+    assert before == {0}
 
 
 @pytest.mark.parametrize("thing", ["1", None, 1.5, -1, 10, 2**64 + 1, 2**70, -(2**70)])
