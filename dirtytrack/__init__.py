@@ -7,7 +7,7 @@ The public names, and nothing else. Behind them stand the floors, each built on 
     native       the C core, private
     kernel       what the kernel offers: userfaultfd, PAGEMAP_SCAN, mappings, and what of it works here
     tracking     sessions, regions, cursors, epochs, page sets
-    snapshot     copies of memory, diffs to the byte, and the way back
+    snapshot     copies of memory, diffs to the byte, and the way back; imported by whoever uses it
     checkpoint   incremental checkpoints on disk; imported by whoever uses it
     barrier      card tables and write watch for garbage collectors; imported by whoever uses it
     c_interface  the same in C: what a native runtime builds into itself
@@ -15,6 +15,8 @@ The public names, and nothing else. Behind them stand the floors, each built on 
 
 The wheel has a plugin of pytest, which therefore would rewrite the library's assertions: PYTEST_DONT_REWRITE.
 """
+
+from typing import TYPE_CHECKING
 
 from dirtytrack import kernel
 from dirtytrack.c_interface import get_include, get_sources
@@ -32,7 +34,6 @@ from dirtytrack.errors import (
     UnsupportedError,
 )
 from dirtytrack.kernel.support import support
-from dirtytrack.snapshot import watch
 from dirtytrack.tracking import (
     BlindSpot,
     Cursor,
@@ -44,6 +45,21 @@ from dirtytrack.tracking import (
     default_session,
     empty,
 )
+
+if TYPE_CHECKING:
+    from dirtytrack.snapshot import watch
+else:
+
+    def __getattr__(name):
+        """`watch`, when it is first asked for: what it needs takes a third of the time of the rest."""
+        if name != "watch":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from dirtytrack.snapshot import watch
+
+        return watch
+
+
+__version__ = "0.1.0"
 
 __all__ = [
     "BlindSpot",
@@ -63,6 +79,7 @@ __all__ = [
     "RegionLostError",
     "Session",
     "UnsupportedError",
+    "__version__",
     "alloc",
     "default_session",
     "empty",

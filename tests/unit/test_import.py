@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
+
+import pytest
+
+_HEAVY = {
+    *("numpy", "cffi", "torch", "json", "dataclasses", "inspect", "platform", "argparse", "hashlib"),
+    *("dirtytrack.snapshot", "dirtytrack.checkpoint", "dirtytrack.barrier", "dirtytrack.cli"),
+}
 
 _PROGRAM = """
 import os, sys
@@ -20,7 +28,25 @@ def test_the_import_is_light_and_opens_nothing() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     loaded = set(done.stdout.split())
     assert "dirtytrack.tracking.session" in loaded
-    assert not loaded & {"numpy", "cffi", "torch", "json", "dataclasses", "inspect", "platform", "argparse"}
+    assert not loaded & _HEAVY
+
+
+def test_watch_is_loaded_when_it_is_asked_for() -> None:
+    """It is a public name like the others, and the only one that is not there yet."""
+    import dirtytrack
+    from dirtytrack.snapshot.watching import watch
+
+    assert dirtytrack.watch is watch
+    assert all(hasattr(dirtytrack, name) for name in dirtytrack.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'wach'"):
+        dirtytrack.wach  # noqa: B018
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    """It stands in one place."""
+    import dirtytrack
+
+    assert dirtytrack.__version__ == metadata.version("dirtytrack")
 
 
 def _path() -> str:
