@@ -31,6 +31,7 @@ class Memories:
         names: of the regions; the place of one that was given without.
         sizes: their lengths in bytes, by name.
         slices: all of them, natively.
+        extents: where they lie, natively.
         maps: a descriptor of the mappings of this process.
     """
 
@@ -59,6 +60,10 @@ class Memories:
         self.slices = ffi.new(
             "struct dt_slice[]", [(region._id, 0, region.geometry.page_count) for region in self.regions]
         )
+        self.extents = ffi.new(
+            "struct dt_extent[]",
+            [(one._id, one.address, one.nbytes, one.geometry.offset, one.page_size) for one in self.regions],
+        )
         self.maps = -1
         undo.callback(self.close_maps)
         self.maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
@@ -72,39 +77,30 @@ class Memories:
         if fd >= 0:
             os.close(fd)
 
-    def twins(self, copies: list[Any]) -> Any:
-        """The regions beside copies of them, natively."""
-        return ffi.new(
-            "struct dt_twin[]",
-            [
-                (one._id, one.address, one.nbytes, one.geometry.offset, one.page_size, copy)
-                for one, copy in zip(self.regions, copies, strict=True)
-            ],
-        )
-
     def collect(self) -> Epoch:
         """What was written since the last time."""
         return self.cursor.collect(*self.regions)
 
-    def peek(self, twins: Any = None, needed: str = "") -> Epoch:
-        """What was written so far; with *twins*, pages that may be touched as *needed*.
+    def peek(self, needed: str = "") -> Epoch:
+        """What was written so far: pages that may be touched as *needed* ("r", "rw", or not at all).
 
         Raises:
             KernelPermissionError: as `check_pages`.
         """
         epoch = self.cursor.peek(*self.regions)
         if needed:
-            self.check_pages(twins, epoch._native.buffers.entries, epoch._native.buffers.runs, needed)
+            self.check_pages(epoch._native.buffers.entries, epoch._native.buffers.runs, needed)
         return epoch
 
-    def check_pages(self, twins: Any, entries: Any, runs: Any, needed: str) -> None:
+    def check_pages(self, entries: Any, runs: Any, needed: str) -> None:
         """Refuses pages that may not be touched as *needed* ("r" or "rw"), which would kill the process.
 
         Raises:
             KernelPermissionError: naming the region.
         """
-        place = lib.dt_find_protected(self.maps, twins, len(self.regions), entries, runs, "w" in needed)
-        suspects = range(len(self.regions)) if place < 0 else range(place, len(self.regions))[:1]
+        count = len(self.regions)
+        place = lib.dt_find_protected(self.maps, self.extents, count, entries, runs, "w" in needed)
+        suspects = range(count) if place < 0 else range(place, count)[:1]
         for suspect in suspects:  # all: before Linux 6.11
             entry = entries[suspect]
             self.check_access(

@@ -59,9 +59,8 @@ class History(Owner):
         super().__init__(session, memories)
 
     def _prepare(self) -> None:
-        self._twins = self._memories.twins([ffi.NULL] * len(self.regions))
         self._native: Any = _new("struct dt_history *")
-        self._memories.check(lib.dt_history_open(self._native, self._twins, len(self.regions)))
+        self._memories.check(lib.dt_history_open(self._native, self._memories.extents, len(self.regions)))
         self._states: dict[int, State] = {}
 
     def _forget(self) -> None:
@@ -100,7 +99,7 @@ class History(Owner):
         """
         self._check()
         memories, native = self._memories, self._native
-        memories.peek(self._twins, "r")
+        memories.peek("r")
         epoch = Epoch(memories.cursor)
         # In the books before it exists, so that an interrupt leaves no state that nobody knows of.
         identifier = lib.dt_history_unused(native)
@@ -131,7 +130,7 @@ class History(Owner):
         memories, native = self._memories, self._native
         epoch, taken = memories.peek(), Epoch(memories.cursor)
         lib.dt_history_plan(native, state._identifier, epoch._native)
-        memories.check_pages(self._twins, native.entries, native.runs, "rw")
+        memories.check_pages(native.entries, native.runs, "rw")
         error = lib.dt_history_restore(
             native,
             memories.session._native,

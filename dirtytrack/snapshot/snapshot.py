@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot._changes import Changes
@@ -45,18 +47,19 @@ class Snapshot(Owner):
         nbytes = sum(map(_room, self.regions))
         self._copy = alloc(nbytes, huge=True if nbytes >= _LARGE else None)
         self._whole = ffi.from_buffer("uint8_t[]", self._copy)
-        copies, at = [], 0
+        copies: list[Any] = []
+        at = 0
         for region in self.regions:
             copies.append(self._whole + at)
             at += _room(region)
-        self._twins = self._memories.twins(copies)
+        self._copies = ffi.new("uint8_t *[]", copies)
         for region, copy in zip(self.regions, copies, strict=True):
             for start, stop in filled(region):
-                piece = (region._id, region.address + start, stop - start, 0, region.page_size, copy + start)
-                lib.dt_copy(ffi.new("struct dt_twin *", piece))
+                memory = ffi.cast("uint8_t *", region.address + start)
+                lib.dt_copy(memory, stop - start, region.page_size, copy + start)
 
     def _forget(self) -> None:
-        del self._twins, self._whole, self._copy
+        del self._copies, self._whole, self._copy
 
     @property
     def nbytes(self) -> int:
@@ -80,10 +83,16 @@ class Snapshot(Owner):
         """
         self._check()
         changes = Changes(gap, max_nbytes)
-        epoch = self._memories.peek(self._twins, "r")
+        epoch = self._memories.peek("r")
         changes.check(
             lib.dt_compare_pages(
-                changes.native, self._twins, len(self.regions), epoch._native, changes.gap, changes.limit
+                changes.native,
+                self._memories.extents,
+                self._copies,
+                len(self.regions),
+                epoch._native,
+                changes.gap,
+                changes.limit,
             )
         )
         return Diff._of(self._memories.sizes, changes)
@@ -104,13 +113,14 @@ class Snapshot(Owner):
         """
         self._check()
         memories = self._memories
-        epoch, taken = memories.peek(self._twins, "rw"), Epoch(memories.cursor)
+        epoch, taken = memories.peek("rw"), Epoch(memories.cursor)
         error = lib.dt_rollback(
             memories.session._native,
             memories.cursor._id,
             memories.slices,
             len(memories.regions),
-            self._twins,
+            memories.extents,
+            self._copies,
             epoch._native,
             taken._native,
         )
@@ -126,9 +136,9 @@ class Snapshot(Owner):
             KernelPermissionError: a region can't be read now.
         """
         self._check()
-        self._memories.peek(self._twins, "r")
+        self._memories.peek("r")
         with self._memories.collect() as epoch:
-            lib.dt_update(self._twins, len(self.regions), epoch._native)
+            lib.dt_update(self._memories.extents, self._copies, len(self.regions), epoch._native)
             return epoch.pages
 
     @in_turn
@@ -157,11 +167,11 @@ class Snapshot(Owner):
         return Diff._of(memories.sizes, unseen)
 
     def _compare(self, changes: Changes, place: int, region: Region, pages: PageSet) -> None:
-        view, twin = ffi.from_buffer("uint8_t[]", region.view), self._twins[place]
+        view, copy = ffi.from_buffer("uint8_t[]", region.view), self._copies[place]
         for piece in pages.slices():
             start, nbytes = piece.start, piece.stop - piece.start
             error = lib.dt_compare(
-                changes.native, place, start, twin.copy + start, view + start, nbytes, 0, changes.limit
+                changes.native, place, start, copy + start, view + start, nbytes, 0, changes.limit
             )
             changes.check(error)
 

@@ -85,7 +85,7 @@ class Session(Handle, Closable):
             raise MemoryError("no memory to be adaptive")
         # Where memory is compared there is nothing to check, and an undone store would be a false alarm.
         verifies = verify > 0 and self._backend.sees_every_store
-        if verifies and lib.dt_session_verify(self._native, verify, on_missed == "warn"):
+        if verifies and lib.dt_session_double_check(self._native, verify, on_missed == "warn"):
             raise MemoryError("no memory for the shadow check")
         self._warns = verifies and on_missed == "warn"
         self._owner = os.getpid()

@@ -31,7 +31,7 @@ static int read_cards(uint8_t *map, bool take)
 static inline __attribute__((always_inline)) size_t scan_card(size_t card, const uint64_t *map, void (*visit)(value *))
 {
 	value start = heap.old + (card << heap.card_shift), stop = start + ((value)1 << heap.card_shift);
-	uint32_t number = (start - heap.old) / BLOCK;
+	uint32_t number = (uint32_t)((start - heap.old) / BLOCK);
 	const struct block *block = &heap.blocks[number];
 	size_t words = __atomic_load_n(&block->slot_words, __ATOMIC_ACQUIRE);
 	size_t bytes = 0;

@@ -20,7 +20,7 @@ static value take_slot(size_t bit, struct block *block, size_t words)
 
 static value allocate_large(size_t words)
 {
-	uint32_t count = (words + BLOCK_WORDS - 1) / BLOCK_WORDS, run = 0;
+	uint32_t count = (uint32_t)((words + BLOCK_WORDS - 1) / BLOCK_WORDS), run = 0;
 	for (uint32_t i = 0; i < BLOCKS; i++) {
 		run = heap.blocks[i].slot_words ? 0 : run + 1;
 		if (run < count)
@@ -89,7 +89,7 @@ static void sweep(void)
 		block->live = 0;
 		for (size_t word = (size_t)i * BLOCK_WORDS / 64; word < (size_t)(i + 1) * BLOCK_WORDS / 64; word++) {
 			heap.allocated[word] &= heap.marked[word];
-			block->live += __builtin_popcountll(heap.allocated[word]);
+			block->live += (uint32_t)__builtin_popcountll(heap.allocated[word]);
 		}
 		if (!block->live)
 			block->slot_words = 0;

@@ -128,7 +128,7 @@ static void set_up(enum barrier barrier)
 	restart_searches();
 	for (size_t words = 0, class = 0; words <= MOST_WORDS; words++) {
 		class += words > class_words[class];
-		heap.class_of[words] = class;
+		heap.class_of[words] = (uint8_t)class;
 	}
 	if (barrier != DIRTYTRACK)
 		return;

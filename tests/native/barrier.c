@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
-#include "barrier/cards.h"
+#include "barrier/writewatch.h"
 #include "driver.h"
 
 enum { RANGES = 3, WATCHED = 40 };
@@ -117,7 +117,7 @@ void try_cards(uint64_t *random)
 void try_write_watch(uint64_t *random)
 {
 	uint64_t cursor, granularity, start = (uintptr_t)memory;
-	session = open_tracker(0);
+	session = open_tracker(DT_HOLES_REPORTED);
 	add(0, WATCHED / 2);
 	add(WATCHED / 2, WATCHED);
 	check(dt_cursor_open(session, &cursor) == 0);
@@ -128,13 +128,13 @@ void try_write_watch(uint64_t *random)
 			memory[page * page_size]++;
 			written[page] = true;
 		}
-		uint64_t first = draw(random, WATCHED), last = first + 1 + draw(random, WATCHED - first);
+		uint64_t from = draw(random, WATCHED), to = from + 1 + draw(random, WATCHED - from);
 		uint64_t found = draw(random, 9);
 		uint64_t *addresses = malloc(found * sizeof *addresses + 1), room = found, expected = 0;
 		int reset = (int)draw(random, 2);
-		check(addresses && dt_write_watch(session, cursor, start + first * page_size, start + last * page_size,
+		check(addresses && dt_write_watch(session, cursor, start + from * page_size, start + to * page_size,
 						  reset, addresses, &found, &granularity) == 0);
-		for (uint64_t page = first; page < last && expected < room; page++) {
+		for (uint64_t page = from; page < to && expected < room; page++) {
 			if (!written[page])
 				continue;
 			check(expected < found && addresses[expected++] == start + page * page_size);

@@ -5,19 +5,20 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include "checkpoint/files.h"
 #include "driver.h"
 #include "failing.h"
 
-void make_sources(struct dt_source *sources, struct dt_slice *slices)
+void make_extents(struct dt_extent *extents, struct dt_slice *slices)
 {
-	const uint64_t begin[SOURCES] = {100, 5 * page_size + 300};
-	const uint64_t end[SOURCES] = {5 * page_size + 200, 23 * page_size + 7};
-	for (int i = 0; i < SOURCES; i++) {
-		uint64_t first = begin[i] / page_size, last = (end[i] + page_size - 1) / page_size;
-		uint64_t id = add(first, last);
-		sources[i] = (struct dt_source){id, (uint64_t)(uintptr_t)memory + begin[i], end[i] - begin[i],
+	const uint64_t begin[REGIONS] = {100, 5 * page_size + 300};
+	const uint64_t end[REGIONS] = {5 * page_size + 200, 23 * page_size + 7};
+	for (int i = 0; i < REGIONS; i++) {
+		uint64_t start = begin[i] / page_size, stop = (end[i] + page_size - 1) / page_size;
+		uint64_t id = add(start, stop);
+		extents[i] = (struct dt_extent){id, (uint64_t)(uintptr_t)memory + begin[i], end[i] - begin[i],
 						begin[i] % page_size, page_size};
-		slices[i] = (struct dt_slice){id, 0, last - first};
+		slices[i] = (struct dt_slice){id, 0, stop - start};
 	}
 }
 
@@ -29,8 +30,8 @@ static void receive(const struct dt_capture *capture, const struct dt_piece *pie
 	for (uint64_t i = 0; i < piece->blocks; i++) {
 		const struct dt_block_run *blocks = &capture->runs[run];
 		uint64_t start = (blocks->first + block) * DT_BLOCK;
-		uint64_t left = capture->sources[blocks->source].nbytes - start;
-		memcpy(copies[blocks->source] + start, piece->data + i * DT_BLOCK, left < DT_BLOCK ? left : DT_BLOCK);
+		uint64_t left = capture->extents[blocks->extent].nbytes - start;
+		memcpy(copies[blocks->extent] + start, piece->data + i * DT_BLOCK, left < DT_BLOCK ? left : DT_BLOCK);
 		if (++block == blocks->count) {
 			run++;
 			block = 0;
@@ -40,15 +41,15 @@ static void receive(const struct dt_capture *capture, const struct dt_piece *pie
 
 void try_capture(uint64_t *random)
 {
-	session = open_tracker(0);
-	struct dt_source sources[SOURCES];
-	struct dt_slice slices[SOURCES];
-	uint8_t *copies[SOURCES], staging[7 * DT_BLOCK];
+	session = open_tracker(DT_HOLES_REPORTED);
+	struct dt_extent extents[REGIONS];
+	struct dt_slice slices[REGIONS];
+	uint8_t *copies[REGIONS], staging[7 * DT_BLOCK];
 	uint64_t cursor;
-	make_sources(sources, slices);
+	make_extents(extents, slices);
 	check(dt_cursor_open(session, &cursor) == 0);
-	for (int i = 0; i < SOURCES; i++) {
-		copies[i] = malloc(sources[i].nbytes);
+	for (int i = 0; i < REGIONS; i++) {
+		copies[i] = malloc(extents[i].nbytes);
 		check(copies[i]);
 	}
 	for (int round = 0; round < 60; round++) {
@@ -58,11 +59,11 @@ void try_capture(uint64_t *random)
 		struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
 		struct dt_capture *capture = dt_capture_new(sizeof *capture);
 		check(epoch && capture);
-		capture->sources = sources;
-		capture->source_count = SOURCES;
+		capture->extents = extents;
+		capture->extent_count = REGIONS;
 		uint64_t room = draw(random, 7), copied = 0;
 		struct dt_piece pieces[2] = {{staging, room, 0, 0}, {staging + room * DT_BLOCK, 7 - room, 0, 0}};
-		check(dt_capture(session, cursor, slices, SOURCES, epoch, capture, round == 0, pieces, 2) == 0);
+		check(dt_capture(session, cursor, slices, REGIONS, epoch, capture, round == 0, pieces, 2) == 0);
 		for (;;) {
 			for (int i = 0; i < 2; i++) {
 				receive(capture, &pieces[i], copies);
@@ -77,13 +78,13 @@ void try_capture(uint64_t *random)
 		check(copied == capture->blocks && capture->rewritten == 0);
 		// A page touches two blocks in each region.
 		check(round == 0 || capture->blocks <= 4 * writes * (page_size / DT_BLOCK));
-		for (int i = 0; i < SOURCES; i++)
-			check(memcmp(copies[i], (void *)(uintptr_t)sources[i].address, sources[i].nbytes) == 0);
+		for (int i = 0; i < REGIONS; i++)
+			check(memcmp(copies[i], (void *)(uintptr_t)extents[i].address, extents[i].nbytes) == 0);
 		epoch->settled = 1;
 		dt_epoch_release(epoch);
 		dt_capture_free(capture);
 	}
-	for (int i = 0; i < SOURCES; i++)
+	for (int i = 0; i < REGIONS; i++)
 		free(copies[i]);
 	dt_session_release(session);
 

@@ -18,7 +18,7 @@ uint64_t draw(uint64_t *state, uint64_t below)
 	return *state % below;
 }
 
-struct dt_session *open_tracker(int blind_to_holes)
+struct dt_session *open_tracker(enum dt_hole_reporting holes)
 {
 	uint64_t features = DT_UFFD_FEATURE_WP_ASYNC, cursor;
 	int userfaultfd = dt_uffd_syscall(O_CLOEXEC | O_NONBLOCK | DT_UFFD_USER_MODE_ONLY);
@@ -27,15 +27,15 @@ struct dt_session *open_tracker(int blind_to_holes)
 	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	check(pagemap >= 0);
 	struct dt_session *opened;
-	check(dt_session_open(userfaultfd, pagemap, blind_to_holes, &opened, &cursor) == 0);
+	check(dt_session_open(userfaultfd, pagemap, holes, &opened, &cursor) == 0);
 	return opened;
 }
 
-uint64_t add(uint64_t first, uint64_t last)
+uint64_t add(uint64_t start, uint64_t stop)
 {
 	struct dt_failure failure;
-	uint64_t region, start = (uintptr_t)memory;
-	check(dt_session_add(session, start + first * page_size, start + last * page_size, (uint32_t)page_shift, 0,
+	uint64_t region, base = (uintptr_t)memory;
+	check(dt_session_add(session, base + start * page_size, base + stop * page_size, (uint32_t)page_shift, 0,
 			     &region, &failure) == 0);
 	return region;
 }
@@ -78,9 +78,10 @@ int main(int argc, char **argv)
 	for (int i = 0; i < 300; i++) {
 		try_run_lists(&random);
 		try_bitmap(&random);
+		try_extents(&random);
 	}
-	try_threads(0, &random);
-	try_threads(2, &random);
+	try_threads(DT_HOLES_REPORTED, &random);
+	try_threads(DT_HOLES_UNREPORTED_FOR_TESTS, &random);
 	try_closing();
 	try_fork();
 	try_capture(&random);

@@ -8,8 +8,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "backends/wp_async.h"
+#include "base/memory.h"
 #include "checkpoint/capture.h"
-#include "core/internal.h"
+#include "core/cursor.h"
+#include "core/lifetime.h"
+#include "core/tracking.h"
+#include "kernel/probe.h"
+#include "kernel/userfaultfd.h"
 
 #define check(condition)                                                                        \
 	do {                                                                                    \
@@ -23,7 +29,7 @@ enum {
 	THREADS = 4,
 	PIECE = 96, // pages of the memory for each
 	PAGES = THREADS * PIECE,
-	SOURCES = 2,
+	REGIONS = 2, // of a capture, or a snapshot
 };
 
 // The session under test, and the memory that it tracks.
@@ -33,15 +39,16 @@ extern char *memory;
 
 // A number below a limit, of a sequence that is always the same.
 uint64_t draw(uint64_t *state, uint64_t below);
-struct dt_session *open_tracker(int blind_to_holes);
-// Tracks the pages [first, last) of the memory.
-uint64_t add(uint64_t first, uint64_t last);
+struct dt_session *open_tracker(enum dt_hole_reporting holes);
+// Tracks the pages [start, stop) of the memory.
+uint64_t add(uint64_t start, uint64_t stop);
 // Tracks two regions that begin in the middle of pages and share one.
-void make_sources(struct dt_source *sources, struct dt_slice *slices);
+void make_extents(struct dt_extent *extents, struct dt_slice *slices);
 
 void try_run_lists(uint64_t *random);
 void try_bitmap(uint64_t *random);
-void try_threads(int blind_to_holes, uint64_t *random);
+void try_extents(uint64_t *random);
+void try_threads(enum dt_hole_reporting holes, uint64_t *random);
 void try_closing(void);
 void try_fork(void);
 void try_capture(uint64_t *random);

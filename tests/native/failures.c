@@ -5,10 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include "barrier/cards.h"
+#include "barrier/writewatch.h"
 #include "driver.h"
 #include "failing.h"
-#include "snapshot/history.h"
 
 enum { SPAN = 24 }; // pages
 
@@ -30,7 +29,7 @@ static void write_page(uint64_t page, bool *due)
 	due[page] = true;
 }
 
-static int open_session(int blind_to_holes)
+static int open_session(enum dt_hole_reporting holes)
 {
 	uint64_t features = DT_UFFD_FEATURE_WP_ASYNC, cursor;
 	int userfaultfd = dt_uffd_syscall(O_CLOEXEC | O_NONBLOCK | DT_UFFD_USER_MODE_ONLY);
@@ -41,36 +40,36 @@ static int open_session(int blind_to_holes)
 		dt_close(userfaultfd);
 		return -errno;
 	}
-	return dt_session_open(userfaultfd, pagemap, blind_to_holes, &session, &cursor);
+	return dt_session_open(userfaultfd, pagemap, holes, &session, &cursor);
 }
 
-static int track(uint64_t first, uint64_t last, uint64_t *region)
+static int track(uint64_t start, uint64_t stop, uint64_t *region)
 {
 	struct dt_failure failure;
-	uint64_t start = (uintptr_t)memory;
-	return dt_session_add(session, start + first * page_size, start + last * page_size, (uint32_t)page_shift, 0,
+	uint64_t base = (uintptr_t)memory;
+	return dt_session_add(session, base + start * page_size, base + stop * page_size, (uint32_t)page_shift, 0,
 			      region, &failure);
 }
 
-// Whether no userfaultfd has the pages [first, last): a new one can have them.
-static bool are_free(uint64_t first, uint64_t last)
+// Whether no userfaultfd has the pages [start, stop): a new one can have them.
+static bool are_free(uint64_t start, uint64_t stop)
 {
 	uint64_t features = DT_UFFD_FEATURE_WP_ASYNC, ioctls;
 	int fresh = dt_uffd_syscall(O_CLOEXEC | O_NONBLOCK | DT_UFFD_USER_MODE_ONLY);
 	check(fresh >= 0 && dt_uffd_api(fresh, &features) == 0);
-	int error = dt_uffd_register(fresh, (uintptr_t)memory + first * page_size, (last - first) * page_size, &ioctls);
+	int error = dt_uffd_register(fresh, (uintptr_t)memory + start * page_size, (stop - start) * page_size, &ioctls);
 	dt_close(fresh);
 	return error != -EBUSY;
 }
 
-// What could not be tracked is not registered, unless the kernel refuses that, too. [first, free) another region has.
-static void surely_track(uint64_t first, uint64_t free, uint64_t last, uint64_t *region)
+// What could not be tracked is not registered, unless the kernel refuses that, too. [start, free) another region has.
+static void surely_track(uint64_t start, uint64_t free, uint64_t stop, uint64_t *region)
 {
-	if (track(first, last, region) == 0)
+	if (track(start, stop, region) == 0)
 		return;
 	succeed();
-	check(how == ALWAYS || are_free(free, last));
-	check(track(first, last, region) == 0);
+	check(how == ALWAYS || are_free(free, stop));
+	check(track(start, stop, region) == 0);
 }
 
 // A region that has been lost is given up, and what was due there with it: its user was told.
@@ -98,7 +97,7 @@ static bool collect(uint64_t cursor, const struct dt_slice *slice, int verb, boo
 	for (uint64_t i = 0; i < epoch->run_count; i++)
 		for (uint64_t page = epoch->buffers.runs[i].start; page < epoch->buffers.runs[i].stop; page++)
 			found[page] = true;
-	for (uint64_t page = slice->first; page < slice->last && !lost; page++) {
+	for (uint64_t page = slice->start; page < slice->stop && !lost; page++) {
 		check(found[page] || !due[page]);
 		due[page] = due[page] && verb == DT_PEEK;
 	}
@@ -107,12 +106,12 @@ static bool collect(uint64_t cursor, const struct dt_slice *slice, int verb, boo
 	return !lost;
 }
 
-// Two regions that share pages, and two cursors; what each has coming is known.
+// Two regions that share pages, and two cursors; what each has pending is known.
 static void use_session(void)
 {
 	uint64_t region, neighbour, one, two;
 	bool due[2][SPAN] = {0};
-	surely(open_session(2));
+	surely(open_session(DT_HOLES_UNREPORTED_FOR_TESTS));
 	surely(dt_cursor_open(session, &one));
 	surely_track(0, 0, SPAN, &region);
 	write_page(1, due[0]);
@@ -181,7 +180,7 @@ static void use_write_watch(void)
 {
 	uint64_t region, cursor, addresses[SPAN], found;
 	bool due[SPAN] = {0};
-	surely(open_session(0));
+	surely(open_session(DT_HOLES_REPORTED));
 	surely_track(0, 0, SPAN, &region);
 	surely(dt_cursor_open(session, &cursor));
 	write_page(3, due);
@@ -199,15 +198,15 @@ static void use_write_watch(void)
 	dt_session_release(session);
 }
 
-static int capture(uint64_t cursor, const struct dt_source *source, const struct dt_slice *slice, uint8_t *copy)
+static int capture(uint64_t cursor, const struct dt_extent *extent, const struct dt_slice *slice, uint8_t *copy)
 {
 	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
 	struct dt_capture *capture = dt_capture_new(sizeof *capture);
 	uint8_t block[DT_BLOCK];
 	int error = epoch && capture ? 0 : -ENOMEM;
 	if (!error) {
-		capture->sources = source;
-		capture->source_count = 1;
+		capture->extents = extent;
+		capture->extent_count = 1;
 		struct dt_piece piece = {block, 1, 0, 0};
 		error = dt_capture(session, cursor, slice, 1, epoch, capture, 0, &piece, 1);
 		while (!error && piece.blocks) {
@@ -230,19 +229,19 @@ static void use_capture(void)
 	uint64_t region, cursor, bytes = SPAN * page_size;
 	bool due[SPAN];
 	check(bytes <= sizeof copy);
-	surely(open_session(0));
+	surely(open_session(DT_HOLES_REPORTED));
 	surely_track(0, 0, SPAN, &region);
 	surely(dt_cursor_open(session, &cursor));
 	memcpy(copy, memory, bytes);
-	struct dt_source source = {region, (uintptr_t)memory, bytes, 0, page_size};
+	struct dt_extent extent = {region, (uintptr_t)memory, bytes, 0, page_size};
 	struct dt_slice slice = {region, 0, SPAN};
 	for (uint64_t round = 1; round < 3; round++) {
 		write_page(round, due);
 		write_page(9 * round, due);
-		int error = capture(cursor, &source, &slice, copy);
+		int error = capture(cursor, &extent, &slice, copy);
 		if (error && !is_lost(error)) {
 			succeed();
-			error = capture(cursor, &source, &slice, copy);
+			error = capture(cursor, &extent, &slice, copy);
 		}
 		check(error == -DT_ELOST || (!error && memcmp(copy, memory, bytes) == 0));
 	}

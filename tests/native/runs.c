@@ -1,4 +1,5 @@
 // Run lists and bitmaps, against plain arrays.
+#include "base/bits.h"
 #include "driver.h"
 
 enum { UNIVERSE = 200 };
@@ -64,14 +65,14 @@ void try_bitmap(uint64_t *random)
 		(set ? dt_bits_set : dt_bits_clear)(&bits, start, stop);
 		for (uint64_t page = start; page < stop; page++)
 			model[page] = set;
-		uint64_t first = draw(random, UNIVERSE), last = first + draw(random, UNIVERSE + 1 - first);
+		uint64_t from = draw(random, UNIVERSE), to = from + draw(random, UNIVERSE + 1 - from);
 		bool part[UNIVERSE] = {0};
-		memcpy(part + first, model + first, last - first);
+		memcpy(part + from, model + from, to - from);
 		struct dt_run expected[UNIVERSE];
-		size_t n = runs_of(part, expected), room = (last - first + 1) / 2;
+		size_t n = runs_of(part, expected), room = (to - from + 1) / 2;
 		struct dt_run *out = dt_alloc(room * sizeof *out + 1);
 		check(out);
-		check(same(out, dt_bits_runs(&bits, first, last, out), expected, n));
+		check(same(out, dt_bits_runs(&bits, from, to, out), expected, n));
 		dt_free(out, room * sizeof *out + 1);
 	}
 	dt_free(bits.words, dt_bits_bytes(UNIVERSE));

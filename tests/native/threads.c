@@ -34,10 +34,10 @@ static void dirty(struct owner *self)
 // One verb on a slice of the region, which must give exactly the pages that are due there.
 static void look(struct owner *self)
 {
-	uint64_t first = draw(&self->random, 2) ? 0 : draw(&self->random, PIECE);
-	uint64_t last = first ? first + 1 + draw(&self->random, PIECE - first) : PIECE;
+	uint64_t start = draw(&self->random, 2) ? 0 : draw(&self->random, PIECE);
+	uint64_t stop = start ? start + 1 + draw(&self->random, PIECE - start) : PIECE;
 	int verb = draw(&self->random, 4) ? DT_COLLECT : (int)draw(&self->random, 3);
-	struct dt_slice slice = {self->region, first, last};
+	struct dt_slice slice = {self->region, start, stop};
 	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
 	check(epoch);
 	check(dt_collect(session, self->cursor, verb, &slice, 1, epoch) == 0);
@@ -47,7 +47,7 @@ static void look(struct owner *self)
 	for (uint64_t i = 0; i < epoch->run_count; i++)
 		for (uint64_t page = epoch->buffers.runs[i].start; page < epoch->buffers.runs[i].stop; page++)
 			found[page] = true;
-	for (uint64_t page = first; page < last && verb != DT_RESET; page++)
+	for (uint64_t page = start; page < stop && verb != DT_RESET; page++)
 		check(found[page] == self->due[page]);
 
 	uint64_t fate = draw(&self->random, 4); // kept, aborted, or released with nobody having read it
@@ -56,7 +56,7 @@ static void look(struct owner *self)
 	else if (fate != 1)
 		epoch->settled = 1;
 	if (verb == DT_RESET || (verb == DT_COLLECT && fate > 1))
-		memset(self->due + first, 0, last - first);
+		memset(self->due + start, 0, stop - start);
 	dt_epoch_release(epoch);
 }
 
@@ -89,11 +89,11 @@ static void *visit(void *argument)
 	return NULL;
 }
 
-void try_threads(int blind_to_holes, uint64_t *random)
+void try_threads(enum dt_hole_reporting holes, uint64_t *random)
 {
 	struct owner owners[THREADS] = {0};
 	pthread_t visitors[2];
-	session = open_tracker(blind_to_holes);
+	session = open_tracker(holes);
 	__atomic_store_n(&stop_visitors, false, __ATOMIC_RELAXED);
 	for (int i = 0; i < THREADS; i++) {
 		owners[i].first = (uint64_t)i * PIECE;
@@ -130,7 +130,7 @@ static void *use_until_closed(void *argument)
 void try_closing(void)
 {
 	pthread_t users[2];
-	session = open_tracker(0);
+	session = open_tracker(DT_HOLES_REPORTED);
 	struct dt_slice slice = {add(0, PAGES), 0, PAGES};
 	uint64_t cursor;
 	check(dt_cursor_open(session, &cursor) == 0);
@@ -151,7 +151,7 @@ void try_closing(void)
 
 void try_fork(void)
 {
-	session = open_tracker(0);
+	session = open_tracker(DT_HOLES_REPORTED);
 	struct dt_slice slice = {add(0, PAGES), 0, PAGES};
 	uint64_t cursor;
 	check(dt_cursor_open(session, &cursor) == 0);

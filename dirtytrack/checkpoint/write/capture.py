@@ -43,12 +43,12 @@ class Capture:
         native: the ``struct dt_capture``.
     """
 
-    def __init__(self, epoch: Epoch, sources: Any, count: int) -> None:
+    def __init__(self, epoch: Epoch, extents: Any, count: int) -> None:
         self.epoch = epoch
         native: Any = _new("struct dt_capture *")
-        native.sources, native.source_count = sources, count
+        native.extents, native.extent_count = extents, count
         self.native = native
-        self._sources = sources
+        self._extents = extents
 
     @property
     def is_complete(self) -> bool:
@@ -67,7 +67,7 @@ class Capture:
                 if done == piece.blocks:
                     break
                 count = min(count - skip, piece.blocks - done)
-                nbytes = run_bytes(self._sources[region].nbytes, first + skip, count)
+                nbytes = run_bytes(self._extents[region].nbytes, first + skip, count)
                 yield Run(region, first + skip, data[done * BLOCK : done * BLOCK + nbytes])
                 done, skip = done + count, 0
 
@@ -100,8 +100,8 @@ class Capturer:
         self._slices = ffi.new(
             "struct dt_slice[]", [(region._id, 0, region.geometry.page_count) for region in regions]
         )
-        self._sources = ffi.new(
-            "struct dt_source[]",
+        self._extents = ffi.new(
+            "struct dt_extent[]",
             [
                 (region._id, region.address, region.nbytes, region.geometry.offset, region.page_size)
                 for region in regions
@@ -181,7 +181,7 @@ class Capturer:
         # job's before the scan: whatever interrupts us, the job has the pages, and gives them back when it
         # is cancelled.
         begun = perf_counter()
-        capture = Capture(Epoch(self.cursor), self._sources, len(self.regions))
+        capture = Capture(Epoch(self.cursor), self._extents, len(self.regions))
         job.captures.append(capture)
         # Half of the memory, so that most saves need no more of it between the scan and the end of the copy.
         room = self._staging.blocks

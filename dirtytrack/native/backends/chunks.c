@@ -1,21 +1,34 @@
+// Chunks come with the first page that is held and go with the last. The array is sorted, so that a scan of a span
+// finds its first chunk by a search and walks on from there. Inserting moves what lies above: 80 bytes a chunk, once
+// for each chunk that begins to be tracked.
+//
+// A page is held once, however many regions share it: who releases it has seen to it that no other region wants it
+// (for_each_unheld in core/tracking.c).
+#include "chunks.h"
+
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
 
-#include "../core/internal.h"
-#include "chunks.h"
+#include "../base/array.h"
+#include "../base/memory.h"
 
-uint64_t dt_chunk_stop(const struct dt_chunks *chunks, const struct dt_chunk *chunk)
+static uint64_t chunk_bytes(const struct dt_chunks *chunks)
 {
-	return chunk->start + ((uint64_t)DT_CHUNK_PAGES << chunks->page_shift);
+	return (uint64_t)DT_CHUNK_PAGES << chunks->page_shift;
+}
+
+struct dt_run dt_chunk_range(const struct dt_chunks *chunks, const struct dt_chunk *chunk)
+{
+	return (struct dt_run){chunk->start, chunk->start + chunk_bytes(chunks)};
 }
 
 size_t dt_chunks_find(const struct dt_chunks *chunks, uint64_t address)
 {
-	size_t low = 0, high = chunks->count;
+	size_t low = 0, high = chunks->count; // chunks do not overlap, so that their stops rise, too
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
-		if (dt_chunk_stop(chunks, &chunks->chunks[middle]) > address)
+		if (dt_chunk_range(chunks, &chunks->chunks[middle]).stop > address)
 			high = middle;
 		else
 			low = middle + 1;
@@ -36,12 +49,9 @@ const struct dt_chunk *dt_chunks_holding(const struct dt_chunks *chunks, uint64_
 // Sets or clears the bits of those pages of [start, stop) that lie in the chunk.
 static void set_held(const struct dt_chunks *chunks, struct dt_chunk *chunk, uint64_t start, uint64_t stop, bool held)
 {
-	uint64_t end = dt_chunk_stop(chunks, chunk);
-	start = start > chunk->start ? start : chunk->start;
-	stop = stop < end ? stop : end;
-	uint64_t last = stop > start ? (stop - chunk->start) >> chunks->page_shift : 0;
-	for (uint64_t page = (start - chunk->start) >> chunks->page_shift; page < last; page++) {
-		uint64_t bit = 1ULL << page % 64;
+	struct dt_run part = dt_run_clip((struct dt_run){start, stop}, dt_chunk_range(chunks, chunk));
+	for (uint64_t address = part.start; address < part.stop; address += 1ULL << chunks->page_shift) {
+		uint64_t page = (address - chunk->start) >> chunks->page_shift, bit = 1ULL << page % 64;
 		chunk->held[page / 64] = held ? chunk->held[page / 64] | bit : chunk->held[page / 64] & ~bit;
 	}
 }
@@ -54,7 +64,7 @@ static bool is_held(const struct dt_chunk *chunk)
 	return any;
 }
 
-// Makes a chunk at an index, before those that lie above it.
+// Makes a chunk at an index, before those that lie above it. On -ENOMEM nothing has changed.
 static int insert(struct dt_chunks *chunks, size_t index, uint64_t start)
 {
 	int error = dt_grow(&chunks->chunks, &chunks->room, chunks->count + 1, sizeof *chunks->chunks);
@@ -69,8 +79,8 @@ static int insert(struct dt_chunks *chunks, size_t index, uint64_t start)
 
 int dt_chunks_hold(struct dt_chunks *chunks, uint64_t start, uint64_t stop)
 {
-	uint64_t bytes = (uint64_t)DT_CHUNK_PAGES << chunks->page_shift;
-	size_t index = dt_chunks_find(chunks, start);
+	uint64_t bytes = chunk_bytes(chunks);
+	size_t index = dt_chunks_find(chunks, start); // of the chunk of `from`, or of where it is to be
 	for (uint64_t from = start & ~(bytes - 1); from < stop; from += bytes, index++) {
 		if (index == chunks->count || chunks->chunks[index].start != from) {
 			int error = insert(chunks, index, from);
@@ -82,9 +92,10 @@ int dt_chunks_hold(struct dt_chunks *chunks, uint64_t start, uint64_t stop)
 	return 0;
 }
 
+// The chunks that still hold something are moved together, over those that do not.
 void dt_chunks_release(struct dt_chunks *chunks, uint64_t start, uint64_t stop)
 {
-	size_t first = dt_chunks_find(chunks, start), kept = first, next = first;
+	size_t begin = dt_chunks_find(chunks, start), kept = begin, next = begin;
 	for (; next < chunks->count && chunks->chunks[next].start < stop; next++) {
 		struct dt_chunk *chunk = &chunks->chunks[next];
 		set_held(chunks, chunk, start, stop, false);

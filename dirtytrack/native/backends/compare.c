@@ -1,162 +1,165 @@
-// The backend that compares: a copy of all tracked memory, and a look at every byte. It needs no support by the kernel,
-// and sees whatever changed contents, by whom and by what way it may be.
+// A copy of all tracked memory, in chunks.
+#include "compare.h"
+
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "../core/internal.h"
+#include "../base/array.h"
+#include "../base/memory.h"
+#include "../core/lifetime.h"
+#include "../kernel/pagemap.h"
 #include "chunks.h"
 
-enum { BUFFER = 1 << 19 };
+enum { BUFFER = 1 << 19 }; // bytes compared at a time
 
-struct dt_compare {
-	struct dt_chunks shadows; // a block is the contents as the last arming scan found them
-	uint8_t *buffer;          // what is being compared: the memory itself may change meanwhile
-};
-
-static int open_compare(struct dt_session *session)
+// The state: a block is the contents of its pages as the last arming scan found them.
+static struct dt_chunks *shadows_of(const struct dt_backend *backend)
 {
-	struct dt_compare *compare = dt_alloc(sizeof *compare);
-	if (!compare)
+	return backend->state;
+}
+
+static int open_compare(struct dt_backend *backend)
+{
+	struct dt_chunks *shadows = dt_alloc(sizeof *shadows);
+	if (!shadows)
 		return -ENOMEM;
-	session->compare = compare;
-	compare->shadows = (struct dt_chunks){
-		.block_bytes = (size_t)DT_CHUNK_PAGES << session->page_shift,
-		.page_shift = session->page_shift,
-	};
-	compare->buffer = dt_alloc(BUFFER);
-	return compare->buffer ? 0 : -ENOMEM;
+	shadows->block_bytes = (size_t)DT_CHUNK_PAGES << backend->page_shift;
+	shadows->page_shift = backend->page_shift;
+	backend->state = shadows;
+	return 0;
 }
 
-static void free_compare(struct dt_session *session)
+static void free_compare(struct dt_backend *backend)
 {
-	struct dt_compare *compare = session->compare;
-	if (!compare)
+	if (!backend->state)
 		return;
-	dt_chunks_free(&compare->shadows);
-	dt_free(compare->buffer, BUFFER);
-	dt_free(compare, sizeof *compare);
-	session->compare = NULL;
+	dt_chunks_free(shadows_of(backend));
+	dt_free(backend->state, sizeof(struct dt_chunks));
+	backend->state = NULL;
 }
 
-static int add(struct dt_session *session, uint64_t start, uint64_t stop, bool *huge_ret, struct dt_failure *failure)
+static int add(struct dt_backend *backend, uint64_t start, uint64_t stop, bool *huge_ret, struct dt_failure *failure)
 {
 	*huge_ret = false;
 	int error = dt_mapped(start, stop - start);
 	*failure = (struct dt_failure){error ? "msync" : "mmap", start, stop};
-	return error ? error : dt_chunks_hold(&session->compare->shadows, start, stop);
+	return error ? error : dt_chunks_hold(shadows_of(backend), start, stop);
 }
 
-static int remove_range(struct dt_session *session, uint64_t start, uint64_t stop)
+static int remove_range(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
-	dt_chunks_release(&session->compare->shadows, start, stop);
+	dt_chunks_release(shadows_of(backend), start, stop);
 	return 0;
 }
 
-static size_t append(struct dt_run *out, size_t n, uint64_t start, uint64_t stop)
-{
-	if (n && out[n - 1].stop == start)
-		out[n - 1].stop = stop;
-	else
-		out[n++] = (struct dt_run){start, stop};
-	return n;
-}
+// One scan on its way: where it reads to, and where it writes what it finds.
+struct comparison {
+	const struct dt_backend *backend;
+	uint8_t *bytes; // BUFFER of them: what is being compared, since the memory itself may change meanwhile
+	bool arm;       // what is found becomes what the next scan compares with
+	struct dt_run *out;
+	size_t n; // runs in out
+};
 
-// Compares [from, to), which lies in one chunk. What can't be read is left for a scan that can.
-static long compare_range(struct dt_session *session, const struct dt_chunk *chunk, uint64_t from, uint64_t to,
-			  bool arm, struct dt_run *out, size_t n)
+// Compares [start, stop), which lies in one chunk. What can't be read is left for a scan that can.
+static int compare_range(struct comparison *in, const struct dt_chunk *chunk, uint64_t start, uint64_t stop)
 {
-	const size_t page = (size_t)1 << session->page_shift;
-	while (from < to) {
-		size_t wanted = to - from < BUFFER ? to - from : BUFFER;
-		uint8_t *buffer = session->compare->buffer, *shadow = (uint8_t *)chunk->block + (from - chunk->start);
-		long got = dt_read_memory(from, buffer, wanted); // whole pages, up to one that nobody can read now
+	const size_t page = (size_t)1 << in->backend->page_shift;
+	while (start < stop) {
+		size_t wanted = stop - start < BUFFER ? stop - start : BUFFER;
+		uint8_t *shadow = (uint8_t *)chunk->block + (start - chunk->start);
+		long got = dt_read_memory(start, in->bytes, wanted); // whole pages, up to one that nobody can read now
 		if (got < 0)
-			return got;
+			return (int)got;
 		for (size_t at = 0; at < (size_t)got; at += page) {
-			if (memcmp(buffer + at, shadow + at, page) == 0)
+			if (memcmp(in->bytes + at, shadow + at, page) == 0)
 				continue;
-			n = append(out, n, from + at, from + at + page);
-			if (arm)
-				memcpy(shadow + at, buffer + at, page);
+			in->n = dt_runs_append(in->out, in->n, (struct dt_run){start + at, start + at + page});
+			if (in->arm)
+				memcpy(shadow + at, in->bytes + at, page);
 		}
-		from += (size_t)got < wanted ? (size_t)got + page : wanted;
+		start += (size_t)got < wanted ? (size_t)got + page : wanted;
 	}
-	return (long)n;
+	return 0;
 }
 
 // The same for what is populated of it only: the rest is as it was when nobody had touched it.
-static long compare_populated(struct dt_session *session, const struct dt_chunk *chunk, uint64_t from, uint64_t to,
-			      bool arm, struct dt_run *out, size_t n)
+static int compare_populated(struct comparison *in, const struct dt_chunk *chunk, uint64_t start, uint64_t stop)
 {
-	uint64_t entries[DT_CHUNK_PAGES], pages = (to - from) >> session->page_shift, first = 0;
-	ssize_t got = pread(session->pagemap, entries, pages * sizeof *entries,
-			    (off_t)((from >> session->page_shift) * sizeof *entries));
-	if (got != (ssize_t)(pages * sizeof *entries))
+	uint32_t page_shift = in->backend->page_shift;
+	uint64_t entries[DT_CHUNK_PAGES], pages = (stop - start) >> page_shift;
+	ssize_t bytes = (ssize_t)(pages * sizeof *entries);
+	off_t place = (off_t)((start >> page_shift) * sizeof *entries);
+	ssize_t got = pread(in->backend->pagemap, entries, (size_t)bytes, place);
+	if (got != bytes)
 		return got < 0 ? -errno : -EIO;
-	while (first < pages) {
-		uint64_t last = first;
-		while (last < pages && entries[last] >> 62) // present, or swapped out (pagemap.rst)
-			last++;
-		long result = compare_range(session, chunk, from + (first << session->page_shift),
-					    from + (last << session->page_shift), arm, out, n);
-		if (result < 0)
-			return result;
-		n = (size_t)result;
-		first = last + 1;
+	for (uint64_t from = 0, to; from < pages; from = to + 1) {
+		to = from;
+		while (to < pages && entries[to] >> 62) // present, or swapped out (pagemap.rst)
+			to++;
+		int error = compare_range(in, chunk, start + (from << page_shift), start + (to << page_shift));
+		if (error)
+			return error;
 	}
-	return (long)n;
+	return 0;
 }
 
-static long scan(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop,
+static long scan(struct dt_backend *backend, struct dt_scan_context *context, const struct dt_span *span,
 		 enum dt_scan_mode mode, struct dt_run *out)
 {
-	const struct dt_chunks *shadows = &session->compare->shadows;
-	bool sparse = kind->flags & DT_SPARSE && session->pagemap >= 0;
-	long n = 0;
-	for (size_t i = dt_chunks_find(shadows, start); i < shadows->count && n >= 0; i++) {
+	const struct dt_chunks *shadows = shadows_of(backend);
+	bool sparse = span->sparse && backend->pagemap >= 0;
+	int error = dt_make_room(&context->bytes, &context->byte_room, BUFFER, 1);
+	struct comparison in = {backend, context->bytes, mode != DT_LOOK, out, 0};
+	for (size_t i = dt_chunks_find(shadows, span->start); !error && i < shadows->count; i++) {
 		const struct dt_chunk *chunk = &shadows->chunks[i];
-		uint64_t end = dt_chunk_stop(shadows, chunk);
-		if (chunk->start >= stop)
+		if (chunk->start >= span->stop)
 			break;
-		uint64_t from = start > chunk->start ? start : chunk->start, to = stop < end ? stop : end;
-		n = (sparse ? compare_populated : compare_range)(session, chunk, from, to, mode != DT_LOOK, out,
-								 (size_t)n);
+		struct dt_run part =
+			dt_run_clip((struct dt_run){span->start, span->stop}, dt_chunk_range(shadows, chunk));
+		error = (sparse ? compare_populated : compare_range)(&in, chunk, part.start, part.stop);
 	}
-	return n;
+	return error ? error : (long)in.n;
 }
 
-static bool is_mapped(struct dt_session *session, uint64_t start, uint64_t stop)
+static bool is_mapped(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
-	(void)session;
+	(void)backend;
 	return dt_mapped(start, stop - start) == 0;
 }
 
 // What the scan saw is what the next one compares with: a copy of it, unlike one of the memory, can't hold a store that
 // is undone before anybody looks again. What is not tracked any more is taken from the memory, as without a copy.
-static void contents(struct dt_session *session, uint64_t start, uint64_t bytes, uint8_t *to)
+static void contents(struct dt_backend *backend, uint64_t start, uint64_t bytes, uint8_t *to)
 {
-	const struct dt_chunks *shadows = &session->compare->shadows;
-	const uint64_t page = 1ULL << session->page_shift;
+	const uint64_t page = 1ULL << backend->page_shift;
 	while (bytes) {
 		uint64_t left = page - (start & (page - 1)), count = left < bytes ? left : bytes;
-		const struct dt_chunk *chunk = dt_chunks_holding(shadows, start);
-		memcpy(to, chunk ? (const uint8_t *)chunk->block + (start - chunk->start) : (const uint8_t *)start,
-		       count);
+		const struct dt_chunk *chunk = dt_chunks_holding(shadows_of(backend), start);
+		const uint8_t *from = chunk ? (const uint8_t *)chunk->block + (start - chunk->start)
+					    : (const uint8_t *)(uintptr_t)start;
+		memcpy(to, from, count);
 		start += count;
 		to += count;
 		bytes -= count;
 	}
 }
 
-const struct dt_backend dt_backend_compare = {
+const struct dt_backend_ops dt_backend_compare = {
 	.call = "process_vm_readv",
 	.open = open_compare,
 	.free = free_compare,
 	.add = add,
 	.remove = remove_range,
 	.scan = scan,
-	.verify = is_mapped,
-	.check = is_mapped,
+	.still_ours = is_mapped,
+	.still_ours_after_scan = is_mapped,
 	.contents = contents,
 };
+
+int dt_session_open_compare(int pagemap, struct dt_session **session_ret, uint64_t *cursor_ret)
+{
+	const struct dt_backend backend = {.ops = &dt_backend_compare, .userfaultfd = -1, .pagemap = pagemap};
+	return dt_open_session(&backend, session_ret, cursor_ret);
+}

@@ -1,7 +1,11 @@
-// The backend of userfaultfd's asynchronous write-protection and PAGEMAP_SCAN.
+// Asynchronous write-protection, and the kernels that do not report holes.
+#include "wp_async.h"
+
 #include <errno.h>
 
-#include "../core/internal.h"
+#include "../core/lifetime.h"
+#include "../kernel/pagemap.h"
+#include "../kernel/userfaultfd.h"
 
 static int refused(struct dt_failure *failure, const char *call, uint64_t start, uint64_t stop, int error)
 {
@@ -9,13 +13,13 @@ static int refused(struct dt_failure *failure, const char *call, uint64_t start,
 	return error;
 }
 
-static int add(struct dt_session *session, uint64_t start, uint64_t stop, bool *huge_ret, struct dt_failure *failure)
+static int add(struct dt_backend *backend, uint64_t start, uint64_t stop, bool *huge_ret, struct dt_failure *failure)
 {
 	uint64_t ioctls;
 	int error = dt_mapped(start, stop - start);
 	if (error)
 		return refused(failure, "msync", start, stop, error);
-	error = dt_uffd_register(session->userfaultfd, start, stop - start, &ioctls);
+	error = dt_uffd_register(backend->userfaultfd, start, stop - start, &ioctls);
 	if (error)
 		return refused(failure, "UFFDIO_REGISTER", start, stop, error);
 	// A range with hugetlb in it supports no UFFDIO_ZEROPAGE (userfaultfd_register() in the kernel).
@@ -25,32 +29,33 @@ static int add(struct dt_session *session, uint64_t start, uint64_t stop, bool *
 
 // Before Linux 6.17 UFFDIO_UNREGISTER also takes ranges away from other userfaultfds. Registering refuses those with
 // EBUSY, so it comes first. It does nothing to what is ours; any other refusal comes after that check.
-static int remove_range(struct dt_session *session, uint64_t start, uint64_t stop)
+static int remove_range(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
 	uint64_t ioctls;
-	int error = dt_uffd_register(session->userfaultfd, start, stop - start, &ioctls);
-	return error == -EBUSY ? error : dt_uffd_unregister(session->userfaultfd, start, stop - start);
+	int error = dt_uffd_register(backend->userfaultfd, start, stop - start, &ioctls);
+	return error == -EBUSY ? error : dt_uffd_unregister(backend->userfaultfd, start, stop - start);
 }
 
-static int arm_huge(struct dt_session *session, uint64_t start, uint64_t stop)
+static int arm_huge(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
-	return dt_uffd_writeprotect(session->userfaultfd, start, stop - start, 1);
+	return dt_uffd_writeprotect(backend->userfaultfd, start, stop - start, 1);
 }
 
-static long scan_pass(struct dt_session *session, struct dt_pm_scan_arg *arg, struct dt_run *out)
+static void disarm(struct dt_backend *backend, uint64_t start, uint64_t stop)
+{
+	dt_uffd_writeprotect(backend->userfaultfd, start, stop - start, 0);
+}
+
+static long scan_pass(const struct dt_backend *backend, const struct dt_scan_context *context,
+		      struct dt_pm_scan_arg *arg, struct dt_run *out)
 {
 	size_t n = 0;
 	for (;;) {
-		long got = dt_pagemap_scan(session->pagemap, arg);
+		long got = dt_pagemap_scan(backend->pagemap, arg);
 		if (got < 0)
 			return got;
-		for (const struct dt_page_region *at = session->vec; at < session->vec + got; at++) {
-			if (n == 0 || out[n - 1].stop < at->start)
-				out[n++] = (struct dt_run){at->start, at->end};
-			else if (out[n - 1].stop < at->end)
-				// Never backwards: out has room for every other page, no more.
-				out[n - 1].stop = at->end;
-		}
+		for (const struct dt_page_region *at = context->vec; at < context->vec + got; at++)
+			n = dt_runs_append(out, n, (struct dt_run){at->start, at->end});
 		if ((uint64_t)got < arg->vec_len || arg->walk_end >= arg->end)
 			return (long)n;
 		if (arg->walk_end <= arg->start)
@@ -59,86 +64,101 @@ static long scan_pass(struct dt_session *session, struct dt_pm_scan_arg *arg, st
 	}
 }
 
-// A kernel that is blind to holes reports nothing where a page table, or an entry of one, is gone: memory dropped
+// A kernel that does not report holes finds nothing where a page table, or an entry of one, is gone: memory dropped
 // since it was armed (armed but never populated memory has markers, which count as swapped). The second scan matches
 // exactly those and arms them. Not for hugetlb, on which such a scan hangs before 6.12.97.
-static long scan_with_holes(struct dt_session *session, struct dt_pm_scan_arg *arg, struct dt_run *out)
+static long scan_with_holes(const struct dt_backend *backend, struct dt_scan_context *context,
+			    struct dt_pm_scan_arg *arg, struct dt_run *out)
 {
 	struct dt_pm_scan_arg holes = *arg;
-	uint64_t most = ((arg->end - arg->start) >> session->page_shift) / 2 + 1;
-	for (int i = 0; i < 2; i++) {
-		int error = dt_make_room(&session->spare[i], &session->spare_room[i], most, sizeof(struct dt_run));
-		if (error)
-			return error;
-	}
-	long written = scan_pass(session, arg, session->spare[0]);
+	uint64_t pages = (arg->end - arg->start) >> backend->page_shift;
+	int error = dt_run_buffer_fit(&context->written, pages);
+	if (!error)
+		error = dt_run_buffer_fit(&context->dropped, pages);
+	if (error)
+		return error;
+	long written = scan_pass(backend, context, arg, context->written.runs);
 	if (written < 0)
 		return written;
 	holes.category_mask = holes.category_inverted = DT_PAGE_IS_PRESENT | DT_PAGE_IS_SWAPPED;
 	holes.category_anyof_mask = holes.return_mask = 0;
-	long dropped = scan_pass(session, &holes, session->spare[1]);
+	long dropped = scan_pass(backend, context, &holes, context->dropped.runs);
 	if (dropped < 0)
 		return dropped;
-	return (long)dt_runs_combine(DT_OR, session->spare[0], written, session->spare[1], dropped, out);
+	return (long)dt_runs_combine(DT_OR, context->written.runs, (size_t)written, context->dropped.runs,
+				     (size_t)dropped, out);
 }
 
-static long scan(struct dt_session *session, const struct dt_region *kind, uint64_t start, uint64_t stop,
+static long scan(struct dt_backend *backend, struct dt_scan_context *context, const struct dt_span *span,
 		 enum dt_scan_mode mode, struct dt_run *out)
 {
-	bool sparse = kind->flags & DT_SPARSE;
-	bool find_holes = session->blind_to_holes && !sparse && kind->page_shift == session->page_shift;
-	uint64_t pages = (stop - start) >> session->page_shift;
+	bool find_holes =
+		backend->holes != DT_HOLES_REPORTED && !span->sparse && span->page_shift == backend->page_shift;
+	uint64_t pages = (span->stop - span->start) >> backend->page_shift;
 	struct dt_pm_scan_arg arg = {
 		.size = sizeof arg,
 		.flags = DT_PM_SCAN_CHECK_WPASYNC | (mode != DT_LOOK ? DT_PM_SCAN_WP_MATCHING : 0),
-		.start = start,
-		.end = stop,
-		.vec = (uintptr_t)session->vec,
+		.start = span->start,
+		.end = span->stop,
+		.vec = (uintptr_t)context->vec,
 		// The kernel allocates a buffer of this many for the call; more than 256 cost half a microsecond.
 		.vec_len = pages < DT_VEC / 2 ? DT_VEC / 2 : DT_VEC,
 		.category_mask = DT_PAGE_IS_WRITTEN,
 		.return_mask = DT_PAGE_IS_WRITTEN,
 	};
-	if (sparse || (find_holes && session->blind_to_holes == 2))
+	if (span->sparse || (find_holes && backend->holes == DT_HOLES_UNREPORTED_FOR_TESTS))
 		arg.category_anyof_mask = DT_PAGE_IS_PRESENT | DT_PAGE_IS_SWAPPED;
-	return find_holes ? scan_with_holes(session, &arg, out) : scan_pass(session, &arg, out);
+	return find_holes ? scan_with_holes(backend, context, &arg, out) : scan_pass(backend, context, &arg, out);
 }
 
 // The scan has just found every mapping in the range registered with some userfaultfd. Registering what is ours
 // already changes nothing; EBUSY says that it is another's. A single page that is unmapped is EINVAL here too.
-static bool verify(struct dt_session *session, uint64_t start, uint64_t stop)
+static bool still_ours_after_scan(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
 	uint64_t ioctls;
-	int error = dt_uffd_register(session->userfaultfd, start, stop - start, &ioctls);
+	int error = dt_uffd_register(backend->userfaultfd, start, stop - start, &ioctls);
 	if (error == -EBUSY || error == -EINVAL) // anything else says nothing about the range
 		return false;
-	return (stop - start) >> session->page_shift == 1 || dt_mapped(start, stop - start) == 0;
+	return (stop - start) >> backend->page_shift == 1 || dt_mapped(start, stop - start) == 0;
 }
 
-static bool check(struct dt_session *session, uint64_t start, uint64_t stop)
+static bool still_ours(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
+	struct dt_page_region none;
 	struct dt_pm_scan_arg arg = {
 		.size = sizeof arg,
 		.flags = DT_PM_SCAN_CHECK_WPASYNC,
 		.start = start,
 		.end = stop,
-		.vec = (uintptr_t)session->vec,
+		.vec = (uintptr_t)&none,
 		.vec_len = 1,
 		// Asks for pages outside of tracked mappings: there are none, so no page ends the walk early.
-		.category_mask = 1,
-		.category_inverted = 1,
+		.category_mask = DT_PAGE_IS_WPALLOWED,
+		.category_inverted = DT_PAGE_IS_WPALLOWED,
 	};
 	// EPERM is an unregistered mapping; any other refusal (ENOMEM) says nothing about the range.
-	return dt_mapped(start, stop - start) == 0 && dt_pagemap_scan(session->pagemap, &arg) != -EPERM &&
-	       verify(session, start, stop);
+	return dt_mapped(start, stop - start) == 0 && dt_pagemap_scan(backend->pagemap, &arg) != -EPERM &&
+	       still_ours_after_scan(backend, start, stop);
 }
 
-const struct dt_backend dt_backend_wp_async = {
+const struct dt_backend_ops dt_backend_wp_async = {
 	.call = "PAGEMAP_SCAN",
 	.add = add,
 	.remove = remove_range,
 	.arm_huge = arm_huge,
+	.disarm = disarm,
 	.scan = scan,
-	.verify = verify,
-	.check = check,
+	.still_ours = still_ours,
+	.still_ours_after_scan = still_ours_after_scan,
 };
+
+int dt_session_open(int userfaultfd, int pagemap, int holes, struct dt_session **session_ret, uint64_t *cursor_ret)
+{
+	const struct dt_backend backend = {
+		.ops = &dt_backend_wp_async,
+		.userfaultfd = userfaultfd,
+		.pagemap = pagemap,
+		.holes = (enum dt_hole_reporting)holes,
+	};
+	return dt_open_session(&backend, session_ret, cursor_ret);
+}

@@ -1,48 +1,49 @@
-// Card tables.
+// Card tables: segments side by side in one map, and a cursor that collects exactly those that are not lost.
+#include "cards.h"
+
 #include <errno.h>
 #include <string.h>
 
-#include "../core/internal.h"
-#include "cards.h"
+#include "../base/array.h"
+#include "../base/extent.h"
+#include "../base/memory.h"
+#include "../core/collect.h"
+#include "../core/tracking.h"
 
 struct segment {
-	uint64_t region;
-	uint64_t start; // addresses
-	uint64_t stop;
-	uint64_t first;  // its first card
-	uint64_t offset; // of start from the region's first page
-	uint32_t page_shift;
-	bool lost;
+	struct dt_extent extent;
+	uint64_t first; // its first card
+	bool lost;      // its memory is no longer what was added
 };
 
 struct dt_cards {
-	pthread_mutex_t lock;
+	struct dt_lock lock; // of all below
 	struct dt_session *session;
 	uint64_t cursor;
 	uint32_t card_shift;
-	bool bytes;
+	bool bytes;               // a map has a byte for each card, not a bit
 	bool outdated;            // the slices are not those of the segments that are not lost
-	struct segment *segments; // by card
-	size_t segment_count, segment_room;
-	struct dt_slice *slices;
-	size_t slice_count, slice_room;
-	uint64_t count;
+	struct segment *segments; // by card; owned
+	size_t segment_count;
+	size_t segment_room;
+	struct dt_slice *slices; // room for as many as there are segments; owned
+	size_t slice_count;
+	size_t slice_room;
+	uint64_t count;        // cards in the map
 	struct dt_epoch epoch; // used for one look after the other
 };
 
-// The fork comes before the lock, which a thread of the parent may hold.
-static int enter(struct dt_cards *cards)
+#define for_each_segment(each, cards) \
+	for (struct segment *each = (cards)->segments; each < (cards)->segments + (cards)->segment_count; each++)
+
+static uint64_t start_of(const struct segment *segment)
 {
-	if (!dt_is_address_space(cards->session->address_space))
-		return -DT_EFORKED;
-	pthread_mutex_lock(&cards->lock);
-	return 0;
+	return segment->extent.address;
 }
 
-static int leave(struct dt_cards *cards, int result)
+static uint64_t stop_of(const struct segment *segment)
 {
-	pthread_mutex_unlock(&cards->lock);
-	return result;
+	return segment->extent.address + segment->extent.nbytes;
 }
 
 int dt_cards_open(struct dt_session *session, uint64_t cursor, uint32_t card_shift, unsigned flags,
@@ -52,13 +53,17 @@ int dt_cards_open(struct dt_session *session, uint64_t cursor, uint32_t card_shi
 	if (!cards)
 		return -ENOMEM;
 	*cards = (struct dt_cards){
-		.lock = PTHREAD_MUTEX_INITIALIZER,
 		.session = session,
 		.cursor = cursor,
 		.card_shift = card_shift,
 		.bytes = flags & DT_BYTES,
 		.epoch.settled = 1,
 	};
+	int error = dt_lock_init(&cards->lock);
+	if (error) {
+		dt_free(cards, sizeof *cards);
+		return error;
+	}
 	dt_session_hold(session);
 	*cards_ret = cards;
 	return 0;
@@ -78,7 +83,7 @@ void dt_cards_close(void *pointer)
 
 static uint64_t cards_in(const struct dt_cards *cards, const struct segment *segment)
 {
-	return (segment->stop - segment->start) >> cards->card_shift;
+	return segment->extent.nbytes >> cards->card_shift;
 }
 
 // Where a new segment goes: into the first gap that it fits; each begins with a byte of the map.
@@ -103,9 +108,8 @@ static void changed(struct dt_cards *cards)
 
 static int add(struct dt_cards *cards, struct segment *segment)
 {
-	for (size_t i = 0; i < cards->segment_count; i++)
-		if (segment->start < cards->segments[i].stop && cards->segments[i].start < segment->stop)
-			return -DT_EOVERLAP;
+	for_each_segment(other, cards) if (start_of(segment) < stop_of(other) &&
+					   start_of(other) < stop_of(segment)) return -DT_EOVERLAP;
 	int error = dt_grow(&cards->segments, &cards->segment_room, cards->segment_count + 1, sizeof *segment);
 	if (!error)
 		error = dt_grow(&cards->slices, &cards->slice_room, cards->segment_count + 1, sizeof *cards->slices);
@@ -121,48 +125,49 @@ static int add(struct dt_cards *cards, struct segment *segment)
 
 int dt_cards_add(struct dt_cards *cards, uint64_t region, uint64_t start, uint64_t stop, uint64_t *first_ret)
 {
-	struct segment segment = {.region = region, .start = start, .stop = stop};
+	struct segment segment = {.extent = {.region = region, .address = start, .nbytes = stop - start}};
+	uint32_t page_shift;
 	if ((start | stop) & ((1ULL << cards->card_shift) - 1))
 		return -DT_EALIGN;
-	int error = enter(cards);
+	int error = dt_enter(&cards->lock);
 	if (error)
 		return error;
-	error = dt_session_locate(cards->session, region, start, &segment.offset, &segment.page_shift);
-	if (!error)
+	error = dt_session_locate(cards->session, region, start, &segment.extent.offset, &page_shift);
+	if (!error) {
+		segment.extent.page_size = 1ULL << page_shift;
 		error = add(cards, &segment);
+	}
 	*first_ret = segment.first;
-	return leave(cards, error);
+	return dt_leave(&cards->lock, error);
 }
 
 static struct segment *find(const struct dt_cards *cards, uint64_t start)
 {
-	for (size_t i = 0; i < cards->segment_count; i++)
-		if (cards->segments[i].start == start)
-			return &cards->segments[i];
+	for_each_segment(segment, cards) if (start_of(segment) == start) return segment;
 	return NULL;
 }
 
 int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret)
 {
-	int error = enter(cards);
+	int error = dt_enter(&cards->lock);
 	if (error)
 		return error;
 	struct segment *segment = find(cards, start);
 	if (!segment)
-		return leave(cards, -DT_EUNTRACKED);
-	*region_ret = segment->region;
+		return dt_leave(&cards->lock, -DT_EUNTRACKED);
+	*region_ret = segment->extent.region;
 	cards->segment_count--;
-	memmove(segment, segment + 1, (cards->segments + cards->segment_count - segment) * sizeof *segment);
+	memmove(segment, segment + 1, (size_t)(cards->segments + cards->segment_count - segment) * sizeof *segment);
 	changed(cards);
-	return leave(cards, 0);
+	return dt_leave(&cards->lock, 0);
 }
 
 uint64_t dt_cards_count(struct dt_cards *cards)
 {
-	if (enter(cards))
+	if (dt_enter(&cards->lock))
 		return 0;
 	uint64_t count = cards->count;
-	leave(cards, 0);
+	dt_leave(&cards->lock, 0);
 	return count;
 }
 
@@ -173,17 +178,17 @@ static size_t map_bytes(const struct dt_cards *cards)
 
 size_t dt_cards_map_bytes(struct dt_cards *cards)
 {
-	if (enter(cards))
+	if (dt_enter(&cards->lock))
 		return 0;
 	size_t bytes = map_bytes(cards);
-	leave(cards, 0);
+	dt_leave(&cards->lock, 0);
 	return bytes;
 }
 
-static void set_bits(uint8_t *map, uint64_t first, uint64_t last)
+static void set_bits(uint8_t *map, uint64_t start, uint64_t stop)
 {
-	uint8_t head = (uint8_t)(0xff << (first & 7)), tail = (uint8_t)~(0xff << (last & 7));
-	uint64_t from = first / 8, to = last / 8;
+	uint8_t head = (uint8_t)(0xffU << (start & 7)), tail = (uint8_t)~(0xffU << (stop & 7));
+	uint64_t from = start / 8, to = stop / 8;
 	if (from == to) {
 		map[from] |= head & tail;
 		return;
@@ -194,41 +199,32 @@ static void set_bits(uint8_t *map, uint64_t first, uint64_t last)
 		map[to] |= tail;
 }
 
-static void set(const struct dt_cards *cards, uint8_t *map, uint64_t first, uint64_t last)
+// Sets the cards [start, stop), counted from the segment's first one; their number.
+static uint64_t set(const struct dt_cards *cards, uint8_t *map, const struct segment *segment, uint64_t start,
+		    uint64_t stop)
 {
 	if (cards->bytes)
-		memset(map + first, 1, last - first);
+		memset(map + segment->first + start, 1, stop - start);
 	else
-		set_bits(map, first, last);
-}
-
-static uint64_t set_all(const struct dt_cards *cards, uint8_t *map, const struct segment *segment)
-{
-	uint64_t count = cards_in(cards, segment);
-	set(cards, map, segment->first, segment->first + count);
-	return count;
+		set_bits(map, segment->first + start, segment->first + stop);
+	return stop - start;
 }
 
 // The cards on the pages of these runs. Several may be on one page, and several pages on one card.
 static uint64_t set_pages(const struct dt_cards *cards, uint8_t *map, const struct segment *segment,
 			  const struct dt_run *runs, uint64_t n)
 {
-	uint64_t bytes = segment->stop - segment->start, next = 0, total = 0;
+	uint64_t next = 0, total = 0; // no card from next on is set
 	for (uint64_t i = 0; i < n; i++) {
-		uint64_t start = runs[i].start << segment->page_shift, stop = runs[i].stop << segment->page_shift;
-		if (stop <= segment->offset)
+		struct dt_run bytes = dt_extent_bytes(&segment->extent, runs[i]);
+		if (bytes.start >= bytes.stop)
 			continue;
-		start = start > segment->offset ? start - segment->offset : 0;
-		stop = stop - segment->offset < bytes ? stop - segment->offset : bytes;
+		uint64_t start = bytes.start >> cards->card_shift, stop = ((bytes.stop - 1) >> cards->card_shift) + 1;
+		start = start > next ? start : next;
 		if (start >= stop)
 			continue;
-		uint64_t first = start >> cards->card_shift, last = ((stop - 1) >> cards->card_shift) + 1;
-		first = first > next ? first : next;
-		if (first >= last)
-			continue;
-		set(cards, map, segment->first + first, segment->first + last);
-		total += last - first;
-		next = last;
+		total += set(cards, map, segment, start, stop);
+		next = stop;
 	}
 	return total;
 }
@@ -237,15 +233,14 @@ static uint64_t set_pages(const struct dt_cards *cards, uint8_t *map, const stru
 static void update_slices(struct dt_cards *cards)
 {
 	cards->slice_count = 0;
-	for (const struct segment *segment = cards->segments; segment < cards->segments + cards->segment_count;
-	     segment++) {
+	for_each_segment(segment, cards)
+	{
 		if (segment->lost)
 			continue;
-		uint64_t end = segment->offset + (segment->stop - segment->start);
 		cards->slices[cards->slice_count++] = (struct dt_slice){
-			.region = segment->region,
-			.first = segment->offset >> segment->page_shift,
-			.last = (end + (1ULL << segment->page_shift) - 1) >> segment->page_shift,
+			.region = segment->extent.region,
+			.start = segment->extent.offset / segment->extent.page_size,
+			.stop = dt_extent_pages(&segment->extent),
 		};
 	}
 	cards->outdated = false;
@@ -255,8 +250,9 @@ static void update_slices(struct dt_cards *cards)
 static bool find_lost(struct dt_cards *cards)
 {
 	bool found = false;
-	for (struct segment *segment = cards->segments; segment < cards->segments + cards->segment_count; segment++) {
-		int lost = segment->lost ? 0 : dt_session_is_lost(cards->session, segment->region);
+	for_each_segment(segment, cards)
+	{
+		int lost = segment->lost ? 0 : dt_session_is_lost(cards->session, segment->extent.region);
 		if (lost == 1 || lost == -DT_ECLOSED)
 			segment->lost = found = true;
 	}
@@ -281,10 +277,10 @@ static int64_t fill(const struct dt_cards *cards, uint8_t *map, bool everything)
 {
 	const struct dt_entry *entry = cards->epoch.buffers.entries;
 	int64_t total = 0;
-	for (const struct segment *segment = cards->segments; segment < cards->segments + cards->segment_count;
-	     segment++) {
+	for_each_segment(segment, cards)
+	{
 		if (segment->lost || everything) {
-			total += (int64_t)set_all(cards, map, segment);
+			total += (int64_t)set(cards, map, segment, 0, cards_in(cards, segment));
 		} else {
 			const struct dt_run *runs = cards->epoch.buffers.runs + entry->first_run;
 			total += (int64_t)set_pages(cards, map, segment, runs, entry->run_count);
@@ -296,83 +292,83 @@ static int64_t fill(const struct dt_cards *cards, uint8_t *map, bool everything)
 
 int64_t dt_cards_look(struct dt_cards *cards, int verb, void *map, size_t bytes)
 {
-	int error = enter(cards);
+	int error = dt_enter(&cards->lock);
 	if (error)
 		return error;
 	if (bytes != map_bytes(cards))
-		return leave(cards, -DT_ESIZE);
+		return dt_leave(&cards->lock, -DT_ESIZE);
 	error = collect(cards, verb);
 	memset(map, 0, bytes);
 	int64_t total = fill(cards, map, error != 0);
 	cards->epoch.settled = 1;
-	leave(cards, 0);
+	dt_leave(&cards->lock, 0);
 	return error ? error : total;
 }
 
 // The segment that has an address; NULL if none has.
 static const struct segment *at_address(const struct dt_cards *cards, uint64_t address)
 {
-	for (size_t i = 0; i < cards->segment_count; i++)
-		if (cards->segments[i].start <= address && address < cards->segments[i].stop)
-			return &cards->segments[i];
+	for_each_segment(segment, cards) if (start_of(segment) <= address && address < stop_of(segment)) return segment;
 	return NULL;
 }
 
 static int mark(struct dt_cards *cards, const struct segment *segment, uint64_t start, uint64_t stop)
 {
-	uint64_t first = start - segment->start + segment->offset, last = stop - segment->start + segment->offset;
-	int error = dt_session_mark(cards->session, segment->region, first >> segment->page_shift,
-				    (last + (1ULL << segment->page_shift) - 1) >> segment->page_shift);
+	const struct dt_extent *extent = &segment->extent;
+	uint64_t from = start - extent->address + extent->offset, to = stop - extent->address + extent->offset;
+	int error = dt_session_mark(cards->session, extent->region, from / extent->page_size,
+				    (to + extent->page_size - 1) / extent->page_size);
 	return error == -DT_ELOST ? 0 : error; // then all its cards are set
 }
 
 int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes)
 {
 	uint64_t stop = start + bytes;
-	int error = enter(cards);
+	int error = dt_enter(&cards->lock);
 	if (error)
 		return error;
 	const struct segment *segment;
-	for (uint64_t at = start; at < stop; at = segment->stop)
+	for (uint64_t at = start; at < stop; at = stop_of(segment))
 		if (!(segment = at_address(cards, at)))
-			return leave(cards, -DT_EUNTRACKED);
-	for (uint64_t at = start; at < stop && !error; at = segment->stop) {
+			return dt_leave(&cards->lock, -DT_EUNTRACKED);
+	for (uint64_t at = start; at < stop && !error; at = stop_of(segment)) {
 		segment = at_address(cards, at);
-		error = segment->lost ? 0 : mark(cards, segment, at, stop < segment->stop ? stop : segment->stop);
+		uint64_t end = stop < stop_of(segment) ? stop : stop_of(segment);
+		error = segment->lost ? 0 : mark(cards, segment, at, end);
 		if (error == -DT_ECLOSED && !dt_session_usable(cards->session) && find_lost(cards))
 			error = 0;
 	}
-	return leave(cards, stop < start ? -DT_EUNTRACKED : error);
+	return dt_leave(&cards->lock, stop < start ? -DT_EUNTRACKED : error);
 }
 
 int dt_cards_is_lost(struct dt_cards *cards, uint64_t start)
 {
-	int error = enter(cards);
+	int error = dt_enter(&cards->lock);
 	if (error)
 		return error;
 	const struct segment *segment = find(cards, start);
-	return leave(cards, segment && segment->lost);
+	return dt_leave(&cards->lock, segment && segment->lost);
 }
 
 long dt_cards_lost(struct dt_cards *cards, struct dt_range *ranges, size_t room)
 {
-	int error = enter(cards);
+	int error = dt_enter(&cards->lock);
 	if (error)
 		return error;
 	size_t n = 0;
-	for (const struct segment *segment = cards->segments; segment < cards->segments + cards->segment_count;
-	     segment++) {
+	for_each_segment(segment, cards)
+	{
 		if (!segment->lost)
 			continue;
 		if (n < room)
 			ranges[n] = (struct dt_range){
-				.start = (void *)segment->start,
-				.bytes = segment->stop - segment->start,
+				.start = (void *)(uintptr_t)start_of(segment),
+				.bytes = segment->extent.nbytes,
 				.first_card = segment->first,
 				.cards = cards_in(cards, segment),
 			};
 		n++;
 	}
-	leave(cards, 0);
+	dt_leave(&cards->lock, 0);
 	return (long)n;
 }

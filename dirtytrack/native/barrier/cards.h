@@ -1,23 +1,24 @@
-// Floor 2, barrier: written pages as the cards of a heap in many segments, and as Windows' GetWriteWatch has them.
+// Written pages as the cards of a heap in many segments.
 #pragma once
 
 #include "../core/session.h"
 
-// A map of the cards of regions, over a cursor of its own. Calls take turns; a take allocates nothing once its buffers
-// have grown.
+// A map of the cards of regions, over a cursor of its own. Functions may be called from any thread, and take turns; a
+// take allocates nothing once its buffers have grown. In a forked child all but dt_cards_close return -DT_EFORKED (or
+// 0, where they return a size).
 struct dt_cards;
 
-// A table without segments, whose cards have 1 << card_shift bytes, over a cursor of a session, which it keeps from
-// being freed. flags: DT_BITS or DT_BYTES.
+// A table without segments, whose cards have 1 << card_shift bytes, over a cursor of a session, of which it holds a
+// reference. flags: DT_BITS or DT_BYTES. 0 or -ENOMEM.
 int dt_cards_open(struct dt_session *session, uint64_t cursor, uint32_t card_shift, unsigned flags,
 		  struct dt_cards **cards_ret);
-// Frees it. NULL is ignored; the cursor stays open. An allocator's signature.
+// Frees it; the cursor stays open. NULL is ignored.
 void dt_cards_close(void *cards);
 
-// Adds the bytes [start, stop) of a region, both multiples of the card size; *first_ret: its first card. -DT_EALIGN,
-// -DT_EOVERLAP, -DT_ECLOSED.
+// Adds the bytes [start, stop) of a region, addresses that are multiples of the card size; *first_ret: its first card.
+// -DT_EALIGN, -DT_EOVERLAP, -DT_ECLOSED.
 int dt_cards_add(struct dt_cards *cards, uint64_t region, uint64_t start, uint64_t stop, uint64_t *first_ret);
-// Removes the segment that begins at this address; *region_ret: of which region. -DT_EUNTRACKED.
+// Removes the segment that begins at this address; *region_ret: of which region. -DT_EUNTRACKED: none does.
 int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret);
 
 // One more than the last card of any segment; the bytes of a map of so many.
@@ -33,9 +34,3 @@ int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes);
 int dt_cards_is_lost(struct dt_cards *cards, uint64_t start);
 // Lists up to room lost segments, and returns how many there are.
 long dt_cards_lost(struct dt_cards *cards, struct dt_range *ranges, size_t room);
-
-// Lists the addresses of the pages of [start, stop) that the cursor has coming, ascending, at most *count; *count: how
-// many they are. reset: these are re-armed and forgotten, and no others. *granularity: bytes of a page. -DT_EUNTRACKED:
-// some of the pages are in no region, or in a lost one. Without addresses a reset forgets all of them.
-int dt_write_watch(struct dt_session *session, uint64_t cursor, uint64_t start, uint64_t stop, int reset,
-		   uint64_t *addresses, uint64_t *count, uint64_t *granularity);

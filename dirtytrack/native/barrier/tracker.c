@@ -1,10 +1,18 @@
 // The interface for native runtimes, which have no Python to open descriptors and to know the kernel: a session with a
 // card table.
+#include "../include/dirtytrack.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "../core/internal.h"
+#include "../backends/wp_async.h"
+#include "../base/memory.h"
+#include "../core/collect.h"
+#include "../core/lifetime.h"
+#include "../core/tracking.h"
+#include "../kernel/probe.h"
+#include "../kernel/userfaultfd.h"
 #include "cards.h"
 
 struct dt_tracker {
@@ -51,13 +59,13 @@ static int open_session(struct dt_session **session_ret, uint64_t *cursor_ret)
 		close(userfaultfd);
 		return error;
 	}
-	int blind = dt_blind_to_holes(userfaultfd, pagemap);
-	if (blind < 0) {
+	int holes = dt_probe_hole_reporting(userfaultfd, pagemap);
+	if (holes < 0) {
 		close(pagemap);
 		close(userfaultfd);
-		return blind == -ENOTTY ? -EOPNOTSUPP : blind;
+		return holes == -ENOTTY ? -EOPNOTSUPP : holes;
 	}
-	return dt_session_open(userfaultfd, pagemap, blind, session_ret, cursor_ret);
+	return dt_session_open(userfaultfd, pagemap, holes, session_ret, cursor_ret);
 }
 
 int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
@@ -94,11 +102,12 @@ int dt_tracker_add(struct dt_tracker *tracker, void *start, size_t bytes, unsign
 {
 	struct dt_session *session = tracker->session;
 	struct dt_failure failure;
-	uint64_t page = 1ULL << session->page_shift, from = (uint64_t)start, to = from + bytes, region, first = 0;
+	uint32_t page_shift = session->backend.page_shift;
+	uint64_t page = 1ULL << page_shift, from = (uintptr_t)start, to = from + bytes, region, first = 0;
 	if (!bytes || to < from || flags & ~(unsigned)DT_SPARSE)
 		return -EINVAL;
-	int error = dt_session_add(session, from & ~(page - 1), (to + page - 1) & ~(page - 1), session->page_shift,
-				   flags, &region, &failure);
+	int error = dt_session_add(session, from & ~(page - 1), (to + page - 1) & ~(page - 1), page_shift, flags,
+				   &region, &failure);
 	if (error)
 		return error;
 	error = dt_cards_add(tracker->cards, region, from, to, &first);

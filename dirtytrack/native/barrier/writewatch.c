@@ -1,15 +1,20 @@
-// GetWriteWatch: the written pages of a range of addresses, as many as there is room for.
+// A collect of a range of addresses, of which only as much is kept as there is room for.
+#include "writewatch.h"
+
 #include <errno.h>
 
-#include "../core/internal.h"
-#include "cards.h"
+#include "../base/array.h"
+#include "../base/memory.h"
+#include "../core/collect.h"
 
 // What is asked of each region, and where that begins.
 struct plan {
-	struct dt_slice *slices;
-	uint64_t *starts;
-	size_t count, slice_room, start_room;
-	uint32_t page_shift;
+	struct dt_slice *slices; // count of them, by address; owned
+	uint64_t *starts;        // the address of the first page of the region of each; owned
+	size_t count;
+	size_t slice_room;
+	size_t start_room;
+	uint32_t page_shift; // of all of them: regions of several kinds can't share a range
 };
 
 static void free_plan(struct plan *plan)
@@ -27,8 +32,8 @@ static int add(struct plan *plan, const struct dt_region *region, uint64_t start
 		return error;
 	plan->slices[plan->count] = (struct dt_slice){
 		.region = region->id,
-		.first = (start - region->start) >> region->page_shift,
-		.last = (stop - region->start + (1ULL << region->page_shift) - 1) >> region->page_shift,
+		.start = (start - region->start) >> region->page_shift,
+		.stop = (stop - region->start + (1ULL << region->page_shift) - 1) >> region->page_shift,
 	};
 	plan->starts[plan->count++] = region->start;
 	plan->page_shift = region->page_shift;
@@ -38,12 +43,12 @@ static int add(struct plan *plan, const struct dt_region *region, uint64_t start
 // One slice for each region that has addresses of [start, stop); a page that regions share is the first one's.
 static int make_plan(struct dt_session *session, uint64_t start, uint64_t stop, struct plan *plan)
 {
-	struct dt_region *region;
-	int error = dt_enter(session);
+	const struct dt_region *region;
+	int error = dt_enter(&session->lock);
 	if (error)
 		return error;
 	plan->count = 0;
-	for_each_touching(region, session, start, stop) {
+	for_each_touching(region, &session->regions, start, stop) {
 		if (region->start > start || region->flags & DT_LOST || error)
 			break;
 		if (region->stop <= start)
@@ -51,7 +56,7 @@ static int make_plan(struct dt_session *session, uint64_t start, uint64_t stop, 
 		error = add(plan, region, start, region->stop < stop ? region->stop : stop);
 		start = region->stop;
 	}
-	return dt_leave(session, error ? error : start < stop ? -DT_EUNTRACKED : 0);
+	return dt_leave(&session->lock, error ? error : start < stop ? -DT_EUNTRACKED : 0);
 }
 
 // Moves up to room pages out of the epoch, by address; returns how many.

@@ -1,9 +1,10 @@
+// The allocator: free lists of size classes, and mappings for what is larger.
 #define _GNU_SOURCE
+#include "memory.h"
+
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#include "memory.h"
 
 enum {
 	SMALLEST = 6, // log2 of the smallest class
@@ -17,12 +18,13 @@ struct free_block {
 
 // Blocks never used yet: cut from a chunk one by one, so that only what is used is ever populated.
 struct chunk {
-	char *next, *end;
+	char *next;
+	char *end;
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static struct free_block *free_blocks[LARGEST + 1];
-static struct chunk chunks[LARGEST + 1];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of the two arrays
+static struct free_block *free_blocks[LARGEST + 1];      // by size class
+static struct chunk chunks[LARGEST + 1];                 // likewise
 
 // MAP_NORESERVE: result buffers are sized for the worst case and hardly ever filled.
 static void *map(size_t bytes)
@@ -34,11 +36,11 @@ static void *map(size_t bytes)
 	return block;
 }
 
-static unsigned class_of(size_t bytes)
+static unsigned size_class(size_t bytes)
 {
 	unsigned class = SMALLEST;
 	while (((size_t)1 << class) < bytes)
-		class++;
+		class += 1;
 	return class;
 }
 
@@ -68,7 +70,7 @@ void *dt_alloc(size_t bytes)
 {
 	if (bytes > (size_t)1 << LARGEST)
 		return map(bytes);
-	unsigned class = class_of(bytes);
+	unsigned class = size_class(bytes);
 	pthread_mutex_lock(&lock);
 	void *block = reuse(class, bytes);
 	if (!block)
@@ -85,7 +87,7 @@ void dt_free(void *pointer, size_t bytes)
 		munmap(pointer, bytes);
 		return;
 	}
-	unsigned class = class_of(bytes);
+	unsigned class = size_class(bytes);
 	struct free_block *block = pointer;
 	pthread_mutex_lock(&lock);
 	block->next = free_blocks[class];
@@ -93,7 +95,7 @@ void dt_free(void *pointer, size_t bytes)
 	pthread_mutex_unlock(&lock);
 }
 
-// In front of a block: its whole size, in room that keeps it aligned.
+// In front of a block: its whole size, padded so that the block keeps its alignment.
 struct header {
 	size_t bytes;
 	char padding[64 - sizeof(size_t)];
@@ -112,47 +114,6 @@ void dt_block_free(void *block)
 {
 	struct header *header = (struct header *)block - 1;
 	dt_free(header, header->bytes);
-}
-
-int dt_is_zero(const uint8_t *data, size_t bytes)
-{
-	// Bytes that begin with a zero and equal themselves moved by one are zeros.
-	return data[0] == 0 && memcmp(data, data + 1, bytes - 1) == 0;
-}
-
-// The kernel zeroes this page in every child that gets a copy of the address space (madvise(2), Linux 4.14).
-static uint64_t *wiped_on_fork;
-static uint64_t last_address_space;
-
-static void name_address_space(void)
-{
-	if (!wiped_on_fork) {
-		void *page =
-			mmap(NULL, sizeof *wiped_on_fork, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (page == MAP_FAILED)
-			return;
-		if (madvise(page, sizeof *wiped_on_fork, MADV_WIPEONFORK) < 0) {
-			munmap(page, sizeof *wiped_on_fork);
-			return;
-		}
-		wiped_on_fork = page;
-	}
-	if (*wiped_on_fork == 0)
-		*wiped_on_fork = ++last_address_space;
-}
-
-uint64_t dt_address_space(void)
-{
-	pthread_mutex_lock(&lock);
-	name_address_space();
-	uint64_t name = wiped_on_fork ? *wiped_on_fork : 0;
-	pthread_mutex_unlock(&lock);
-	return name;
-}
-
-int dt_is_address_space(uint64_t name)
-{
-	return wiped_on_fork && *wiped_on_fork == name;
 }
 
 static void lock_for_fork(void)

@@ -1,10 +1,10 @@
-// Sorted lists of half-open runs, and bitmaps: the arithmetic of page sets.
+// Sorted lists of half-open runs: page sets, and lists of address ranges.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
-// [start, stop). A list of runs is sorted, and its runs neither overlap nor touch.
+// [start, stop): stop is exclusive. A list of runs is sorted, and its runs neither overlap nor touch.
 struct dt_run {
 	uint64_t start;
 	uint64_t stop;
@@ -28,16 +28,23 @@ int dt_runs_contain(const struct dt_run *runs, size_t n, uint64_t page);
 // Writes one byte a page, 1 for the pages in the list and 0 for the others of [0, pages).
 void dt_runs_mask(const struct dt_run *runs, size_t n, uint64_t pages, uint8_t *out);
 
-// A bitmap of pages, with bounds: nothing outside [low, high) is set.
-struct dt_bits {
-	uint64_t *words;
-	uint64_t low;
-	uint64_t high;
-};
+// Appends a run to a list of n, whose last one it may touch or overlap, but not begin before; the new number of runs.
+static inline size_t dt_runs_append(struct dt_run *runs, size_t n, struct dt_run run)
+{
+	if (!n || runs[n - 1].stop < run.start) {
+		runs[n] = run;
+		return n + 1;
+	}
+	if (runs[n - 1].stop < run.stop)
+		runs[n - 1].stop = run.stop;
+	return n;
+}
 
-// The bytes that the words of a bitmap of so many pages take.
-size_t dt_bits_bytes(uint64_t pages);
-void dt_bits_set(struct dt_bits *bits, uint64_t start, uint64_t stop);
-void dt_bits_clear(struct dt_bits *bits, uint64_t start, uint64_t stop);
-// Lists the set pages of [start, stop) in out, which has room for (stop - start + 1) / 2 runs.
-size_t dt_bits_runs(const struct dt_bits *bits, uint64_t start, uint64_t stop, struct dt_run *out);
+// The part of a run within another one. Empty (start >= stop) if they have nothing in common.
+static inline struct dt_run dt_run_clip(struct dt_run run, struct dt_run within)
+{
+	return (struct dt_run){
+		run.start > within.start ? run.start : within.start,
+		run.stop < within.stop ? run.stop : within.stop,
+	};
+}

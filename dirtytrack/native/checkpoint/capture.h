@@ -1,34 +1,27 @@
-// Floor 2, checkpoint: what a save captures. The scan, the copy of the written blocks into staging memory and the proof
-// that nothing was written meanwhile are one call; where they do not fit, more calls copy the rest.
+// What a save captures. The scan, the copy of the written blocks into staging memory and the proof that nothing was
+// written meanwhile are one call; where they do not fit, more calls copy the rest.
 #pragma once
 
-#include "../core/session.h"
+#include "../base/extent.h"
+#include "../core/collect.h"
 
 // The unit on disk, whatever the page size: bytes of a region from its own first byte.
 enum { DT_BLOCK = 4096 };
 
-// A region to capture, by what Python knows of it.
-struct dt_source {
-	uint64_t region;
-	uint64_t address; // of its first byte
-	uint64_t nbytes;
-	uint64_t offset; // of its first byte on its first page
-	uint64_t page_size;
-};
-
-// Blocks [first, first + count) of a source.
+// Blocks [first, first + count) of a region.
 struct dt_block_run {
-	uint64_t source;
+	uint64_t extent; // the place of its extent
 	uint64_t first;
 	uint64_t count;
 };
 
-// What is to be copied, and how far the copy is. Owned by the caller; all zero at first.
+// What is to be copied, and how far the copy is. Owned by the caller, one thread's at a time; all zero at first.
 struct dt_capture {
-	const struct dt_source *sources;
-	size_t source_count;
-	struct dt_block_run *runs;
-	size_t run_room, run_count;
+	const struct dt_extent *extents; // extent_count of them, the caller's
+	size_t extent_count;
+	struct dt_block_run *runs; // in the order of the extents, and then of the blocks; owned
+	size_t run_room;
+	size_t run_count;
 	uint64_t blocks;    // in all runs
 	size_t run;         // the next block to copy is this run's ...
 	uint64_t block;     // ... and so many of its blocks are done
@@ -38,30 +31,26 @@ struct dt_capture {
 	struct dt_session *session;
 };
 
-// A piece of staging memory: room for it before a copy, what was copied after it. Every block takes DT_BLOCK bytes.
+// A piece of staging memory. Every block takes DT_BLOCK bytes.
 struct dt_piece {
-	uint8_t *data;
-	uint64_t blocks;
-	size_t run; // where in the capture's runs it begins
-	uint64_t block;
+	uint8_t *data;   // the caller's
+	uint64_t blocks; // before a copy: for which there is room; after it: that were copied
+	size_t run;      // after it: where in the capture's runs it begins ...
+	uint64_t block;  // ... and with which block of that run
 };
 
-// An empty capture, and its end; an allocator's signatures.
+// An empty capture, and its end. For cffi's ffi.new_allocator, which passes the struct's size.
 void *dt_capture_new(size_t size);
 void dt_capture_free(void *capture);
 
-// Collects n whole regions, the sources in their order, into the epoch; lists the blocks that their written pages
-// touch (with everything: all blocks); copies as many as the pieces have room for; and, when that was all, peeks.
-// The epoch holds the pages from the scan on, also when this fails.
+// Collects n whole regions, those of the capture's extents in their order, into the epoch; lists the blocks that their
+// written pages touch (with everything != 0: all blocks); copies as many as the pieces have room for; and, when that
+// was all, peeks. The epoch holds the pages from the scan on, also when this fails.
 int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
 	       struct dt_epoch *epoch, struct dt_capture *capture, int everything, struct dt_piece *pieces,
 	       size_t piece_count);
 // Copies on. The memory must be what it was: the session is not asked.
 void dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count);
 
-// One byte for each block of data: 1 if it is all zeros. Returns how many are.
+// Writes one byte for each block of data, the last of which may be short: 1 if it is all zeros. Returns how many are.
 size_t dt_zero_blocks(const uint8_t *data, size_t bytes, uint8_t *zero);
-// Starts to write a file to disk, without waiting for it. 0 or -errno.
-int dt_start_writeback(int fd);
-// Renames within a directory; -EEXIST if the new name is taken.
-int dt_rename_new(int directory, const char *from, const char *to);

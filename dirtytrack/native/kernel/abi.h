@@ -48,6 +48,7 @@ struct dt_uffdio_writeprotect {
 #define DT_UFFDIO_UNREGISTER _IOR(0xAA, 0x01, struct dt_uffdio_range)
 #define DT_UFFDIO_WRITEPROTECT _IOWR(0xAA, 0x06, struct dt_uffdio_writeprotect)
 
+#define DT_PAGE_IS_WPALLOWED (1ULL << 0) // in a mapping that is registered for asynchronous write-protection
 #define DT_PAGE_IS_WRITTEN (1ULL << 1)
 #define DT_PAGE_IS_PRESENT (1ULL << 3)
 #define DT_PAGE_IS_SWAPPED (1ULL << 4)
@@ -82,7 +83,7 @@ struct dt_procmap_query {
 	uint64_t size;
 	uint64_t query_flags;
 	uint64_t query_addr;
-	uint64_t vma_start;
+	uint64_t vma_start; // out, from here on
 	uint64_t vma_end;
 	uint64_t vma_flags;
 	uint64_t vma_page_size;
@@ -95,5 +96,10 @@ struct dt_procmap_query {
 	uint64_t vma_name_addr;
 	uint64_t build_id_addr;
 };
+
+// dt_procmap_query.vma_flags
+#define DT_PROCMAP_QUERY_VMA_READABLE (1ULL << 0)
+#define DT_PROCMAP_QUERY_VMA_WRITABLE (1ULL << 1)
+#define DT_PROCMAP_QUERY_COVERING_OR_NEXT_VMA (1ULL << 4) // query_flags: else the mapping has to hold the address
 
 #define DT_PROCMAP_QUERY _IOWR('f', 17, struct dt_procmap_query) // on /proc/PID/maps, since Linux 6.11

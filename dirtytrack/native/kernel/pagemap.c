@@ -1,12 +1,12 @@
 // PAGEMAP_SCAN, the two questions about mappings (what is there, and is all of it there), and a careful read.
 #define _GNU_SOURCE
+#include "pagemap.h"
+
 #include <errno.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-#include "kernel.h"
 
 long dt_pagemap_scan(int fd, struct dt_pm_scan_arg *arg)
 {
@@ -18,7 +18,7 @@ int dt_procmap_query(int fd, uint64_t address, int next, struct dt_procmap_query
 {
 	*out = (struct dt_procmap_query){
 		.size = sizeof *out,
-		.query_flags = next ? 0x10 : 0, // PROCMAP_QUERY_COVERING_OR_NEXT_VMA
+		.query_flags = next ? DT_PROCMAP_QUERY_COVERING_OR_NEXT_VMA : 0,
 		.query_addr = address,
 		.vma_name_addr = (uintptr_t)name,
 		.vma_name_size = size,

@@ -1,9 +1,13 @@
-// Whether this kernel overlooks dropped memory.
+// How this kernel reports holes.
+#include "probe.h"
+
 #include <errno.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "kernel.h"
+#include "pagemap.h"
+#include "userfaultfd.h"
 
 static long written(int pagemap, uint64_t start, uint64_t stop, uint64_t returned, struct dt_page_region *found)
 {
@@ -20,7 +24,7 @@ static long written(int pagemap, uint64_t start, uint64_t stop, uint64_t returne
 }
 
 // Of two pages without more, the first has an entry in the page table; the next table is not there at all.
-static int is_blind(int pagemap, uint64_t start, uint64_t page, uint64_t table)
+static int hole_reporting(int pagemap, uint64_t start, uint64_t page, uint64_t table)
 {
 	struct dt_page_region found[2];
 	long n = written(pagemap, start, start + 2 * page, DT_PAGE_IS_WRITTEN | DT_PAGE_IS_PRESENT, found);
@@ -32,10 +36,11 @@ static int is_blind(int pagemap, uint64_t start, uint64_t page, uint64_t table)
 	n = written(pagemap, start + table, start + 2 * table, DT_PAGE_IS_WRITTEN, found);
 	if (n < 0)
 		return (int)n;
-	return entries < 2 || n != 1 || found[0].start != start + table || found[0].end != start + 2 * table;
+	bool reported = entries == 2 && n == 1 && found[0].start == start + table && found[0].end == start + 2 * table;
+	return reported ? DT_HOLES_REPORTED : DT_HOLES_UNREPORTED;
 }
 
-int dt_blind_to_holes(int userfaultfd, int pagemap)
+int dt_probe_hole_reporting(int userfaultfd, int pagemap)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), table = page / 8 * page, ioctls;
 	char *memory =
@@ -47,7 +52,7 @@ int dt_blind_to_holes(int userfaultfd, int pagemap)
 	*(volatile char *)start = 1;
 	int result = dt_uffd_register(userfaultfd, (uint64_t)memory, 3 * table, &ioctls);
 	if (!result) {
-		result = is_blind(pagemap, start, page, table);
+		result = hole_reporting(pagemap, start, page, table);
 		dt_uffd_unregister(userfaultfd, (uint64_t)memory, 3 * table);
 	}
 	munmap(memory, 3 * table);

@@ -1,11 +1,13 @@
 // userfaultfd(2) and its ioctls.
+#include "userfaultfd.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "kernel.h"
+#include "abi.h"
 
 static int status(long result)
 {

@@ -1,59 +1,78 @@
+// Units, which are kept, and the way from one state to another.
+#include "history.h"
+
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include "../core/internal.h"
-#include "history.h"
+#include "../base/array.h"
+#include "../base/bytes.h"
+#include "../base/memory.h"
 
 enum { LONG_RUN = 4 }; // pages
 
 // Units and regions
 
 // Where the bytes of a unit lie in a region; its first units may lie before it.
-static struct dt_run bytes_of(const struct dt_history *history, const struct dt_twin *twin, uint64_t unit)
+static struct dt_run bytes_of(const struct dt_history *history, const struct dt_extent *extent, uint64_t unit)
 {
-	uint64_t start = unit * history->store.unit, stop = start + history->store.unit;
-	stop = stop > twin->offset ? stop - twin->offset : 0;
-	return (struct dt_run){
-		start > twin->offset ? start - twin->offset : 0,
-		stop < twin->nbytes ? stop : twin->nbytes,
-	};
+	uint64_t start = unit * history->store.unit;
+	return dt_extent_clip(extent, (struct dt_run){start, start + history->store.unit});
 }
 
 // The same place within the contents that are kept.
-static uint64_t at(const struct dt_history *history, const struct dt_twin *twin, struct dt_run bytes)
+static uint64_t place_of(const struct dt_history *history, const struct dt_extent *extent, struct dt_run bytes)
 {
-	return (twin->offset + bytes.start) % history->store.unit;
+	return (extent->offset + bytes.start) % history->store.unit;
 }
 
-static uint64_t pages_of(const struct dt_twin *twin)
+static uint64_t units_in_page(const struct dt_history *history, const struct dt_extent *extent)
 {
-	return (twin->offset + twin->nbytes + twin->page_size - 1) / twin->page_size;
+	return extent->page_size / history->store.unit;
+}
+
+static bool is_kept(const struct dt_history *history, uint32_t slot, uint64_t place, const uint8_t *memory,
+		    uint64_t length)
+{
+	if (slot == DT_ZEROS)
+		return dt_is_zero(memory, length);
+	return memcmp(dt_store_contents(&history->store, slot) + place, memory, length) == 0;
+}
+
+// A slot with the contents of a unit, for the caller to put into a tree.
+static int store_unit(struct dt_history *history, uint64_t place, const uint8_t *memory, uint64_t length,
+		      uint32_t *slot_ret)
+{
+	*slot_ret = DT_ZEROS;
+	if (dt_is_zero(memory, length))
+		return 0;
+	int error = dt_store_take(&history->store, slot_ret);
+	if (error)
+		return error;
+	uint8_t *contents = dt_store_contents(&history->store, *slot_ret);
+	if (length < history->store.unit) // so that equal contents are equal slots
+		memset(contents, 0, history->store.unit);
+	memcpy(contents + place, memory, length);
+	return 0;
 }
 
 static int keep_unit(struct dt_history *history, struct dt_node **tree, size_t index, uint64_t unit)
 {
-	const struct dt_twin *twin = &history->twins[index];
-	struct dt_run bytes = bytes_of(history, twin, unit);
+	const struct dt_extent *extent = &history->extents[index];
+	struct dt_run bytes = bytes_of(history, extent, unit);
 	if (bytes.start >= bytes.stop)
 		return 0;
-	const uint8_t *memory = (const uint8_t *)twin->address + bytes.start;
-	uint64_t length = bytes.stop - bytes.start, number = history->first[index] + unit;
-	uint32_t old = dt_tree_find(&history->store, *tree, number), slot = DT_ZEROS;
-	if (old == DT_ZEROS
-		    ? dt_is_zero(memory, length)
-		    : !memcmp(dt_store_contents(&history->store, old) + at(history, twin, bytes), memory, length))
+	const uint8_t *memory = (const uint8_t *)(uintptr_t)extent->address + bytes.start;
+	uint64_t length = bytes.stop - bytes.start, number = history->first_units[index] + unit;
+	uint64_t place = place_of(history, extent, bytes);
+	uint32_t slot;
+	if (is_kept(history, dt_tree_find(&history->store, *tree, number), place, memory, length))
 		return 0;
-	if (!dt_is_zero(memory, length)) {
-		int error = dt_store_take(&history->store, &slot);
-		if (error)
-			return error;
-		if (length < history->store.unit) // so that equal contents are equal slots
-			memset(dt_store_contents(&history->store, slot), 0, history->store.unit);
-		memcpy(dt_store_contents(&history->store, slot) + at(history, twin, bytes), memory, length);
-	}
-	int error = dt_tree_put(&history->store, tree, number, slot);
+	int error = store_unit(history, place, memory, length, &slot);
+	if (error)
+		return error;
+	error = dt_tree_put(&history->store, tree, number, slot);
 	if (error)
 		dt_store_drop(&history->store, slot);
 	return error;
@@ -61,7 +80,7 @@ static int keep_unit(struct dt_history *history, struct dt_node **tree, size_t i
 
 static int keep_pages(struct dt_history *history, struct dt_node **tree, size_t index, const struct dt_run *pages)
 {
-	uint64_t scale = history->twins[index].page_size / history->store.unit;
+	uint64_t scale = units_in_page(history, &history->extents[index]);
 	int error = 0;
 	for (uint64_t unit = pages->start * scale; !error && unit < pages->stop * scale; unit++)
 		error = keep_unit(history, tree, index, unit);
@@ -75,7 +94,8 @@ static int keep(struct dt_history *history, struct dt_node **tree, const struct 
 		const struct dt_entry *entry = &epoch->buffers.entries[i];
 		const struct dt_run *run = epoch->buffers.runs + entry->first_run, *end = run + entry->run_count;
 		if (everything)
-			error = keep_pages(history, tree, i, &(struct dt_run){0, pages_of(&history->twins[i])});
+			error = keep_pages(history, tree, i,
+					   &(struct dt_run){0, dt_extent_pages(&history->extents[i])});
 		for (; !everything && !error && run < end; run++)
 			error = keep_pages(history, tree, i, run);
 	}
@@ -84,17 +104,17 @@ static int keep(struct dt_history *history, struct dt_node **tree, const struct 
 
 static void write_unit(struct dt_history *history, const struct dt_node *tree, size_t index, uint64_t unit)
 {
-	const struct dt_twin *twin = &history->twins[index];
-	struct dt_run bytes = bytes_of(history, twin, unit);
+	const struct dt_extent *extent = &history->extents[index];
+	struct dt_run bytes = bytes_of(history, extent, unit);
 	if (bytes.start >= bytes.stop)
 		return;
-	uint8_t *memory = (uint8_t *)twin->address + bytes.start;
-	uint32_t slot = dt_tree_find(&history->store, tree, history->first[index] + unit);
+	uint8_t *memory = (uint8_t *)(uintptr_t)extent->address + bytes.start;
+	uint64_t length = bytes.stop - bytes.start, place = place_of(history, extent, bytes);
+	uint32_t slot = dt_tree_find(&history->store, tree, history->first_units[index] + unit);
 	if (slot == DT_ZEROS)
-		memset(memory, 0, bytes.stop - bytes.start);
+		memset(memory, 0, length);
 	else
-		memcpy(memory, dt_store_contents(&history->store, slot) + at(history, twin, bytes),
-		       bytes.stop - bytes.start);
+		memcpy(memory, dt_store_contents(&history->store, slot) + place, length);
 }
 
 // The history
@@ -113,34 +133,36 @@ void dt_history_free(void *pointer)
 	dt_store_close(&history->store);
 	dt_free(history->states, history->state_room * sizeof *history->states);
 	dt_free(history->is_state, history->is_state_room);
-	dt_free(history->first, (history->n + 1) * sizeof *history->first);
-	for (size_t i = 0; history->written && i < history->n; i++)
-		dt_free(history->written[i].words, dt_bits_bytes(pages_of(&history->twins[i])));
+	dt_free(history->first_units, (history->n + 1) * sizeof *history->first_units);
+	for (size_t i = 0; history->extents && history->written && i < history->n; i++)
+		dt_free(history->written[i].words, dt_bits_bytes(dt_extent_pages(&history->extents[i])));
 	dt_free(history->written, history->n * sizeof *history->written);
+	dt_free(history->extents, history->n * sizeof *history->extents);
 	dt_free(history->entries, history->entry_room * sizeof *history->entries);
 	dt_free(history->runs, history->run_room * sizeof *history->runs);
 	dt_free(history, sizeof *history);
 }
 
-int dt_history_open(struct dt_history *history, const struct dt_twin *twins, size_t n)
+int dt_history_open(struct dt_history *history, const struct dt_extent *extents, size_t n)
 {
 	size_t runs = 0;
 	uint64_t unit = (uint64_t)sysconf(_SC_PAGESIZE);
-	history->twins = twins;
 	history->n = n;
-	history->first = dt_alloc((n + 1) * sizeof *history->first);
+	history->extents = dt_alloc(n * sizeof *extents);
+	history->first_units = dt_alloc((n + 1) * sizeof *history->first_units);
 	history->written = dt_alloc(n * sizeof *history->written);
-	if (!history->first || !history->written)
+	if (!history->extents || !history->first_units || !history->written)
 		return -ENOMEM;
+	memcpy(history->extents, extents, n * sizeof *extents);
 	for (size_t i = 0; i < n; i++) {
-		uint64_t pages = pages_of(&twins[i]);
+		uint64_t pages = dt_extent_pages(&extents[i]);
 		runs += (pages + 1) / 2;
-		history->first[i + 1] = history->first[i] + pages * (twins[i].page_size / unit);
+		history->first_units[i + 1] = history->first_units[i] + pages * (extents[i].page_size / unit);
 		history->written[i].words = dt_alloc(dt_bits_bytes(pages));
 		if (!history->written[i].words)
 			return -ENOMEM;
 	}
-	dt_store_open(&history->store, unit, history->first[n]);
+	dt_store_open(&history->store, unit, history->first_units[n]);
 	int error = dt_make_room(&history->entries, &history->entry_room, n, sizeof *history->entries);
 	return error ? error : dt_make_room(&history->runs, &history->run_room, runs, sizeof *history->runs);
 }
@@ -201,11 +223,12 @@ static void see(void *context, uint64_t number)
 {
 	struct difference *difference = context;
 	struct dt_history *history = difference->history;
-	while (number >= history->first[difference->region + 1])
+	while (number >= history->first_units[difference->region + 1])
 		difference->region++;
-	const struct dt_twin *twin = &history->twins[difference->region];
-	uint64_t page = (number - history->first[difference->region]) / (twin->page_size / history->store.unit);
-	dt_bits_set(&history->written[difference->region], page, page + 1);
+	size_t region = difference->region;
+	uint64_t unit = number - history->first_units[region];
+	uint64_t page = unit / units_in_page(history, &history->extents[region]);
+	dt_bits_set(&history->written[region], page, page + 1);
 }
 
 int dt_history_plan(struct dt_history *history, uint64_t state, const struct dt_epoch *open)
@@ -221,11 +244,14 @@ int dt_history_plan(struct dt_history *history, uint64_t state, const struct dt_
 	}
 	dt_tree_differ(&history->store, history->tree, history->states[state], see, &(struct difference){history, 0});
 	for (size_t i = 0; i < history->n; i++) {
-		uint64_t pages = pages_of(&history->twins[i]);
+		uint64_t pages = dt_extent_pages(&history->extents[i]);
 		size_t runs = dt_bits_runs(&history->written[i], 0, pages, end);
-		history->entries[i] =
-			(struct dt_entry){open->buffers.entries[i].region, (uint64_t)(end - history->runs), runs,
-					  dt_runs_count(end, runs)};
+		history->entries[i] = (struct dt_entry){
+			.region = open->buffers.entries[i].region,
+			.first_run = (uint64_t)(end - history->runs),
+			.run_count = runs,
+			.pages = dt_runs_count(end, runs),
+		};
 		dt_bits_clear(&history->written[i], 0, pages);
 		end += runs;
 	}
@@ -233,16 +259,12 @@ int dt_history_plan(struct dt_history *history, uint64_t state, const struct dt_
 }
 
 // Opens a run of pages at once, where that costs less than a fault for each; that fails without harm.
-static int open_run(struct dt_session *session, const struct dt_twin *twin, const struct dt_run *run)
+static int open_run(struct dt_session *session, const struct dt_extent *extent, const struct dt_run *run)
 {
-	uint64_t start = twin->address - twin->offset + run->start * twin->page_size;
+	uint64_t base = extent->address - extent->offset;
 	if (run->stop - run->start < LONG_RUN)
 		return 0;
-	int error = dt_enter(session);
-	if (error)
-		return error;
-	dt_uffd_writeprotect(session->userfaultfd, start, (run->stop - run->start) * twin->page_size, 0);
-	return dt_leave(session, 0);
+	return dt_session_disarm(session, base + run->start * extent->page_size, base + run->stop * extent->page_size);
 }
 
 int dt_history_restore(struct dt_history *history, struct dt_session *session, uint64_t cursor,
@@ -251,9 +273,9 @@ int dt_history_restore(struct dt_history *history, struct dt_session *session, u
 	struct dt_node *tree = history->states[state];
 	for (size_t i = 0; i < history->n; i++) {
 		const struct dt_run *run = history->runs + history->entries[i].first_run;
-		uint64_t scale = history->twins[i].page_size / history->store.unit;
+		uint64_t scale = units_in_page(history, &history->extents[i]);
 		for (size_t left = history->entries[i].run_count; left; left--, run++) {
-			int error = open_run(session, &history->twins[i], run);
+			int error = open_run(session, &history->extents[i], run);
 			if (error)
 				return error;
 			for (uint64_t unit = run->start * scale; unit < run->stop * scale; unit++)

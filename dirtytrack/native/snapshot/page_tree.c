@@ -1,9 +1,29 @@
+// A tree maps the numbers of units to slots of a store, as a page table maps addresses to pages: each level takes six
+// bits of the number, every tree of a store has the same height, and what is missing is zeros (a NULL child, slot
+// DT_ZEROS).
+//
+// Trees share nodes, and nodes share slots. Both are counted, by the same rule:
+//
+//	- a node's references are the trees and the parents that have it; a slot's are the leaves;
+//	- whoever has the only reference to a node, and to all nodes above it, may change it in place; else it is copied
+//	  first (own), which takes a reference to every child, or slot, of the copy and gives back one to the original.
+//
+// So saving a state is one more reference to the root, and the next change below it copies the nodes on its way, one a
+// level: two states have nodes of their own above the units that differ, and share the rest. That makes a restore
+// cheap, too: where two trees have the same node nothing below it differs, and dt_tree_differ does not look.
+//
+// Contents lie in chunks of slots, which are never moved: what dt_store_contents returned stays valid while the slot is
+// in use. A chunk of which no slot is in use gives its memory back to the kernel, but not its addresses, once more
+// slots are free than in use: as much as is in use is kept at hand for the next contents.
+#include "page_tree.h"
+
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 
-#include "../core/internal.h"
-#include "page_tree.h"
+#include "../base/array.h"
+#include "../base/memory.h"
 
 enum {
 	BITS = 6, // of a unit's number that a level of a tree takes
@@ -11,11 +31,10 @@ enum {
 	CHUNK = 256, // slots
 };
 
-// Changed in place by who has the only reference, else copied.
 struct dt_node {
-	uint32_t references;
+	uint32_t references; // trees and parents that have it
 	union {
-		struct dt_node *children[WIDTH]; // NULL: all zeros
+		struct dt_node *children[WIDTH]; // of a node above the leaves; NULL: all zeros
 		uint32_t slots[WIDTH];           // of a leaf
 	};
 };
@@ -91,7 +110,6 @@ void dt_store_drop(struct dt_store *store, uint32_t slot)
 		return;
 	store->free_slots[store->free_count++] = slot;
 	store->used--;
-	// As much is kept at hand for later contents as is in use.
 	if (--store->in_use[slot / CHUNK] == 0 && store->free_count > store->used)
 		madvise(store->chunks[slot / CHUNK], CHUNK * store->unit, MADV_DONTNEED);
 }
@@ -134,7 +152,8 @@ void dt_tree_drop(struct dt_store *store, struct dt_node *tree)
 	drop(store, tree, store->levels);
 }
 
-// Makes a node one that may be changed.
+// Makes a node one that its owner may change, and returns it: itself, a copy, or a new one for NULL. The owner's
+// reference goes with it. NULL without memory; then nothing has changed.
 static struct dt_node *own(struct dt_store *store, struct dt_node *node, unsigned level)
 {
 	if (node && node->references == 1)
@@ -153,6 +172,7 @@ static struct dt_node *own(struct dt_store *store, struct dt_node *node, unsigne
 	return copy;
 }
 
+// Which child, or slot, of a node on this level a unit is under.
 static unsigned digit(uint64_t unit, unsigned level)
 {
 	return unit >> level * BITS & (WIDTH - 1);
@@ -165,6 +185,8 @@ uint32_t dt_tree_find(const struct dt_store *store, const struct dt_node *tree, 
 	return tree ? tree->slots[digit(unit, 0)] : DT_ZEROS;
 }
 
+// From the root down, each node on the way becomes the tree's own. If memory runs out half-way, the nodes above are
+// copies that say the same as the originals: the tree is what it was.
 int dt_tree_put(struct dt_store *store, struct dt_node **tree, uint64_t unit, uint32_t slot)
 {
 	for (unsigned level = store->levels;; level--) {
@@ -188,6 +210,7 @@ static bool same(const struct dt_store *store, uint32_t a, uint32_t b)
 			  !memcmp(dt_store_contents(store, a), dt_store_contents(store, b), store->unit));
 }
 
+// first: the number of the first unit under the two nodes.
 static void differ(const struct dt_store *store, const struct dt_node *a, const struct dt_node *b, unsigned level,
 		   uint64_t first, dt_see *see, void *context)
 {

@@ -37,13 +37,13 @@ class WpAsync:
         """A native tracker on a new userfaultfd and this process's pagemap."""
         try:
             with Userfaultfd() as userfaultfd:
-                blindness = _blindness()
+                holes = _hole_reporting()
                 pagemap = open_pagemap()
                 descriptor = userfaultfd.detach()
         except OSError as error:
             raise _unsupported(error) from error
         tracker, cursor = ffi.new("struct dt_session **"), ffi.new("uint64_t *")
-        if lib.dt_session_open(descriptor, pagemap, blindness, tracker, cursor):
+        if lib.dt_session_open(descriptor, pagemap, holes, tracker, cursor):
             raise MemoryError("no memory for a tracker")
         return ffi.gc(tracker[0], lib.dt_session_release), cursor[0]
 
@@ -57,11 +57,13 @@ class WpAsync:
         return frozenset(spots)
 
 
-def _blindness() -> int:
+def _hole_reporting() -> int:
     # As dt_session_open wants it: does the kernel report dropped page tables, or do we pretend it does not?
     if hole_reporting() is not HoleReporting.BLIND:
-        return 0
-    return 1 if probed_hole_reporting() is HoleReporting.BLIND else 2
+        return lib.DT_HOLES_REPORTED
+    if probed_hole_reporting() is HoleReporting.BLIND:
+        return lib.DT_HOLES_UNREPORTED
+    return lib.DT_HOLES_UNREPORTED_FOR_TESTS
 
 
 def _unsupported(error: OSError) -> UnsupportedError:

@@ -1,0 +1,23 @@
+// Where the bytes of a region lie: in memory, and on the region's pages.
+#pragma once
+
+#include <stdint.h>
+
+#include "runs.h"
+
+// The bytes of one region, which need not begin or end on a page.
+struct dt_extent {
+	uint64_t region;    // its identifier
+	uint64_t address;   // of its first byte
+	uint64_t nbytes;    // more than 0
+	uint64_t offset;    // of its first byte, from the start of the region's first page
+	uint64_t page_size; // bytes
+};
+
+// The bytes of an extent that lie in [span.start, span.stop), which are offsets from the start of the region's first
+// page; counted from the extent's first byte. Where there are none, start equals stop.
+struct dt_run dt_extent_clip(const struct dt_extent *extent, struct dt_run span);
+// The same for a run of the region's pages.
+struct dt_run dt_extent_bytes(const struct dt_extent *extent, struct dt_run pages);
+// How many of the region's pages the extent touches, counted from the region's first one.
+uint64_t dt_extent_pages(const struct dt_extent *extent);

@@ -1,0 +1,21 @@
+// The verbs of a cursor: one scan feeds every cursor, and the cursor that asked is given what it has pending.
+#pragma once
+
+#include "epoch.h"
+
+// What a cursor does with the pages it finds.
+enum dt_verb {
+	DT_PEEK,    // report; change nothing
+	DT_COLLECT, // report and re-arm
+	DT_RESET,   // re-arm and forget
+	DT_PROVE,   // collect, and re-arm also what an adaptive session leaves open
+};
+
+// One verb of a cursor on every region, if the generation is still the one named. -DT_ESTALE: it is not. -DT_ECLOSED:
+// there is no such cursor. -DT_ELOST: a region is lost. -DT_EMISSED: the double check found something. On an error
+// nothing is lost: the epoch is empty, and its pages are with the cursor.
+int dt_collect_all(struct dt_session *session, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch);
+// The same on n slices: sorted within a region, disjoint, the slices of a region next to each other. The epoch gets an
+// entry for each region, in their order. -DT_ECLOSED: there is no such cursor, or no such region.
+int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+	       struct dt_epoch *epoch);

@@ -1,0 +1,40 @@
+// Who may enter. The checks come first, without the mutex: a forked child must not touch it.
+#include "lock.h"
+
+#include <errno.h>
+
+#include "../base/address_space.h"
+#include "../include/dirtytrack.h"
+
+int dt_lock_init(struct dt_lock *lock)
+{
+	*lock = (struct dt_lock){.mutex = PTHREAD_MUTEX_INITIALIZER, .address_space = dt_address_space()};
+	return lock->address_space ? 0 : -ENOMEM;
+}
+
+int dt_lock_usable(const struct dt_lock *lock)
+{
+	if (!dt_is_address_space(lock->address_space))
+		return -DT_EFORKED;
+	return __atomic_load_n(&lock->closed, __ATOMIC_RELAXED) ? -DT_ECLOSED : 0;
+}
+
+int dt_enter(struct dt_lock *lock)
+{
+	int error = dt_lock_usable(lock);
+	if (error)
+		return error;
+	pthread_mutex_lock(&lock->mutex);
+	return lock->closed ? dt_leave(lock, -DT_ECLOSED) : 0;
+}
+
+int dt_leave(struct dt_lock *lock, int result)
+{
+	pthread_mutex_unlock(&lock->mutex);
+	return result;
+}
+
+void dt_lock_close(struct dt_lock *lock)
+{
+	__atomic_store_n(&lock->closed, true, __ATOMIC_RELAXED);
+}

@@ -1,0 +1,196 @@
+// Regions that come and go, and who shares pages with whom.
+#include "tracking.h"
+
+#include <errno.h>
+
+#include "../base/memory.h"
+#include "scan.h"
+
+// Calls act on every piece of [start, stop) that no tracked region holds.
+static int for_each_unheld(struct dt_session *session, uint64_t start, uint64_t stop,
+			   int (*act)(struct dt_backend *, uint64_t, uint64_t))
+{
+	const struct dt_region *region;
+	int result = 0, error;
+	for_each_touching(region, &session->regions, start, stop) {
+		if (region->flags & DT_LOST)
+			continue;
+		if (start < region->start && (error = act(&session->backend, start, region->start)) < 0)
+			result = error;
+		if (start < region->stop)
+			start = region->stop;
+	}
+	if (start < stop && (error = act(&session->backend, start, stop)) < 0)
+		result = error;
+	return result;
+}
+
+static int release(struct dt_session *session, uint64_t start, uint64_t stop)
+{
+	return for_each_unheld(session, start, stop, session->backend.ops->remove);
+}
+
+static void free_region(struct dt_session *session, struct dt_region *region)
+{
+	for_each_cursor(cursor, &session->cursors) dt_free_pending(cursor, region);
+	dt_free(region, sizeof *region);
+}
+
+// All the memory that a region needs, before the first system call of its own.
+static int new_region(struct dt_session *session, const struct dt_region *like, struct dt_region **region_ret)
+{
+	int error = dt_new_region(&session->regions, like, ++session->next_serial, region_ret);
+	if (error)
+		return error;
+	for_each_cursor(cursor, &session->cursors) if (!error) error =
+		dt_make_pending(cursor, *region_ret, session->backend.ops->assumes);
+	if (error)
+		free_region(session, *region_ret);
+	return error;
+}
+
+// Registers and arms what the region covers. What older regions have pending in shared pages stays theirs.
+static int acquire(struct dt_session *session, const struct dt_region *region, struct dt_failure *failure)
+{
+	const struct dt_backend_ops *ops = session->backend.ops;
+	bool huge;
+	int error = ops->add(&session->backend, region->start, region->stop, &huge, failure);
+	if (error)
+		return error;
+	if (huge && region->page_shift == session->backend.page_shift)
+		return -DT_EHUGETLB;
+	error = dt_harvest(session, region);
+	if (!error && huge)
+		error = for_each_unheld(session, region->start, region->stop, ops->arm_huge);
+	if (error)
+		*failure = (struct dt_failure){ops->call, region->start, region->stop};
+	return error;
+}
+
+static bool is_mixed(const struct dt_session *session, const struct dt_region *like)
+{
+	const struct dt_region *other;
+	for_each_touching(other, &session->regions, like->start, like->stop)
+		if (!(other->flags & DT_LOST) && (other->page_shift != like->page_shift || other->flags != like->flags))
+			return true;
+	return false;
+}
+
+static int add(struct dt_session *session, const struct dt_region *like, uint64_t *region_ret,
+	       struct dt_failure *failure)
+{
+	struct dt_region *region;
+	dt_find_losses(session, like->start, like->stop); // before anything is registered there anew
+	if (is_mixed(session, like))
+		return -DT_EMIXED;
+	*failure = (struct dt_failure){"mmap", like->start, like->stop};
+	int error = new_region(session, like, &region);
+	if (error)
+		return error;
+	error = acquire(session, region, failure);
+	if (error) {
+		release(session, region->start, region->stop);
+		free_region(session, region);
+		return error;
+	}
+	dt_insert_region(&session->regions, region);
+	*region_ret = region->id;
+	return 0;
+}
+
+int dt_session_add(struct dt_session *session, uint64_t start, uint64_t stop, uint32_t page_shift, uint32_t flags,
+		   uint64_t *region_ret, struct dt_failure *failure)
+{
+	struct dt_region like = {.start = start, .stop = stop, .page_shift = page_shift, .flags = flags & DT_SPARSE};
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	return dt_leave(&session->lock, add(session, &like, region_ret, failure));
+}
+
+static int remove_region(struct dt_session *session, struct dt_region *region)
+{
+	dt_take_out_region(&session->regions, region);
+	int error = release(session, region->start, region->stop);
+	free_region(session, region);
+	return error;
+}
+
+int dt_session_remove(struct dt_session *session, uint64_t id)
+{
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	struct dt_region *region = dt_find_region(&session->regions, id);
+	if (!region)
+		return dt_leave(&session->lock, -DT_ECLOSED);
+	return dt_leave(&session->lock, remove_region(session, region) ? 1 : 0);
+}
+
+int dt_session_release_range(struct dt_session *session, uint64_t start, uint64_t stop)
+{
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	release(session, start, stop);
+	return dt_leave(&session->lock, 0);
+}
+
+int dt_session_holds(struct dt_session *session, uint64_t start, uint64_t stop)
+{
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	return dt_leave(&session->lock, session->backend.ops->still_ours(&session->backend, start, stop));
+}
+
+int dt_session_lose(struct dt_session *session, uint64_t start, uint64_t stop)
+{
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	struct dt_region *region;
+	for_each_touching(region, &session->regions, start, stop)
+		dt_lose_region(&session->regions, region);
+	return dt_leave(&session->lock, 0);
+}
+
+int dt_session_lose_region(struct dt_session *session, uint64_t id)
+{
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	struct dt_region *region = dt_find_region(&session->regions, id);
+	if (region)
+		dt_lose_region(&session->regions, region);
+	return dt_leave(&session->lock, region ? 0 : -DT_ECLOSED);
+}
+
+int dt_session_is_lost(struct dt_session *session, uint64_t id)
+{
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	const struct dt_region *region = dt_find_region(&session->regions, id);
+	return dt_leave(&session->lock, region ? !!(region->flags & DT_LOST) : -DT_ECLOSED);
+}
+
+int dt_session_mark(struct dt_session *session, uint64_t id, uint64_t start, uint64_t stop)
+{
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	const struct dt_region *region = dt_find_region(&session->regions, id);
+	if (!region)
+		return dt_leave(&session->lock, -DT_ECLOSED);
+	if (region->flags & DT_LOST)
+		return dt_leave(&session->lock, -DT_ELOST);
+	dt_feed(session, region->start + (start << region->page_shift), region->start + (stop << region->page_shift));
+	return dt_leave(&session->lock, 0);
+}
+
+void dt_remove_all(struct dt_session *session)
+{
+	while (session->regions.count)
+		remove_region(session, session->regions.by_address[session->regions.count - 1]);
+}

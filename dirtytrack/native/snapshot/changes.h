@@ -1,0 +1,45 @@
+// Lists of changed bytes: made by comparing, checked when they come from elsewhere, and written into memory.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Bytes [start, stop) of a region that differ; stop is exclusive.
+struct dt_change {
+	uint64_t region; // a number of the caller's
+	uint64_t start;
+	uint64_t stop;
+	uint64_t at; // where their two contents begin in dt_changes.before and .after
+};
+
+// A list of changes, which owns their contents. Sorted as far as it was made in order. One thread at a time.
+struct dt_changes {
+	struct dt_change *changes;
+	size_t change_room;
+	size_t change_count;
+	uint8_t *before; // what the bytes were, one change after the other
+	uint8_t *after;  // what they are
+	size_t before_room;
+	size_t after_room;
+	uint64_t bytes; // in before, and in after
+};
+
+// An empty list, and its end. For cffi's ffi.new_allocator, which passes the struct's size.
+void *dt_changes_new(size_t size);
+void dt_changes_free(void *changes);
+
+// Adds the bytes in which before[0, nbytes) and after[0, nbytes) differ, which are those of a region from start on.
+// Changes of a region with at most gap equal bytes between them become one, also with the last one in the list if the
+// bytes between are in before. Reads each byte of after once, so it may be written meanwhile. -ENOMEM, or -EFBIG if
+// the contents exceed limit bytes.
+int dt_compare(struct dt_changes *changes, uint64_t region, uint64_t start, const uint8_t *before, const uint8_t *after,
+	       uint64_t nbytes, uint64_t gap, uint64_t limit);
+
+// Whether n changes are in order, disjoint, within regions of these sizes, and have so many bytes of contents, in
+// order.
+int dt_changes_valid(const struct dt_change *changes, size_t n, const uint64_t *sizes, size_t regions, uint64_t bytes);
+// The index of the first of n changes whose bytes of memory are not the contents; n if there is none. memories: where
+// each region begins.
+size_t dt_changes_match(const struct dt_change *changes, size_t n, const uint8_t *contents, uint8_t *const *memories);
+// Writes the contents of n changes into memory.
+void dt_changes_apply(const struct dt_change *changes, size_t n, const uint8_t *contents, uint8_t *const *memories);
