@@ -118,9 +118,9 @@ def is_blind_to_holes() -> bool:
     """
     with _any_userfaultfd() as fd, _pagemap() as pagemap:
         _status(lib.dt_uffd_api(fd, ffi.new("uint64_t *", Feature.WP_ASYNC)), "UFFDIO_API")
-        is_blind = lib.dt_probe_hole_reporting(fd, pagemap)
-        _status(is_blind, SCAN)
-    return bool(is_blind)
+        holes = lib.dt_probe_hole_reporting(fd, pagemap)
+        _status(holes, SCAN)
+    return holes != lib.DT_HOLES_REPORTED
 
 
 def reports_unregistered() -> bool:
