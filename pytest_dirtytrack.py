@@ -22,16 +22,16 @@ _UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _SHOWN = 12
 
 
-class Watcher:
-    """What the fixture ``dirtytrack`` gives."""
+class MemoryWatch:
+    """Fails a test that changes memory which it should leave alone. The fixture ``memory_watch`` is one."""
 
     @contextmanager
     def unchanged(self, *memories: object) -> Iterator[None]:
-        """Fails the test if the block changes a byte of the memories; those written but as before are none.
+        """Fails the test if the block changes a byte of the memories. A store of the same value is no change.
 
         Args:
-            *memories: what `dirtytrack.Session.track` takes; of numpy arrays the changed elements are shown,
-                of other memory the bytes.
+            *memories: what `dirtytrack.Session.track` takes. The failure shows the changed elements of numpy
+                arrays, and the changed bytes of other memory.
         """
         __tracebackhide__ = True
         with _watch(memories) as found:
@@ -41,10 +41,10 @@ class Watcher:
 
     @contextmanager
     def dirty_at_most(self, limit: int | str, *memories: object) -> Iterator[None]:
-        """Fails the test if the block changes more than so many bytes of the memories.
+        """Fails the test if the block changes more than *limit* bytes of the memories.
 
         Args:
-            limit: bytes, or text as "100 B", "4 KiB", "1 MiB", "2 GiB".
+            limit: a number of bytes, or text such as "100 B", "4 KiB", "1 MiB", "2 GiB".
             *memories: as for `unchanged`.
         """
         __tracebackhide__ = True
@@ -56,9 +56,9 @@ class Watcher:
 
 
 @pytest.fixture
-def dirtytrack() -> Watcher:
-    """Watches: ``with dirtytrack.unchanged(array):``, ``with dirtytrack.dirty_at_most("4 KiB", a):``."""
-    return Watcher()
+def memory_watch() -> MemoryWatch:
+    """Watch memory: ``with memory_watch.unchanged(a):``, ``with memory_watch.dirty_at_most("4 KiB", a):``."""
+    return MemoryWatch()
 
 
 def _watch(memories: tuple[object, ...]) -> watch:

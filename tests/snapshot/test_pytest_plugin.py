@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 _TEST = """
-import numpy as np
+import dirtytrack, numpy as np
 array, other, scalar = np.zeros((20, 30)), bytearray(100), np.zeros(())
 crosswise = np.zeros((2, 3, 4)).transpose(1, 0, 2)  # contiguous, but in the order of neither C nor Fortran
 
 class Tensor:
     dtype, __array_interface__ = "float64", array.__array_interface__
 
-def test_it(dirtytrack):
+def test_it(memory_watch):
+    assert dirtytrack.support().works  # the module, which no fixture hides
     with {with_}:
         {act}
 """
@@ -48,10 +49,10 @@ def _run(folder, with_, act):
 @pytest.mark.parametrize(
     ("with_", "act"),
     [
-        ("dirtytrack.unchanged(array, other)", "array[3] += 0; other[5] = 0"),
-        ("dirtytrack.unchanged(array)", "other[0] = 1"),
-        ("dirtytrack.dirty_at_most(100, other)", "other[:] = bytes(range(1, 101))"),
-        ("dirtytrack.dirty_at_most('0.5 KiB', other, array)", "other[:] = bytes(range(1, 101))"),
+        ("memory_watch.unchanged(array, other)", "array[3] += 0; other[5] = 0"),
+        ("memory_watch.unchanged(array)", "other[0] = 1"),
+        ("memory_watch.dirty_at_most(100, other)", "other[:] = bytes(range(1, 101))"),
+        ("memory_watch.dirty_at_most('0.5 KiB', other, array)", "other[:] = bytes(range(1, 101))"),
     ],
 )
 def test_what_is_allowed_passes(tmp_path, with_, act):
@@ -64,29 +65,29 @@ def test_what_is_allowed_passes(tmp_path, with_, act):
 @pytest.mark.parametrize(
     ("with_", "act", "shown"),
     [
-        ("dirtytrack.unchanged(other, array)", "array[3, 4] = 2", ["memory 1[3, 4]: 0.0 -> 2.0"]),
-        ("dirtytrack.unchanged(array.T)", "array[3, 4] = 2", ["memory 0[4, 3]: 0.0 -> 2.0"]),
-        ("dirtytrack.unchanged(scalar)", "scalar[...] = 2", ["memory 0: 0.0 -> 2.0"]),
-        ("dirtytrack.unchanged(other)", "other[7:9] = b'ab'", ["memory 0, bytes [7, 9): 00 00 -> 61 62"]),
-        ("dirtytrack.unchanged(array)", "array[3] = 1", ["memory has changed in 60 bytes:", "and 18 more"]),
+        ("memory_watch.unchanged(other, array)", "array[3, 4] = 2", ["memory 1[3, 4]: 0.0 -> 2.0"]),
+        ("memory_watch.unchanged(array.T)", "array[3, 4] = 2", ["memory 0[4, 3]: 0.0 -> 2.0"]),
+        ("memory_watch.unchanged(scalar)", "scalar[...] = 2", ["memory 0: 0.0 -> 2.0"]),
+        ("memory_watch.unchanged(other)", "other[7:9] = b'ab'", ["memory 0, bytes [7, 9): 00 00 -> 61 62"]),
+        ("memory_watch.unchanged(array)", "array[3] = 1", ["memory has changed in 60 bytes:", "and 18 more"]),
         (
-            "dirtytrack.unchanged(other, array)",
+            "memory_watch.unchanged(other, array)",
             "other[::2] = b'a' * 50; array[3, 4] = 2",
             ["memory has changed in 51 bytes:", "bytes [22, 23): 00 -> 61", "and 39 more"],
         ),
         (
-            "dirtytrack.unchanged(crosswise)",
+            "memory_watch.unchanged(crosswise)",
             "crosswise[0, 1, 0] = 2",
             ["memory 0, bytes [103, 104): 00 -> 40"],
         ),
-        ("dirtytrack.unchanged(Tensor())", "array[0, 1] = 2", ["memory 0, bytes [15, 16): 00 -> 40"]),
+        ("memory_watch.unchanged(Tensor())", "array[0, 1] = 2", ["memory 0, bytes [15, 16): 00 -> 40"]),
         (
-            "dirtytrack.dirty_at_most('4 B', other)",
+            "memory_watch.dirty_at_most('4 B', other)",
             "other[:5] = b'abcde'",
             ["memory has changed in 5 bytes, more than 4 B:"],
         ),
         (
-            "dirtytrack.dirty_at_most(0, other)",
+            "memory_watch.dirty_at_most(0, other)",
             "other[0] = 1",
             ["memory has changed in 1 byte, more than 0:"],
         ),
@@ -101,10 +102,10 @@ def test_what_is_not_fails_and_is_shown(tmp_path, with_, act, shown):
     assert "pytest_dirtytrack.py" not in done.stdout
 
 
-def test_several_memories_share_the_lines(dirtytrack):
+def test_several_memories_share_the_lines(memory_watch):
     """At most twelve changes are shown, whatever they are of, and the rest is counted."""
     first, second = np.zeros(10), np.zeros(10)
-    with pytest.raises(pytest.fail.Exception) as failure, dirtytrack.unchanged(first, second):
+    with pytest.raises(pytest.fail.Exception) as failure, memory_watch.unchanged(first, second):
         first[:] = second[:] = 1
     lines = str(failure.value).splitlines()[1:]
     expected = [f"  memory {n}[{at}]: 0.0 -> 1.0" for n, at in [(0, i) for i in range(10)] + [(1, 0), (1, 1)]]
@@ -113,7 +114,7 @@ def test_several_memories_share_the_lines(dirtytrack):
 
 def test_an_exception_passes_through(tmp_path):
     """What the block raises is what the test fails with."""
-    done = _run(tmp_path, "dirtytrack.unchanged(array)", "array[0] = 1; raise KeyError('mine')")
+    done = _run(tmp_path, "memory_watch.unchanged(array)", "array[0] = 1; raise KeyError('mine')")
     assert "KeyError: 'mine'" in done.stdout
     assert "memory has changed" not in done.stdout
 
@@ -122,9 +123,8 @@ def test_an_exception_passes_through(tmp_path):
 @pytest.mark.parametrize("limit", ["'much'", "-1", "True", "'1 PB'"])
 def test_a_size_that_is_none(tmp_path, limit):
     """It says what a size looks like."""
-    assert (
-        "is no size: give bytes" in _run(tmp_path, f"dirtytrack.dirty_at_most({limit}, array)", "pass").stdout
-    )
+    done = _run(tmp_path, f"memory_watch.dirty_at_most({limit}, array)", "pass")
+    assert "is no size: give bytes" in done.stdout
 
 
 @pytest.mark.anywhere
