@@ -7,44 +7,51 @@ NATIVE := $(wildcard dirtytrack/native/*/*.[ch] dirtytrack/native/binding/*)
 C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks examples tests -name '*.[ch]')
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
-.PHONY: demo test doctor bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check clean
+.PHONY: demo doctor help quick test bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks \
+	clean
 
-demo: $(VENV)/.built
-	$(PY) -m dirtytrack
+demo: $(VENV)/.built ## run the demo
+	$(PY) -m dirtytrack demo
 
-doctor: $(VENV)/.built
+doctor: $(VENV)/.built ## can this machine track writes?
 	$(PY) -m dirtytrack doctor
 
-test: $(VENV)/.built
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+quick: $(VENV)/.built ## the tests that any kernel passes, without child processes: under a minute
+	$(PY) -m pytest --quick $(ARGS)
+
+test: $(VENV)/.built ## all tests; some of them: ARGS="tests/kernel -k epoch -x"
 	$(PY) -m pytest $(ARGS)
 
-bench: $(VENV)/.built
+bench: $(VENV)/.built ## every cost beside its yardstick; ARGS="--list" shows the rows
 	$(PY) -m dirtytrack bench $(ARGS)
 
-stress: $(VENV)/.built
+stress: $(VENV)/.built ## the stress tests, for SECONDS_EACH=60
 	DIRTYTRACK_STRESS_SECONDS=$(or $(SECONDS_EACH),60) HYPOTHESIS_PROFILE=long \
 		$(PY) -m pytest tests/stress tests/barrier/test_runtime.py tests/tracking/test_state_machine.py $(ARGS)
 
-leaks: $(VENV)/.built
+leaks: $(VENV)/.built ## open and close SESSIONS=100000: descriptors, mappings and memory stay as they are
 	DIRTYTRACK_LEAK_SESSIONS=$(or $(SESSIONS),100000) DIRTYTRACK_STRESS_SECONDS=1800 \
 		$(PY) -m pytest tests/stress/test_leaks.py -s $(ARGS)
 
-torture: $(VENV)/.built
+torture: $(VENV)/.built ## kill writers of checkpoints, KILLS=5000 times
 	DIRTYTRACK_TORTURE_KILLS=$(or $(KILLS),5000) $(PY) -m pytest tests/checkpoint/test_torture.py $(ARGS)
 
-fuzz: $(VENV)/.built
+fuzz: $(VENV)/.built ## the reader of checkpoints under a coverage-guided fuzzer, for SECONDS_EACH=300
 	$(PY) -m pip install --quiet --group fuzz
 	$(PY) tests/_lib/checkpoint/fuzz_reader.py $(or $(SECONDS_EACH),300)
 
 # On Debian; docs/kernels.md says with what. KERNELS="6.19 arm64/7.1" boots others; then no page is written.
-kernels: $(VENV)/.built
+kernels: $(VENV)/.built ## the tests on other kernels, emulated; KERNELS="6.16 6.12-oldest" boots these
 	PYTHONPATH=tests $(PY) -m matrix $(or $(KERNELS),--page) $(ARGS)
 
 # Two kernels, as a gate: as root, qemu is installed for it; where it can't be, or without the network, it is skipped.
-kernels-ci: $(VENV)/.built
+kernels-ci: $(VENV)/.built ## two of those kernels, without the slow tests
 	PYTHONPATH=tests $(PY) -m matrix --ci
 
-lint: $(VENV)/.lint lint-c
+lint: $(VENV)/.lint lint-c ## ruff, clang-format, and our C without a warning
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/clang-format --dry-run --Werror $(C_FILES) && echo "C files already formatted"
 
@@ -53,16 +60,20 @@ lint-c:
 	@echo $(filter %.c, $(C_FILES)) | xargs -n 1 -P 4 gcc $(C_STRICT) -pthread \
 		-Idirtytrack/native -Idirtytrack/native/include -S -o /dev/null && echo "no warnings in C"
 
-types: $(VENV)/.lint
+types: $(VENV)/.lint ## mypy --strict
 	$(BIN)/mypy
 
 # An sdist and a manylinux wheel in dist/, built twice and tried with every interpreter that is here.
-wheel: $(VENV)/.wheel
+wheel: $(VENV)/.wheel ## sdist and manylinux wheel, reproducible, tried with every Python that is here
 	$(PY) tests/_lib/packaging/build_wheel.py dist && $(PY) tests/_lib/packaging/smoke.py dist
 
-check: test lint types wheel
+check: test lint types wheel ## test, lint, types and wheel; .ci/run does these and kernels-ci, strictly
 
-clean:
+hooks: $(VENV)/.lint ## have git run lint and types before each commit
+	$(PY) -m pip install --quiet --group hooks
+	$(BIN)/pre-commit install
+
+clean: ## remove everything that was built
 	rm -rf $(VENV) build dist *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
 
 $(VENV)/.tools: pyproject.toml

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 
@@ -24,10 +25,38 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--quick``, for ``make quick``."""
+    what = "only tests that need no kernel which can track, start no process, and are not slow"
+    parser.addoption("--quick", action="store_true", help=what)
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Crashes on purpose leave no core files; a hang ends the process with a traceback on the real stderr."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     limits.show_tracebacks()
+    if config.option.quick:
+        sys.addaudithook(_skip_who_starts_a_process)
+
+
+def _skip_who_starts_a_process(event: str, _arguments: object) -> None:
+    if event in ("os.fork", "os.forkpty", "os.posix_spawn", "subprocess.Popen"):
+        pytest.skip("not quick: it starts a process")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--quick`` leave out what says of itself that it is not; who starts a process is caught at it."""
+    if not config.option.quick:
+        return
+    chosen = [item for item in items if _seems_quick(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
+
+
+def _seems_quick(item: pytest.Item) -> bool:
+    marks = {mark.name for mark in item.iter_markers()}
+    needs_tracking = "tracking_works" in getattr(item, "fixturenames", ()) and "anywhere" not in marks
+    return not (needs_tracking or marks & {"forked", "slow"})
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -20,13 +21,15 @@ from _lib.support import PAGE_SIZE, Memory, in_child, require, reserve_hugepages
 ROOT = Path(__file__).parent.parent
 
 
-def run_pytest(tmp_path: Path, source: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(
+    tmp_path: Path, source: str, *options: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a test file of its own with the project's configuration."""
     file = tmp_path / "test_deliberate.py"
     file.write_text(source)
     environment = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ} | environment
     command = [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}"]
-    command += ["-p", "conftest", "-p", "no:cacheprovider", str(file)]
+    command += ["-p", "conftest", "-p", "no:cacheprovider", *options, str(file)]
     return limits.run(command, env=environment)
 
 
@@ -90,6 +93,28 @@ def test_a_program_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "CHILD_HANG_SECONDS", 0.2)
     with pytest.raises(subprocess.TimeoutExpired):
         limits.run([sys.executable, "-c", "import signal; signal.pause()"])
+
+
+def test_a_quick_run_has_what_any_kernel_passes_without_processes(tmp_path: Path) -> None:
+    """What says that it is slow is left out; who starts a process, in whatever way, is skipped."""
+    source = """
+        import os, subprocess, pytest
+        from _lib.support import in_child
+        from _lib.works import tracking_works
+        def test_tracks(): pass
+        @pytest.mark.anywhere
+        def test_quick(): pass
+        @pytest.mark.{mark}
+        @pytest.mark.anywhere
+        def test_marked(): pass
+        @pytest.mark.anywhere
+        @pytest.mark.parametrize("start", [lambda: subprocess.run("true"), lambda: in_child(int)])
+        def test_starts(start): start()
+    """
+    for mark in ("slow", "forked"):
+        result = run_pytest(tmp_path, textwrap.dedent(source.format(mark=mark)), "--quick")
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "1 passed, 2 skipped, 2 deselected" in result.stdout
 
 
 def test_require_lets_pass_what_holds() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import os
+import re
 import runpy
 import shutil
 import sys
@@ -109,6 +111,24 @@ def test_empty_directory_is_no_distribution(tmp_path: Path, capsys: pytest.Captu
     """A build that left nothing behind is not good."""
     assert SMOKE["main"](tmp_path) == 1
     assert "one wheel and one sdist" in capsys.readouterr().err
+
+
+def test_help_lists_every_target() -> None:
+    """No command is known to its author alone."""
+    result = limits.run(["make", "--no-print-directory", "help"], cwd=ROOT)
+    (targets,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert [line.split()[1] for line in result.stdout.splitlines()] == targets.split()
+
+
+def test_editors_are_told_what_the_formatters_check() -> None:
+    """Lines are as long in .editorconfig as ruff and clang-format have them."""
+    editors = configparser.ConfigParser()
+    editors.read_string("[top]\n" + (ROOT / ".editorconfig").read_text())
+    for section, file, key in (
+        ("*.{py,pyi,toml}", "pyproject.toml", r"line-length = (\d+)"),
+        ("*.{c,h}", ".clang-format", r"ColumnLimit: (\d+)"),
+    ):
+        assert re.findall(key, (ROOT / file).read_text()) == [editors[section]["max_line_length"]]
 
 
 @pytest.mark.parametrize("broken", [None, "test", "lint", "types", "wheel", "kernels-ci"])
