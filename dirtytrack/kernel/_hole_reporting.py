@@ -1,4 +1,4 @@
-"""What this kernel reports of holes, found by trying.
+"""Which holes in memory this kernel reports as written, found by trying.
 
 A hole is a place in mapped memory without a page table entry: never touched, or dropped by MADV_DONTNEED.
 """
@@ -63,7 +63,7 @@ def hole_reporting() -> HoleReporting:
 
 
 def probed_hole_reporting() -> HoleReporting:
-    """Tell the same without regard to the environment."""
+    """Tell which holes the kernel reports, whatever the environment asks for."""
     try:
         return _probe(lib.dt_address_space())
     except OSError:

@@ -74,7 +74,7 @@ class Mapping(NamedTuple):
 
 
 def overlapping(start: int, stop: int, *, pid: int | None = None) -> list[Mapping]:
-    """List the mappings that overlap the addresses ``[start, stop)``, whole, by ascending address.
+    """List the mappings that overlap the addresses ``[start, stop)``, each as a whole, by ascending address.
 
     Args:
         start: first address; need not be aligned.

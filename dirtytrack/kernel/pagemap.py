@@ -181,10 +181,10 @@ def scan_all(
     pid: int | None = None,
     vec: Buffer | int | None = None,
 ) -> list[PageRegion]:
-    """Scan all of ``[start, end)`` in as many calls as it takes: the regions as of one with room for all.
+    """Scan all of ``[start, end)``, and return the regions that one call with room for all would return.
 
-    Takes what `scan` takes, and never reports a page twice, whatever *vec_len* is: at most 512 entries of it
-    are used by a call, which keeps `walk_end` exact, and adjacent regions of equal categories are joined
+    The arguments are those of `scan`. No page is reported twice, whatever *vec_len* is: a call uses at most
+    512 entries of it, which keeps `walk_end` exact, and adjacent regions of equal categories are joined
     across calls. *max_pages* limits each call, not the sum. A write during the scan is reported if its page
     was still to come; with WP_MATCHING a later scan reports it otherwise.
 

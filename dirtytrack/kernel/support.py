@@ -1,4 +1,4 @@
-"""What this kernel, and this process's surroundings, allow: found by trying, never by a version number.
+"""What this kernel and the surroundings of this process allow: found by trying, never by a version number.
 
 Distributions backport and containers forbid: only a probe knows. The probes run in memory of their own, take
 a few milliseconds together, and leave nothing behind. ``dirtytrack doctor`` prints the result.
@@ -58,13 +58,13 @@ class Support(NamedTuple):
     checks: tuple[Check, ...]
 
     def as_dict(self) -> dict[str, object]:
-        """Convert it to nested dictionaries, lists and plain values."""
+        """Return it as nested dictionaries, lists and plain values."""
         plain: dict[str, object] = _plain(self)
         plain["features"] = [feature.name for feature in Feature if feature in self.features]
         return plain
 
     def to_json(self) -> str:
-        """Convert it to indented JSON."""
+        """Return it as indented JSON."""
         import json  # slow to import, and needed by few programs
 
         return json.dumps(self.as_dict(), indent=2)

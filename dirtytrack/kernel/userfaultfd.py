@@ -254,7 +254,7 @@ class Userfaultfd:
             raise uffd_refusal(UNREGISTER, error, start, stop)
 
     def fileno(self) -> int:
-        """The descriptor, for poll and the like. It stays this object's, and dies with it.
+        """Return the descriptor, for poll and the like. This object keeps it, and closes it.
 
         Raises:
             ClosedError, ForkedError: closed, or of a parent process.
@@ -263,7 +263,7 @@ class Userfaultfd:
             return fd
 
     def detach(self) -> int:
-        """Hand the descriptor over to the caller, who closes it; this object is closed from here on.
+        """Hand the descriptor over to the caller, who has to close it. This object is closed from then on.
 
         Raises:
             ClosedError, ForkedError: closed, or of a parent process.

@@ -1,4 +1,4 @@
-"""Fixtures of the kernel floor's tests."""
+"""A userfaultfd and memory for the tests of `dirtytrack.kernel`, which need a kernel that can track."""
 
 from __future__ import annotations
 
