@@ -210,9 +210,9 @@ def test_a_checkpoint_proves_what_it_saves(tmp_path: Path) -> None:
             heat(memory, [5, 6])
             memory.touch(5)
             save = checkpoints.save(wait=True)
-            assert save.consistency == "proven"
+            assert (save.consistency, save.rounds) == ("proven", 1)
             save = checkpoints.save(wait=True)
-            assert (save.consistency, save.blocks_stored) == ("proven", 0)
+            assert (save.consistency, save.rounds, save.blocks_stored) == ("proven", 1, 0)
         assert bytes(load(tmp_path / "chain")["m"]) == memory.map[:]
 
 
