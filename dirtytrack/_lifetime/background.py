@@ -1,4 +1,4 @@
-"""A thread for what is to happen behind a call."""
+"""A thread for what happens behind a call."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from queue import SimpleQueue
 
 
 class Background:
-    """Does what it is given, in order, in a thread of its own, whatever goes wrong with it.
+    """A thread that does what it is given, in order, whatever goes wrong with it.
 
-    An interrupt of the caller does no harm to any of the methods, and each can be called again. So they wait
-    by a SimpleQueue: Event, Condition and Thread.join of Python 3.11 keep a lock, or take the thread for
-    ended, when an exception strikes at the wrong place in them.
+    Any method may be interrupted, and called again. So they wait by a SimpleQueue, which is C: an exception
+    in the wrong place leaves a Condition, and so an Event, locked for ever, and makes Thread.join take a
+    thread that runs for one that has ended. An interrupt can take away what was got from the queue; that is
+    only a sign here, and nothing is lost with it.
+
+    What it does is never interrupted: Python runs the handlers of signals in the main thread alone.
 
     Attributes:
-        failure: the first exception that was let through by what it did.
+        failure: the first exception that an act let through. The acts after it are done all the same.
     """
 
     def __init__(self, name: str) -> None:
@@ -26,26 +29,26 @@ class Background:
         self._thread.start()
 
     def put(self, act: Callable[[], object]) -> None:
-        """Has it done."""
+        """Adds an act to what is to be done. Does not wait."""
         self._queue.put(act)
 
     def drain(self) -> None:
-        """Waits until all that was put before is done."""
+        """Waits until everything that was put before is done."""
         if not self._is_stopped:
             done: SimpleQueue[None] = SimpleQueue()
             self._queue.put(lambda: done.put(None))
             done.get()
 
     def stop(self) -> None:
-        """Waits as `drain` does, and ends the thread."""
+        """Waits as `drain` does, and ends the thread: what is put later is not done."""
         self.drain()
         self._is_stopped = True
-        self._queue.put(lambda: None)
-        self._thread.join()
+        self._queue.put(lambda: None)  # wakes it, so that it sees that
+        self._thread.join()  # an interrupt may end this too early: there is nothing left to do
 
     @property
     def is_current(self) -> bool:
-        """Whether this is called in it."""
+        """Whether the caller runs in this thread, and so must not wait for it."""
         return threading.current_thread() is self._thread
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""What ends with a ``with`` block."""
+"""Objects that end with a ``with`` block."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Closable(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Ends it; idempotent."""
+        """Ends it. Idempotent, and can be repeated if an interrupt has ended it."""
 
     @abstractmethod
     def _check(self) -> None:
-        """Raises what says why it can't be used: closed, or another process's."""
+        """Raises ClosedError or ForkedError if it can't be used any more, or in this process."""
 
     def __enter__(self) -> Self:
         self._check()

@@ -1,4 +1,4 @@
-"""What sessions, cursors, regions and epochs have in common: they are handles."""
+"""Handles: objects that are of no use without this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NoReturn
 
 
 class Handle:
-    """Something that stands for state of this process: it can be neither copied nor pickled."""
+    """An object that stands for state of this process. It can be neither copied nor pickled."""
 
     __slots__ = ()
 

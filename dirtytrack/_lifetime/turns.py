@@ -12,9 +12,9 @@ _Result = TypeVar("_Result")
 
 
 class TakesTurns(Protocol):
-    """What has methods that take turns."""
+    """An object with methods that take turns."""
 
-    _in_turn: bool  # initially not
+    _in_turn: bool  # whether a method is running; False at first
 
     @property
     def _mutex(self) -> threading.RLock: ...
@@ -26,12 +26,14 @@ _Owner = TypeVar("_Owner", bound=TakesTurns)
 def in_turn(
     method: Callable[Concatenate[_Owner, _Arguments], _Result],
 ) -> Callable[Concatenate[_Owner, _Arguments], _Result]:
-    """Lets one thread at a time into the methods of an object that are decorated with it.
+    """Decorates methods of an object that run one at a time, whichever threads call them.
 
-    An interrupt leaves nothing locked: only the ``with`` of a lock itself can't be torn by one.
+    An interrupt leaves nothing locked: it can't tear the ``with`` of a C lock, as it can an ``acquire`` and
+    the ``try`` after it. The lock is re-entrant: the handler of a signal that calls the object in the middle
+    of a call would wait for itself, and gets an error instead.
 
     Raises:
-        RuntimeError: by the method, when the handler of a signal calls it that interrupted another one.
+        RuntimeError: by the method, if the handler of a signal calls it in the middle of another one.
     """
 
     @functools.wraps(method)

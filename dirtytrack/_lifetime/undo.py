@@ -7,21 +7,23 @@ from collections.abc import Callable
 
 
 class Undo:
-    """What is to be done in the end, the last first. Each act of it can be done again.
+    """Acts that are to be done in the end, the last one first.
 
-    So an interrupted `close` can be repeated: it does everything anew, where an ExitStack has forgotten what
-    it was about to do.
+    Say what is to be undone *before* doing it: an interrupt may come between an act and a note of it, and may
+    take away what the act returned. So an act of undoing goes by something that exists before, it can be done
+    again, and it does nothing where nothing was done. An interrupted `close` can then be repeated: it does
+    everything anew, where an ExitStack has forgotten what it was about to do.
     """
 
     def __init__(self) -> None:
         self._acts: list[Callable[[], object]] = []
 
     def callback(self, act: Callable[..., object], /, *args: object) -> None:
-        """Adds to it."""
+        """Adds an act, which is to be done before those added so far."""
         self._acts.append(functools.partial(act, *args))
 
     def close(self) -> None:
-        """Does all of it, and raises what went wrong first."""
+        """Does every act, and forgets them. If one fails, none is forgotten; the first failure is raised."""
         failure: BaseException | None = None
         for act in reversed(self._acts):
             try:

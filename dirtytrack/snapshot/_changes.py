@@ -1,4 +1,4 @@
-"""Changes as the native code lists them."""
+"""Changes as the native code lists them: rows of numbers, and the bytes before and after."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ _new = ffi.new_allocator(lib.dt_changes_new, lib.dt_changes_free, should_clear_a
 
 
 class Changes:
-    """A list of changes in the making.
+    """A list of changes that is being made.
 
     Attributes:
-        native: the ``struct dt_changes``.
-        gap, limit: as `lib.dt_compare` takes them.
+        native: the ``struct dt_changes``, which native calls append to. It is freed with this object.
+        gap: bytes; changes with at most so many equal ones between them become one.
+        limit: bytes; the list may hold so many.
     """
 
     def __init__(self, gap: int, limit: int | None) -> None:
-        """Begins one.
+        """Makes an empty list; *limit* None: any number of bytes.
 
         Raises:
             TypeError, ValueError: not numbers of bytes.
@@ -35,11 +36,11 @@ class Changes:
         self.native: Any = _new("struct dt_changes *")
 
     def check(self, error: int) -> None:
-        """Raises what a native call says.
+        """Raises what the result of a native call means; 0 is no error.
 
         Raises:
-            DiffError: too much has changed.
-            MemoryError: the changes don't fit.
+            DiffError: more has changed than the limit allows.
+            MemoryError: there is no memory for the list.
         """
         if error == -errno.EFBIG:
             raise DiffError(f"more than {self.limit} bytes have changed: raise max_nbytes")
@@ -47,17 +48,17 @@ class Changes:
             raise MemoryError(f"there is no memory for {self.native.bytes} changed bytes and more")
 
     def table(self) -> bytes:
-        """The rows, each `ROW` numbers of 64 bits, one after the other."""
+        """The rows, one after the other: each has `ROW` numbers of 64 bits."""
         native = self.native
         return _bytes(native.changes, native.change_count * ffi.sizeof("struct dt_change"))
 
     def contents(self) -> tuple[bytes, bytes]:
-        """The bytes before and after."""
+        """The bytes that the changes had before, and those that they have after, in the order of the rows."""
         native = self.native
         return _bytes(native.before, native.bytes), _bytes(native.after, native.bytes)
 
     def pages(self, place: int, geometry: Geometry) -> Iterator[tuple[int, int]]:
-        """The pages, as runs, of the changes of one region."""
+        """Runs of the pages that the changes of one region touch; *place* is its number in the rows."""
         table = memoryview(self.table()).cast("Q")
         for row in range(0, len(table), ROW):
             if table[row] == place:
@@ -65,10 +66,11 @@ class Changes:
 
 
 def checked(name: str, value: int) -> int:
-    """A number of bytes that was given as *name*.
+    """Checks a number of bytes that was given as the argument *name*, and returns it.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError: it is no whole number.
+        ValueError: it is negative, or more than any memory has.
     """
     number = operator.index(value)
     if not 0 <= number < 2**63:

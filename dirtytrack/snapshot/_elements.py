@@ -17,9 +17,9 @@ class Elements(NamedTuple):
     """Elements of an array.
 
     Attributes:
-        indices: an index array for each axis, as `numpy.nonzero` has them: ``array[indices]`` are they.
-        slices: the same as slices of the array seen as one axis, in the order of memory:
-            ``array.ravel(order="K")``.
+        indices: an index array for each axis, as `numpy.nonzero` returns: ``array[indices]`` has the elements.
+        slices: the same elements as slices of ``array.ravel(order="K")``, which has all of them in the order
+            of memory. Ascending, and no two of them touch.
     """
 
     indices: tuple[np.ndarray[Any, np.dtype[np.intp]], ...]
@@ -27,7 +27,17 @@ class Elements(NamedTuple):
 
 
 def elements_of(rows: memoryview, array: np.ndarray[Any, Any], region: str, nbytes: int) -> Elements:
-    """The elements of an array that changes touch."""
+    """The elements of an array that changes touch, wholly or in part.
+
+    Args:
+        rows: of the changes of one region, ascending.
+        array: has the shape and the type of the region's memory.
+        region: its name, for messages.
+        nbytes: its length.
+
+    Raises:
+        TypeError, DiffError, ValueError: as `Diff.elements`.
+    """
     if not isinstance(array, np.ndarray):
         raise TypeError(f"elements() takes a numpy array, not {type(array).__name__}")
     if array.nbytes != nbytes:

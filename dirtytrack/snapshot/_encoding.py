@@ -1,13 +1,13 @@
 """Diffs as bytes.
 
-    header    _, version, and how many regions, changes and bytes of contents there are
-    regions   for each: its length, that of its name, and the name; then zeros up to a multiple of 8
+    header    magic, version, and how many regions, changes and bytes of contents there are
+    regions   for each: its length, the length of its name, and the name; then zeros up to a multiple of 8
     changes   for each: region, start, stop, and where its contents begin
-    before    the contents, one change after the other
-    after     the same
-    checksum  BLAKE2b-256 of all that
+    before    what the bytes were, one change after the other
+    after     what they are, likewise
+    checksum  BLAKE2b-256 of everything before it
 
-Everything is little-endian.
+Everything is little-endian; ``docs/snapshot.md`` has it in detail.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DIGEST = 32
 
 
 def encode(sizes: dict[str, int], table: bytes, before: bytes, after: bytes) -> bytes:
-    """The bytes of a diff."""
+    """Encodes a diff: the regions' lengths by name, its rows, and its contents before and after."""
     head = bytearray(_HEADER.pack(_MAGIC, _VERSION, len(sizes), len(table) // (8 * ROW), len(before)))
     for name, nbytes in sizes.items():
         encoded = name.encode("utf-8", "surrogatepass")
@@ -38,10 +38,10 @@ def encode(sizes: dict[str, int], table: bytes, before: bytes, after: bytes) -> 
 
 
 def decode(data: bytes) -> tuple[dict[str, int], bytes, bytes, bytes]:
-    """Sizes, table, and contents before and after.
+    """Decodes what `encode` was given. Everything is checked, and no more memory is taken than *data* has.
 
     Raises:
-        DiffError: not such bytes.
+        DiffError: the bytes are no diff, damaged, or of another version.
     """
     if len(data) < _HEADER.size + _DIGEST or not data.startswith(_MAGIC):
         raise DiffError("these bytes are no diff, or not all of one")
