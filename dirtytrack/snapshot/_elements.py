@@ -17,7 +17,7 @@ class Elements(NamedTuple):
     """Elements of an array.
 
     Attributes:
-        indices: an index array for each axis, as `numpy.nonzero` returns: ``array[indices]`` has the elements.
+        indices: an index array for each axis, as `numpy.nonzero` returns: ``array[indices]`` are they.
         slices: the same elements as slices of ``array.ravel(order="K")``, which has all of them in the order
             of memory. Ascending, and no two of them touch.
     """
