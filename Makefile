@@ -7,8 +7,7 @@ NATIVE := $(wildcard dirtytrack/native/*/*.[ch] dirtytrack/native/binding/*)
 C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks examples tests -name '*.[ch]')
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
-.PHONY: demo doctor help quick test bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks \
-	clean
+.PHONY: demo doctor help quick test bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks clean
 
 demo: $(VENV)/.built ## run the demo
 	$(PY) -m dirtytrack demo
@@ -56,7 +55,7 @@ lint: $(VENV)/.lint lint-c ## ruff, clang-format, and our C without a warning
 	@$(BIN)/clang-format --dry-run --Werror $(C_FILES) && echo "C files already formatted"
 
 # Our own C, which is all but the generated file, without a warning.
-lint-c:
+lint-c: $(VENV)/.lint ## our C without a warning
 	@echo $(filter %.c, $(C_FILES)) | xargs -n 1 -P 4 gcc $(C_STRICT) -pthread \
 		-Idirtytrack/native -Idirtytrack/native/include -S -o /dev/null && echo "no warnings in C"
 
