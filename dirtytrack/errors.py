@@ -50,7 +50,7 @@ class RegionLostError(DirtyTrackError, RuntimeError):
 
 
 class MissedWriteError(DirtyTrackError, RuntimeWarning):
-    """The shadow check found pages whose contents changed and that no epoch reported.
+    """A session's double check found pages whose contents have changed and that no epoch has reported.
 
     Raised by the collect that found it, or given as a warning, as ``Session(on_missed=...)`` says. The
     pages are in the next epoch of every cursor.

@@ -1,4 +1,4 @@
-"""Floor 2, for garbage collectors: card tables and write watch, the write barrier that the hardware has."""
+"""For garbage collectors: card tables and write watch, the write barrier that the hardware has."""
 
 from dirtytrack.barrier.cardtable import CardTable
 from dirtytrack.barrier.segment import Segment

@@ -14,10 +14,15 @@ from dirtytrack._lifetime.undo import Undo
 from dirtytrack.barrier.segment import Segment
 from dirtytrack.errors import ClosedError, ForkedError, kernel_error
 from dirtytrack.native import ffi, lib
-from dirtytrack.tracking import Region, Session, default_session
-from dirtytrack.tracking.failures import native_error
-from dirtytrack.tracking.memory import resolve
-from dirtytrack.tracking.several import open_cursor, refuse_overlaps, track_all
+from dirtytrack.tracking import (
+    Region,
+    Session,
+    open_consumer,
+    refuse_overlaps,
+    resolve,
+    session_for,
+    track_many,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -54,29 +59,29 @@ class CardTable(Handle, Closable):
             heap: the first segment: memory as `Session.track` takes it, or a region. It begins and ends on a
                 card. `grow` adds others.
             card_size: bytes, a power of two, smaller or larger than a page.
-            layout: of the maps: "bits", one for each card, the least significant first; "bytes", 0 or 1.
+            layout: what a map has for each card: "bits" (the default), a bit, the least significant first;
+                "bytes", a byte, 0 or 1.
 
         Raises:
             ValueError, TypeError: of the arguments; nothing was touched.
             UnsupportedError, and others: as for `Session.track`.
         """
-        if session is not None and not isinstance(session, Session):
-            raise TypeError(f"the first argument is a dirtytrack.Session or None, not {session!r}")
         self._card_size = _check_card_size(card_size)
         if not isinstance(layout, str) or layout not in _LAYOUTS:
             raise ValueError(f"layout={layout!r}: choose one of {', '.join(_LAYOUTS)}")
         self._layout = layout
         self._check_range(*_range_of(heap))
-        self._session = session or (heap.session if isinstance(heap, Region) else default_session())
+        self._session = session_for(session, (heap,))
         self._segments: dict[int, tuple[Segment, Undo]] = {}  # by address
         self._changing = threading.RLock()
         self._process = lib.dt_address_space()
         self._undo = Undo()
         try:
-            self._cursor = open_cursor(self._session, f"card table {id(self):#x}", self._undo)
+            self._consumer = open_consumer(self._session, f"card table {id(self):#x}", (), self._undo)
+            self._tracker = self._consumer.tracker
             cards = ffi.new("struct dt_cards **")
             shift = self._card_size.bit_length() - 1
-            if lib.dt_cards_open(self._session._native, self._cursor._id, shift, _LAYOUTS[layout], cards):
+            if self._consumer.call(lib.dt_cards_open, shift, _LAYOUTS[layout], cards):
                 raise MemoryError("no memory for a card table")
             self._native: Any = ffi.gc(cards[0], lib.dt_cards_close)
             self._undo.callback(self._shrink_all)
@@ -89,28 +94,28 @@ class CardTable(Handle, Closable):
 
     @property
     def session(self) -> Session:
-        """That tracks the heap."""
+        """The session that tracks the heap."""
         return self._session
 
     @property
     def card_size(self) -> int:
-        """Bytes of a card."""
+        """The size of a card, in bytes."""
         return self._card_size
 
     @property
     def layout(self) -> str:
-        """Of the maps: "bits" or "bytes"."""
+        """The layout of the maps: "bits" or "bytes"."""
         return self._layout
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """By card."""
+        """The segments, in the order of their cards."""
         segments = [segment for segment, _ in self._segments.copy().values()]
         return tuple(sorted(segments, key=lambda segment: segment.cards.start))
 
     @property
     def lost(self) -> tuple[Segment, ...]:
-        """Segments whose memory was no longer what was tracked when a take or a peek last looked.
+        """The segments whose memory was no longer what was tracked when a take or a peek last looked.
 
         All their cards are set in that map and in each later one: what was written is unknown. `shrink` takes
         one out; what is in its place now can be added by `grow`.
@@ -122,17 +127,17 @@ class CardTable(Handle, Closable):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a map. `grow` and `shrink` may change it."""
+        """The size of a map, in bytes. `grow` and `shrink` may change it."""
         self._check()
         return lib.dt_cards_map_bytes(self._native)
 
     @property
     def closed(self) -> bool:
-        """Whether it is closed."""
+        """Whether the table is closed."""
         return self._closed
 
     def __len__(self) -> int:
-        """The number of cards: one more than the last one of any segment. Those in gaps are never dirty."""
+        """The number of cards: one more than the last card of any segment. Cards in gaps are never dirty."""
         self._check()
         return lib.dt_cards_count(self._native)
 
@@ -155,7 +160,7 @@ class CardTable(Handle, Closable):
         return self._look(lib.DT_COLLECT, out)
 
     def peek(self, out: Buffer) -> int:
-        """The same without re-arming: the next take has these cards, too.
+        """Fills *out* as `take` does, without re-arming: the next take has these cards, too.
 
         Args, result and errors as for `take`.
         """
@@ -174,7 +179,7 @@ class CardTable(Handle, Closable):
         self._check()
         if nbytes < 0 or not 0 <= address <= address + nbytes < 1 << 64:
             raise ValueError(f"{nbytes} bytes at {address:#x} are no range of addresses")
-        error = lib.dt_cards_mark(self._native, address, nbytes)
+        error = self._tracker.call(lib.dt_cards_mark, (self._native, address, nbytes))
         if error == -lib.DT_EUNTRACKED:
             raise ValueError(f"[{address:#x}, {address + nbytes:#x}) is not within the segments: {self!r}")
         if error:
@@ -241,22 +246,20 @@ class CardTable(Handle, Closable):
         return f"<dirtytrack.barrier.CardTable: {state}, cards of {self._card_size} bytes>"
 
     def _look(self, verb: int, out: Buffer) -> int:
-        if self._session._movable:
-            self._session._check_in_place()
         try:
             cards = ffi.from_buffer(_MAP, out, True)
         except (TypeError, ValueError, BufferError) as error:
             raise type(error)(f"out is a writable, contiguous buffer of bytes: {error}") from None
-        found = lib.dt_cards_look(self._native, verb, cards, len(cards))
+        found = self._tracker.call(lib.dt_cards_look, (self._native, verb, cards, len(cards)))
         if found < 0:
             raise self._error(found, len(cards))
         return found
 
     def _add(self, memory: object, address: int, nbytes: int, undo: Undo) -> Segment:
-        (region,) = track_all({f"heap at {address:#x}": memory}, self._session, undo)[1].values()
+        (region,) = track_many({f"heap at {address:#x}": memory}, self._session, undo)[1].values()
         undo.callback(self._remove, address)
         first = ffi.new("uint64_t *")
-        error = lib.dt_cards_add(self._native, region._id, address, address + nbytes, first)
+        error = lib.dt_cards_add(self._native, region.id, address, address + nbytes, first)
         if error:
             raise self._error(error)
         cards = range(first[0], first[0] + nbytes // self._card_size)
@@ -300,7 +303,7 @@ class CardTable(Handle, Closable):
         if error == -errno.ENOMEM:
             remedy = "The kernel had no memory. All cards are set in out: go on with that, or free some."
             return kernel_error(errno.ENOMEM, "PAGEMAP_SCAN", remedy=remedy)
-        return native_error(self._session, error, (), None, self._cursor)
+        return self._consumer.error(error)
 
 
 def _check_card_size(card_size: int) -> int:
@@ -311,7 +314,5 @@ def _check_card_size(card_size: int) -> int:
 
 
 def _range_of(memory: object) -> tuple[int, int]:
-    if isinstance(memory, Region):
-        return memory.address, memory.nbytes
-    found = resolve(memory)
+    found = memory if isinstance(memory, Region) else resolve(memory)  # a region need not be tracked any more
     return found.address, found.nbytes

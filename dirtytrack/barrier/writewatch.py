@@ -6,8 +6,7 @@ import operator
 from typing import TYPE_CHECKING, NamedTuple
 
 from dirtytrack.native import ffi, lib
-from dirtytrack.tracking.failures import native_error
-from dirtytrack.tracking.session import open_sessions
+from dirtytrack.tracking import Consumer, Tracker
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -76,14 +75,13 @@ def _watch(address: int, nbytes: int, reset: bool, addresses: object, room: int)
     if length < 1 or start < 0 or stop >= 1 << 63:
         raise ValueError(f"{nbytes} bytes at {address:#x} are no range of addresses")
     count, granularity = ffi.new("uint64_t *", room), ffi.new("uint64_t *")
-    for session in open_sessions():
-        error = lib.dt_write_watch(
-            session._native, session._default._id, start, stop, reset, addresses, count, granularity
-        )
+    for tracker in Tracker.all_open():
+        consumer = Consumer.default(tracker)
+        error = consumer.call(lib.dt_write_watch, start, stop, reset, addresses, count, granularity)
         if error == 0:
             return WriteWatch(count[0], granularity[0])
         if error not in (-lib.DT_EUNTRACKED, -lib.DT_ECLOSED):
-            raise native_error(session, error)
+            raise consumer.error(error)
     raise ValueError(
         f"[{start:#x}, {stop:#x}) is not tracked by one session of this process, or not all of it, or it is "
         "lost: track it first"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import os
-import secrets
 import threading
 import warnings
 import weakref
@@ -40,8 +39,7 @@ from dirtytrack.checkpoint.write.pipeline import Saver
 from dirtytrack.checkpoint.write.staging import Staging
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
-from dirtytrack.tracking import Region, Session
-from dirtytrack.tracking.several import open_cursor
+from dirtytrack.tracking import Region, Session, open_consumer
 
 _Begin = Callable[[Directory, list[Layout], dict[str, Region]], origin.Origin]
 
@@ -306,13 +304,13 @@ class Checkpointer(Handle, Closable):
             for place, region in enumerate(tracked):
                 hashes.learn(place, region.view)
         # What is written from here on is its own.
-        cursor = open_cursor(session, f"checkpoint {secrets.token_hex(4)} of {where}", undo)
+        consumer = open_consumer(session, f"checkpoint of {where}", tracked, undo)
         staging = Staging(options.staging(sum(layout.nbytes for layout in start.layouts)))
         compactor = Compactor(self._directory, self._lock, options.compression, options.keep, start.numbers)
         undo.callback(compactor.stop)
         worker = Worker(start, self._directory, self._lock, hashes, staging, options, compactor.committed)
         undo.callback(worker.stop)
-        self._saver = Saver(start, Capturer(cursor, tracked, staging), worker, compactor, options)
+        self._saver = Saver(start, Capturer(consumer, staging), worker, compactor, options)
         self._process = lib.dt_address_space()
         self._mutex = threading.RLock()
         self._in_turn = self._closing = False

@@ -17,8 +17,7 @@ from dirtytrack.checkpoint.read.lineage import ChainEpoch, few
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.write.options import check_regions
 from dirtytrack.errors import ChainError
-from dirtytrack.tracking import Region, alloc
-from dirtytrack.tracking.memory import resolve
+from dirtytrack.tracking import alloc, resolve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,8 +135,8 @@ def read_epoch(chain: Chain, at: int | str | None, action: Callable[[State], _T]
 def _targets(into: Mapping[str, object]) -> list[Target]:
     targets = []
     for name, memory in check_regions(into).items():
-        view = memory.view if isinstance(memory, Region) else resolve(memory).view
-        targets.append(Target(Layout.of(name, memory, view.nbytes, mmap.PAGESIZE), view))
+        found = resolve(memory)
+        targets.append(Target(Layout.of(name, found, mmap.PAGESIZE), found.view))
     return targets
 
 

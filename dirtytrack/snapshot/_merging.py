@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 from dirtytrack.errors import DiffError
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot._changes import Changes
-
-if TYPE_CHECKING:
-    from dirtytrack.snapshot.diff import Change, Diff
+from dirtytrack.snapshot.change import Change
 
 
-def merge(earlier: Diff, later: Diff) -> Changes:
-    """The changes of both.
+def merge(regions: Iterable[tuple[Sequence[Change], Sequence[Change]]]) -> Changes:
+    """The changes of both, for each region those of the earlier diff and those of the later one.
 
     Raises:
         DiffError: where both have changes, the later one does not begin with what the earlier one left.
     """
     changes = Changes(0, None)
-    for place, name in enumerate(earlier.sizes):
-        for start, first, second in _spans(earlier.of(name), later.of(name)):
+    for place, (earlier, later) in enumerate(regions):
+        for start, first, second in _spans(earlier, later):
             _add(changes, place, start, first, second)
     return changes
 
 
-_Span = tuple[int, list["Change"], list["Change"]]
+_Span = tuple[int, list[Change], list[Change]]
 
 
 def _spans(earlier: Iterable[Change], later: Iterable[Change]) -> Iterator[_Span]:

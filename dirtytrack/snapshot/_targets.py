@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 from dirtytrack.errors import DiffError, KernelPermissionError
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi
-from dirtytrack.tracking import Region
-from dirtytrack.tracking.memory import resolve
-from dirtytrack.tracking.several import refuse_overlaps
+from dirtytrack.tracking import Region, refuse_overlaps, resolve
 
 
 class Targets(NamedTuple):
@@ -30,16 +28,13 @@ def resolve_targets(sizes: Mapping[str, int], memories: tuple[object, ...]) -> T
     views: list[memoryview] = []
     ranges: list[tuple[int, int, str]] = []  # address, length, name
     for (name, nbytes), memory in zip(sizes.items(), _in_order(sizes, memories), strict=True):
-        if isinstance(memory, Region):
-            if memory.name is not None and memory.name != name:
-                raise DiffError(f"region {memory.name!r} was given for the changes of {name!r}")
-            address, view = memory.address, memory.view
-        else:
-            address, _, view, _ = resolve(memory)
-        if view.nbytes != nbytes:
-            raise DiffError(f"{name!r} has {nbytes} bytes, and the memory given for it has {view.nbytes}")
-        views.append(view)
-        ranges.append((address, nbytes, name))
+        if isinstance(memory, Region) and memory.name not in (None, name):
+            raise DiffError(f"region {memory.name!r} was given for the changes of {name!r}")
+        found = resolve(memory)
+        if found.nbytes != nbytes:
+            raise DiffError(f"{name!r} has {nbytes} bytes, and the memory given for it has {found.nbytes}")
+        views.append(found.view)
+        ranges.append((found.address, nbytes, name))
     refuse_overlaps(ranges)
     _check_access(ranges)
     return Targets(ffi.new("uint8_t *[]", [ffi.from_buffer(view) for view in views]), views)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import operator
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from dirtytrack.errors import DiffError
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot import _encoding, _merging
 from dirtytrack.snapshot._changes import ROW, Changes
 from dirtytrack.snapshot._targets import resolve_targets
+from dirtytrack.snapshot.change import Change
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,27 +21,6 @@ if TYPE_CHECKING:
     from dirtytrack.snapshot._elements import Elements
 
 _SHOWN = 3
-
-
-class Change(NamedTuple):
-    """Bytes [start, stop) of a region that are different.
-
-    Attributes:
-        region: its name.
-        start, stop: bytes, counted in the region.
-        before, after: read-only views of their contents, without a copy.
-    """
-
-    region: str
-    start: int
-    stop: int
-    before: memoryview
-    after: memoryview
-
-    def __repr__(self) -> str:
-        return (
-            f"Change({self.region!r}, {self.start}, {self.stop}, {_show(self.before)} -> {_show(self.after)})"
-        )
 
 
 class Diff(Sequence[Change]):
@@ -169,7 +149,7 @@ class Diff(Sequence[Change]):
         if self._sizes != later._sizes or self._names != later._names:
             first, second = _describe(self._sizes), _describe(later._sizes)
             raise DiffError(f"a diff of {first} can't be followed by one of {second}")
-        return Diff._of(self._sizes, _merging.merge(self, later))
+        return Diff._of(self._sizes, _merging.merge((self.of(name), later.of(name)) for name in self._names))
 
     def to_bytes(self) -> bytes:
         """The diff as bytes, with a version and a checksum; see ``docs/snapshot.md``."""
@@ -221,10 +201,6 @@ class Diff(Sequence[Change]):
         place = self._names.index(region)
         regions = self._rows[::ROW]
         return slice(bisect_left(regions, place), bisect_left(regions, place + 1))
-
-
-def _show(data: memoryview) -> str:
-    return data[:8].hex(" ") + ("..." if len(data) > 8 else "")
 
 
 def _describe(sizes: Mapping[str, int]) -> str:

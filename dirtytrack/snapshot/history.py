@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack.native import ffi, lib
-from dirtytrack.snapshot._owner import Owner
-from dirtytrack.tracking import Epoch, Session
+from dirtytrack.snapshot._tracked_set import TrackedSet
+from dirtytrack.tracking import NativeEpoch, Session
 
 _new = ffi.new_allocator(lib.dt_history_new, lib.dt_history_free, should_clear_after_alloc=False)
 
@@ -39,7 +40,7 @@ class State(Handle):
         return f"<State {self.number} of {self.history!r}{', dropped' * self.dropped}>"
 
 
-class History(Owner):
+class History(TrackedSet):
     """A tree of states of memory: any of them can be brought back, from any other.
 
     ``a = history.save()`` costs the pages that were written since the state before it, ``history.restore(a)``
@@ -60,7 +61,9 @@ class History(Owner):
 
     def _prepare(self) -> None:
         self._native: Any = _new("struct dt_history *")
-        self._memories.check(lib.dt_history_open(self._native, self._memories.extents, len(self.regions)))
+        error = lib.dt_history_open(self._native, self._consumer.extents, len(self.regions))
+        if error:
+            raise self._consumer.error(error)
         self._states: dict[int, State] = {}
 
     def _forget(self) -> None:
@@ -98,18 +101,16 @@ class History(Owner):
             KernelPermissionError: a region can't be read now.
         """
         self._check()
-        memories, native = self._memories, self._native
-        memories.peek("r")
-        epoch = Epoch(memories.cursor)
+        native = self._native
+        self._peek("r")
+        epoch = NativeEpoch()
         # In the books before it exists, so that an interrupt leaves no state that nobody knows of.
         identifier = lib.dt_history_unused(native)
         state = self._states[identifier] = State(
             self, identifier, native.saves + 1, self._states.get(native.current)
         )
-        error = lib.dt_history_save(
-            native, memories.session._native, memories.cursor._id, memories.slices, identifier, epoch._native
-        )
-        memories.check(error, epoch._native)
+        save = functools.partial(lib.dt_history_save, native)
+        self._consumer.run(epoch, save, self._consumer.slices, identifier, epoch.native)
         return state
 
     @in_turn
@@ -127,19 +128,12 @@ class History(Owner):
         """
         self._check()
         self._check_state(state)
-        memories, native = self._memories, self._native
-        epoch, taken = memories.peek(), Epoch(memories.cursor)
-        lib.dt_history_plan(native, state._identifier, epoch._native)
-        memories.check_pages(native.entries, native.runs, "rw")
-        error = lib.dt_history_restore(
-            native,
-            memories.session._native,
-            memories.cursor._id,
-            memories.slices,
-            state._identifier,
-            taken._native,
-        )
-        memories.check(error, taken._native)
+        native, taken = self._native, NativeEpoch()
+        epoch = self._consumer.peek()
+        lib.dt_history_plan(native, state._identifier, epoch.native)
+        self._access.check_pages(native.entries, native.runs, "rw")
+        restore = functools.partial(lib.dt_history_restore, native)
+        self._consumer.run(taken, restore, self._consumer.slices, state._identifier, taken.native)
         return sum(native.entries[place].pages for place in range(len(self.regions)))
 
     @in_turn

@@ -6,17 +6,17 @@ from typing import Any
 
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack.native import ffi, lib
+from dirtytrack.snapshot._access import possibly_nonzero
 from dirtytrack.snapshot._changes import Changes
-from dirtytrack.snapshot._memories import filled
-from dirtytrack.snapshot._owner import Owner
+from dirtytrack.snapshot._tracked_set import TrackedSet
 from dirtytrack.snapshot.diff import Diff
-from dirtytrack.tracking import Epoch, PageSet, Region, Session, alloc
+from dirtytrack.tracking import NativeEpoch, PageSet, Region, Session, alloc
 
 _ALIGNMENT = 64
 _LARGE = 1 << 22  # bytes from which on a copy takes huge pages
 
 
-class Snapshot(Owner):
+class Snapshot(TrackedSet):
     """A copy of memory as it is now, on a cursor of its own: other users of the session are not disturbed.
 
     ``snap = Snapshot(session, array)``; then `diff` says to the byte what was written since, `rollback` puts
@@ -24,8 +24,8 @@ class Snapshot(Owner):
     else. A context manager, which closes it.
 
     Beside threads that write: what was written before a call is in it, and what is written while it runs
-    may be; it is pending for the next call. The exception is a rollback, which see. All methods may be called
-    from any thread; they take turns.
+    may be; it is pending for the next call. `rollback` is the exception. All methods may be called from any
+    thread; they take turns.
     """
 
     def __init__(self, session: Session | None, *memories: object) -> None:
@@ -54,7 +54,7 @@ class Snapshot(Owner):
             at += _room(region)
         self._copies = ffi.new("uint8_t *[]", copies)
         for region, copy in zip(self.regions, copies, strict=True):
-            for start, stop in filled(region):
+            for start, stop in possibly_nonzero(region):
                 memory = ffi.cast("uint8_t *", region.address + start)
                 lib.dt_copy(memory, stop - start, region.page_size, copy + start)
 
@@ -64,7 +64,7 @@ class Snapshot(Owner):
     @property
     def nbytes(self) -> int:
         """Bytes of address space that the copy takes; pages that were zeros take no memory."""
-        return sum(map(_room, self._memories.regions))
+        return sum(map(_room, self.regions))
 
     @in_turn
     def diff(self, *, gap: int = 0, max_nbytes: int | None = None) -> Diff:
@@ -83,19 +83,19 @@ class Snapshot(Owner):
         """
         self._check()
         changes = Changes(gap, max_nbytes)
-        epoch = self._memories.peek("r")
+        epoch = self._peek("r")
         changes.check(
             lib.dt_compare_pages(
                 changes.native,
-                self._memories.extents,
+                self._consumer.extents,
                 self._copies,
                 len(self.regions),
-                epoch._native,
+                epoch.native,
                 changes.gap,
                 changes.limit,
             )
         )
-        return Diff._of(self._memories.sizes, changes)
+        return Diff._of(self._sizes, changes)
 
     @in_turn
     def rollback(self) -> int:
@@ -112,19 +112,17 @@ class Snapshot(Owner):
             KernelPermissionError: a region can't be written now. Nothing was.
         """
         self._check()
-        memories = self._memories
-        epoch, taken = memories.peek("rw"), Epoch(memories.cursor)
-        error = lib.dt_rollback(
-            memories.session._native,
-            memories.cursor._id,
-            memories.slices,
-            len(memories.regions),
-            memories.extents,
+        consumer, epoch, taken = self._consumer, self._peek("rw"), NativeEpoch()
+        consumer.run(
+            taken,
+            lib.dt_rollback,
+            consumer.slices,
+            len(self.regions),
+            consumer.extents,
             self._copies,
-            epoch._native,
-            taken._native,
+            epoch.native,
+            taken.native,
         )
-        memories.check(error, taken._native)
         return epoch.pages
 
     @in_turn
@@ -136,9 +134,9 @@ class Snapshot(Owner):
             KernelPermissionError: a region can't be read now.
         """
         self._check()
-        self._memories.peek("r")
-        with self._memories.collect() as epoch:
-            lib.dt_update(self._memories.extents, self._copies, len(self.regions), epoch._native)
+        self._peek("r")
+        with self._consumer.collect() as epoch:
+            lib.dt_update(self._consumer.extents, self._copies, len(self.regions), epoch.native)
             return epoch.pages
 
     @in_turn
@@ -153,18 +151,17 @@ class Snapshot(Owner):
             As `diff`.
         """
         self._check()
-        memories, changes = self._memories, Changes(0, None)
-        before = memories.peek()
+        changes, before = Changes(0, None), self._consumer.peek()
         for region in self.regions:
-            memories.check_access(region, "r")
+            self._access.check(region, "r")
         for place, region in enumerate(self.regions):
-            self._compare(changes, place, region, region.page_set() - before[region])
-        after = memories.peek()
-        unseen = Changes(0, None)
+            written = before.page_set(place, region.geometry)
+            self._compare(changes, place, region, region.page_set() - written)
+        unseen, after = Changes(0, None), self._consumer.peek()
         for place, region in enumerate(self.regions):
             suspects = PageSet(region.geometry, changes.pages(place, region.geometry))
-            self._compare(unseen, place, region, suspects - after[region])
-        return Diff._of(memories.sizes, unseen)
+            self._compare(unseen, place, region, suspects - after.page_set(place, region.geometry))
+        return Diff._of(self._sizes, unseen)
 
     def _compare(self, changes: Changes, place: int, region: Region, pages: PageSet) -> None:
         view, copy = ffi.from_buffer("uint8_t[]", region.view), self._copies[place]

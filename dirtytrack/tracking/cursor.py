@@ -1,23 +1,18 @@
-"""One consumer of a session."""
+"""One consumer of a session, as its user sees it."""
 
 from __future__ import annotations
 
-import warnings
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
-
+from dirtytrack._lifetime.closable import Closable
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack.native import lib
+from dirtytrack.tracking._core import Consumer, NativeEpoch
 from dirtytrack.tracking.epoch import Epoch
-from dirtytrack.tracking.failures import missed_error, native_error
-from dirtytrack.tracking.region import Region, RegionSlice, native_slices
-
-if TYPE_CHECKING:
-    from dirtytrack.tracking.session import Session
+from dirtytrack.tracking.pages import PageSet
+from dirtytrack.tracking.region import Region, RegionSlice, SessionLike, check_requests, pages_asked
 
 
-class Cursor(Handle):
-    """An independent consumer of a session. Made by `Session.cursor`.
+class Cursor(Handle, Closable):
+    """An independent consumer of a session. Made by `Session.cursor`. A context manager, which closes it.
 
     Every cursor sees every write at least once, and exactly once unless the write raced with a scan, whatever
     the others do; one kernel scan feeds them all. Its methods may be called from any thread.
@@ -27,10 +22,11 @@ class Cursor(Handle):
         name: unique among the session's open cursors.
     """
 
-    def __init__(self, session: Session, name: str, identifier: int) -> None:
+    def __init__(self, session: SessionLike, consumer: Consumer, open_ones: dict[str, Cursor]) -> None:
         self.session = session
-        self.name = name
-        self._id = identifier
+        self.name = consumer.name
+        self._consumer = consumer
+        self._open_ones = open_ones  # the session's, by name
 
     def collect(self, *regions: Region | RegionSlice) -> Epoch:
         """Reads which pages were written since the last epoch, and re-arms them, atomically per page.
@@ -52,21 +48,21 @@ class Cursor(Handle):
             ValueError: a region of another session.
             KernelError: the kernel refused the scan (ENOMEM); what was scanned counts as written next time.
         """
-        return self._run(lib.DT_COLLECT, regions)
+        return self._look(lib.DT_COLLECT, regions)
 
     def peek(self, *regions: Region | RegionSlice) -> Epoch:
-        """What a collect would report now. Arms nothing and takes nothing: the next collect reports it too.
+        """Tells what a collect would report now. It arms and takes nothing: the next collect reports it, too.
 
         Args and errors as for `collect`.
         """
-        return self._run(lib.DT_PEEK, regions)
+        return self._look(lib.DT_PEEK, regions)
 
     def reset(self, *regions: Region | RegionSlice) -> None:
         """Re-arms, and forgets what was written. The other cursors still get it.
 
         Args and errors as for `collect`.
         """
-        self._run(lib.DT_RESET, regions)
+        self._look(lib.DT_RESET, regions)
 
     def close(self) -> None:
         """Ends the cursor; idempotent. Its name is free again, its epochs stay readable.
@@ -74,52 +70,33 @@ class Cursor(Handle):
         Raises:
             ValueError: it is the session's own, which is closed with the session.
         """
-        self.session._close_cursor(self)
+        if self._consumer.is_default:
+            raise ValueError(f"the cursor of {self.session!r} itself is closed with the session")
+        self._consumer.close()
+        if self._open_ones.get(self.name) is self:
+            del self._open_ones[self.name]
 
-    def __enter__(self) -> Self:
-        return self
+    def _check(self) -> None:
+        self._consumer.check()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _run(self, verb: int, requests: tuple[Region | RegionSlice, ...]) -> Epoch:
+    def _look(self, verb: int, requests: tuple[Region | RegionSlice, ...]) -> Epoch:
         # The epoch comes first: from the native call on it holds the pages, whatever interrupts us.
-        epoch = Epoch(self)
+        native = NativeEpoch()
         try:
-            self._fill(epoch, verb, requests)
+            if requests:
+                check_requests(requests, self.session)
+                asked = pages_asked(requests)
+                self._consumer.look_at(native, verb, asked)
+                epoch = Epoch(self, native, tuple(asked), asked)
+            else:
+                epoch = Epoch(self, native, self._consumer.look_at_all(native, verb), _EVERYTHING)
         except BaseException:  # the traceback of an interrupt keeps the epoch, which would keep the pages
-            lib.dt_epoch_abort(epoch._native)
+            native.give_back()
             raise
         return epoch
 
-    def _fill(self, epoch: Epoch, verb: int, requests: tuple[Region | RegionSlice, ...]) -> None:
-        if requests:
-            self.session._check_requests(requests)
-        if self.session._movable:
-            self.session._check_in_place()
-        error = self._run_on(requests, verb, epoch) if requests else self._run_on_all(verb, epoch)
-        if error:
-            raise native_error(self.session, error, epoch._regions, epoch._native.failure, self)
-        if self.session._warns:
-            missed = missed_error(self.session)
-            if missed is not None:
-                warnings.warn(missed, stacklevel=4)
-
-    def _run_on(self, requests: tuple[Region | RegionSlice, ...], verb: int, epoch: Epoch) -> int:
-        epoch._asked, slices, count = native_slices(requests)
-        epoch._regions = tuple(epoch._asked)
-        return lib.dt_collect(self.session._native, self._id, verb, slices, count, epoch._native)
-
-    def _run_on_all(self, verb: int, epoch: Epoch) -> int:
-        session = self.session
-        generation, epoch._regions = session._tracked or session._list_tracked()
-        while True:
-            error = lib.dt_collect_all(session._native, self._id, verb, generation, epoch._native)
-            if error != -lib.DT_ESTALE:
-                return error
-            generation, epoch._regions = session._list_tracked()
-
     def __repr__(self) -> str:
         return f"<Cursor {self.name!r} of {self.session!r}>"
+
+
+_EVERYTHING: dict[Region, PageSet | None] = {}

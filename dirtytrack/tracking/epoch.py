@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from dirtytrack._lifetime.handle import Handle
-from dirtytrack.errors import ForkedError
 from dirtytrack.native import ffi, lib
+from dirtytrack.tracking._core import NativeEpoch
 from dirtytrack.tracking.pages import PageSet
-from dirtytrack.tracking.region import Region, RegionSlice, pages_of
+from dirtytrack.tracking.region import Region, RegionSlice, SessionLike, pages_of
 
-if TYPE_CHECKING:
-    from dirtytrack.tracking.cursor import Cursor
 
-# One call makes the native epoch and ties its release to it: no interrupt can come in between and leak it.
-_new_native = ffi.new_allocator(lib.dt_epoch_new, lib.dt_epoch_release, should_clear_after_alloc=False)
+class _Cursor(Protocol):
+    """A `Cursor`, as far as its epochs know it."""
+
+    @property
+    def session(self) -> SessionLike: ...
+    @property
+    def name(self) -> str: ...
+    def collect(self, *regions: Region | RegionSlice) -> Epoch: ...
+    def peek(self, *regions: Region | RegionSlice) -> Epoch: ...
+    def reset(self, *regions: Region | RegionSlice) -> None: ...
 
 
 class Epoch(Handle, Mapping[Region, PageSet]):
@@ -33,28 +39,31 @@ class Epoch(Handle, Mapping[Region, PageSet]):
         cursor: whose epoch it is.
     """
 
-    __slots__ = ("_asked", "_entered", "_entries", "_native", "_regions", "cursor")
+    __slots__ = ("_asked", "_entered", "_native", "_places", "_regions", "cursor")
 
-    # Nothing that must happen may be Python: a signal handler can raise before the first line of any method.
-    # The pages stay in the hands of the native epoch, whose release gives back what nobody has settled.
-
-    def __init__(self, cursor: Cursor) -> None:
+    def __init__(
+        self,
+        cursor: _Cursor,
+        native: NativeEpoch,
+        regions: tuple[Region, ...],
+        asked: Mapping[Region, PageSet | None],
+    ) -> None:
         self.cursor = cursor
-        self._native: Any = _new_native("struct dt_epoch *")
-        self._regions: tuple[Region, ...] = ()
-        self._asked: dict[Region, PageSet | None] = {}  # which pages of a region; None or absent: all
-        self._entries: dict[int, int] | None = None
+        self._native = native
+        self._regions = regions
+        self._asked = asked  # which pages of a region; None or absent: all
+        self._places: dict[int, int] | None = None
         self._entered = False
 
     @property
     def number(self) -> int:
         """1 for a cursor's first epoch. A peek has the number that a collect would have had."""
-        return int(self._native.number)
+        return int(self._native.native.number)
 
     @property
     def pages(self) -> int:
         """How many pages were written, over all regions."""
-        return int(self._read().pages)
+        return self._read().pages
 
     @property
     def nbytes(self) -> int:
@@ -68,12 +77,12 @@ class Epoch(Handle, Mapping[Region, PageSet]):
         An adaptive session leaves hot pages open, so that nobody sees whether they are stored to. Every
         other session proves all: its sets are empty.
         """
-        native = self._native
+        native = self._native.native
         entries, assumed = native.buffers.entries, native.buffers.assumed
         by_id: dict[int, Any] = {entries[i].region: entries[i] for i in range(native.entry_count)}
         found = {}
         for region in self._regions:
-            entry = by_id.get(region._id)
+            entry = by_id.get(region.id)
             count = entry.assumed_count if entry is not None else 0
             runs = assumed + entry.first_assumed if entry is not None and count else ffi.NULL
             pages = int(lib.dt_runs_count(runs, count))
@@ -89,24 +98,19 @@ class Epoch(Handle, Mapping[Region, PageSet]):
         Raises:
             ForkedError: in a child of the process that collected.
         """
-        if lib.dt_epoch_abort(self._native) == -lib.DT_EFORKED:
-            raise ForkedError("this epoch belongs to the parent process, which still has it")
+        self._native.abort()
 
     def __getitem__(self, key: Region | RegionSlice) -> PageSet:
         native = self._read()
         region = key.region if isinstance(key, RegionSlice) else key
         if not isinstance(region, Region) or region.session is not self.cursor.session:
             raise KeyError(key)
-        if self._entries is None:
-            entries = native.buffers.entries
-            self._entries = {entries[i].region: i for i in range(native.entry_count)}
-        at = self._entries.get(region._id)
-        if at is None:
+        if self._places is None:
+            self._places = native.places()
+        place = self._places.get(region.id)
+        if place is None:
             raise KeyError(key)
-        entry = native.buffers.entries[at]
-        pages = PageSet._on(
-            region.geometry, native.buffers.runs + entry.first_run, entry.run_count, native, entry.pages
-        )
+        pages = native.page_set(place, region.geometry)
         return pages & self._looked_at(key) if isinstance(key, RegionSlice) else pages
 
     def _looked_at(self, key: RegionSlice) -> PageSet:
@@ -132,16 +136,16 @@ class Epoch(Handle, Mapping[Region, PageSet]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._native.settled = 1
+            self._native.settle()
         else:
-            lib.dt_epoch_abort(self._native)
+            lib.dt_epoch_abort(self._native.native)
 
-    def _read(self) -> Any:
+    def _read(self) -> NativeEpoch:
         # Within a with block the pages belong to whoever leaves it: the exit settles.
         if not self._entered:
-            self._native.settled = 1
+            self._native.settle()
         return self._native
 
     def __repr__(self) -> str:
-        native = self._native
-        return f"<Epoch {native.number} of {self.cursor.name!r}: {native.pages} pages in {len(self)} regions>"
+        number, pages = self.number, self._native.pages
+        return f"<Epoch {number} of {self.cursor.name!r}: {pages} pages in {len(self)} regions>"

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.kernel import mappings
-from dirtytrack.native import ffi, lib
+from dirtytrack.native import ffi
+from dirtytrack.objects import Description
+from dirtytrack.tracking.backends import Backend
 from dirtytrack.tracking.blindspots import BlindSpot
-from dirtytrack.tracking.memory import Memory
 from dirtytrack.tracking.pages import Geometry, PageSet
 
-if TYPE_CHECKING:
-    from dirtytrack.tracking.session import Session
+
+class SessionLike(Protocol):
+    """A `Session`, as far as its regions know it."""
+
+    @property
+    def backend(self) -> str:
+        """How it finds written pages."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+
+    def mark(self, region: Region | RegionSlice, start: int = 0, stop: int | None = None) -> None:
+        """Declares bytes of a region written."""
+
+    def untrack(self, region: Region) -> None:
+        """Ends the tracking of a region."""
+
+
+class _Tracker(Protocol):
+    """A `Tracker`, as far as its regions ask it."""
+
+    @property
+    def backend(self) -> Backend: ...
+    @property
+    def is_usable(self) -> bool: ...
+    @property
+    def is_forked(self) -> bool: ...
+    def is_lost(self, region: Region) -> bool: ...
 
 
 class Region(Handle):
@@ -32,22 +61,28 @@ class Region(Handle):
     """
 
     def __init__(
-        self, session: Session, memory: Memory, name: str | None, sparse: bool, page_size: int
+        self, session: SessionLike, tracker: _Tracker, memory: Description, name: str | None, sparse: bool
     ) -> None:
         self.session = session
         self.name = name
         self.address = memory.address
         self.nbytes = memory.nbytes
         self.sparse = sparse
-        self.geometry = Geometry(memory.nbytes, memory.address % page_size, page_size)
-        self._memory: Memory | None = memory
-        self._id = 0
-        self._whole = ffi.new("struct dt_slice[1]")
+        self.geometry: Geometry
+        self._lie_on(mmap.PAGESIZE)
+        self._tracker = tracker
+        self._identifier = ffi.new("uint64_t *")  # written by the native call: no interrupt can lose it
+        self._memory: Description | None = memory
+        self._whole: Any = None  # the slice of all its pages, once it was asked for
         self._lost_ranges: tuple[tuple[int, int], ...] | None = None
 
-    def _tracked_as(self, identifier: int) -> None:
-        self._id = identifier
-        self._whole[0] = (identifier, 0, self.geometry.page_count)
+    def _lie_on(self, page_size: int) -> None:
+        self.geometry = Geometry(self.nbytes, self.address % page_size, page_size)
+
+    @property
+    def id(self) -> int:
+        """The region's number in its session, by which native code knows it; never used again for another."""
+        return int(self._identifier[0])
 
     @property
     def page_size(self) -> int:
@@ -69,7 +104,7 @@ class Region(Handle):
         """
         memory = self._memory
         if memory is None:
-            raise ClosedError(f"{self._title} is not tracked any more: its memory may be gone")
+            raise ClosedError(f"{self.title} is not tracked any more: its memory may be gone")
         return memory.view
 
     @property
@@ -80,7 +115,7 @@ class Region(Handle):
     @property
     def lost(self) -> bool:
         """Whether the last look found the memory to be no longer what was registered."""
-        return self.tracked and lib.dt_session_is_lost(self.session._native, self._id) == 1
+        return self.tracked and self._tracker.is_lost(self)
 
     @property
     def blind_spots(self) -> frozenset[BlindSpot]:
@@ -93,16 +128,21 @@ class Region(Handle):
             ClosedError: the region is untracked: what is mapped there now may be anything.
             ForkedError: this is another process than the session's, with other mappings.
         """
-        if lib.dt_session_usable(self.session._native) == -lib.DT_EFORKED:
+        if self._tracker.is_forked:
             raise ForkedError(
-                f"{self._title} belongs to another process: what is mapped here is not its memory"
+                f"{self.title} belongs to another process: what is mapped here is not its memory"
             )
         if not self.tracked:
-            raise ClosedError(f"{self._title} is not tracked any more: its memory may be gone")
+            raise ClosedError(f"{self.title} is not tracked any more: its memory may be gone")
         spots: set[BlindSpot] = set()
         for mapping in mappings.overlapping(*self.page_range):
-            spots |= self.session._backend.blind_spots(mapping, sparse=self.sparse)
+            spots |= self._tracker.backend.blind_spots(mapping, sparse=self.sparse)
         return frozenset(spots)
+
+    @property
+    def title(self) -> str:
+        """What messages call the region: its name, or where it is."""
+        return f"region {self.name!r}" if self.name else f"region at {self.address:#x}"
 
     def page_set(self, runs: Iterable[tuple[int, int]] | None = None) -> PageSet:
         """A set of this region's pages, from half-open runs of page numbers; all of its pages by default.
@@ -114,24 +154,20 @@ class Region(Handle):
 
     def __getitem__(self, piece: slice) -> RegionSlice:
         if not isinstance(piece, slice) or piece.step not in (None, 1):
-            raise TypeError(f"{self._title} is narrowed with a slice of bytes, region[start:stop]")
+            raise TypeError(f"{self.title} is narrowed with a slice of bytes, region[start:stop]")
         start, stop, _ = piece.indices(self.nbytes)
         if start >= stop:
-            raise ValueError(f"{self._title}[{piece.start}:{piece.stop}] holds no byte of its {self.nbytes}")
+            raise ValueError(f"{self.title}[{piece.start}:{piece.stop}] holds no byte of its {self.nbytes}")
         return RegionSlice(self, start, stop)
-
-    @property
-    def _title(self) -> str:
-        return f"region {self.name!r}" if self.name else f"region at {self.address:#x}"
 
     def __repr__(self) -> str:
         state = "" if self.tracked else ", untracked"
         unseen = ""
-        if self.tracked and lib.dt_session_usable(self.session._native) == 0:
+        if self.tracked and self._tracker.is_usable:
             state = ", lost" if self.lost else ""
             unseen = ", blind to " + ", ".join(sorted(spot.name for spot in self.blind_spots))
         return (
-            f"<{self._title}: [{self.address:#x}, {self.address + self.nbytes:#x}), {self.nbytes} bytes on "
+            f"<{self.title}: [{self.address:#x}, {self.address + self.nbytes:#x}), {self.nbytes} bytes on "
             f"{self.geometry.page_count} pages of {self.page_size}{state}{unseen}>"
         )
 
@@ -167,7 +203,7 @@ class RegionSlice(Handle):
         return hash((self.region, self.start, self.stop))
 
     def __repr__(self) -> str:
-        return f"<bytes [{self.start}, {self.stop}) of {self.region._title}>"
+        return f"<bytes [{self.start}, {self.stop}) of {self.region.title}>"
 
 
 def pages_of(request: Region | RegionSlice) -> tuple[int, int]:
@@ -177,16 +213,27 @@ def pages_of(request: Region | RegionSlice) -> tuple[int, int]:
     return request.region.geometry.pages_of(request.start, request.stop)
 
 
-def native_slices(
-    requests: tuple[Region | RegionSlice, ...],
-) -> tuple[dict[Region, PageSet | None], Any, int]:
-    """The pages requested of each region (None: all); the same as native slices; how many of these."""
+def check_requests(requests: Iterable[object], session: SessionLike) -> None:
+    """Refuses what is no region of the session, nor a slice of one.
+
+    Raises:
+        TypeError: no region at all.
+        ValueError: another session's.
+    """
+    for request in requests:
+        region = request.region if isinstance(request, RegionSlice) else request
+        if not isinstance(region, Region):
+            raise TypeError(f"{request!r} is no region: pass what track() returned, or a slice of it")
+        if region.session is not session:
+            raise ValueError(f"{region!r} belongs to another session")
+
+
+def pages_asked(requests: tuple[Region | RegionSlice, ...]) -> dict[Region, PageSet | None]:
+    """The pages that are asked of each region, all requests for it together; None: all of a lone region's."""
     if len(requests) == 1 and isinstance(requests[0], Region):
-        return {requests[0]: None}, requests[0]._whole, 1
+        return {requests[0]: None}
     ranges: dict[Region, list[tuple[int, int]]] = {}
     for request in requests:
         region = request if isinstance(request, Region) else request.region
         ranges.setdefault(region, []).append(pages_of(request))
-    asked = {region: PageSet(region.geometry, wanted) for region, wanted in ranges.items()}
-    slices = [(region._id, first, last) for region, pages in asked.items() for first, last in pages.runs]
-    return dict(asked), ffi.new("struct dt_slice[]", slices), len(slices)
+    return {region: PageSet(region.geometry, wanted) for region, wanted in ranges.items()}

@@ -12,6 +12,7 @@ import pytest
 
 import dirtytrack
 from _lib.support import Memory
+from dirtytrack.tracking import Consumer
 
 # Kernels before mid-2026 are blind to dropped memory and the library makes up for it: both ways are tested.
 KERNELS = ["as found", "blind to holes"]
@@ -46,6 +47,19 @@ def on_one_cpu() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def open_cursors(session: dirtytrack.Session) -> int:
+    """How many cursors the native session has, those that Python has forgotten included.
+
+    A new cursor takes the first free slot, and its identifier tells which: the slots that many new ones leave
+    out are taken.
+    """
+    probes = [Consumer(session._tracker, "probe").open() for _ in range(16)]
+    slots = {probe._natives[1] & 0xFFFFFFFF for probe in probes}
+    for probe in probes:
+        probe.close()
+    return max(slots) + 1 - len(slots)
 
 
 class Tracked(Memory):

@@ -219,8 +219,8 @@ def test_rounds_go_on_until_the_rest_fits(tmp_path, array):
         assert (save.rounds, save.pause_met) == (1, True)  # it fits at once
     with Checkpointer.resume(tmp_path, {"a": array}, max_pause=0.0) as checkpoints:
         array[:] = 2
-        entered, cursor = [], checkpoints._saver._capturer.cursor
-        save = checkpoints.save(pause=_Scripted(lambda: entered.append(cursor.peek().pages)))
+        entered, consumer = [], checkpoints._saver._capturer._consumer
+        save = checkpoints.save(pause=_Scripted(lambda: entered.append(consumer.peek().pages)))
         assert entered == [0]  # all was copied before
         assert (save.consistency, save.pause_met) == ("paused", False)
         assert save.rounds >= 2

@@ -16,6 +16,7 @@ from _lib.checkpoint.world import BLOCK, World, restored
 from _lib.interrupts import Storm, interrupted_at, is_interrupted, traced
 from _lib.raw import open_descriptors
 from _lib.support import PAGE_SIZE, in_child
+from _lib.tracked import open_cursors
 from dirtytrack import Session
 from dirtytrack.checkpoint import Chain, Checkpointer, restore
 
@@ -119,7 +120,7 @@ def test_an_interrupted_opening_leaves_nothing(tmp_path: Path, saves: int) -> No
         if opened is not None:
             opened.close()
         assert session.regions == ()
-        assert list(session._cursors) == ["default"]
+        assert open_cursors(session) == 1
         Checkpointer.open(path, world.regions, session=session, fsync=False).close()
         return not finished
 
@@ -174,7 +175,7 @@ def test_an_interrupted_close_can_be_repeated(tmp_path: Path) -> None:
                 checkpoints.close()
         except KeyboardInterrupt:
             checkpoints.close()
-            assert list(session._cursors) == ["default"]
+            assert open_cursors(session) == 1
             assert session.regions == ()
         else:
             return False

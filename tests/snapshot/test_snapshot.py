@@ -13,6 +13,7 @@ import pytest
 import dirtytrack
 from _lib.raw import Raw
 from _lib.support import PAGE_SIZE, in_child, resident_bytes
+from _lib.tracked import open_cursors
 from dirtytrack import ClosedError, ForkedError, RegionLostError, Session
 from dirtytrack.errors import KernelPermissionError
 from dirtytrack.snapshot import History, Snapshot
@@ -249,7 +250,7 @@ def test_a_write_that_comes_after_the_look_is_kept(session, kind, monkeypatch):
     with kind(session, array) as one:
         state = one.save() if kind is History else None
         back = (lambda: one.restore(state)) if kind is History else one.rollback
-        peek = one._memories.peek
+        peek = one._consumer.peek
 
         def peek_and_write(*arguments, **keywords):
             epoch = peek(*arguments, **keywords)
@@ -258,7 +259,7 @@ def test_a_write_that_comes_after_the_look_is_kept(session, kind, monkeypatch):
 
         array[3] = 5
         with monkeypatch.context() as patch:
-            patch.setattr(one._memories, "peek", peek_and_write)
+            patch.setattr(one._consumer, "peek", peek_and_write)
             assert back() == 1
         assert not array[3].any()
         assert (array[20] == 7).all()
@@ -315,7 +316,7 @@ def test_closed_and_forgotten(session, kind):
     one.close()
     assert one.closed
     assert session.regions == ()
-    assert list(session._cursors) == ["default"]
+    assert open_cursors(session) == 1
     for act in (one.diff, one.rollback, one.advance, one.verify) if kind is Snapshot else (one.save,):
         with pytest.raises(ClosedError, match="closed"):
             act()
@@ -360,7 +361,7 @@ def test_bad_memory_is_refused(session, kind):
         name = session.track(bytearray(10), name="twice"), session.track(bytearray(10), name="twice")
         with pytest.raises(ValueError, match="'twice'"):
             kind(session, *name)
-    assert len(session._cursors) == 1
+    assert open_cursors(session) == 1
 
 
 @pytest.mark.parametrize(

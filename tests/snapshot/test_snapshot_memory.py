@@ -63,7 +63,7 @@ def test_only_written_pages_have_to_be_accessible(session, protection, can_query
         open("/dev/null", "rb") as no_maps,
     ):
         if not can_query:  # as before Linux 6.11
-            monkeypatch.setattr(snapshot._memories, "maps", no_maps.fileno())
+            monkeypatch.setattr(snapshot._access, "maps", no_maps.fileno())
         memory.write(1, 4, 6)
         memory.protect(2, 4, protection)
         memory.protect(7, 8, protection)

@@ -71,11 +71,11 @@ def test_every_call_in_a_child_raises(session: Session, memory: Raw) -> None:
 def test_a_child_does_not_wait_for_the_parents_threads(session: Session, memory: Raw) -> None:
     """Forked while a thread of the parent holds every lock of the session: the child raises all the same."""
     region = session.track(memory.pair)
-    session._tracked = None  # so that collect has to list the regions
+    session._tracker.listing = None  # so that collect has to list the regions
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with session._membership:
+        with session._tracker._membership:
             held.set()
             done.wait(30)
 

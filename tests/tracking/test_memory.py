@@ -19,6 +19,7 @@ import pytest
 import dirtytrack
 from _lib.raw import Raw, is_free
 from _lib.support import PAGE_SIZE, PMD_SIZE, address_of
+from _lib.torch_like import Storage, Tensor
 from dirtytrack import RegionLostError, Session
 from dirtytrack.kernel import mappings
 
@@ -298,44 +299,6 @@ def test_a_refused_buffer_is_let_go(session: Session) -> None:
         other.untrack(region)
     gc.collect()
     memory.close()
-
-
-class Storage:
-    """As torch's untyped storage: where the bytes are."""
-
-    def __init__(self, memory: mmap.mmap) -> None:
-        self.memory = memory
-
-    def data_ptr(self) -> int:
-        return address_of(self.memory)
-
-    def nbytes(self) -> int:
-        return len(self.memory)
-
-
-class Tensor:
-    """As a torch tensor, as far as tracking asks."""
-
-    def __init__(
-        self, storage: Storage, offset: int = 0, device: str = "cpu", contiguous: bool = True
-    ) -> None:
-        self.storage, self.offset, self.contiguous = storage, offset, contiguous
-        self.device = SimpleNamespace(type=device)
-
-    def untyped_storage(self) -> Storage:
-        return self.storage
-
-    def data_ptr(self) -> int:
-        return self.storage.data_ptr() + self.offset
-
-    def numel(self) -> int:
-        return (self.storage.nbytes() - self.offset) // 4
-
-    def element_size(self) -> int:
-        return 4
-
-    def is_contiguous(self) -> bool:
-        return self.contiguous
 
 
 def test_a_tensor_is_tracked_by_duck_type(session: Session) -> None:

@@ -16,7 +16,7 @@ import dirtytrack
 from _lib.raw import Raw, is_free, open_descriptors
 from _lib.support import PAGE_SIZE
 from dirtytrack import ClosedError, Cursor, Region, Session
-from dirtytrack.tracking.session import open_sessions
+from dirtytrack.tracking import Tracker
 
 PAGES = 256
 
@@ -229,7 +229,7 @@ def test_lists_are_whole_while_they_change() -> None:
             assert session.regions[0] is region
 
         def watch(_: random.Random) -> None:
-            assert session in open_sessions()
+            assert session._tracker in Tracker.all_open()
 
         together(
             rounds(300, track),

@@ -2,38 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from dirtytrack.checkpoint.format.structures import LINEAR_ALIGNMENT, FormatError
-from dirtytrack.tracking import Region
-from dirtytrack.tracking.memory import is_contiguous
+from dirtytrack.objects import Description, Elements
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_NAME_BYTES = 255
-
-_CODES = {
-    **dict.fromkeys("bhilqn", "i"),
-    **dict.fromkeys("BHILQN", "u"),
-    **dict.fromkeys("efd", "f"),
-    "?": "b",
-}
-_TORCH = {
-    "bool": "|b1",
-    "uint8": "|u1",
-    "int8": "|i1",
-    **{
-        f"{kind}{bits}": f"<{kind[0]}{bits // 8}"
-        for kind in ("int", "uint", "float")
-        for bits in (16, 32, 64)
-    },
-    "complex64": "<c8",
-    "complex128": "<c16",
-}
 
 
 @dataclass(frozen=True)
@@ -59,9 +37,10 @@ class Layout:
     linear: int | None = None
 
     @classmethod
-    def of(cls, name: str, memory: object, nbytes: int, page_size: int) -> Self:
-        """The layout of *memory*, which the tracker has accepted as *nbytes* bytes."""
-        return cls(name, nbytes, *_elements(memory), page_size)
+    def of(cls, name: str, memory: Description, page_size: int) -> Self:
+        """The layout of memory that lies on pages of that size, in bytes."""
+        dtype, shape, strides = memory.elements or (None, None, None)
+        return cls(name, memory.nbytes, dtype, shape, strides, page_size)
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -123,14 +102,7 @@ class Layout:
         if self.dtype is None:
             return np.frombuffer(buffer, np.uint8)
         try:
-            dtype = np.dtype(_fields(self.dtype))
-            if dtype.hasobject:
-                raise ValueError("elements that are Python objects")
-            if math.prod(self.shape or ()) * dtype.itemsize != self.nbytes:
-                raise ValueError(f"{self.shape} elements of {dtype} are not {self.nbytes} bytes")
-            if not is_contiguous(self.shape or (), self.strides, dtype.itemsize):
-                raise ValueError(f"strides {self.strides} leave gaps")
-            return np.ndarray(self.shape or (), dtype, buffer, strides=self.strides)
+            return Elements(self.dtype, self.shape or (), self.strides).array(buffer)
         except (TypeError, ValueError, KeyError, OverflowError, SyntaxError) as error:
             raise FormatError(f"its region {self.name!r} describes no array: {error}") from None
 
@@ -155,55 +127,6 @@ def check_name(name: object) -> str:
     if not 1 <= length <= MAX_NAME_BYTES:
         raise ValueError(f"a region's name has 1 to {MAX_NAME_BYTES} bytes, and {name[:40]!r} has {length}")
     return name
-
-
-_Elements = tuple[str | list[Any] | None, tuple[int, ...] | None, tuple[int, ...] | None]
-
-
-def _elements(memory: object) -> _Elements:
-    # dtype, shape and strides, as far as the memory tells. Bytes are what a plain buffer has.
-    if isinstance(memory, tuple | Region):
-        return None, None, None
-    if hasattr(memory, "untyped_storage"):
-        kind = str(memory.dtype).removeprefix("torch.")  # type: ignore[attr-defined]
-        known = _TORCH.get(kind)
-        return (known, tuple(memory.shape), None) if known else (None, None, None)  # type: ignore[attr-defined]
-    if hasattr(memory, "__array_interface__"):
-        return _from_array_interface(memory.__array_interface__)
-    view = memoryview(memory)  # type: ignore[arg-type]
-    code = view.format.lstrip("@=<")
-    if (code in ("B", "b", "c") and view.ndim == 1) or code not in _CODES or sys.byteorder != "little":
-        return None, None, None
-    order = "|" if view.itemsize == 1 else "<"
-    return f"{order}{_CODES[code]}{view.itemsize}", view.shape, None
-
-
-def _from_array_interface(interface: dict[str, Any]) -> _Elements:
-    strides = interface.get("strides")
-    shape = tuple(interface["shape"])
-    dtype: str | list[Any] = interface["typestr"]
-    if dtype[1:2] == "V" and interface.get("descr"):
-        dtype = _lists(interface["descr"])
-        if len(dtype) == 1 and not dtype[0][0]:
-            dtype = interface["typestr"]
-    return dtype, shape, None if strides is None else tuple(strides)
-
-
-def _lists(value: Any) -> Any:
-    # As JSON gives it back.
-    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _fields(descr: Any) -> Any:
-    # numpy wants tuples for fields and shapes, and lists for lists of fields.
-    if not isinstance(descr, list):
-        return descr
-    fields = []
-    for field in descr:
-        name, kind, *shape = field
-        title = tuple(name) if isinstance(name, list) else name
-        fields.append((title, _fields(kind), *(tuple(lengths) for lengths in shape)))
-    return fields
 
 
 def _natural(value: Any, least: int) -> int:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dirtytrack.checkpoint.format.structures import BLOCK, run_bytes
 from dirtytrack.checkpoint.write.staging import Loan, Staging
 from dirtytrack.native import ffi, lib
-from dirtytrack.tracking import Cursor, Epoch, Region
-from dirtytrack.tracking.failures import native_error
+from dirtytrack.tracking import Consumer, NativeEpoch
 
 if TYPE_CHECKING:
     from dirtytrack.checkpoint.write.committer import Job, Worker
@@ -43,7 +42,7 @@ class Capture:
         native: the ``struct dt_capture``.
     """
 
-    def __init__(self, epoch: Epoch, extents: Any, count: int) -> None:
+    def __init__(self, epoch: NativeEpoch, extents: Any, count: int) -> None:
         self.epoch = epoch
         native: Any = _new("struct dt_capture *")
         native.extents, native.extent_count = extents, count
@@ -91,22 +90,12 @@ class Captured(NamedTuple):
 
 
 class Capturer:
-    """Captures regions by a cursor of its own, for one caller at a time."""
+    """Captures the regions of a consumer, for one caller at a time."""
 
-    def __init__(self, cursor: Cursor, regions: tuple[Region, ...], staging: Staging) -> None:
-        self.cursor = cursor
-        self.regions = regions
+    def __init__(self, consumer: Consumer, staging: Staging) -> None:
+        self.regions = consumer.regions
+        self._consumer = consumer
         self._staging = staging
-        self._slices = ffi.new(
-            "struct dt_slice[]", [(region._id, 0, region.geometry.page_count) for region in regions]
-        )
-        self._extents = ffi.new(
-            "struct dt_extent[]",
-            [
-                (region._id, region.address, region.nbytes, region.geometry.offset, region.page_size)
-                for region in regions
-            ],
-        )
         self._speed = _FIRST_GUESS
         self._scan = self._copying = 0.0
 
@@ -130,7 +119,7 @@ class Capturer:
         """
         if pause is None:
             is_proven, seconds = self._prove(job, worker, everything)
-            is_proven &= self.cursor.session._backend.sees_every_store
+            is_proven &= self._consumer.tracker.backend.sees_every_store
             return self._captured(job, "proven" if is_proven else "unproven", seconds)
         if everything or max_pause is not None:
             self._approach(job, worker, everything, max_pause)
@@ -161,10 +150,10 @@ class Capturer:
         return not rewritten, seconds
 
     def _approach(self, job: Job, worker: Worker, everything: bool, max_pause: float | None) -> None:
-        left = None if everything else self.cursor.peek(*self.regions).nbytes
+        left = None if everything else self._written_bytes()
         while left is None or self._expected(left) > (max_pause or 0):
             self._round(job, worker, everything and left is None)
-            before, left = left, self.cursor.peek(*self.regions).nbytes
+            before, left = left, self._written_bytes()
             if (
                 max_pause is None
                 or len(job.captures) == _MOST_ROUNDS
@@ -172,6 +161,11 @@ class Capturer:
             ):
                 break
         self._staging.wait_for(left // BLOCK + 1)  # now, and not while the writers are stopped
+
+    def _written_bytes(self) -> int:
+        epoch = self._consumer.peek()
+        pages = (epoch.page_set(place, region.geometry) for place, region in enumerate(self.regions))
+        return sum(written.nbytes for written in pages)
 
     def _expected(self, nbytes: int) -> float:
         return self._scan + nbytes / self._speed
@@ -181,7 +175,7 @@ class Capturer:
         # job's before the scan: whatever interrupts us, the job has the pages, and gives them back when it
         # is cancelled.
         begun = perf_counter()
-        capture = Capture(Epoch(self.cursor), self._extents, len(self.regions))
+        capture = Capture(NativeEpoch(), self._consumer.extents, len(self.regions))
         job.captures.append(capture)
         # Half of the memory, so that most saves need no more of it between the scan and the end of the copy.
         room = self._staging.blocks
@@ -197,27 +191,22 @@ class Capturer:
             loan = self._staging.lend(job, _PIECE, _PIECE)
             lib.dt_capture_copy(capture.native, loan.pieces, loan.count)
             worker.take(job, capture, loan)
-        rewritten = capture.native.rewritten if in_one else self.cursor.peek(*self.regions).pages
+        rewritten = capture.native.rewritten if in_one else self._consumer.peek().pages
         self._learn(capture)
         return int(rewritten), perf_counter() - begun
 
     def _scan_and_copy(self, capture: Capture, loan: Loan, everything: bool) -> None:
-        session = self.cursor.session
-        session._check_in_place()
-        native = capture.epoch._native
-        error = lib.dt_capture(
-            session._native,
-            self.cursor._id,
-            self._slices,
+        self._consumer.run(
+            capture.epoch,
+            lib.dt_capture,
+            self._consumer.slices,
             len(self.regions),
-            native,
+            capture.epoch.native,
             capture.native,
             everything,
             loan.pieces,
             loan.count,
         )
-        if error:
-            raise native_error(session, error, self.regions, native.failure, self.cursor)
 
     def _learn(self, capture: Capture) -> None:
         native = capture.native

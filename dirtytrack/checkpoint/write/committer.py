@@ -236,7 +236,7 @@ class Worker:
         if header.kind is Kind.BASE:
             self.has_base = True
         for capture in job.captures:
-            capture.epoch._native.settled = 1
+            capture.epoch.settle()
         job.captures.clear()
         save._committed(
             header.kind.name.lower(), writer.blocks, writer.plain, nbytes, save.blocks_written * BLOCK

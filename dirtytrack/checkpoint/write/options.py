@@ -16,9 +16,7 @@ from typing import Any, SupportsIndex, TypedDict
 from dirtytrack.checkpoint.format.codec import compressor
 from dirtytrack.checkpoint.format.layout import check_name
 from dirtytrack.checkpoint.format.structures import BLOCK, MAX_DESCRIPTION
-from dirtytrack.tracking import Region, Session
-from dirtytrack.tracking.memory import resolve
-from dirtytrack.tracking.several import refuse_overlaps
+from dirtytrack.tracking import Region, Session, refuse_overlaps, resolve
 
 _COMPRESSIONS = ("auto", "none", "zstd")
 _MOST_STAGING = 1 << 30
@@ -109,14 +107,11 @@ def check_regions(regions: Mapping[str, object]) -> dict[str, object]:
     ranges = []
     for name, memory in regions.items():
         check_name(name)
-        if isinstance(memory, Region):
-            ranges.append((memory.address, memory.nbytes, name))
-            continue
         try:
-            address, nbytes, *_ = resolve(memory)
+            found = memory if isinstance(memory, Region) else resolve(memory)
         except (TypeError, ValueError) as error:
             raise type(error)(f"region {name!r}: {error}") from None
-        ranges.append((address, nbytes, name))
+        ranges.append((found.address, found.nbytes, name))
     refuse_overlaps(ranges)
     return dict(regions)
 

@@ -15,8 +15,7 @@ from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION, MAX_NUMBER,
 from dirtytrack.checkpoint.restore import Target, fill
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.errors import ChainError
-from dirtytrack.tracking import Region, Session
-from dirtytrack.tracking.several import track_all
+from dirtytrack.tracking import Region, Session, resolve, track_many
 
 _MAX_FIRST_NUMBER = MAX_NUMBER // 2
 _MAX_TABLE = MAX_DESCRIPTION // 2 - 4096  # the other half is for the meta
@@ -50,8 +49,8 @@ def track(
     Raises:
         ValueError: it takes too long a description. Others: as `Session.track`.
     """
-    session, regions = track_all(memories, session, undo)
-    layouts = [Layout.of(name, memories[name], one.nbytes, one.page_size) for name, one in regions.items()]
+    session, regions = track_many(memories, session, undo)
+    layouts = [Layout.of(name, resolve(memories[name]), one.page_size) for name, one in regions.items()]
     length = len(json.dumps([layout.to_json() for layout in layouts]))
     if length > _MAX_TABLE:
         raise ValueError(

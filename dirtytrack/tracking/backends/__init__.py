@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Protocol
+from typing import Protocol
 
 from dirtytrack.kernel.mappings import Mapping
 from dirtytrack.kernel.support import support
+from dirtytrack.tracking.backends._descriptors import Descriptors
 from dirtytrack.tracking.backends.compare import Compare
 from dirtytrack.tracking.backends.wp_async import WpAsync
 from dirtytrack.tracking.blindspots import BlindSpot
+
+__all__ = ["Backend", "Descriptors", "find"]
 
 _VARIABLE = "DIRTYTRACK_BACKEND"
 
 
 class Backend(Protocol):
-    """What a session needs to know of its way to find written pages.
+    """A way to find written pages, as a session needs to know it.
 
-    The loops are native: a backend opens a tracker that has its scan built in, and answers for what that scan
-    can't see.
+    The loops are native: a backend opens what its scan works on, and answers for what that scan can't see.
 
     Attributes:
         name: as given to ``Session(backend=...)``.
@@ -30,8 +32,8 @@ class Backend(Protocol):
     exclusive: bool
     sees_every_store: bool
 
-    def open(self) -> tuple[Any, int]:
-        """A new native tracker, with the identifier of its default cursor.
+    def open(self) -> Descriptors:
+        """Opens the files of a new session.
 
         Raises:
             UnsupportedError: this backend can't work here; the message says why and what to do.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dirtytrack.errors import UnsupportedError
 from dirtytrack.kernel.mappings import Mapping
 from dirtytrack.kernel.pagemap import open_pagemap
 from dirtytrack.native import ffi, lib
+from dirtytrack.tracking.backends._descriptors import Descriptors
 from dirtytrack.tracking.blindspots import BlindSpot
 
 
@@ -22,8 +21,8 @@ class Compare:
     exclusive = False
     sees_every_store = False
 
-    def open(self) -> tuple[Any, int]:
-        """A native tracker with an empty copy."""
+    def open(self) -> Descriptors:
+        """The pagemap, where there is one."""
         try_it = ffi.new("char[2]", b"1")
         got = lib.dt_read_memory(int(ffi.cast("uintptr_t", try_it)), try_it + 1, 1)
         if got < 0:
@@ -33,10 +32,7 @@ class Compare:
             pagemap = open_pagemap()
         except OSError:
             pagemap = -1  # it only spares sparse regions the reading of what is not populated
-        tracker, cursor = ffi.new("struct dt_session **"), ffi.new("uint64_t *")
-        if lib.dt_session_open_compare(pagemap, tracker, cursor):
-            raise MemoryError("no memory for a tracker")
-        return ffi.gc(tracker[0], lib.dt_session_release), cursor[0]
+        return Descriptors(pagemap)
 
     def blind_spots(self, _mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
         """What leaves contents as they were; the kind of memory makes no difference."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dirtytrack.errors import KernelError, UnsupportedError
 from dirtytrack.kernel.mappings import Kind, Mapping
 from dirtytrack.kernel.pagemap import open_pagemap
 from dirtytrack.kernel.support import HoleReporting, hole_reporting, probed_hole_reporting, support
 from dirtytrack.kernel.userfaultfd import Userfaultfd
-from dirtytrack.native import ffi, lib
+from dirtytrack.native import lib
+from dirtytrack.tracking.backends._descriptors import Descriptors
 from dirtytrack.tracking.blindspots import BlindSpot
 
 _BACKED = {BlindSpot.OTHER_MAPPING, BlindSpot.FILE_WRITES, BlindSpot.HOLE_PUNCHING}
@@ -33,19 +32,15 @@ class WpAsync:
     exclusive = True
     sees_every_store = True
 
-    def open(self) -> tuple[Any, int]:
-        """A native tracker on a new userfaultfd and this process's pagemap."""
+    def open(self) -> Descriptors:
+        """A new userfaultfd and this process's pagemap."""
         try:
             with Userfaultfd() as userfaultfd:
                 holes = _hole_reporting()
                 pagemap = open_pagemap()
-                descriptor = userfaultfd.detach()
+                return Descriptors(pagemap, userfaultfd.detach(), holes)
         except OSError as error:
             raise _unsupported(error) from error
-        tracker, cursor = ffi.new("struct dt_session **"), ffi.new("uint64_t *")
-        if lib.dt_session_open(descriptor, pagemap, holes, tracker, cursor):
-            raise MemoryError("no memory for a tracker")
-        return ffi.gc(tracker[0], lib.dt_session_release), cursor[0]
 
     def blind_spots(self, mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
         """What page tables can't show of this kind of mapping."""

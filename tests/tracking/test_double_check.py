@@ -1,4 +1,4 @@
-"""``Session(verify=...)``: what the tracker calls clean is clean, or somebody is told."""
+"""``Session(double_check=...)``: what the tracker calls clean is clean, or somebody is told."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from _lib.tracked import Tracked
 from dirtytrack import MissedWriteError, Session
 from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Checkpointer
+from dirtytrack.snapshot import Snapshot
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def two_mappings(session: Session) -> Iterator[tuple[Tracked, mmap.mmap]]:
 
 def test_another_mapping_is_caught() -> None:
     """The error names the region and the pages; they and the others are in the next epoch."""
-    with Session(verify=1) as session, two_mappings(session) as (memory, other):
+    with Session(double_check=1) as session, two_mappings(session) as (memory, other):
         memory.expect()
         memory.touch(2)
         other[5 * PAGE_SIZE] ^= 1
@@ -51,7 +52,7 @@ def test_another_mapping_is_caught() -> None:
 
 def test_registered_buffers_are_caught(ring: Ring, file: int) -> None:
     """DMA of io_uring into pinned pages, which no page table shows."""
-    with Session(verify=1) as session, Tracked(session) as memory:
+    with Session(double_check=1) as session, Tracked(session) as memory:
         ring.register(memory.at(4), 4 * PAGE_SIZE)
         memory.expect({4, 5, 6, 7})
         ring.submit_read(file, memory.at(5), PAGE_SIZE)
@@ -63,7 +64,7 @@ def test_registered_buffers_are_caught(ring: Ring, file: int) -> None:
 
 def test_a_mark_is_the_remedy(ring: Ring, file: int) -> None:
     """What is declared written was not missed."""
-    with Session(verify=1) as session, Tracked(session) as memory:
+    with Session(double_check=1) as session, Tracked(session) as memory:
         ring.register(memory.at(4), 4 * PAGE_SIZE)
         memory.expect({4, 5, 6, 7})
         ring.submit_read(file, memory.at(5), PAGE_SIZE)
@@ -74,7 +75,7 @@ def test_a_mark_is_the_remedy(ring: Ring, file: int) -> None:
 
 def test_a_warning_instead() -> None:
     """The epoch is what it would have been, and the page is in the next one."""
-    with Session(verify=1, on_missed="warn") as session, two_mappings(session) as (memory, other):
+    with Session(double_check=1, on_missed="warn") as session, two_mappings(session) as (memory, other):
         memory.expect()
         other[5 * PAGE_SIZE] ^= 1
         memory.touch(2)
@@ -84,9 +85,31 @@ def test_a_warning_instead() -> None:
         assert memory.reported() == {5}
 
 
+@pytest.mark.parametrize("verb", ["collect", "advance"])
+def test_the_warning_is_at_the_line_that_called_the_library(verb: str) -> None:
+    """However deep below it the look is; and the pages of the call are not lost when warnings are errors."""
+    with (
+        Session(double_check=1, on_missed="warn") as session,
+        two_mappings(session) as (memory, other),
+        Snapshot(session, memory.region) as snapshot,
+    ):
+        call = snapshot.advance if verb == "advance" else lambda: session.collect().pages
+        call()
+        call()
+        other[5 * PAGE_SIZE] ^= 1
+        memory.touch(2)
+        with pytest.raises(MissedWriteError):
+            call()
+        assert call() == 2
+        other[6 * PAGE_SIZE] ^= 1
+        with pytest.warns(MissedWriteError) as caught:
+            assert call() == 0
+        assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_every_cursor_has_its_own_sample() -> None:
     """A page that one cursor was told of is not missed by it, whatever another one has seen."""
-    with Session(verify=1) as session, two_mappings(session) as (memory, other):
+    with Session(double_check=1) as session, two_mappings(session) as (memory, other):
         second = session.cursor("second")
         memory.expect()
         assert second.collect().pages == 0
@@ -102,7 +125,7 @@ def test_every_cursor_has_its_own_sample() -> None:
 
 def test_a_narrowed_collect_checks_what_it_was_asked_for() -> None:
     """The rest keeps its sample, and is checked when it is asked for."""
-    with Session(verify=1) as session, two_mappings(session) as (memory, other):
+    with Session(double_check=1) as session, two_mappings(session) as (memory, other):
         memory.expect()
         other[12 * PAGE_SIZE] ^= 1
         assert session.collect(memory.region[: 8 * PAGE_SIZE]).pages == 0
@@ -113,7 +136,7 @@ def test_a_narrowed_collect_checks_what_it_was_asked_for() -> None:
 
 def test_peek_looks_at_nothing_more() -> None:
     """It takes nothing, so it has nothing to answer for."""
-    with Session(verify=1) as session, two_mappings(session) as (memory, other):
+    with Session(double_check=1) as session, two_mappings(session) as (memory, other):
         memory.expect()
         other[5 * PAGE_SIZE] ^= 1
         assert session.peek().pages == 0
@@ -124,7 +147,7 @@ def test_peek_looks_at_nothing_more() -> None:
 @pytest.mark.slow
 def test_a_share_finds_it_in_time() -> None:
     """A tenth of the pages at every collect: what changes again and again is caught, and nothing else."""
-    with Session(verify=0.1) as session, two_mappings(session) as (memory, other):
+    with Session(double_check=0.1) as session, two_mappings(session) as (memory, other):
         memory.expect()
         caught = 0
         for _ in range(2000):
@@ -146,7 +169,7 @@ def test_writers_beside_it_are_no_false_alarm(kernel: str, monkeypatch: pytest.M
     if kernel:
         monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", kernel)
     pages = 4096
-    with Session(verify=1) as session:
+    with Session(double_check=1) as session:
         array = dirtytrack.empty(pages * PAGE_SIZE, np.uint8)
         array[:] = 0
         session.track(array)
@@ -170,7 +193,7 @@ def test_writers_beside_it_are_no_false_alarm(kernel: str, monkeypatch: pytest.M
 
 def test_whatever_happens_to_a_region(memory: Raw) -> None:
     """Untracked, tracked anew, lost, sparse: samples of it are dropped, or never taken."""
-    with Session(verify=1) as session, Raw(16) as reserve:
+    with Session(double_check=1) as session, Raw(16) as reserve:
         region, sparse = session.track(memory.pair), session.track(reserve.pair, sparse=True)
         session.collect()
         session.untrack(region)
@@ -187,7 +210,7 @@ def test_whatever_happens_to_a_region(memory: Raw) -> None:
 def test_a_checkpoint_is_checked_too(tmp_path: Path) -> None:
     """Every native consumer collects by the same call."""
     with (
-        Session(verify=1) as session,
+        Session(double_check=1) as session,
         two_mappings(session) as (memory, other),
         Checkpointer(tmp_path / "chain", {"m": memory.region}, session=session) as checkpoints,
     ):
@@ -201,7 +224,7 @@ def test_a_checkpoint_is_checked_too(tmp_path: Path) -> None:
 def test_cards_are_checked_too() -> None:
     """A take fails closed: every card is set, and the next one has the one that was missed."""
     with (
-        Session(verify=1) as session,
+        Session(double_check=1) as session,
         two_mappings(session) as (memory, other),
         CardTable(session, memory.region, card_size=PAGE_SIZE) as cards,
     ):
@@ -216,20 +239,20 @@ def test_cards_are_checked_too() -> None:
 
 def test_comparing_needs_no_check() -> None:
     """It reports what page tables miss, and a store that is undone is nothing to raise."""
-    with Session(backend="compare", verify=1) as session, two_mappings(session) as (memory, other):
+    with Session(backend="compare", double_check=1) as session, two_mappings(session) as (memory, other):
         memory.expect()
         other[5 * PAGE_SIZE] ^= 1
         memory.expect({5})
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), True, "0.1", None])
-def test_what_is_no_share_is_refused(share: object) -> None:
+def test_what_is_no_fraction_is_refused(share: object) -> None:
     """Before anything is opened."""
-    with pytest.raises(ValueError, match="share of the pages, from 0 to 1"):
-        Session(verify=share)
+    with pytest.raises(ValueError, match=r"fraction of the pages, from 0\.0 to 1\.0"):
+        Session(double_check=share)
 
 
 def test_what_else_to_do_is_refused() -> None:
     """A typo must not switch it off."""
     with pytest.raises(ValueError, match='"raise" or "warn"'):
-        Session(verify=0.5, on_missed="ignore")
+        Session(double_check=0.5, on_missed="ignore")

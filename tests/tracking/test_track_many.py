@@ -9,14 +9,14 @@ import pytest
 import dirtytrack
 from dirtytrack import ClosedError, Session
 from dirtytrack._lifetime.undo import Undo
-from dirtytrack.tracking.several import track_all
+from dirtytrack.tracking import track_many
 
 
 def test_what_is_not_tracked_yet_is_until_undone(session: Session) -> None:
     """Regions are taken as they are, and stay; the rest is tracked under its name."""
     mine = session.track(dirtytrack.alloc(100), name="mine")
     with closing(Undo()) as undo:
-        found, regions = track_all({"a": mine, "b": dirtytrack.alloc(50)}, None, undo)
+        found, regions = track_many({"a": mine, "b": dirtytrack.alloc(50)}, None, undo)
         assert found is session
         assert regions["a"] is mine
         assert (regions["b"].name, regions["b"].nbytes) == ("b", 50)
@@ -28,9 +28,9 @@ def test_what_is_not_tracked_yet_is_until_undone(session: Session) -> None:
 def test_the_session_is_that_named_or_of_the_regions_or_the_default(session: Session) -> None:
     """In this order."""
     with closing(Undo()) as undo:
-        assert track_all({"a": dirtytrack.alloc(50)}, session, undo)[0] is session
+        assert track_many({"a": dirtytrack.alloc(50)}, session, undo)[0] is session
     with closing(Undo()) as undo:
-        assert track_all({"a": dirtytrack.alloc(50)}, None, undo)[0] is dirtytrack.default_session()
+        assert track_many({"a": dirtytrack.alloc(50)}, None, undo)[0] is dirtytrack.default_session()
     dirtytrack.default_session().close()
 
 
@@ -45,5 +45,5 @@ def test_what_can_not_be_tracked_leaves_nothing(session: Session) -> None:
             (1, TypeError),
         ):
             with pytest.raises(error), closing(Undo()) as undo:
-                track_all({"a": dirtytrack.alloc(50), "b": bad}, session, undo)
+                track_many({"a": dirtytrack.alloc(50), "b": bad}, session, undo)
             assert session.regions == ()

@@ -1,0 +1,53 @@
+"""Whatever exports a buffer: mmap, bytearray, array.array, memoryview, ``SharedMemory.buf`` and others."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from dirtytrack.objects._refusals import EMPTY, NOT_CONTIGUOUS, READ_ONLY, refuse, refuse_python_objects
+from dirtytrack.objects._views import export_of
+from dirtytrack.objects.description import Description, Elements
+
+_KINDS = {
+    **dict.fromkeys("bhilqn", "i"),
+    **dict.fromkeys("BHILQN", "u"),
+    **dict.fromkeys("efd", "f"),
+    "?": "b",
+}
+
+
+def describe(memory: object, place: Callable[[], object] | None = None) -> Description | None:
+    """The bytes of a buffer; None if *memory* exports none.
+
+    Args:
+        memory: the object.
+        place: as for `Description`.
+    """
+    view = exported(memory)
+    if view is None:
+        return None
+    refuse(not view.c_contiguous, memory, NOT_CONTIGUOUS)
+    address, whole = export_of(memory)
+    return Description(address, whole.nbytes, whole, _elements(view), place)
+
+
+def exported(memory: object) -> memoryview | None:
+    """What an object exports, if it may be written and is not empty; None if it exports nothing."""
+    try:
+        view = memoryview(memory)  # type: ignore[arg-type]
+    except (TypeError, ValueError, BufferError):
+        return None
+    refuse_python_objects(view.format, memory)
+    refuse(view.readonly, memory, READ_ONLY)
+    refuse(view.nbytes == 0, memory, EMPTY)
+    return view
+
+
+def _elements(view: memoryview) -> Elements | None:
+    # Bytes are what a plain buffer has.
+    code = view.format.lstrip("@=<")
+    if (code in ("B", "b", "c") and view.ndim == 1) or code not in _KINDS or sys.byteorder != "little":
+        return None
+    order = "|" if view.itemsize == 1 else "<"
+    return Elements(f"{order}{_KINDS[code]}{view.itemsize}", view.shape or ())

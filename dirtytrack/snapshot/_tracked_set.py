@@ -1,0 +1,133 @@
+"""What a snapshot and a history have in common: memory that is tracked until they are closed."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import warnings
+from abc import abstractmethod
+
+from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.handle import Handle
+from dirtytrack._lifetime.turns import in_turn
+from dirtytrack._lifetime.undo import Undo
+from dirtytrack.errors import ClosedError, ForkedError
+from dirtytrack.native import lib
+from dirtytrack.snapshot._access import Access
+from dirtytrack.tracking import NativeEpoch, Region, Session, open_consumer, refuse_overlaps, track_many
+
+_serial = itertools.count(1)
+
+
+class TrackedSet(Handle, Closable):
+    """Regions with a consumer of their own. A context manager, which closes it. Its methods take turns."""
+
+    _closed = True  # until there is something to close
+
+    def __init__(self, session: Session | None, memories: tuple[object, ...]) -> None:
+        """Tracks what is not tracked yet.
+
+        Raises:
+            TypeError, ValueError: no memory, two pieces of one name or that overlap, or as `Session.track`.
+            ClosedError, ForkedError, KernelError: as `Session.track`.
+        """
+        named = _named(memories)
+        self._undo = Undo()
+        try:
+            self._track(named, session)
+            self._prepare()
+            self._process = lib.dt_address_space()
+            self._lock = threading.RLock()
+            self._in_turn = False
+        except BaseException:
+            self._undo.close()
+            raise
+        self._closed = False
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Makes what it keeps; the memory is tracked."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Frees what it keeps."""
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The regions, in the order in which they were given."""
+        return self._consumer.regions
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """Gives up what it keeps, and ends the tracking that it began; idempotent. Memory stays as it is.
+
+        In a forked child it only closes the child's copy of a descriptor.
+        """
+        if self._closed:
+            return
+        if lib.dt_is_address_space(self._process):
+            self._close()
+        else:
+            self._closed = True
+            self._access.close()
+
+    @in_turn
+    def _close(self) -> None:
+        if not self._closed:
+            self._undo.close()
+            self._closed = True
+            self._forget()
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        if lib.dt_is_address_space(self._process) and not self._session.closed:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
+    @property
+    def _mutex(self) -> threading.RLock:
+        # In a forked child it may be locked for ever.
+        if not lib.dt_is_address_space(self._process):
+            raise ForkedError(f"{self!r} belongs to another process: make one here")
+        return self._lock
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self!r} is closed: make another one")
+
+    def _track(self, memories: dict[str, object], session: Session | None) -> None:
+        self._session, regions = track_many(memories, session, self._undo)
+        refuse_overlaps((one.address, one.nbytes, name) for name, one in regions.items())
+        self._sizes = {name: region.nbytes for name, region in regions.items()}
+        tracked = tuple(regions.values())
+        name = f"{type(self).__name__.lower()} {next(_serial)}"
+        self._consumer = open_consumer(self._session, name, tracked, self._undo)
+        self._access = Access(self._consumer)
+        self._undo.callback(self._access.close)
+        self._access.open()
+        for region in tracked:
+            self._access.check(region, "r")
+
+    def _peek(self, needed: str) -> NativeEpoch:
+        # What was written so far: pages that may be touched as needed ("r" or "rw").
+        epoch = self._consumer.peek()
+        buffers = epoch.native.buffers
+        self._access.check_pages(buffers.entries, buffers.runs, needed)
+        return epoch
+
+
+def _named(memories: tuple[object, ...]) -> dict[str, object]:
+    if not memories:
+        raise ValueError("there is no memory: give at least one piece")
+    named: dict[str, object] = {}
+    for place, memory in enumerate(memories):
+        name = (isinstance(memory, Region) and memory.name) or str(place)
+        if name in named:
+            raise ValueError(f"two regions are called {name!r}: track them under names of their own")
+        named[name] = memory
+    return named

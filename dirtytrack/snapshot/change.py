@@ -1,0 +1,30 @@
+"""One change of memory."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Change(NamedTuple):
+    """Bytes [start, stop) of a region that are different.
+
+    Attributes:
+        region: its name.
+        start, stop: bytes, counted in the region.
+        before, after: read-only views of their contents, without a copy.
+    """
+
+    region: str
+    start: int
+    stop: int
+    before: memoryview
+    after: memoryview
+
+    def __repr__(self) -> str:
+        return (
+            f"Change({self.region!r}, {self.start}, {self.stop}, {_show(self.before)} -> {_show(self.after)})"
+        )
+
+
+def _show(data: memoryview) -> str:
+    return data[:8].hex(" ") + ("..." if len(data) > 8 else "")

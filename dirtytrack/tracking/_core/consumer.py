@@ -1,0 +1,164 @@
+"""A cursor, and the one way to make a native call for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from dirtytrack.native import ffi, lib
+from dirtytrack.tracking._core.failures import StaleError, warn_of_missed
+from dirtytrack.tracking._core.native_epoch import NativeEpoch
+from dirtytrack.tracking._core.tracker import Tracker
+from dirtytrack.tracking.pages import PageSet
+from dirtytrack.tracking.region import Region
+
+
+class Consumer:
+    """A cursor of a tracker, with the regions that it is about.
+
+    Its native functions begin with the session and the cursor. `run` calls those that take pages, `call` the
+    others; both ask before it whether the memory is still where it was.
+
+    Attributes:
+        tracker: whose cursor it is.
+        name: of the cursor, for messages.
+        regions: what `collect` and `peek` look at, whole and in this order.
+        slices: all of their pages, natively: a ``struct dt_slice`` for each region.
+        extents: where they lie, natively: a ``struct dt_extent`` for each region.
+    """
+
+    def __init__(
+        self, tracker: Tracker, name: str, regions: tuple[Region, ...] = (), *, cursor: int = 0
+    ) -> None:
+        """Prepares a consumer, whose cursor `open` opens; or one for a *cursor* that is open already."""
+        self.tracker = tracker
+        self.name = name
+        self.regions = regions
+        self.slices = slices_of(dict.fromkeys(regions))[0]
+        rows = [(one.id, one.address, one.nbytes, one.geometry.offset, one.page_size) for one in regions]
+        self.extents = ffi.new("struct dt_extent[]", rows)
+        self._opened = ffi.new("uint64_t *", cursor)  # written by the native call: no interrupt can lose it
+        self._natives = (tracker._native, cursor)
+
+    @classmethod
+    def default(cls, tracker: Tracker) -> Consumer:
+        """The one whose cursor a tracker has from the start."""
+        return cls(tracker, "default", cursor=tracker.default_cursor)
+
+    @property
+    def is_default(self) -> bool:
+        """Whether its cursor ends with the tracker, and no sooner."""
+        return bool(self._opened[0] == self.tracker.default_cursor)
+
+    def open(self) -> Self:
+        """Opens its cursor. It can be closed whatever interrupts this.
+
+        Raises:
+            KernelError: the kernel refused the scan that gives earlier writes to the other cursors (ENOMEM).
+            ClosedError, ForkedError: the tracker can't be used.
+        """
+        error = lib.dt_cursor_open(self.tracker._native, self._opened)
+        if error:
+            raise self.error(error)
+        self._natives = (self.tracker._native, self._opened[0])
+        return self
+
+    def close(self) -> None:
+        """Ends the cursor; idempotent. In a forked child it does nothing."""
+        if self.tracker.is_usable and self._opened[0]:
+            lib.dt_cursor_close(self.tracker._native, self._opened[0])
+        self._natives = (self.tracker._native, 0)
+
+    def check(self) -> None:
+        """Raises ClosedError or ForkedError unless it can be used."""
+        self.tracker.check()
+        if not self._natives[1]:
+            raise self.error(-lib.DT_ECLOSED)
+
+    def collect(self) -> NativeEpoch:
+        """What was written to its regions since the last time; re-armed.
+
+        Raises:
+            As `Session.collect`; no page is lost.
+        """
+        return self._look(lib.DT_COLLECT)
+
+    def peek(self) -> NativeEpoch:
+        """The same without taking or arming anything."""
+        return self._look(lib.DT_PEEK)
+
+    def run(
+        self,
+        epoch: NativeEpoch,
+        function: Callable[..., int],
+        *arguments: Any,
+        regions: Sequence[Region] | None = None,
+    ) -> None:
+        """Makes a native call that fills *epoch*: ``function(session, cursor, *arguments)``.
+
+        Args:
+            epoch: takes the pages. Whatever goes wrong they are the cursor's again when this raises.
+            function: returns 0 or a negative error.
+            *arguments: one of them is ``epoch.native``.
+            regions: what the call is about, if that is not all of its own.
+
+        Raises:
+            RegionLostError, MissedWriteError, ClosedError, ForkedError, KernelError: as `Session.collect`.
+        """
+        tracker = self.tracker
+        try:
+            error = tracker.call(function, self._natives + arguments)
+            if error:
+                raise self.error(error, epoch.native.failure, regions)
+            if tracker.warns:
+                warn_of_missed(tracker)
+        except BaseException:  # the traceback of an interrupt keeps the epoch, which would keep the pages
+            epoch.give_back()
+            raise
+
+    def look_at_all(self, epoch: NativeEpoch, verb: int) -> tuple[Region, ...]:
+        """Runs a verb on every region of the tracker, and returns them."""
+        generation, regions = self.tracker.listing or self.tracker.list_regions()
+        while True:
+            try:
+                self.run(epoch, lib.dt_collect_all, verb, generation, epoch.native, regions=regions)
+            except StaleError:
+                generation, regions = self.tracker.list_regions()
+            else:
+                return regions
+
+    def look_at(self, epoch: NativeEpoch, verb: int, asked: Mapping[Region, PageSet | None]) -> None:
+        """Runs a verb on pages of regions; None: all of a region's."""
+        slices, count = slices_of(asked)
+        self.run(epoch, lib.dt_collect, verb, slices, count, epoch.native, regions=tuple(asked))
+
+    def call(self, function: Callable[..., int], *arguments: Any) -> int:
+        """Makes a native call that takes no pages, and returns its result: `error` says what it means."""
+        return self.tracker.call(function, self._natives + arguments)
+
+    def error(self, error: int, failure: Any = None, regions: Sequence[Region] | None = None) -> Exception:
+        """The exception for a negative native result, as `Tracker.error`."""
+        return self.tracker.error(error, self.regions if regions is None else regions, failure, self.name)
+
+    def _look(self, verb: int) -> NativeEpoch:
+        epoch = NativeEpoch()
+        self.run(epoch, lib.dt_collect, verb, self.slices, len(self.regions), epoch.native)
+        return epoch
+
+
+def slices_of(asked: Mapping[Region, PageSet | None]) -> tuple[Any, int]:
+    """Pages of each region, natively (None: all of them), and how many slices that are."""
+    if len(asked) == 1 and None in asked.values():
+        (region,) = asked
+        if region._whole is None:
+            region._whole = _native_slices([(region.id, 0, region.geometry.page_count)])
+        return region._whole, 1
+    rows = []
+    for region, pages in asked.items():
+        runs = ((0, region.geometry.page_count),) if pages is None else pages.runs
+        rows += [(region.id, start, stop) for start, stop in runs]
+    return _native_slices(rows), len(rows)
+
+
+def _native_slices(rows: list[tuple[int, int, int]]) -> Any:
+    return ffi.new("struct dt_slice[]", rows)

@@ -1,0 +1,286 @@
+"""What a session tracks with: the native session, and what belongs to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from dirtytrack.errors import ClosedError
+from dirtytrack.kernel import mappings
+from dirtytrack.native import ffi, lib
+from dirtytrack.tracking import backends
+from dirtytrack.tracking._core.failures import cannot_track, native_error
+from dirtytrack.tracking.backends import Descriptors
+from dirtytrack.tracking.region import Region
+
+_trackers: dict[int, weakref.ref[Tracker]] = {}  # those that are open, by id(): each access to it is atomic
+os.register_at_fork(after_in_child=_trackers.clear)  # (a tracker itself knows a fork without this)
+
+
+class Tracker:
+    """A native session: its backend, its regions, and what its failures mean.
+
+    Every method may be called from any thread. In a forked child every call but `close` raises ForkedError.
+
+    Attributes:
+        backend: the way in which it finds written pages.
+        backend_reason: why it is that one.
+        adaptive: whether hot pages may be left open.
+        double_check: the fraction of clean pages that are compared.
+        warns: whether a page that was called clean and had changed is a warning, and no error.
+        listing: what `list_regions` has found, until a region comes or goes.
+        default_cursor: identifier of the cursor that exists from the start.
+        closed: whether it is closed.
+    """
+
+    def __init__(self, backend: str, *, adaptive: bool, double_check: float, warns: bool) -> None:
+        """Opens a native session.
+
+        Raises:
+            UnsupportedError, ValueError: as for `Session`.
+        """
+        self.backend, self.backend_reason = backends.find(backend)
+        self._native, self.default_cursor = _open(self.backend.open())
+        self.adaptive = adaptive and self.backend.exclusive
+        if self.adaptive and lib.dt_session_adapt(self._native):
+            raise MemoryError("no memory to be adaptive")
+        # Where memory is compared there is nothing to check, and an undone store would be a false alarm.
+        self.double_check = double_check if self.backend.sees_every_store else 0.0
+        if self.double_check and lib.dt_session_double_check(self._native, self.double_check, warns):
+            raise MemoryError("no memory to double-check")
+        self.warns = self.double_check > 0 and warns
+        self._owner = os.getpid()
+        self._membership = threading.RLock()  # held while regions come and go
+        self._regions: dict[int, Region] = {}
+        self.listing: tuple[int, tuple[Region, ...]] | None = None
+        self._movable: tuple[Region, ...] = ()
+        self.closed = False
+        _trackers[id(self)] = weakref.ref(self)
+
+    @staticmethod
+    def all_open() -> list[Tracker]:
+        """The trackers of this process that are not closed."""
+        found = [reference() for reference in _trackers.copy().values()]
+        return [tracker for tracker in found if tracker is not None and not tracker.closed]
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is open, and this process's."""
+        return lib.dt_session_usable(self._native) == 0
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is another process than the one that opened it."""
+        return lib.dt_session_usable(self._native) == -lib.DT_EFORKED
+
+    def check(self) -> None:
+        """Raises ClosedError or ForkedError unless it can be used. Takes no lock."""
+        error = lib.dt_session_usable(self._native)
+        if error:
+            raise self.error(error)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The tracked regions, in the order in which they were tracked."""
+        return tuple(self._regions.copy().values())  # copy() is atomic, also without the GIL
+
+    def list_regions(self) -> tuple[int, tuple[Region, ...]]:
+        """Makes the listing anew: the generation of the native list of regions, and that list.
+
+        Raises:
+            ClosedError, ForkedError: it can't be used.
+        """
+        # Waits for whoever is tracking or untracking, so the list and the generation belong together; in a
+        # forked child that may be a thread of the parent.
+        self.check()
+        with self._membership:
+            self.listing = lib.dt_session_generation(self._native), tuple(self._regions.values())
+            return self.listing
+
+    def call(self, function: Callable[..., int], arguments: tuple[Any, ...]) -> int:
+        """Makes a native call that looks at tracked memory, and returns its result, errors too.
+
+        Objects that can get other storage are asked before it whether they still have theirs. The region of
+        one that has not is lost, and the call finds it so.
+        """
+        if self._movable:
+            self._find_moved()
+        return function(*arguments)
+
+    def add(self, region: Region) -> None:
+        """Tracks a region: it is armed when this returns.
+
+        An interrupt may leave it tracked: whoever calls this has to `discard` it then.
+
+        Raises:
+            ValueError, BusyError, KernelError, ClosedError, ForkedError: as `Session.track`; nothing of it
+                stays registered.
+        """
+        self.check()
+        with self._membership:
+            error, failure = self._register(region)
+            if error in (-lib.DT_EHUGETLB, -errno.EINVAL):
+                region._lie_on(_page_size(region))
+                error, failure = self._register(region)
+        if error:
+            raise cannot_track(error, region, failure) or self.error(error, (region,), failure)
+        self._take_from_others(region)
+
+    def discard(self, region: Region) -> None:
+        """Ends the tracking of a region if it has begun and not ended."""
+        if region.id:
+            with suppress(ClosedError):
+                self.remove(region)
+
+    def remove(self, region: Region) -> None:
+        """Ends the tracking of a region at once; its pages stay tracked where other regions hold them.
+
+        Raises:
+            ClosedError: it is not tracked any more.
+            ForkedError: in a child of the process that opened the session.
+        """
+        self.check()
+        error = self._drop(region)
+        if error < 0:
+            raise self.error(error, (region,))
+
+    def mark(self, region: Region, start: int, stop: int) -> None:
+        """Declares pages [start, stop) of a region written, to every consumer.
+
+        Raises:
+            RegionLostError, ClosedError, ForkedError: as for `Session.collect`.
+        """
+        error = self.call(lib.dt_session_mark, (self._native, region.id, start, stop))
+        if error:
+            raise self.error(error, (region,))
+
+    def is_lost(self, region: Region) -> bool:
+        """Whether the last look found the region's memory to be no longer what was registered."""
+        return lib.dt_session_is_lost(self._native, region.id) == 1
+
+    def error(
+        self, error: int, regions: Sequence[Region] = (), failure: Any = None, cursor: str = "?"
+    ) -> Exception:
+        """The exception for a negative native result.
+
+        Args:
+            error: the result.
+            regions: what the call was about.
+            failure: the ``struct dt_failure`` that it has filled, or None.
+            cursor: the name of its cursor.
+        """
+        return native_error(self, error, regions, failure, cursor)
+
+    def holds(self, start: int, stop: int) -> bool:
+        """Whether all of an address range is mapped and registered here."""
+        return lib.dt_session_holds(self._native, start, stop) == 1
+
+    def take_missed(self) -> list[tuple[int, int]]:
+        """Addresses of pages that changed and were called clean, as far as nobody was told of them."""
+        count = max(lib.dt_session_missed(self._native, ffi.NULL, 0), 0)
+        pages = ffi.new("struct dt_run[]", count)
+        count = min(count, lib.dt_session_missed(self._native, pages, count)) if count else 0
+        return [(pages[i].start, pages[i].stop) for i in range(count)]
+
+    def close(self) -> None:
+        """Unregisters everything and closes the descriptors; idempotent. Epochs stay readable.
+
+        In a forked child it only closes the child's copies of the descriptors: the owner goes on tracking.
+        """
+        if self.closed:
+            return
+        try:
+            if self.is_usable:
+                with self._membership:
+                    for region in sorted(self._regions.values(), key=_by_address, reverse=True):
+                        self._drop(region)
+                    lib.dt_session_close(self._native)  # before anybody can track anew
+        finally:
+            lib.dt_session_close(self._native)
+            self.closed = True
+        for region in self.regions:  # in a forked child
+            region._memory = None
+        self._regions.clear()
+        self._movable = ()
+        _trackers.pop(id(self), None)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self._regions)} regions"
+        return f"<dirtytrack.Session of process {self._owner}, {self.backend.name}: {state}>"
+
+    def _register(self, region: Region) -> tuple[int, Any]:
+        failure = ffi.new("struct dt_failure *")
+        shift, flags = region.page_size.bit_length() - 1, lib.DT_SPARSE if region.sparse else 0
+        error = lib.dt_session_add(
+            self._native, *region.page_range, shift, flags, region._identifier, failure
+        )
+        if not error:
+            self._regions[region.id] = region
+            memory = region._memory
+            if memory is not None and memory.can_move:
+                self._movable += (region,)
+            self.listing = None
+        return error, failure
+
+    def _drop(self, region: Region) -> int:
+        # The books come first: an interrupt then leaves a region that can be untracked again, or is closed
+        # with the rest.
+        with self._membership:
+            self._regions.pop(region.id, None)
+            self._movable = tuple(one for one in self._movable if one is not region)
+            self.listing = None
+            result = lib.dt_session_remove(self._native, region.id)
+            if result > 0:  # a part is unmapped or another's; what is ours lies in mappings of its own
+                start, stop = region.page_range
+                for mapping in mappings.overlapping(start, stop):
+                    first, last = max(start, mapping.start), min(stop, mapping.stop)
+                    lib.dt_session_release_range(self._native, first, last)
+            region._memory = None
+        return result
+
+    def _take_from_others(self, region: Region) -> None:
+        # The kernel let us register these pages, so no other session has them any more, whatever it believes;
+        # from now on a scan of its would take our writes.
+        if not self.backend.exclusive:
+            return
+        for other in self.all_open():
+            if other is not self and other.backend.exclusive:
+                lib.dt_session_lose(other._native, *region.page_range)
+
+    def _find_moved(self) -> None:
+        for region in self._movable:
+            memory = region._memory
+            if memory is not None and not memory.still_there():
+                region._lost_ranges = (region.page_range,)
+                lib.dt_session_lose_region(self._native, region.id)
+
+
+def _open(descriptors: Descriptors) -> tuple[Any, int]:
+    # A native session and its default cursor. It closes the descriptors, also if it can't be made.
+    session, cursor = ffi.new("struct dt_session **"), ffi.new("uint64_t *")
+    pagemap, userfaultfd, holes = descriptors
+    if userfaultfd is None:
+        error = lib.dt_session_open_compare(pagemap, session, cursor)
+    else:
+        error = lib.dt_session_open(userfaultfd, pagemap, holes, session, cursor)
+    if error:
+        raise MemoryError("no memory for a session")
+    return ffi.gc(session[0], lib.dt_session_release), cursor[0]
+
+
+def _page_size(region: Region) -> int:
+    sizes = {mapping.page_size for mapping in mappings.overlapping(*region.page_range)}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{region.title} lies on pages of different sizes, {sorted(sizes)}: track each part itself"
+        )
+    return sizes.pop() if sizes else region.page_size
+
+
+def _by_address(region: Region) -> int:
+    return region.address

@@ -1,0 +1,77 @@
+"""Objects that export a buffer and say no more of themselves."""
+
+from __future__ import annotations
+
+import array
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from _lib.support import address_of
+from dirtytrack.objects import Elements, describe
+
+KINDS: dict[str, tuple[Callable[[], Any], Elements | None]] = {
+    "bytearray": (lambda: bytearray(40), None),
+    "mmap": (lambda: mmap.mmap(-1, 40), None),
+    "memoryview": (lambda: memoryview(bytearray(60))[10:50], None),
+    "signed bytes": (lambda: array.array("b", bytes(40)), None),
+    "doubles": (lambda: array.array("d", bytes(40)), Elements("<f8", (5,))),
+    "unsigned shorts": (lambda: array.array("H", bytes(40)), Elements("<u2", (20,))),
+    "longs": (lambda: array.array("l", bytes(40)), Elements("<i8", (5,))),
+    "bools, two axes": (lambda: memoryview(bytearray(40)).cast("?", [4, 10]), Elements("|b1", (4, 10))),
+    "bytes, two axes": (lambda: memoryview(bytearray(40)).cast("B", [4, 10]), Elements("|u1", (4, 10))),
+    "floats, two axes": (lambda: memoryview(bytearray(40)).cast("f", [2, 5]), Elements("<f4", (2, 5))),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_buffer_is_described(kind: str) -> None:
+    """Its own bytes, its elements if they are not plain bytes, and no way to move."""
+    make, elements = KINDS[kind]
+    memory = make()
+    found = describe(memory)
+    assert (found.address, found.nbytes) == (address_of(memory), 40)
+    found.view[39] = 5
+    assert memoryview(memory).cast("B")[39] == 5
+    assert found.elements == elements
+    assert not found.can_move
+
+
+def test_the_export_is_held_as_long_as_the_view() -> None:
+    """A bytearray can't grow under it."""
+    memory = bytearray(40)
+    piece = describe(memory).view[:4]
+    with pytest.raises(BufferError):
+        memory.append(1)
+    del piece
+    memory.append(1)
+
+
+@pytest.mark.parametrize(
+    ("memory", "words"),
+    [
+        (b"abc", "read-only"),
+        (memoryview(bytearray(10)).toreadonly(), "read-only"),
+        (bytearray(), "empty"),
+        (memoryview(bytearray(10))[::2], "contiguous"),
+    ],
+)
+def test_a_buffer_that_is_no_writable_memory_is_refused(memory: object, words: str) -> None:
+    """Read-only, empty, with gaps."""
+    with pytest.raises(ValueError, match=words):
+        describe(memory)
+
+
+@pytest.mark.parametrize("memory", ["abc", [1, 2], None, 4096, object(), iter(())])
+def test_what_is_no_memory_at_all_is_refused(memory: object) -> None:
+    """With a word on what is."""
+    with pytest.raises(TypeError, match="no memory to track"):
+        describe(memory)
+
+
+def test_a_class_is_refused() -> None:
+    """Some classes have the attributes of their objects."""
+    with pytest.raises(TypeError, match="bytearray is a class"):
+        describe(bytearray)
