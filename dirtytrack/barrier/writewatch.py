@@ -44,8 +44,8 @@ def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> W
         How many addresses it wrote, ascending, each the first of a page; and the bytes of a page.
 
     Raises:
-        ValueError: some of the range is not tracked, or its memory is lost; *out* holds no whole number of
-            integers, or is not aligned to them.
+        ValueError: some of the range is not tracked, or its memory is lost, or its pages have several sizes;
+            *out* holds no whole number of integers, or is not aligned to them.
         TypeError, BufferError: *out* is read-only, or no buffer.
         KernelError: as for `Session.collect`.
     """
@@ -80,6 +80,10 @@ def _watch(address: int, nbytes: int, reset: bool, addresses: object, room: int)
         error = consumer.call(lib.dt_write_watch, start, stop, reset, addresses, count, granularity)
         if error == 0:
             return WriteWatch(count[0], granularity[0])
+        if error == -lib.DT_EMIXED:
+            raise ValueError(
+                f"[{start:#x}, {stop:#x}) has pages of several sizes: ask for each region by itself"
+            )
         if error not in (-lib.DT_EUNTRACKED, -lib.DT_ECLOSED):
             raise consumer.error(error)
     raise ValueError(

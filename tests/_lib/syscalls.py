@@ -68,9 +68,9 @@ def munmap(address: int, nbytes: int) -> None:
     _call("munmap", address, nbytes)
 
 
-def map_anonymous(nbytes: int, *, at: int | None = None) -> int:
+def map_anonymous(nbytes: int, *, at: int | None = None, flags: int = 0) -> int:
     """Map private anonymous memory, *at* in the place of whatever is mapped there; returns the address."""
-    flags = MAP_PRIVATE | MAP_ANONYMOUS | (MAP_FIXED if at is not None else 0)
+    flags |= MAP_PRIVATE | MAP_ANONYMOUS | (MAP_FIXED if at is not None else 0)
     size, fd, offset = ctypes.c_size_t(nbytes), ctypes.c_int(-1), ctypes.c_long(0)
     result = _libc.mmap(ctypes.c_void_p(at), size, PROT_READ | PROT_WRITE, flags, fd, offset)
     return int(_checked("mmap", result, _FAILED))

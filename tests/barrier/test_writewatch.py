@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import threading
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import dirtytrack
 from _lib.raw import Raw
 from _lib.support import PAGE_SIZE, in_child
+from _lib.syscalls import MAP_HUGETLB, map_anonymous, munmap
 from dirtytrack import Session
 from dirtytrack.barrier import CardTable, get_write_watch, reset_write_watch
 
@@ -65,6 +67,27 @@ def test_a_small_buffer_is_resumed(session, room):
     else:
         assert _watch(memory, 0, 40, 0, True) == []
         assert _watch(memory, 0, 40, 99, True) == written
+
+
+def test_a_range_of_pages_of_several_sizes_is_refused(session, hugepages):
+    """One granularity can't describe it. Each of its regions can be asked for, and has lost nothing."""
+    size = hugepages(1)
+    reserved = map_anonymous(3 * size)
+    huge = -(-reserved // size) * size + size
+    map_anonymous(size, at=huge, flags=MAP_HUGETLB)
+    small = huge - 2 * PAGE_SIZE
+    session.track((small, 2 * PAGE_SIZE))
+    session.track((huge, size))
+    ctypes.memset(small + PAGE_SIZE, 1, PAGE_SIZE + 1)
+    out = _room(10)
+    with pytest.raises(ValueError, match="pages of several sizes"):
+        get_write_watch(small, 2 * PAGE_SIZE + size, out, reset=True)
+    assert tuple(get_write_watch(small, 2 * PAGE_SIZE, out, reset=True)) == (1, PAGE_SIZE)
+    assert out[0] == small + PAGE_SIZE
+    assert tuple(get_write_watch(huge, size, out, reset=True)) == (1, size)
+    assert out[0] == huge
+    session.close()
+    munmap(reserved, 3 * size)
 
 
 def test_what_is_written_between_two_calls_comes_once(session):

@@ -14,7 +14,7 @@ struct plan {
 	size_t count;
 	size_t slice_room;
 	size_t start_room;
-	uint32_t page_shift; // of all of them: regions of several kinds can't share a range
+	uint32_t page_shift; // of all of them
 };
 
 static void free_plan(struct plan *plan)
@@ -25,6 +25,8 @@ static void free_plan(struct plan *plan)
 
 static int add(struct plan *plan, const struct dt_region *region, uint64_t start, uint64_t stop)
 {
+	if (plan->count && plan->page_shift != region->page_shift)
+		return -DT_EMIXED; // there is one granularity to tell
 	int error = dt_grow(&plan->slices, &plan->slice_room, plan->count + 1, sizeof *plan->slices);
 	if (!error)
 		error = dt_grow(&plan->starts, &plan->start_room, plan->count + 1, sizeof *plan->starts);
