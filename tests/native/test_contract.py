@@ -37,8 +37,8 @@ _CHANGES = [
     ("cdef", "#define DT_PEEK 0", "", "DT_PEEK"),
     (
         "core/regions.h",
-        "\tuint64_t stop;\n};\n\nstruct dt_regions",
-        "\tuint64_t end;\n};\n\nstruct dt_regions",
+        "uint64_t region; // its identifier\n\tuint64_t start;",
+        "uint64_t region; // its identifier\n\tuint64_t first;",
         "dt_slice",
     ),
     (

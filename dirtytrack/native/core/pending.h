@@ -37,8 +37,9 @@ struct dt_cursor *dt_find_cursor(const struct dt_cursors *cursors, uint64_t id);
 // freed.
 int dt_make_pending(struct dt_cursor *cursor, const struct dt_region *region, bool assumes);
 void dt_free_pending(struct dt_cursor *cursor, const struct dt_region *region);
-// Frees what a cursor without bitmaps has, and its slot.
+// Empties the slot of a cursor whose bitmaps were freed.
 void dt_free_cursor(struct dt_cursor *cursor, uint32_t page_shift);
+// Frees the table, of which every slot has to be empty.
 void dt_free_cursors(struct dt_cursors *cursors);
 
 // What a cursor has pending from a region.

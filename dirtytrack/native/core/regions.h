@@ -8,8 +8,9 @@
 #include "../include/dirtytrack.h"
 #include "span.h"
 
-enum dt_region_flags { // beside DT_SPARSE
-	DT_LOST = 2,   // its memory is no longer what was registered; stays so until the region is removed
+// Flags of a region, beside DT_SPARSE.
+enum dt_region_flags {
+	DT_LOST = 2, // its memory is no longer what was registered; stays so until the region is removed
 };
 
 // A tracked range of whole pages.
@@ -29,6 +30,7 @@ struct dt_slice {
 	uint64_t stop;
 };
 
+// All regions.
 struct dt_regions {
 	struct dt_region **by_address; // count of them, by their start; owned, as they are
 	size_t count;
