@@ -48,9 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """With ``--quick`` leave out what says of itself that it is not; who starts a process is caught at it."""
     if not config.option.quick:
         return
-    chosen = [item for item in items if _seems_quick(item)]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
-    items[:] = chosen
+    config.hook.pytest_deselected(items=[item for item in items if not _seems_quick(item)])
+    items[:] = filter(_seems_quick, items)
 
 
 def _seems_quick(item: pytest.Item) -> bool:
