@@ -12,8 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 
-from dirtytrack.kernel._diagnosis import Check
-from dirtytrack.kernel.support import Support, support
+from dirtytrack.kernel.support import Check, Support, support
 
 _MARKS = {True: "ok", False: "NO", None: "--"}
 _COLOURS = {"ok": "\033[32m", "NO": "\033[1;31m", "--": "\033[2m"}

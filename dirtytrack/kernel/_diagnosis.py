@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from dirtytrack.kernel import _facts, _hole_reporting, _probes
+from dirtytrack.kernel._check import Check
 from dirtytrack.kernel._flags import Feature
 from dirtytrack.kernel._hole_reporting import HoleReporting
 
@@ -20,22 +21,6 @@ _PASS_DEVICE = (
     "In a container pass --device /dev/userfaultfd, or a seccomp profile that allows userfaultfd; "
     "docs/kernel.md shows both."
 )
-
-
-class Check(NamedTuple):
-    """One line of the doctor's table.
-
-    Attributes:
-        name: what was looked at.
-        ok: True works, False is missing, None is for information.
-        detail: what was found.
-        remedy: what to do about it; empty if there is nothing to do.
-    """
-
-    name: str
-    ok: bool | None
-    detail: str
-    remedy: str = ""
 
 
 class Diagnosis(NamedTuple):

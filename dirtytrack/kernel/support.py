@@ -10,6 +10,7 @@ import functools
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dirtytrack.kernel._check import Check
 from dirtytrack.kernel._flags import Feature
 from dirtytrack.kernel._hole_reporting import (
     HoleReporting,
@@ -20,10 +21,9 @@ from dirtytrack.kernel._hole_reporting import (
 from dirtytrack.native import lib
 
 if TYPE_CHECKING:
-    from dirtytrack.kernel._diagnosis import Check
     from dirtytrack.kernel._facts import Facts
 
-__all__ = ["HoleReporting", "Support", "hole_reporting", "probed_hole_reporting", "support"]
+__all__ = ["Check", "HoleReporting", "Support", "hole_reporting", "probed_hole_reporting", "support"]
 
 
 class Support(NamedTuple):
