@@ -120,21 +120,21 @@ class DiffError(DirtyTrackError, ValueError):
 
 
 class CheckpointError(DirtyTrackError, OSError):
-    """Epochs of a checkpoint could not be written. Their pages are in the next save; nothing is lost.
+    """Checkpoints could not be written. Their pages are in the next save; nothing is lost.
 
     Attributes:
         errno, filename: of the failed operation, as of any OSError.
-        epochs: the numbers of the epochs that were not committed, all of them.
+        checkpoints: the numbers of all checkpoints that were not committed.
     """
 
     def __init__(
-        self, errno: int, message: str, filename: str | None = None, epochs: tuple[int, ...] = ()
+        self, errno: int, message: str, filename: str | None = None, checkpoints: tuple[int, ...] = ()
     ) -> None:
         super().__init__(errno, message, filename)
-        self.epochs = epochs
+        self.checkpoints = checkpoints
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.errno, self.strerror, self.filename, self.epochs)
+        return type(self), (self.errno, self.strerror, self.filename, self.checkpoints)
 
 
 def _rebuild(

@@ -50,10 +50,10 @@ with TemporaryDirectory(dir="/dev/shm") as live, TemporaryDirectory() as disk:
                         transaction.put(key, text)
                 backups.save()  # between transactions nobody writes
         copy.write_bytes(bytes(found.stop - found.start))
-        with Chain(chain) as epochs, copy.open("rb+") as file, mmap.mmap(file.fileno(), 0) as memory:
-            for epoch, records in zip(epochs, states[1:], strict=True):
-                restore(chain, into={"map": memory}, at=epoch.number)
+        with Chain(chain) as made, copy.open("rb+") as file, mmap.mmap(file.fileno(), 0) as memory:
+            for one, records in zip(made, states[1:], strict=True):
+                restore(chain, into={"map": memory}, at=one.number)
                 with lmdb.open(disk, readonly=True, lock=False) as restored, restored.begin() as reader:
                     same = dict(reader.cursor()) == records
-                prove(f"{epoch.kind} of {epoch.nbytes:,} bytes opens: all {len(records):,} records", same)
+                prove(f"{one.kind} of {one.nbytes:,} bytes opens: all {len(records):,} records", same)
         prove("the newest is the live file, byte for byte", copy.read_bytes() == data.read_bytes())

@@ -45,8 +45,8 @@ def main(path):
     same = all(np.array_equal(copies[name], arrays[name]) for name in arrays)
     prove("restore() gives back the newest state and its meta", same and meta == {"step": 7})
     with Chain(path) as chain:
-        for epoch in chain:
-            print(f"  {epoch.kind} {epoch.number}: {epoch.nbytes:,} bytes, {epoch.meta}")
+        for checkpoint in chain:
+            print(f"  {checkpoint.kind} {checkpoint.number}: {checkpoint.nbytes:,} bytes, {checkpoint.meta}")
         row = arrays["rows"][0].nbytes
         then = np.frombuffer(chain.read("rows", 2 * row, 5 * row, at=4))
     prove("of an older state, a slice can be read", then[::512].tolist() == [2, 3, 1])

@@ -5,9 +5,9 @@ documented in ``docs/format.md``, the promises in ``docs/checkpoint.md``. Needs 
 "dirtytrack[checkpoint]".
 """
 
-from dirtytrack.checkpoint.chain import Chain, ChainEpoch, Problem
+from dirtytrack.checkpoint.chain import Chain, Checkpoint, Problem
 from dirtytrack.checkpoint.checkpointer import Checkpointer
 from dirtytrack.checkpoint.restore import load, restore
 from dirtytrack.checkpoint.save import Save
 
-__all__ = ["Chain", "ChainEpoch", "Checkpointer", "Problem", "Save", "load", "restore"]
+__all__ = ["Chain", "Checkpoint", "Checkpointer", "Problem", "Save", "load", "restore"]

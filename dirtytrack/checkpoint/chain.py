@@ -1,4 +1,4 @@
-"""Reading a chain: what it holds, whether it is intact, and the contents of its regions at any epoch."""
+"""Reading a chain: what it holds, whether it is intact, and the contents of its regions at any checkpoint."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import TypeVar
 from dirtytrack._lifetime.closable import Closable
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import FileName, FormatError
-from dirtytrack.checkpoint.read.lineage import ChainEpoch, Problem, arrange, few
+from dirtytrack.checkpoint.read.lineage import Checkpoint, Problem, arrange, few
 from dirtytrack.checkpoint.read.opening import open_files
 from dirtytrack.checkpoint.read.state import DamagedFile, State
 from dirtytrack.errors import ChainError, ClosedError
 
-__all__ = ["Chain", "ChainEpoch", "Problem"]
+__all__ = ["Chain", "Checkpoint", "Problem"]
 
 _READ_BYTES = 1 << 20
 
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 
 class Chain(Closable):
-    """The epochs in a directory, for reading. A context manager, and a collection of `ChainEpoch`.
+    """The checkpoints in a directory, for reading. A context manager, and a collection of `Checkpoint`.
 
     It opens all files when it is made, and knows no later ones; what a compaction removes meanwhile stays
     readable here. Everything but the stored contents is checked then; these when they are read, or all at
@@ -50,7 +50,7 @@ class Chain(Closable):
             NotADirectoryError: it is something else.
             PermissionError: it, or a file in it, may not be read.
             ChainError: it holds no checkpoint at all, or those of more than one history. (Where files are
-                there and none is intact there is no error: the chain has no epochs then, but `problems`.)
+                there and none is intact there is no error: the chain is empty then, but for `problems`.)
             OSError: with EMFILE if the chain has more files than this process may open. (Its soft limit,
                 RLIMIT_NOFILE, is raised to the hard one where the chain needs it.)
         """
@@ -60,7 +60,7 @@ class Chain(Closable):
             self._arrange()
             self._check_history()
             self._undo = undo.pop_all()
-        self._last: tuple[ChainEpoch, State] | None = None
+        self._last: tuple[Checkpoint, State] | None = None
         self._closed = False
 
     @property
@@ -74,9 +74,9 @@ class Chain(Closable):
         return self._files[0].header.chain.hex() if self._files else None
 
     @property
-    def epochs(self) -> tuple[ChainEpoch, ...]:
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
         """Those whose files are all there and intact as far as is known, in the order of their numbers."""
-        return tuple(self._epochs.values())
+        return tuple(self._checkpoints.values())
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -85,36 +85,36 @@ class Chain(Closable):
         return tuple(Problem(str(name), found[name]) for name in sorted(found))
 
     @property
-    def newest(self) -> ChainEpoch:
-        """The epoch with the greatest number.
+    def newest(self) -> Checkpoint:
+        """The checkpoint with the greatest number.
 
         Raises:
             ChainError: there is none; it says why.
         """
-        if not self._epochs:
+        if not self._checkpoints:
             raise ChainError(f"{self._path} holds no complete checkpoint. {few(self.problems)}")
-        return self.epochs[-1]
+        return self.checkpoints[-1]
 
     def __len__(self) -> int:
-        return len(self._epochs)
+        return len(self._checkpoints)
 
-    def __iter__(self) -> Iterator[ChainEpoch]:
-        return iter(self.epochs)
+    def __iter__(self) -> Iterator[Checkpoint]:
+        return iter(self.checkpoints)
 
-    def __getitem__(self, at: int | str) -> ChainEpoch:
-        """The epoch with that number or identifier.
+    def __getitem__(self, at: int | str) -> Checkpoint:
+        """The checkpoint with that number or identifier.
 
         Raises:
             ChainError: there is none, or it is not complete; it says why.
         """
         if isinstance(at, bool) or not isinstance(at, int | str):
-            raise TypeError(f"an epoch is called by its number or its identifier, not by {at!r}")
-        for epoch in self._epochs.values():
-            if at in (epoch.number, epoch.id):
-                return epoch
-        there = few(epoch.number for epoch in self) or "none"
+            raise TypeError(f"a checkpoint is called by its number or its identifier, not by {at!r}")
+        for checkpoint in self._checkpoints.values():
+            if at in (checkpoint.number, checkpoint.id):
+                return checkpoint
+        there = few(checkpoint.number for checkpoint in self) or "none"
         reasons = few(problem for problem in self.problems if problem.number == at)
-        raise ChainError(f"{self._path} has no complete epoch {at}; it has {there}. {reasons}".rstrip())
+        raise ChainError(f"{self._path} has no complete checkpoint {at}; it has {there}. {reasons}".rstrip())
 
     def read(
         self, name: str, start: int = 0, stop: int | None = None, *, at: int | str | None = None
@@ -125,16 +125,16 @@ class Chain(Closable):
             name: of the region.
             start: the first byte, counted in the region.
             stop: the byte after the last one; None: the region's end.
-            at: the epoch, by number or identifier; None: the newest.
+            at: the checkpoint, by number or identifier; None: the newest.
 
         Raises:
-            ChainError: no such region or epoch, or a file turned out damaged; it names the file.
+            ChainError: no such region or checkpoint, or a file turned out damaged; it names the file.
             ValueError: the bytes are not within the region.
         """
         self._check()
-        epoch = self.newest if at is None else self[at]
-        region = find_region(self._path, epoch.regions, name)
-        nbytes = epoch.regions[region].nbytes
+        checkpoint = self.newest if at is None else self[at]
+        region = find_region(self._path, checkpoint.regions, name)
+        nbytes = checkpoint.regions[region].nbytes
         end = nbytes if stop is None else stop
         if not 0 <= start <= end <= nbytes:
             raise ValueError(f"[{start}, {end}) is not within the {nbytes} bytes of region {name!r}")
@@ -145,7 +145,7 @@ class Chain(Closable):
                 data.write(state.read(region, offset, min(offset + _READ_BYTES, end)))
             return data.getvalue()
 
-        return self._with_state(epoch, read)
+        return self._with_state(checkpoint, read)
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> tuple[Problem, ...]:
         """Reads everything, and says what is wrong.
@@ -175,7 +175,7 @@ class Chain(Closable):
         return self.problems
 
     def close(self) -> None:
-        """Closes the files; idempotent. What is known of the epochs stays."""
+        """Closes the files; idempotent. What is known of the checkpoints stays."""
         if not self._closed:
             self._closed = True
             self._undo.close()
@@ -186,36 +186,39 @@ class Chain(Closable):
             self.close()
 
     def __repr__(self) -> str:
-        newest = f", newest {self.newest.number}" if self._epochs else ""
+        newest = f", newest {self.newest.number}" if self._checkpoints else ""
         problems = f", {len(self.problems)} problems" if self.problems else ""
         closed = ", closed" if self._closed else ""
-        return f"<dirtytrack.checkpoint.Chain in {self._path}: {len(self)} epochs{newest}{problems}{closed}>"
+        what = f"{len(self)} checkpoints{newest}{problems}{closed}"
+        return f"<dirtytrack.checkpoint.Chain in {self._path}: {what}>"
 
     def _check(self) -> None:
         if self._closed:
             raise ClosedError(f"{self!r} can't be read any more: open another one")
 
-    def _lineage(self, epoch: ChainEpoch) -> list[ChainEpoch]:
-        # It and the epochs that it followed, as far as they are there; the oldest first.
-        epochs = [epoch]
-        while (parent := epochs[-1].parent) in self._epochs:
-            epochs.append(self._epochs[parent])
-        return epochs[::-1]
+    def _lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
+        # It and the checkpoints that it followed, as far as they are there; the oldest first.
+        checkpoints = [checkpoint]
+        while (parent := checkpoints[-1].parent) in self._checkpoints:
+            checkpoints.append(self._checkpoints[parent])
+        return checkpoints[::-1]
 
-    def _with_state(self, epoch: ChainEpoch, action: Callable[[State], _T]) -> _T:
+    def _with_state(self, checkpoint: Checkpoint, action: Callable[[State], _T]) -> _T:
         # What action makes of the state. If a file turns out damaged, that is left out from now on, and
         # another way to the same state tried if there is one; else it is a ChainError that names the file.
         while True:
-            epoch = self[epoch.id]
+            checkpoint = self[checkpoint.id]
             try:
-                if self._last is None or self._last[0] is not epoch:
-                    self._last = epoch, State(epoch._way())
+                if self._last is None or self._last[0] is not checkpoint:
+                    self._last = checkpoint, State(checkpoint._way())
                 return action(self._last[1])
             except DamagedFile as damage:
                 self._exclude(damage)
-                if epoch.id not in self._epochs:
+                if checkpoint.id not in self._checkpoints:
                     where = self._path / str(damage.file.name)
-                    raise ChainError(f"epoch {epoch.number} can't be read: {where}: {damage}") from damage
+                    raise ChainError(
+                        f"checkpoint {checkpoint.number} can't be read: {where}: {damage}"
+                    ) from damage
 
     def _exclude(self, damage: DamagedFile) -> None:
         self._files = [file for file in self._files if file is not damage.file]
@@ -223,7 +226,7 @@ class Chain(Closable):
         self._arrange()
 
     def _arrange(self) -> None:
-        self._epochs, misfits = arrange(self._files)
+        self._checkpoints, misfits = arrange(self._files)
         self._misfits = {name: reason for name, reason in misfits.items() if name not in self._gone}
 
     def _check_history(self) -> None:
@@ -241,7 +244,7 @@ class Chain(Closable):
         for older, newer in itertools.pairwise(self):
             if older.number == newer.number:
                 raise ChainError(
-                    f"{self._path} holds two different epochs {newer.number}, {older.files[-1]} and "
+                    f"{self._path} holds two different checkpoints {newer.number}, {older.files[-1]} and "
                     f"{newer.files[-1]}: two copies of the chain were continued. Move the files of one away"
                 )
 

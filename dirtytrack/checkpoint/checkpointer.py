@@ -95,13 +95,13 @@ class Checkpointer(Handle, Closable):
             path: a directory for it, made if it is not there; it may not hold a chain.
             regions: memory by name: what `Session.track` takes, or a region of the session.
             session: to track with; by default that of the regions, or `default_session`.
-            keep: how many of the newest epochs have to stay. When there are twice as many, a new base for
-                the oldest of them is written in the background and all before it is removed. None:
+            keep: how many of the newest checkpoints have to stay. When there are twice as many, a new base
+                for the oldest of them is written in the background and all before it is removed. None:
                 everything stays.
             compression: "auto" compresses what a sample shows to be compressible, "none" nothing, "zstd"
                 every run that becomes shorter by it. A base that is not compressed can be loaded lazily.
-            fsync: have each epoch on the disk before it counts as committed. Without, a crash of the
-                machine (not of the process) may cost the last epochs or all.
+            fsync: have each checkpoint on the disk before it counts as committed. Without, a crash of the
+                machine (not of the process) may cost the last checkpoints or all.
             staging_bytes: memory for what is captured and not yet written. A save that finds no room waits
                 for the disk, so give it what a few saves take. By default a quarter of the regions, from
                 64 MiB to 1 GiB.
@@ -135,15 +135,15 @@ class Checkpointer(Handle, Closable):
         Args:
             path: the directory of the chain.
             into: memory for every region of the chain, by name, wherever it lies.
-            at: the epoch to go on from, by number or identifier: its later epochs stay, and the next save
-                begins a branch beside them, whose epochs are the newer ones. By default the newest epoch
-                that is intact.
+            at: the checkpoint to go on from, by number or identifier. Later ones stay, and the next save
+                begins a branch beside them, whose checkpoints are the newer ones. By default the newest
+                checkpoint that is intact.
             **keywords: as for the constructor.
 
         Raises:
             FileNotFoundError: there is no such directory.
-            ChainError: no epoch can be restored, or the memory does not fit: other names, sizes, elements.
-                The memory is as it was, unless the message says that a file turned out damaged.
+            ChainError: no checkpoint can be restored, or the memory does not fit: other names, sizes,
+                elements. The memory is as it was, unless the message says that a file turned out damaged.
             BusyError, TypeError, ValueError, ImportError: as for the constructor.
         """
         self = cls.__new__(cls)
@@ -156,7 +156,7 @@ class Checkpointer(Handle, Closable):
     ) -> Self:
         """Resumes the chain in a directory if there is one, else starts it.
 
-        Where files of a chain are there of which no epoch is intact, it raises ChainError: it never starts
+        Where there are files of a chain and no checkpoint is intact, it raises ChainError: it never starts
         anew over what somebody may still repair. `meta` tells which it was: None for a chain that begins.
 
         Args and errors: as for `resume` and the constructor.
@@ -167,7 +167,7 @@ class Checkpointer(Handle, Closable):
 
     @property
     def meta(self) -> Any:
-        """Of the newest committed save, or until then of the epoch resumed from; None for a new chain."""
+        """The newest committed save's, or until then the resumed checkpoint's; None for a new chain."""
         return self._saver.meta
 
     @property
@@ -213,17 +213,17 @@ class Checkpointer(Handle, Closable):
 
         Raises:
             CheckpointError: some of it could not be written; it says what. The pages are in the next save.
-            ChainError: the compaction found a damaged file. No epoch is lost by it.
+            ChainError: the compaction found a damaged file. No checkpoint is lost by it.
             ClosedError, ForkedError: not a Checkpointer of this process any more.
         """
         self._check()
         self._flush()
 
     def compact(self, *, wait: bool = False) -> None:
-        """Begins to shorten the chain: the oldest epoch to keep becomes a base, and what is older is removed.
+        """Begins to shorten the chain: the oldest checkpoint to keep becomes a base, older ones are removed.
 
-        It keeps *keep* epochs, or if that is None the newest alone. It runs in a thread of its own beside
-        later saves. Readers that have the chain open are not disturbed.
+        It keeps *keep* checkpoints, or if that is None the newest alone. It runs in a thread of its own
+        beside later saves. Readers that have the chain open are not disturbed.
 
         Args:
             wait: until it is done, as `flush` does.
@@ -241,7 +241,7 @@ class Checkpointer(Handle, Closable):
         can be called again; at the latest it is when Python exits.
 
         Raises:
-            CheckpointError, ChainError: as `flush`. It is closed all the same, and those epochs are not
+            CheckpointError, ChainError: as `flush`. It is closed all the same, and those checkpoints are not
             there.
         """
         if self._closed:
@@ -266,7 +266,7 @@ class Checkpointer(Handle, Closable):
                 self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"next epoch {self._saver.next_number}"
+        state = "closed" if self._closed else f"next checkpoint {self._saver.next_number}"
         return f"<dirtytrack.checkpoint.Checkpointer on {self._directory.path}: {state}>"
 
     def _set_up(

@@ -1,4 +1,4 @@
-"""Bringing an epoch back: into memory that is there already, as new arrays, or as mappings of its file."""
+"""Bringing a checkpoint back: into memory that is there, as new arrays, or as mappings of its file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from dirtytrack.checkpoint.chain import Chain, find_region
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import FormatError
-from dirtytrack.checkpoint.read.lineage import ChainEpoch, few
+from dirtytrack.checkpoint.read.lineage import Checkpoint, few
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.write.options import check_regions
 from dirtytrack.errors import ChainError
@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 
 def restore(path: os.PathLike[str] | str, *, into: Mapping[str, object], at: int | str | None = None) -> Any:
-    """Writes an epoch's regions into memory.
+    """Writes a checkpoint's regions into memory.
 
     Names, sizes and elements, and of the files all but the stored contents, are checked before the first byte
     is written. The contents are checked on the way: after an exception the memory is undefined.
@@ -36,15 +36,15 @@ def restore(path: os.PathLike[str] | str, *, into: Mapping[str, object], at: int
         path: the directory of the chain.
         into: for each region wanted, memory of its size: what `Session.track` takes, or a tracked region.
             Memory that knows its elements (an array) must have those of the region.
-        at: the epoch, by number or identifier. None: the newest; if a file of it is damaged, the newest one
-            that does not need that file, with a warning in the log ``dirtytrack.checkpoint``.
+        at: the checkpoint, by number or identifier. None: the newest; if a file of it is damaged, the newest
+            one that does not need that file, with a warning in the log ``dirtytrack.checkpoint``.
 
     Returns:
         The meta given to the save.
 
     Raises:
-        ChainError: the memory does not fit, there is no such epoch, or none that is intact; it says which
-            file and why.
+        ChainError: the memory does not fit, there is no such checkpoint, or none that is intact; it says
+            which file and why.
         TypeError, ValueError: of the arguments: no memory, or the same memory twice.
         OSError: as for `Chain`, and whatever goes wrong with reading.
         ImportError: the contents are compressed and there is no zstd, naming the extra.
@@ -57,7 +57,7 @@ def restore(path: os.PathLike[str] | str, *, into: Mapping[str, object], at: int
 def load(
     path: os.PathLike[str] | str, *, at: int | str | None = None, lazy: bool = False
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """An epoch's regions as new arrays, page-aligned and writable.
+    """A checkpoint's regions as new arrays, page-aligned and writable.
 
     A region that was saved as plain bytes becomes an array of uint8.
 
@@ -84,7 +84,7 @@ def load(
     except ImportError as error:
         raise ImportError('load() needs numpy: pip install "dirtytrack[numpy]", or use restore()') from error
     with Chain(path) as chain:
-        return read_epoch(chain, at, _map if lazy else _load)[1]
+        return read_checkpoint(chain, at, _map if lazy else _load)[1]
 
 
 class Target(NamedTuple):
@@ -94,8 +94,8 @@ class Target(NamedTuple):
     view: memoryview
 
 
-def fill(chain: Chain, targets: Sequence[Target], at: int | str | None = None) -> ChainEpoch:
-    """Does what `restore` does, and returns the epoch that the memory holds now."""
+def fill(chain: Chain, targets: Sequence[Target], at: int | str | None = None) -> Checkpoint:
+    """Does what `restore` does, and returns the checkpoint that the memory holds now."""
 
     def write(state: State) -> None:
         places = [find_region(chain.path, state.layouts, target.layout.name) for target in targets]
@@ -105,31 +105,36 @@ def fill(chain: Chain, targets: Sequence[Target], at: int | str | None = None) -
         for place, target in zip(places, targets, strict=True):
             state.fill(place, target.view)
 
-    return read_epoch(chain, at, write)[0]
+    return read_checkpoint(chain, at, write)[0]
 
 
-def read_epoch(chain: Chain, at: int | str | None, action: Callable[[State], _T]) -> tuple[ChainEpoch, _T]:
+def read_checkpoint(
+    chain: Chain, at: int | str | None, action: Callable[[State], _T]
+) -> tuple[Checkpoint, _T]:
     """Calls *action* with the state *at*, or if that is None with the newest one that turns out intact.
 
     Raises:
         ChainError: there is none.
     """
     if at is not None:
-        epoch = chain[at]
-        return epoch, chain._with_state(epoch, action)
+        checkpoint = chain[at]
+        return checkpoint, chain._with_state(checkpoint, action)
     while True:
-        epoch = chain.newest
+        checkpoint = chain.newest
         try:
-            result = chain._with_state(epoch, action)
+            result = chain._with_state(checkpoint, action)
         except ChainError:
-            if epoch.id in (one.id for one in chain):
+            if checkpoint.id in (one.id for one in chain):
                 raise  # it is not the files
             continue
-        if newer := [problem for problem in chain.problems if problem.number >= epoch.number]:
+        if newer := [problem for problem in chain.problems if problem.number >= checkpoint.number]:
             _logger.warning(
-                "%s: epoch %d was read; newer files can't be: %s", chain.path, epoch.number, few(newer)
+                "%s: checkpoint %d was read; newer files can't be: %s",
+                chain.path,
+                checkpoint.number,
+                few(newer),
             )
-        return epoch, result
+        return checkpoint, result
 
 
 def _targets(into: Mapping[str, object]) -> list[Target]:

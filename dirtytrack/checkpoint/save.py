@@ -15,7 +15,7 @@ class Save:
     some time later; `Checkpointer.flush` waits for that. What is known only then is None until then.
 
     Attributes:
-        number: of the epoch; grows along the chain.
+        number: of the checkpoint; grows along the chain.
         id: of the state, hexadecimal.
         meta: as given to the save.
         created: when it was captured, in seconds since 1970.
@@ -100,7 +100,7 @@ class Save:
         self._state = "committed"
 
     def __repr__(self) -> str:
-        what = self.kind or "epoch"
+        what = self.kind or "checkpoint"
         stored = "" if self.nbytes is None else f", {self.blocks_stored} blocks stored in {self.nbytes} bytes"
         return (
             f"<Save: {what} {self.number}, {self.state}, {self.consistency}, "

@@ -12,12 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dirtytrack.checkpoint import Chain, ChainEpoch
+from dirtytrack.checkpoint import Chain, Checkpoint
 from dirtytrack.checkpoint.format.structures import FileName
 
 from ._text import count, plain, shorten, size
 
-_TITLES = ("epoch", "kind", "created", "on disk", "written", "stored", "pause", "consistency", "meta")
+_TITLES = ("checkpoint", "kind", "created", "on disk", "written", "stored", "pause", "consistency", "meta")
 _SIDES = "><<>>>><<"
 _LEAST_META = 16  # columns, also where the terminal is too narrow
 _FOREVER = 1e6  # seconds; no pause is that long
@@ -35,27 +35,28 @@ def rooms(path: Path) -> dict[str, int]:
     return found
 
 
-def facts(epoch: ChainEpoch, taken: dict[str, int]) -> dict[str, Any]:
-    """All that is known of an epoch, *taken* being the room of the files."""
-    file = epoch.files[-1]
+def facts(checkpoint: Checkpoint, taken: dict[str, int]) -> dict[str, Any]:
+    """All that is known of a checkpoint, *taken* being the room of the files."""
+    file = checkpoint.files[-1]
     return {
-        **{name: getattr(epoch, name) for name in _FACTS},
+        **{name: getattr(checkpoint, name) for name in _FACTS},
         "file": file,
         "disk_bytes": taken.get(file, 0),
-        "regions": [layout.to_json() for layout in epoch.regions],
+        "regions": [layout.to_json() for layout in checkpoint.regions],
     }
 
 
 def table(chain: Chain, taken: dict[str, int]) -> Iterator[str]:
-    """A line for each epoch, its meta cut to the width of the terminal if there is one; then the sums."""
-    rows = [_TITLES, *(_row(epoch, taken) for epoch in chain)]
+    """A line for each checkpoint, its meta cut to the width of the terminal; then the sums."""
+    rows = [_TITLES, *(_row(checkpoint, taken) for checkpoint in chain)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     room = max(_LEAST_META, columns - sum(widths[:-1]) - 2 * len(widths[:-1]))
     for *cells, meta in rows:
         aligned = [f"{cell:{side}{width}}" for cell, side, width in zip(cells, _SIDES, widths, strict=False)]
         yield "  ".join([*aligned, shorten(meta, room)])
-    yield f"{count(len(chain), 'epoch')}; {size(sum(taken.values()))} on disk in {count(len(taken), 'file')}"
+    on_disk = f"{size(sum(taken.values()))} on disk in {count(len(taken), 'file')}"
+    yield f"{count(len(chain), 'checkpoint')}; {on_disk}"
     if len(chain):
         regions = chain.newest.regions
         names = ", ".join(f"{json.dumps(layout.name)} {size(layout.nbytes)}" for layout in regions)
@@ -71,23 +72,23 @@ def problems(chain: Chain) -> Iterator[str]:
         yield f"  {problem.file}: {plain(problem.reason)}"
 
 
-def title(epoch: ChainEpoch) -> str:
-    """Which epoch it is, for a sentence."""
-    return f"{epoch.number} of {_time(epoch.created)} ({epoch.consistency})"
+def title(checkpoint: Checkpoint) -> str:
+    """Which checkpoint it is, for a sentence."""
+    return f"{checkpoint.number} of {_time(checkpoint.created)} ({checkpoint.consistency})"
 
 
-def _row(epoch: ChainEpoch, taken: dict[str, int]) -> tuple[str, ...]:
+def _row(checkpoint: Checkpoint, taken: dict[str, int]) -> tuple[str, ...]:
     # Of the statistics, which may say anything, what can be true.
-    blocks = [epoch.statistics.get(key) for key in ("blocks_written", "blocks_stored")]
+    blocks = [checkpoint.statistics.get(key) for key in ("blocks_written", "blocks_stored")]
     return (
-        str(epoch.number),
-        epoch.kind,
-        _time(epoch.created),
-        size(taken.get(epoch.files[-1], 0)),
+        str(checkpoint.number),
+        checkpoint.kind,
+        _time(checkpoint.created),
+        size(taken.get(checkpoint.files[-1], 0)),
         *(str(number) if type(number) is int and 0 <= number < 1 << 62 else "-" for number in blocks),
-        _pause(epoch.statistics.get("pause")),
-        epoch.consistency,
-        json.dumps(epoch.meta),
+        _pause(checkpoint.statistics.get("pause")),
+        checkpoint.consistency,
+        json.dumps(checkpoint.meta),
     )
 
 

@@ -52,11 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb.set_defaults(action=action)
         return verb.add_argument
 
-    add("list", "show the epochs", _list)
+    add("list", "show the checkpoints", _list)
     add("verify", "read everything, and say what is damaged and what can be restored", _verify)
-    option = add("restore", "write the regions of an epoch to files", _restore)
+    option = add("restore", "write the regions of a checkpoint to files", _restore)
     option("--into", metavar="DIRECTORY", type=Path, required=True, help="for the files; made if not there")
-    option("--at", metavar="EPOCH", type=_epoch, help="number or identifier (default: the newest intact one)")
+    option(
+        "--at",
+        metavar="CHECKPOINT",
+        type=_checkpoint,
+        help="number or identifier (default: the newest intact one)",
+    )
     option("--region", metavar="NAME", action="append", help="only this one; may be repeated (default: all)")
     option(
         "--format",
@@ -65,9 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="NAME.npy, an array, or NAME.bin, its bytes (default %(default)s)",
     )
     option("--force", action="store_true", help="replace files that are there")
-    option = add("compact", "write a new base, and remove the epochs before it", _compact)
+    option = add("compact", "write a new base, and remove the checkpoints before it", _compact)
     option(
-        "--keep", metavar="N", type=at_least(1), default=1, help="how many epochs stay (default %(default)s)"
+        "--keep",
+        metavar="N",
+        type=at_least(1),
+        default=1,
+        help="how many checkpoints stay (default %(default)s)",
     )
     option(
         "--compression",
@@ -90,26 +99,26 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    """Show the epochs of a chain that are complete, and the files that can't be used. Contents are not read.
+    """Show the complete checkpoints of a chain, and the files that can't be used. Contents are not read.
 
-    "on disk" is the room that the epoch's own file takes, "written" the blocks of 4096 bytes that the save
-    copied, "stored" those of them that held something new, "pause" the time from its last scan to the end of
-    the copy.
+    "on disk" is the room that the checkpoint's own file takes, "written" the blocks of 4096 bytes that the
+    save copied, "stored" those of them that held something new, "pause" the time from its last scan to the
+    end of the copy.
     """
     from . import _report
 
     with _open(args.path) as chain:
         taken = _report.rooms(args.path)
         if args.json:
-            epochs = [_report.facts(epoch, taken) for epoch in chain]
-            _print_json(args.path, chain, epochs=epochs, disk_bytes=sum(taken.values()))
+            checkpoints = [_report.facts(checkpoint, taken) for checkpoint in chain]
+            _print_json(args.path, chain, checkpoints=checkpoints, disk_bytes=sum(taken.values()))
         else:
             _print_lines(*_report.table(chain, taken), *_report.problems(chain))
     return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
-    """Read all files of a chain, compare their checksums, and say which epoch is the newest one to restore.
+    """Read all files of a chain, compare their checksums, and name the newest checkpoint to restore.
 
     The exit code is 0 only if every file is intact.
     """
@@ -120,11 +129,13 @@ def _verify(args: argparse.Namespace) -> int:
             chain.verify(progress)
         intact = not chain.problems
         if args.json:
-            _print_json(args.path, chain, intact=intact, epochs=[epoch.number for epoch in chain])
+            _print_json(
+                args.path, chain, intact=intact, checkpoints=[checkpoint.number for checkpoint in chain]
+            )
         else:
             _print_lines(
                 *_report.problems(chain),
-                f"{count(len(chain), 'epoch')}, {'all files intact' if intact else 'DAMAGED'}.",
+                f"{count(len(chain), 'checkpoint')}, {'all files intact' if intact else 'DAMAGED'}.",
                 f"The newest that can be restored is {_report.title(chain.newest)}."
                 if len(chain)
                 else "None can be restored.",
@@ -133,11 +144,11 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _restore(args: argparse.Namespace) -> int:
-    """Write the regions of an epoch to files in a directory, and print its meta as JSON.
+    """Write the regions of a checkpoint to files in a directory, and print its meta as JSON.
 
     Files are named after the regions, percent-encoded where a name would not do. They are for their owner
     only, and get their names when all of them are complete. If a file of the chain turns out damaged, nothing
-    is written; but without --at, the newest epoch that does not need it is restored, and the output tells.
+    is written; but without --at, the newest checkpoint without it is restored, and the output tells.
     """
     if args.format == "npy":
         try:
@@ -148,7 +159,7 @@ def _restore(args: argparse.Namespace) -> int:
             ) from error
     with _open(args.path) as chain:
         from dirtytrack.checkpoint.chain import find_region
-        from dirtytrack.checkpoint.restore import read_epoch
+        from dirtytrack.checkpoint.restore import read_checkpoint
 
         from . import _report
         from ._extract import Extraction
@@ -165,26 +176,33 @@ def _restore(args: argparse.Namespace) -> int:
 
             complete = len(chain)
             try:
-                epoch, written = read_epoch(chain, args.at, extract)
+                checkpoint, written = read_checkpoint(chain, args.at, extract)
             except ChainError as error:
                 if args.at is None or len(chain) == complete:
                     raise
-                raise ChainError(f"{error}. Without --at the newest intact epoch is restored") from error
+                raise ChainError(f"{error}. Without --at the newest intact checkpoint is restored") from error
         if args.json:
             files = [dict(zip(("region", "file", "nbytes"), one, strict=True)) for one in written]
-            _print_json(args.path, chain, epoch=epoch.number, id=epoch.id, meta=epoch.meta, files=files)
+            _print_json(
+                args.path,
+                chain,
+                checkpoint=checkpoint.number,
+                id=checkpoint.id,
+                meta=checkpoint.meta,
+                files=files,
+            )
         else:
             _print_lines(
-                f"Restored epoch {_report.title(epoch)}",
+                f"Restored checkpoint {_report.title(checkpoint)}",
                 *(f"  {file}  {size(nbytes)}, region {json.dumps(name)}" for name, file, nbytes in written),
-                f"meta {json.dumps(epoch.meta)}",
+                f"meta {json.dumps(checkpoint.meta)}",
                 *_report.problems(chain),
             )
     return 0
 
 
 def _compact(args: argparse.Namespace) -> int:
-    """Write a base for the oldest of the N newest epochs, and remove what is older.
+    """Write a base for the oldest of the N newest checkpoints, and remove what is older.
 
     The base is on the disk before the first file is removed. It fails while a Checkpointer has the chain, as
     that can do it, too.
@@ -211,7 +229,7 @@ def _compact(args: argparse.Namespace) -> int:
         else:
             _print_lines(
                 *(f"removed {name}" for name in removed),
-                f"The chain begins with epoch {base}. It takes {size(total)} on disk, "
+                f"The chain begins with checkpoint {base}. It takes {size(total)} on disk, "
                 f"{size(abs(freed))} {'less' if freed >= 0 else 'more'} than before.",
                 *_report.problems(chain),
             )
@@ -235,9 +253,9 @@ def _print_json(path: Path, chain: Chain, **found: Any) -> None:
     print(json.dumps({"path": str(path), "chain": chain.id, "newest": newest, **found, "problems": problems}))
 
 
-def _epoch(text: str) -> int | str:
+def _checkpoint(text: str) -> int | str:
     if re.fullmatch("[0-9]{1,20}", text):
         return int(text)
     if re.fullmatch("[0-9a-f]{32}", text):
         return text
-    raise argparse.ArgumentTypeError(f"an epoch's number, or its identifier of 32 digits, not {text!r}")
+    raise argparse.ArgumentTypeError(f"a checkpoint's number, or its identifier of 32 digits, not {text!r}")

@@ -1,4 +1,4 @@
-"""A directory of files: which epochs it holds, which files fit, and reading while others write."""
+"""A directory of files: which checkpoints it holds, which files fit, and reading while others write."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def directory(tmp_path, files):
 
 
 def _numbers(chain):
-    return [epoch.number for epoch in chain]
+    return [checkpoint.number for checkpoint in chain]
 
 
 def _reasons(chain):
@@ -72,8 +72,8 @@ def _check(chain, states):
 
 @pytest.mark.parametrize("encoding", [RAW, ZSTD])
 @pytest.mark.parametrize("linear", [False, True])
-def test_every_epoch_is_read(tmp_path, encoding, linear):
-    """Every region at every epoch, as the states were; nothing is wrong."""
+def test_every_checkpoint_is_read(tmp_path, encoding, linear):
+    """Every region at every checkpoint, as the states were; nothing is wrong."""
     directory = forge.write(
         tmp_path, forge.history(STATES, encoding=encoding, linear=linear and encoding == RAW)
     )
@@ -86,27 +86,27 @@ def test_every_epoch_is_read(tmp_path, encoding, linear):
 
 
 def test_a_chain_says_what_it_holds(directory, files):
-    """Each epoch with all that its file says, found by number and by identifier."""
+    """Each checkpoint with all that its file says, found by number and by identifier."""
     with Chain(str(directory)) as chain:
         assert (chain.path, chain.id, len(chain)) == (directory, forge.CHAIN.hex(), 4)
-        assert tuple(chain) == chain.epochs
-        assert chain.newest is chain[4] is chain[forge.epoch_id(4).hex()]
-        for epoch, file in zip(chain, files, strict=True):
+        assert tuple(chain) == chain.checkpoints
+        assert chain.newest is chain[4] is chain[forge.checkpoint_id(4).hex()]
+        for checkpoint, file in zip(chain, files, strict=True):
             described = file.description()
-            assert (epoch.number, epoch.id) == (file.number, file.epoch.hex())
-            assert epoch.parent == (file.parent.hex() if file.number > 1 else None)
-            assert epoch.kind == ("base" if file.number == 1 else "delta")
-            assert (epoch.created, epoch.meta) == (described["created"], described["meta"])
-            assert (epoch.statistics, epoch.consistency) == (described["statistics"], "proven")
-            assert epoch.consistent
-            assert epoch.nbytes == (directory / file.name).stat().st_size
-            assert epoch.files == tuple(other.name for other in files[: file.number])
-            assert [(region.name, region.nbytes) for region in epoch.regions] == [
+            assert (checkpoint.number, checkpoint.id) == (file.number, file.checkpoint.hex())
+            assert checkpoint.parent == (file.parent.hex() if file.number > 1 else None)
+            assert checkpoint.kind == ("base" if file.number == 1 else "delta")
+            assert (checkpoint.created, checkpoint.meta) == (described["created"], described["meta"])
+            assert (checkpoint.statistics, checkpoint.consistency) == (described["statistics"], "proven")
+            assert checkpoint.consistent
+            assert checkpoint.nbytes == (directory / file.name).stat().st_size
+            assert checkpoint.files == tuple(other.name for other in files[: file.number])
+            assert [(region.name, region.nbytes) for region in checkpoint.regions] == [
                 ("weights", NBYTES),
                 ("small", 5),
             ]
-        assert chain._lineage(chain[3]) == list(chain.epochs[:3])
-        assert repr(chain) == f"<dirtytrack.checkpoint.Chain in {directory}: 4 epochs, newest 4>"
+        assert chain._lineage(chain[3]) == list(chain.checkpoints[:3])
+        assert repr(chain) == f"<dirtytrack.checkpoint.Chain in {directory}: 4 checkpoints, newest 4>"
 
 
 @pytest.mark.parametrize(("word", "consistent"), [("proven", True), ("paused", True), ("unproven", False)])
@@ -119,7 +119,7 @@ def test_consistency_is_told(tmp_path, word, consistent):
 
 
 def test_slices_are_read(directory):
-    """Any bytes of a region, at any epoch."""
+    """Any bytes of a region, at any checkpoint."""
     with Chain(directory) as chain:
         for start, stop in [(0, 1), (BLOCK - 1, BLOCK + 1), (5, NBYTES - 5), (NBYTES - 1, NBYTES), (7, 7)]:
             for number, state in enumerate(STATES, 1):
@@ -139,17 +139,17 @@ def test_a_slice_lies_within_the_region(directory, start, stop):
 
 
 @pytest.mark.parametrize("at", [0, 5, -1, "", "4", "4" * 32])
-def test_an_epoch_that_is_not_there(directory, at):
+def test_an_checkpoint_that_is_not_there(directory, at):
     """The error says which are."""
     with (
         Chain(directory) as chain,
-        pytest.raises(ChainError, match=r"no complete epoch .*; it has 1, 2, 3, 4"),
+        pytest.raises(ChainError, match=r"no complete checkpoint .*; it has 1, 2, 3, 4"),
     ):
         chain[at]
 
 
 @pytest.mark.parametrize("at", [True, 1.0, None, b"4"])
-def test_what_names_no_epoch(directory, at):
+def test_what_names_no_checkpoint(directory, at):
     """Is a TypeError."""
     with Chain(directory) as chain, pytest.raises(TypeError, match="by its number or its identifier"):
         chain[at]
@@ -178,17 +178,17 @@ def test_without_a_chain_there_is_an_error(tmp_path):
         Chain(7)
 
 
-def test_a_chain_without_an_intact_epoch_is_open_all_the_same(directory, files):
+def test_a_chain_without_an_intact_checkpoint_is_open_all_the_same(directory, files):
     """So that one can ask what is wrong; the newest is an error that says so too."""
     _damage(directory / files[0].name, 0)
     with Chain(directory) as chain:
-        assert (len(chain), chain.epochs) == (0, ())
+        assert (len(chain), chain.checkpoints) == (0, ())
         assert list(_reasons(chain)) == [1, 2, 3, 4]
         with pytest.raises(ChainError, match=r"no complete checkpoint.*1\.base: it is no checkpoint file"):
             chain.newest  # noqa: B018
-        with pytest.raises(ChainError, match=r"no complete epoch 1; it has none. .*no checkpoint file"):
+        with pytest.raises(ChainError, match=r"no complete checkpoint 1; it has none. .*no checkpoint file"):
             chain[1]
-        assert repr(chain).endswith("chain: 0 epochs, 4 problems>")
+        assert repr(chain).endswith("chain: 0 checkpoints, 4 problems>")
     for file in files[1:]:
         (directory / file.name).unlink()
     with Chain(directory) as chain:
@@ -196,7 +196,7 @@ def test_a_chain_without_an_intact_epoch_is_open_all_the_same(directory, files):
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3, 4])
-def test_what_stands_on_a_missing_file_is_no_epoch(directory, files, lost):
+def test_what_stands_on_a_missing_file_is_no_checkpoint(directory, files, lost):
     """It and all after it, each with its reason; what came before is read."""
     (directory / files[lost - 1].name).unlink()
     with Chain(directory) as chain:
@@ -206,29 +206,34 @@ def test_what_stands_on_a_missing_file_is_no_epoch(directory, files, lost):
         if lost < 4:
             assert (
                 reasons.pop(lost + 1)
-                == f"its parent, epoch {files[lost - 1].epoch.hex()}, is damaged or not there"
+                == f"its parent, checkpoint {files[lost - 1].checkpoint.hex()}, is damaged or not there"
             )
         for number, reason in reasons.items():
             assert reason == f"its parent {files[number - 2].name} can't be used"
 
 
 def test_a_base_made_later_makes_the_shorter_way(directory, files):
-    """Of two files for an epoch the base counts, and what stood on its parents needs them no more."""
+    """Of two files for a checkpoint the base counts, and what stood on its parents needs them no more."""
     base = forge.base_of(files[2], STATES[2])
     base.write(directory)
     with Chain(directory) as chain:
         _check(chain, dict(enumerate(STATES, 1)))
-        assert [epoch.files[0] for epoch in chain] == [files[0].name, files[0].name, base.name, base.name]
-        assert [epoch.kind for epoch in chain] == ["base", "delta", "base", "delta"]
+        assert [checkpoint.files[0] for checkpoint in chain] == [
+            files[0].name,
+            files[0].name,
+            base.name,
+            base.name,
+        ]
+        assert [checkpoint.kind for checkpoint in chain] == ["base", "delta", "base", "delta"]
         assert chain._lineage(chain[4]) == list(chain)
     for file in files[:2]:
         (directory / file.name).unlink()
-    with Chain(directory) as chain:  # the delta of the base's epoch is left over, and no problem
+    with Chain(directory) as chain:  # the delta of the base's checkpoint is left over, and no problem
         _check(chain, {3: STATES[2], 4: STATES[3]})
         assert chain.problems == ()
 
 
-def test_one_of_two_files_for_an_epoch_may_be_damaged(directory, files):
+def test_one_of_two_files_for_an_checkpoint_may_be_damaged(directory, files):
     """Then the other is used, as soon as that is found; both are needed for nothing."""
     base = forge.base_of(files[2], STATES[2])
     (offset,) = (entry[4] for entry in base.payload()[1] if entry[2] == 101)
@@ -245,8 +250,8 @@ def test_one_of_two_files_for_an_epoch_may_be_damaged(directory, files):
 
 
 def test_branches_stand_side_by_side(directory, files):
-    """Two epochs with one parent; the newest is that with the greatest number."""
-    branch = forge.File(5, [Run(1, 0, b"other")], files[0].regions, DELTA, forge.epoch_id(2))
+    """Two checkpoints with one parent; the newest is that with the greatest number."""
+    branch = forge.File(5, [Run(1, 0, b"other")], files[0].regions, DELTA, forge.checkpoint_id(2))
     branch.write(directory)
     with Chain(directory) as chain:
         _check(chain, {**dict(enumerate(STATES, 1)), 5: {**STATES[1], "small": b"other"}})
@@ -282,15 +287,15 @@ def test_a_table_in_another_order_is_another_table(directory, files):
 
 
 def test_numbers_grow_from_parent_to_child(directory, files):
-    """A file that stands on a later one, on one with its number, or on itself is no epoch; nor is a base."""
-    later = forge.File(5, [], files[0].regions, DELTA, forge.epoch_id(9))
-    above = forge.File(9, [], files[0].regions, DELTA, forge.epoch_id(5))
-    itself = forge.File(6, [], files[0].regions, DELTA, forge.epoch_id(6))
-    base = forge.File(3, [], files[0].regions, BASE, forge.epoch_id(4), b"another epoch 3".ljust(16))
+    """A file that stands on a later one, one with its number, or itself is no checkpoint; nor is a base."""
+    later = forge.File(5, [], files[0].regions, DELTA, forge.checkpoint_id(9))
+    above = forge.File(9, [], files[0].regions, DELTA, forge.checkpoint_id(5))
+    itself = forge.File(6, [], files[0].regions, DELTA, forge.checkpoint_id(6))
+    base = forge.File(3, [], files[0].regions, BASE, forge.checkpoint_id(4), b"another state 3".ljust(16))
     same = forge.File(
-        4, [], files[0].regions, DELTA, forge.epoch_id(4), b"another epoch 4", file=b"sameeight"[:8]
+        4, [], files[0].regions, DELTA, forge.checkpoint_id(4), b"another state 4 ", file=b"sameeight"[:8]
     )
-    same.epoch = same.epoch.ljust(16)
+    same.checkpoint = same.checkpoint.ljust(16)
     for file in (later, above, itself, same, base):
         file.write(directory)
     with Chain(directory) as chain:
@@ -304,14 +309,16 @@ def test_numbers_grow_from_parent_to_child(directory, files):
 
 @pytest.mark.parametrize(
     "change",
-    [{"number": 5}, {"parent": forge.epoch_id(1)}, {"regions": [forge.region("a", 1)]}],
+    [{"number": 5}, {"parent": forge.checkpoint_id(1)}, {"regions": [forge.region("a", 1)]}],
     ids=[*"npr"],
 )
-def test_files_for_one_epoch_agree(directory, files, change):
-    """One that claims the epoch of another and differs from it is no way to it, and disturbs nobody."""
+def test_files_for_one_checkpoint_agree(directory, files, change):
+    """One that claims the checkpoint of another and differs from it is no way to it, and disturbs nobody."""
     forge.base_of(files[2], STATES[2]).write(directory)
     as_it_is = {"number": 3, "runs": [], "regions": files[2].regions, "parent": files[2].parent}
-    claimant = forge.File(**{**as_it_is, **change}, kind=DELTA, epoch=files[2].epoch, file=b"claimant")
+    claimant = forge.File(
+        **{**as_it_is, **change}, kind=DELTA, checkpoint=files[2].checkpoint, file=b"claimant"
+    )
     claimant.write(directory)
     with Chain(directory) as chain:
         _check(chain, dict(enumerate(STATES, 1)))
@@ -330,14 +337,14 @@ def test_two_chains_in_a_directory_are_an_error(directory, files):
 
 
 def test_two_continuations_of_a_chain_are_an_error(directory, files):
-    """Two different epochs with one number: copies of a chain, both gone on with, in one directory."""
+    """Two different checkpoints with one number: copies of a chain, both gone on with, in one directory."""
     other = forge.File(
-        4, [], files[0].regions, DELTA, forge.epoch_id(3), b"another epoch 4!", file=b"continue"
+        4, [], files[0].regions, DELTA, forge.checkpoint_id(3), b"another state 4!", file=b"continue"
     )
     other.write(directory)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(
-        ChainError, match=f"two different epochs 4, .*{other.name}.*Move the files of one away"
+        ChainError, match=f"two different checkpoints 4, .*{other.name}.*Move the files of one away"
     ):
         Chain(directory)
     assert os.listdir("/proc/self/fd") == before
@@ -352,7 +359,7 @@ def test_files_removed_later_stay_readable(directory):
 
 
 def _compact_after(directory, files, monkeypatch, listings):
-    # A compaction to epoch 3, just after so many listings of the directory.
+    # A compaction to checkpoint 3, just after so many listings of the directory.
     listdir = os.listdir
     seen = []
 
@@ -527,14 +534,14 @@ def test_verify_tells_how_far_it_is(directory, files):
 
 
 def test_damage_met_by_reading_is_an_error(directory, files):
-    """It names the file, which is not used any more; nobody gets another epoch's bytes for it."""
+    """It names the file, which is not used any more; nobody gets another checkpoint's bytes for it."""
     _damage(directory / files[3].name, files[3].payload()[1][0][4])
     with Chain(directory) as chain:
         assert (
             chain.read("weights", 100 * BLOCK, 101 * BLOCK) == STATES[3]["weights"][100 * BLOCK : 101 * BLOCK]
         )
         with pytest.raises(
-            ChainError, match=f"epoch 4 can't be read: {directory / files[3].name}: the run at"
+            ChainError, match=f"checkpoint 4 can't be read: {directory / files[3].name}: the run at"
         ):
             chain.read("weights")
         _check(chain, dict(enumerate(STATES[:3], 1)))
@@ -574,12 +581,12 @@ def test_files_that_may_not_be_read_are_an_error(directory, monkeypatch):
         Chain(directory)
 
 
-def test_epochs_are_small_things(tmp_path):
-    """A long chain is no deep recursion, and its epochs hold no list of all files each."""
+def test_checkpoints_are_small_things(tmp_path):
+    """A long chain is no deep recursion, and its checkpoints hold no list of all files each."""
     count = 3000
     regions = [forge.region("small", 5)]
     files = [forge.File(1, [Run(0, 0, b"small")], regions)]
-    files += [forge.File(at, [], regions, DELTA, forge.epoch_id(at - 1)) for at in range(2, count + 1)]
+    files += [forge.File(at, [], regions, DELTA, forge.checkpoint_id(at - 1)) for at in range(2, count + 1)]
     with Chain(forge.write(tmp_path / "long", files)) as chain:
         assert len(chain.newest.files) == count
         assert chain.read("small") == b"small"

@@ -54,25 +54,25 @@ def _equal(one, other):
     return one.keys() == other.keys() and all((one[name] == other[name]).all() for name in one)
 
 
-def _epochs(path):
+def _checkpoints(path):
     with Chain(path) as chain:
         assert chain.problems == ()
         assert chain.verify() == ()
-        return chain.epochs
+        return chain.checkpoints
 
 
 @pytest.mark.parametrize("compression", ["auto", "none", "zstd"])
 @pytest.mark.parametrize("offset", [0, 1001])
 @pytest.mark.parametrize("staging", [None, 2 * 4096])
-def test_every_epoch_comes_back(tmp_path, compression, offset, staging):
-    """Whatever the alignment, the compression and the staging memory, at every epoch, with its meta."""
+def test_every_checkpoint_comes_back(tmp_path, compression, offset, staging):
+    """Whatever the alignment, the compression and the staging memory, at every checkpoint, with its meta."""
     arrays, draw, states = _arrays(offset=offset), np.random.default_rng(1), []
     with Checkpointer(tmp_path, arrays, compression=compression, staging_bytes=staging) as checkpoints:
         for step in range(6):
             save = checkpoints.save({"step": step})
             states.append((save, _copy(arrays)))
             _scribble(arrays, draw)
-    assert [one.kind for one in _epochs(tmp_path)] == ["base"] + ["delta"] * 5
+    assert [one.kind for one in _checkpoints(tmp_path)] == ["base"] + ["delta"] * 5
     for step, (save, state) in enumerate(states):
         assert (save.state, save.consistency, save.number) == ("committed", "proven", step + 1)
         into, meta = _restored(tmp_path, arrays, at=save.number)
@@ -99,8 +99,8 @@ def test_resuming_goes_on_with_a_delta(tmp_path, offset):
         assert (save.kind, save.number, save.blocks_stored) == ("delta", 3, 1)
         assert checkpoints.meta == {"step": 2}
     assert _equal(_restored(tmp_path, again)[0], again)
-    epochs = _epochs(tmp_path)
-    assert [one.parent for one in epochs] == [None, epochs[0].id, epochs[1].id]
+    checkpoints = _checkpoints(tmp_path)
+    assert [one.parent for one in checkpoints] == [None, checkpoints[0].id, checkpoints[1].id]
 
 
 def test_open_starts_and_then_resumes(tmp_path):
@@ -137,7 +137,7 @@ def test_open_does_not_start_over_what_is_damaged(tmp_path):
         Checkpointer.open(tmp_path, arrays)
 
 
-def test_a_branch_from_an_older_epoch(tmp_path):
+def test_a_branch_from_an_older_checkpoint(tmp_path):
     """Resumed at 1, the chain goes on beside 2 and 3, and the newest is the branch's."""
     arrays = _arrays()
     states = {}
@@ -149,9 +149,9 @@ def test_a_branch_from_an_older_epoch(tmp_path):
         assert _equal(arrays, states[1])
         arrays["second"][0] = 99
         states[checkpoints.save().number] = _copy(arrays)
-    epochs = _epochs(tmp_path)
-    assert [one.number for one in epochs] == [1, 2, 3, 4]
-    assert epochs[3].parent == epochs[0].id
+    checkpoints = _checkpoints(tmp_path)
+    assert [one.number for one in checkpoints] == [1, 2, 3, 4]
+    assert checkpoints[3].parent == checkpoints[0].id
     for number, state in states.items():
         assert _equal(_restored(tmp_path, arrays, at=number)[0], state)
     assert _equal(_restored(tmp_path, arrays)[0], states[4])
@@ -328,7 +328,7 @@ def test_a_leaked_one_warns_and_commits(tmp_path):
 
 
 def test_a_region_that_is_gone(tmp_path):
-    """Unmapped memory is RegionLostError and no epoch; what is left of the chain can be restored."""
+    """Unmapped memory is RegionLostError and no checkpoint; what is left of the chain can be restored."""
     memory = mmap.mmap(-1, 4 * PAGE_SIZE)
     address = np.frombuffer(memory, np.uint8).ctypes.data
     with Checkpointer(tmp_path, {"a": (address, 4 * PAGE_SIZE)}) as checkpoints:
@@ -377,7 +377,7 @@ def test_methods_take_turns(tmp_path):
         for thread in threads:
             thread.join()
     assert sorted(one.number for one in saves) == list(range(1, 41))
-    assert len(_epochs(tmp_path)) == 40
+    assert len(_checkpoints(tmp_path)) == 40
 
 
 def test_the_meta_is_that_of_the_instant(tmp_path):
@@ -395,7 +395,7 @@ def test_the_meta_is_that_of_the_instant(tmp_path):
             "deep": {"x": [0.1]},
         }
         assert checkpoints.meta == expected
-    assert _epochs(tmp_path)[0].meta == expected
+    assert _checkpoints(tmp_path)[0].meta == expected
 
 
 def test_the_order_of_the_regions_does_not_matter(tmp_path):
@@ -430,7 +430,7 @@ def test_files_are_private(tmp_path):
 def test_a_repr_that_says_it(tmp_path):
     """Of the checkpointer and of a save, in every state."""
     with Checkpointer(tmp_path, _arrays()) as checkpoints:
-        assert "next epoch 1" in repr(checkpoints)
+        assert "next checkpoint 1" in repr(checkpoints)
         save = checkpoints.save()
         checkpoints.flush()
         assert "base 1, committed, proven" in repr(save)
@@ -464,7 +464,7 @@ def test_a_number_out_of_reach_is_refused(tmp_path):
     with Checkpointer(tmp_path, arrays) as checkpoints:
         checkpoints.save()
     (tmp_path / f"{2**63 - 1}-0123456789abcdef.base").touch()
-    with pytest.raises(ChainError, match=f"claims to be epoch {2**63 - 1}.*move it away"):
+    with pytest.raises(ChainError, match=f"claims to be checkpoint {2**63 - 1}.*move it away"):
         Checkpointer.resume(tmp_path, arrays)
 
 

@@ -27,7 +27,7 @@ def array():
 
 
 def _go_on(checkpoints, array, count, states):
-    """Save *count* epochs of random changes, some to zero, and remember each."""
+    """Save *count* checkpoints of random changes, some to zero, and remember each."""
     draw = np.random.default_rng(len(states))
     for _ in range(count):
         start = draw.integers(0, len(array) - 10000)
@@ -37,21 +37,21 @@ def _go_on(checkpoints, array, count, states):
 
 
 def _check(path, states, numbers):
-    """The chain has these epochs and no others, each as it was, with its meta and id."""
+    """The chain has these checkpoints and no others, each as it was, with its meta and id."""
     with Chain(path) as chain:
-        assert [epoch.number for epoch in chain] == numbers
+        assert [checkpoint.number for checkpoint in chain] == numbers
         assert chain.verify() == ()
-        for epoch in chain:
-            content, identifier = states[epoch.number]
-            assert chain.read("a", at=epoch.number) == content.tobytes()
-            assert epoch.id == identifier
-            assert epoch.meta == {"n": epoch.number - 1}
-            assert epoch.consistency == "proven"
+        for checkpoint in chain:
+            content, identifier = states[checkpoint.number]
+            assert chain.read("a", at=checkpoint.number) == content.tobytes()
+            assert checkpoint.id == identifier
+            assert checkpoint.meta == {"n": checkpoint.number - 1}
+            assert checkpoint.consistency == "proven"
 
 
 @pytest.mark.parametrize("compression", ["auto", "none", "zstd"])
 def test_an_explicit_one_leaves_the_newest(tmp_path, array, compression):
-    """Without keep, compact() makes a base of the newest epoch and removes all before; the chain goes on."""
+    """Without keep, compact() makes a base of the newest and removes all before it; the chain goes on."""
     states = {}
     with Checkpointer(tmp_path, {"a": array}, compression=compression) as checkpoints:
         _go_on(checkpoints, array, 5, states)
@@ -69,14 +69,14 @@ def test_an_explicit_one_leaves_the_newest(tmp_path, array, compression):
 
 @pytest.mark.parametrize("keep", [1, 3])
 def test_keep_bounds_the_chain(tmp_path, array, keep):
-    """At least the newest N epochs are there at any time, and at rest never more than twice as many."""
+    """At least the newest N checkpoints are there at any time, and at rest never more than twice as many."""
     states = {}
     with Checkpointer(tmp_path, {"a": array}, keep=keep) as checkpoints:
         for number in range(1, 5 * keep + 3):
             _go_on(checkpoints, array, 1, states)
             checkpoints.flush()
             with Chain(tmp_path) as chain:
-                kept = [epoch.number for epoch in chain]
+                kept = [checkpoint.number for checkpoint in chain]
             assert kept[-keep:] == list(range(max(1, number - keep + 1), number + 1))
             assert len(kept) <= 2 * keep
         checkpoints.compact(wait=True)
@@ -94,7 +94,7 @@ def test_without_keep_nothing_is_removed(tmp_path, array):
 
 
 def test_keep_counts_over_a_resume(tmp_path, array):
-    """The epochs that were there before count too."""
+    """The checkpoints that were there before count too."""
     states = {}
     with Checkpointer(tmp_path, {"a": array}) as checkpoints:
         _go_on(checkpoints, array, 7, states)
@@ -104,7 +104,7 @@ def test_keep_counts_over_a_resume(tmp_path, array):
 
 
 def test_a_base_is_not_written_twice(tmp_path, array):
-    """Where the oldest epoch to keep is a base already, only what is older goes."""
+    """Where the oldest checkpoint to keep is a base already, only what is older goes."""
     states = {}
     with Checkpointer(tmp_path, {"a": array}) as checkpoints:
         _go_on(checkpoints, array, 3, states)
@@ -162,7 +162,7 @@ def test_newer_branches_keep_what_they_stand_on(tmp_path, array, at, left):
 
 
 def test_the_branch_that_is_written_is_the_one_that_is_kept(tmp_path, array):
-    """Resumed at an older epoch and compacted before the first save: what the writer stands on stays."""
+    """Resumed at an older checkpoint and compacted before the first save: what the writer stands on stays."""
     states = {}
     with Checkpointer(tmp_path, {"a": array}) as checkpoints:
         _go_on(checkpoints, array, 3, states)
@@ -199,7 +199,7 @@ def test_saves_go_on_beside_it(tmp_path, array, monkeypatch):
 
 
 def test_a_failure_removes_nothing_and_is_told_once(tmp_path, array, monkeypatch):
-    """No space for the base: CheckpointError at the next flush, no epoch is lost, and the next try works."""
+    """No space for the base: CheckpointError at the next flush, nothing is lost, and the next try works."""
     states = {}
     publish = directory.NewFile.publish
 
@@ -211,7 +211,7 @@ def test_a_failure_removes_nothing_and_is_told_once(tmp_path, array, monkeypatch
         monkeypatch.setattr(directory.NewFile, "publish", full)
         with pytest.raises(CheckpointError, match="not compacted") as caught:
             checkpoints.compact(wait=True)
-        assert (caught.value.errno, caught.value.epochs) == (errno.ENOSPC, ())
+        assert (caught.value.errno, caught.value.checkpoints) == (errno.ENOSPC, ())
         monkeypatch.setattr(directory.NewFile, "publish", publish)
         checkpoints.flush()
         _check(tmp_path, states, [1, 2, 3])
@@ -236,13 +236,13 @@ def test_an_automatic_one_that_fails_does_not_stop_the_saves(tmp_path, array, mo
         states[save.number] = array.copy(), save.id
         checkpoints._saver.worker.drain()
         checkpoints._saver.compactor.wait()
-    assert len(tries) == 3  # after 5, 8 and 11 epochs
+    assert len(tries) == 3  # after 5, 8 and 11 checkpoints
     with pytest.raises(CheckpointError, match="not compacted"):
         checkpoints.close()
     _check(tmp_path, states, list(range(1, 13)))
 
 
-def test_a_damaged_epoch_is_not_compacted_away(tmp_path, array):
+def test_a_damaged_checkpoint_is_not_compacted_away(tmp_path, array):
     """A run that does not fit its checksum stops it: nothing is removed, and the message names the file."""
     states = {}
     with Checkpointer(tmp_path, {"a": array}, compression="none") as checkpoints:
@@ -262,7 +262,7 @@ def test_a_damaged_epoch_is_not_compacted_away(tmp_path, array):
     _check(tmp_path, states, [4])
 
 
-def test_above_a_damaged_epoch_the_next_save_is_a_base(tmp_path, array):
+def test_above_a_damaged_checkpoint_the_next_save_is_a_base(tmp_path, array):
     """So that what is saved from then on can be read, and the chain be compacted again; it is told once."""
     states = {}
     checkpoints = Checkpointer(tmp_path, {"a": array}, compression="none", keep=2)
@@ -280,7 +280,7 @@ def test_above_a_damaged_epoch_the_next_save_is_a_base(tmp_path, array):
     checkpoints.close()
     with Chain(tmp_path) as chain:
         assert chain.verify() == ()
-        numbers = [epoch.number for epoch in chain]
+        numbers = [checkpoint.number for checkpoint in chain]
     assert numbers[0] > 5
     _check(tmp_path, states, numbers)
     assert numbers[-1] == 12

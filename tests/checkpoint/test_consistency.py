@@ -241,7 +241,7 @@ def test_what_is_written_between_the_rounds_counts_as_it_is_last(tmp_path, array
         checkpoints.save(pause=_Scripted(rewrite))
     assert (load(tmp_path)["a"] == array).all()
     with Chain(tmp_path) as chain:
-        assert [epoch.kind for epoch in chain] == ["base", "delta"]
+        assert [checkpoint.kind for checkpoint in chain] == ["base", "delta"]
         assert chain.verify() == ()
 
 

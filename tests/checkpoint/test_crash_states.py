@@ -36,7 +36,7 @@ class Run:
     Attributes:
         path: of its chain.
         world: its memory.
-        contents: of the memory, by the number of the epoch that was to be made of them.
+        contents: of the memory, by the number of the checkpoint that was to be made of them.
         recorder: has the operations.
     """
 
@@ -69,7 +69,7 @@ def _by_hand(run: Run) -> None:
 
 
 def _by_itself(run: Run) -> None:
-    """Compactions in the background, epochs that queue up, and a second writer."""
+    """Compactions in the background, checkpoints that queue up, and a second writer."""
     for compression in ("none", "zstd"):
         with (
             intercepted(stacked(run.recorder, without_disk)),
@@ -91,7 +91,7 @@ def _with_failures(run: Run) -> None:
             try:
                 run.save(checkpoints)
             except CheckpointError as error:
-                failed += error.epochs
+                failed += error.checkpoints
         assert failed == [3, 4]
 
 
@@ -117,7 +117,7 @@ class Judge:
                     yield f"after {count} operations: {found}, and {floor} was committed"
 
     def states(self) -> list[tuple[Files, int | str]]:
-        """Those that were read, and the newest epoch of each."""
+        """Those that were read, and the newest checkpoint of each."""
         return [(dict(files), newest) for files, newest in self._known.items()]
 
     def _look_up(self, files: Files | None) -> int | str:
@@ -127,19 +127,19 @@ class Judge:
         return self._known[key]
 
     def _read(self, files: Files) -> int | str:
-        # The number of the newest epoch; 0: there is none; or what is wrong.
+        # The number of the newest checkpoint; 0: there is none; or what is wrong.
         lay_out(files, self._path)
         try:
             if not any(name.endswith((".base", ".delta")) for name in files):
                 return 0
             with Chain(self._path) as chain:
-                for epoch in chain:
-                    read = {name: chain.read(name, at=epoch.id) for name in self._run.world.sizes}
-                    if read != self._run.contents[epoch.number]:
-                        return f"epoch {epoch.number} is something else"
+                for checkpoint in chain:
+                    read = {name: chain.read(name, at=checkpoint.id) for name in self._run.world.sizes}
+                    if read != self._run.contents[checkpoint.number]:
+                        return f"checkpoint {checkpoint.number} is something else"
                 newest = chain.newest.number
             if restored(self._path, self._run.world.sizes) != self._run.contents[newest]:
-                return f"epoch {newest} is restored as something else"
+                return f"checkpoint {newest} is restored as something else"
             return newest
         except Exception as error:
             return repr(error)
@@ -152,7 +152,7 @@ class Judge:
     [_by_hand, *(pytest.param(one, marks=pytest.mark.slow) for one in (_by_itself, _with_failures))],
 )
 def test_every_crash_leaves_what_was_committed(tmp_path: Path, scenario: Callable[[Run], None]) -> None:
-    """The newest epoch that is left is bit for bit what was saved, and no older than promised."""
+    """The newest checkpoint that is left is bit for bit what was saved, and no older than promised."""
     run = Run(tmp_path / "made" / "chain")
     scenario(run)
     judge = Judge(run, tmp_path / "crashed")
@@ -218,7 +218,7 @@ def _early_removals(operations: Operations, path: Path) -> Operations:
 def test_a_writer_that_did_less_would_be_found(
     tmp_path: Path, wrong: Callable[[Operations, Path], Operations]
 ) -> None:
-    """Without one of the syncs, or with one at the wrong time, some crash costs a committed epoch."""
+    """Without one of the syncs, or with one at the wrong time, some crash costs a committed checkpoint."""
     run = Run(tmp_path / "made" / "chain")
     _by_hand(run)
     judge = Judge(run, tmp_path / "crashed")

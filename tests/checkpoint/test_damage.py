@@ -1,4 +1,4 @@
-"""Whatever happens to a file, it is named and not used, and what is read instead is an epoch, bit for bit."""
+"""Whatever happens to a file, it is named and not used; what is read instead is a checkpoint, bit for bit."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def _sections(file):
 
 
 def _expect_older(directory, damaged, *, verify=False):
-    # The file of that epoch is known to be damaged, and the epochs before it are all there is.
+    # The file of that checkpoint is known to be damaged, and the checkpoints before it are all there is.
     with Chain(directory) as chain:
         if verify:
             assert chain.problems == ()
             chain.verify()
         assert [problem.number for problem in chain.problems] == list(range(damaged, 4))
-        assert [epoch.number for epoch in chain] == list(range(1, damaged))
+        assert [checkpoint.number for checkpoint in chain] == list(range(1, damaged))
     _expect_restored(directory, damaged - 1)
 
 
@@ -84,7 +84,7 @@ def test_every_byte_of_the_structures_counts(directory, number, section):
     for at in range(*_sections(FILES[number - 1])[section]):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
         with Chain(directory) as chain:
-            assert [epoch.number for epoch in chain] == list(range(1, number))
+            assert [checkpoint.number for checkpoint in chain] == list(range(1, number))
             assert [problem.file for problem in chain.problems] == [file.name for file in FILES[number - 1 :]]
     _expect_older(directory, number)
 

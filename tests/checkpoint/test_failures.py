@@ -37,7 +37,7 @@ from _lib.support import PAGE_SIZE, in_child, require_root
 from _lib.tracked import open_cursors
 from dirtytrack import ChainError, CheckpointError, Session
 from dirtytrack.checkpoint import Chain, Checkpointer, Save
-from dirtytrack.checkpoint.write import epoch_writer, pipeline
+from dirtytrack.checkpoint.write import checkpoint_writer, pipeline
 
 ONCE: dict[str, bool] = {}
 LASTING = {"lasting": True}  # until somebody mends it
@@ -73,7 +73,7 @@ class Scene:
         world: the memory.
         session: that tracks it.
         checkpoints: the writer.
-        committed: numbers of epochs, in order.
+        committed: numbers of checkpoints, in order.
         captured: contents by number.
     """
 
@@ -124,22 +124,22 @@ class Scene:
     def check_failed(self, error: CheckpointError, code: int, numbers: list[int], **orphans: bool) -> None:
         """The error says it all, and the chain has what it had."""
         assert type(error) is CheckpointError
-        assert (error.errno, list(error.epochs)) == (code, numbers)
+        assert (error.errno, list(error.checkpoints)) == (code, numbers)
         assert error.filename.startswith(str(self.path))
         self.check(**orphans)
 
     def check(self, *, orphans: bool = False) -> None:
-        """The chain has every epoch that was committed, no other but orphans, and each as it was captured."""
+        """The chain has all committed checkpoints, no other but orphans, and each as it was captured."""
         if not any(name.endswith((".base", ".delta")) for name in os.listdir(self.path)):
             assert not self.committed
             return
         with Chain(self.path) as chain:
             assert chain.verify() == ()
-            assert orphans or [epoch.number for epoch in chain] == self.committed
-            assert {epoch.number for epoch in chain} >= set(self.committed)
-            for epoch in chain:
-                read = {name: chain.read(name, at=epoch.id) for name in self.world.sizes}
-                assert read == self.captured[epoch.number]
+            assert orphans or [checkpoint.number for checkpoint in chain] == self.committed
+            assert {checkpoint.number for checkpoint in chain} >= set(self.committed)
+            for checkpoint in chain:
+                read = {name: chain.read(name, at=checkpoint.id) for name in self.world.sizes}
+                assert read == self.captured[checkpoint.number]
 
     def end(self, fault: Fault | None = None, **orphans: bool) -> None:
         """Closes it; nothing remains but the chain, and the other cursor has seen every write and no more."""
@@ -182,7 +182,7 @@ def test_every_call_fails_in_turn(
     tmp_path: Path, scenes: Callable[..., Scene], code: int, how: dict[str, bool], monkeypatch: Any
 ) -> None:
     """One save fails, or the constructor: told once, nothing changed, and the next one has it all."""
-    monkeypatch.setattr(epoch_writer, "_WRITEBACK", 1)
+    monkeypatch.setattr(checkpoint_writer, "_WRITEBACK", 1)
     gc.collect()  # what an earlier test left open must not go meanwhile
     before = open_descriptors()
     for at in itertools.count(1):
@@ -247,7 +247,7 @@ def _fails_from_somewhere_on(scene: Scene, saves: list[Save], fault: Fault, **or
     try:
         scene.checkpoints.flush()
     except CheckpointError as error:
-        lost = list(error.epochs)
+        lost = list(error.checkpoints)
         assert lost
         assert lost == [save.number for save in saves][-len(lost) :]
         for save in saves[: -len(lost)]:
@@ -301,14 +301,14 @@ def test_a_failure_that_comes_while_the_next_save_begins(
         with monkeypatch.context() as patch, pytest.raises(CheckpointError) as caught:
             patch.setattr(pipeline, "Save", begin)
             scene.checkpoints.save(wait=True)
-        assert caught.value.epochs[0] == 1
+        assert caught.value.checkpoints[0] == 1
         assert scene.save().kind == "base"
         scene.end()
 
 
 @pytest.mark.parametrize("bases", [0, 1])
 def test_close_tells_what_failed_and_closes(tmp_path: Path, scenes: Callable[..., Scene], bases: int) -> None:
-    """The epochs are not there; nothing is left open, locked or tracked."""
+    """The checkpoints are not there; nothing is left open, locked or tracked."""
     before = open_descriptors()
     gate, fault = (
         Gate(_commits),
@@ -346,7 +346,7 @@ def test_no_memory_is_a_failure_like_any_other(
     scene.save()
     scene.world.touch()
     with monkeypatch.context() as patch, pytest.raises(CheckpointError) as caught:
-        patch.setattr(epoch_writer, "checksum", fail)
+        patch.setattr(checkpoint_writer, "checksum", fail)
         scene.save()
     scene.check_failed(caught.value, errno.ENOMEM, [2])
     assert scene.save().kind == "delta"
@@ -356,12 +356,12 @@ def test_no_memory_is_a_failure_like_any_other(
 def test_a_description_that_is_too_long_for_readers(
     tmp_path: Path, scenes: Callable[..., Scene], monkeypatch: Any
 ) -> None:
-    """It would be no epoch to any of them."""
+    """It would be no checkpoint to any of them."""
     scene = scenes(tmp_path)
     scene.save()
     scene.world.touch()
     with monkeypatch.context() as patch, pytest.raises(CheckpointError) as caught:
-        patch.setattr(epoch_writer, "MAX_DESCRIPTION", 100)
+        patch.setattr(checkpoint_writer, "MAX_DESCRIPTION", 100)
         scene.save()
     scene.check_failed(caught.value, errno.EFBIG, [2])
     scene.save()
@@ -433,11 +433,11 @@ def test_short_writes_go_on(tmp_path: Path, scenes: Callable[..., Scene]) -> Non
 
 
 def _compact(checkpoints: Checkpointer) -> list[tuple[Any, ...]]:
-    """What is told of it: errno and epochs of a CheckpointError, nothing of a ChainError."""
+    """What is told of it: errno and checkpoints of a CheckpointError, nothing of a ChainError."""
     try:
         checkpoints.compact(wait=True)
     except CheckpointError as error:
-        return [(error.errno, error.epochs)]
+        return [(error.errno, error.checkpoints)]
     except ChainError:
         return [()]
     return []
@@ -477,7 +477,7 @@ def test_every_call_of_a_compaction_fails_in_turn(
 def _numbers(path: Path) -> list[int]:
     with Chain(path) as chain:
         assert chain.problems == ()
-        return [epoch.number for epoch in chain]
+        return [checkpoint.number for checkpoint in chain]
 
 
 def _syncs_directory(call: Call) -> bool:
@@ -488,7 +488,7 @@ def _syncs_directory(call: Call) -> bool:
 def test_a_compaction_builds_on_nothing_that_may_yet_fail(
     tmp_path: Path, scenes: Callable[..., Scene]
 ) -> None:
-    """It reads the chain while an epoch has its name; that fails then, and the next one needs its parent."""
+    """It reads the chain while a checkpoint has its name; that fails, and the next one needs its parent."""
     compaction, named = Gate(by(COMPACTION)), Gate(_syncs_directory)
     fault = Fault(1, errno.EIO, counts=lambda call: named.reached.is_set() and _syncs_directory(call))
     with intercepted(stacked(compaction, named, fault)):
@@ -572,7 +572,7 @@ def test_a_directory_that_is_removed(tmp_path: Path, scenes: Callable[..., Scene
     for number in (2, 3):
         with pytest.raises(CheckpointError) as caught:
             scene.save()
-        assert (caught.value.errno, caught.value.epochs) == (errno.ENOENT, (number,))
+        assert (caught.value.errno, caught.value.checkpoints) == (errno.ENOENT, (number,))
         assert caught.value.filename.startswith(str(scene.path))
     scene.checkpoints.close()
     with Checkpointer.open(scene.path, scene.world.regions, session=scene.session) as again:
@@ -729,7 +729,7 @@ def test_signals_do_not_disturb_saves(tmp_path: Path, scenes: Callable[..., Scen
 
 
 def test_another_writer_that_slipped_in(tmp_path: Path, scenes: Callable[..., Scene]) -> None:
-    """Its epochs stay, and ours are not put beside them: told at every save; a resume goes on from them."""
+    """Its checkpoints stay, ours are not put beside them: told at every save; a resume goes on from them."""
     scene = scenes(tmp_path)
     scene.save()
     shutil.copytree(tmp_path, tmp_path.with_name(tmp_path.name + "-copy"))  # costs us the lock
@@ -745,7 +745,7 @@ def test_another_writer_that_slipped_in(tmp_path: Path, scenes: Callable[..., Sc
     for number in (2, 3):
         with pytest.raises(CheckpointError, match="Another writer has been here") as caught:
             scene.save()
-        assert (caught.value.errno, caught.value.epochs) == (errno.EBUSY, (number,))
+        assert (caught.value.errno, caught.value.checkpoints) == (errno.EBUSY, (number,))
     scene.checkpoints.close()
     with Chain(tmp_path) as chain:
-        assert [epoch.meta for epoch in chain] == [None, "theirs"]
+        assert [checkpoint.meta for checkpoint in chain] == [None, "theirs"]

@@ -1,4 +1,4 @@
-"""An epoch brought back: into any memory, as arrays, as mappings, or refused where it does not fit."""
+"""A checkpoint brought back: into any memory, as arrays, as mappings, or refused where it does not fit."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ MEMORY = {
 @pytest.mark.parametrize("make", MEMORY.values(), ids=MEMORY)
 @pytest.mark.parametrize("at", [1, 2, 3, None])
 def test_memory_of_any_kind_is_filled(directory, make, at):
-    """Bit for bit, at every epoch, with the meta of it; whatever was there before is gone."""
+    """Bit for bit, at every checkpoint, with the meta of it; whatever was there before is gone."""
     memory, log = make(), bytearray(b"\xaa" * len(BYTES[0]))
     ctypes.memset(address_of(memory), 0xAA, NBYTES)
     state = STATES[(at or 3) - 1]
@@ -84,12 +84,12 @@ def test_memory_of_any_kind_is_filled(directory, make, at):
 
 
 def test_an_address_is_memory_too(directory):
-    """And shared memory; by identifier of the epoch."""
+    """And shared memory; by identifier of the checkpoint."""
     memory = bytearray(NBYTES)
     shared = SharedMemory(create=True, size=len(BYTES[0]))
     try:
         into = {"weights": (address_of(memory), NBYTES), "log": shared.buf[: len(BYTES[0])]}
-        assert restore(str(directory), into=into, at=forge.epoch_id(2).hex()) == {"step": 2}
+        assert restore(str(directory), into=into, at=forge.checkpoint_id(2).hex()) == {"step": 2}
         assert (memory, bytes(shared.buf[: len(BYTES[0])])) == (STATES[1]["weights"], STATES[1]["log"])
     finally:
         del into
@@ -182,9 +182,9 @@ def test_a_chain_has_to_be_there(tmp_path, read):
 
 
 @pytest.mark.parametrize("at", [9, "0" * 32])
-def test_an_epoch_has_to_be_there(directory, at):
+def test_an_checkpoint_has_to_be_there(directory, at):
     """The error says which are."""
-    with pytest.raises(ChainError, match=r"no complete epoch .*it has 1, 2, 3"):
+    with pytest.raises(ChainError, match=r"no complete checkpoint .*it has 1, 2, 3"):
         restore(directory, into={"log": bytearray(len(BYTES[0]))}, at=at)
 
 
@@ -215,7 +215,7 @@ def test_damage_makes_it_older(directory, files, caplog, read, damaged):
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("dirtytrack.checkpoint", "WARNING")
     reason = f"{files[damaged - 1].name}: the run at {offset} is damaged"
-    assert f"epoch {damaged - 1} was read; newer files can't be: {reason}" in record.getMessage()
+    assert f"checkpoint {damaged - 1} was read; newer files can't be: {reason}" in record.getMessage()
 
 
 def test_files_that_were_never_whole_are_logged_too(directory, files, caplog):
@@ -234,12 +234,12 @@ def test_nothing_is_logged_without_need(directory, files, caplog):
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_an_epoch_asked_for_is_no_other(directory, files, read):
+def test_an_checkpoint_asked_for_is_no_other(directory, files, read):
     """If it is damaged there is an error that names the file; others are still restored."""
     _damage(directory / files[1].name, files[1].payload()[1][-1][4])
     for at in (2, 3):
         with pytest.raises(
-            ChainError, match=f"epoch {at} can't be read: {directory / files[1].name}: the run at"
+            ChainError, match=f"checkpoint {at} can't be read: {directory / files[1].name}: the run at"
         ):
             read(directory, at=at)
     assert read(directory, at=1) == (1, STATES[0])
@@ -247,8 +247,8 @@ def test_an_epoch_asked_for_is_no_other(directory, files, read):
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 @pytest.mark.parametrize("at", [3, None])
-def test_another_file_for_the_same_epoch_will_do(directory, files, read, at):
-    """A base and a delta for one epoch, one of them damaged: nothing is lost."""
+def test_another_file_for_the_same_checkpoint_will_do(directory, files, read, at):
+    """A base and a delta for one checkpoint, one of them damaged: nothing is lost."""
     base = forge.base_of(files[2], STATES[2])
     _damage(base.write(directory), base.payload()[1][-1][4])
     assert read(directory, at=at) == (3, STATES[2])
@@ -377,7 +377,7 @@ def linear(tmp_path):
 
 @pytest.mark.parametrize("at", [1, 2, 3, None])
 def test_lazy_arrays_are_the_same(linear, at):
-    """At every epoch; deltas are applied to the mapping."""
+    """At every checkpoint; deltas are applied to the mapping."""
     number, state = _loaded(linear, at=at, lazy=True)
     assert (number, state) == (at or 3, STATES[(at or 3) - 1])
 

@@ -14,7 +14,7 @@ from _lib.checkpoint import forge
 from _lib.checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, File, Run
 from _lib.support import PMD_SIZE, resident_bytes
 from dirtytrack.checkpoint.read import state as _state_module
-from dirtytrack.checkpoint.read.epoch_file import EpochFile
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 from dirtytrack.checkpoint.read.state import DamagedFile, State
 
 pytestmark = pytest.mark.anywhere
@@ -32,7 +32,7 @@ def _content(first, count, value, nbytes=NBYTES):
 @contextmanager
 def _state(directory, files):
     with ExitStack() as stack:
-        yield State([stack.enter_context(EpochFile.open(file.write(directory))) for file in files])
+        yield State([stack.enter_context(CheckpointFile.open(file.write(directory))) for file in files])
 
 
 def _files(lists, linear=False, nbytes=NBYTES):
@@ -42,7 +42,7 @@ def _files(lists, linear=False, nbytes=NBYTES):
             runs,
             [forge.region("a", nbytes)],
             DELTA if number > 1 else BASE,
-            forge.epoch_id(number - 1),
+            forge.checkpoint_id(number - 1),
         )
         for number, runs in enumerate(lists, 1)
     ]
@@ -133,7 +133,7 @@ def test_only_the_base_is_mapped(tmp_path):
 
 @contextmanager
 def _reads(monkeypatch):
-    # The runs that are read: number of the epoch and first block.
+    # The runs that are read: number of the checkpoint and first block.
     seen = []
 
     def spy(method):
@@ -144,7 +144,7 @@ def _reads(monkeypatch):
         return call
 
     with monkeypatch.context() as patch:
-        patch.setattr(EpochFile, "_read_stored", spy(EpochFile._read_stored))
+        patch.setattr(CheckpointFile, "_read_stored", spy(CheckpointFile._read_stored))
         yield seen
 
 
@@ -248,9 +248,9 @@ def test_an_index_that_lies_names_its_file(tmp_path):
     """The plan is made of all indexes, before anything is read."""
     files = _files(HISTORY)
     with ExitStack() as stack:
-        opened = [stack.enter_context(EpochFile.open(file.write(tmp_path))) for file in files[:2]]
+        opened = [stack.enter_context(CheckpointFile.open(file.write(tmp_path))) for file in files[:2]]
         path = files[2].write(tmp_path, twist=lambda entries: [(1, *entries[0][1:])])
-        opened.append(stack.enter_context(EpochFile.open(path)))
+        opened.append(stack.enter_context(CheckpointFile.open(path)))
         with pytest.raises(DamagedFile, match="region 1 of 1") as caught:
             State(opened)
     assert caught.value.file is opened[2]
@@ -273,7 +273,7 @@ def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_r
     (file,) = _files([[Run(0, at, _content(at, 1, 1)) for at in range(BLOCKS)]])
     monkeypatch.setattr(_state_module, "_THREADS", 2)
     monkeypatch.setattr(_state_module, "_TASKS_PER_THREAD", 1)
-    read, begun, done, struck = EpochFile._read_stored, [], [], []
+    read, begun, done, struck = CheckpointFile._read_stored, [], [], []
     main = threading.main_thread()
     both, raising = threading.Barrier(2, timeout=30), threading.Event()
 
@@ -298,7 +298,7 @@ def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_r
             struck.append(number)
             raise KeyboardInterrupt("on purpose")
 
-    monkeypatch.setattr(EpochFile, "_read_stored", spy)
+    monkeypatch.setattr(CheckpointFile, "_read_stored", spy)
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with _state(tmp_path, [file]) as state:

@@ -27,7 +27,7 @@ def _memories(offset):
 
 
 class Chains(RuleBasedStateMachine):
-    """The model keeps a whole copy of each epoch, its parent, and which of them have to be there."""
+    """The model keeps a whole copy of each checkpoint, its parent, and which of them have to be there."""
 
     def __init__(self):
         super().__init__()
@@ -88,7 +88,7 @@ class Chains(RuleBasedStateMachine):
         if self.required:
             self.required = self.required[-(self.keep or 1) :]
             with Chain(self.path) as chain:
-                assert min(epoch.number for epoch in chain) == self.required[0]
+                assert min(checkpoint.number for checkpoint in chain) == self.required[0]
 
     @precondition(lambda self: self.required)
     @rule(offset=OFFSETS)
@@ -105,7 +105,7 @@ class Chains(RuleBasedStateMachine):
     @precondition(lambda self: self.required)
     @rule(data=st.data())
     def branch(self, data):
-        """Go on from any epoch that is there."""
+        """Go on from any checkpoint that is there."""
         self.checkpoints.close()
         number = data.draw(st.sampled_from(self.there()))
         self.checkpoints = Checkpointer.resume(self.path, self.memories, at=number, **self.options)
@@ -113,7 +113,7 @@ class Chains(RuleBasedStateMachine):
         self.stand_on(number)
 
     def stand_on(self, number):
-        """The memory holds that epoch; it and what leads to it is what counts now."""
+        """The memory holds that checkpoint; it and what leads to it is what counts now."""
         self.check(self.memories, number)
         there, branch = self.there(), []
         while number in there:
@@ -126,26 +126,27 @@ class Chains(RuleBasedStateMachine):
 
     def there(self):
         with Chain(self.path) as chain:
-            return [epoch.number for epoch in chain]
+            return [checkpoint.number for checkpoint in chain]
 
     def check(self, found, number):
         for name, memory in self.states[number].items():
             assert (found[name] == memory).all(), (name, number)
 
     def look(self):
-        """Every epoch that is there is as it was, and those that must be there are."""
+        """Every checkpoint that is there is as it was, and those that must be there are."""
         if not self.states:
             return
         with Chain(self.path) as chain:
             assert chain.verify() == ()
-            there = [epoch.number for epoch in chain]
+            there = [checkpoint.number for checkpoint in chain]
             assert set(self.required) <= set(there)
-            for epoch in chain:
-                assert epoch.meta == epoch.number
+            for checkpoint in chain:
+                assert checkpoint.meta == checkpoint.number
                 read = {
-                    name: np.frombuffer(chain.read(name, at=epoch.number), np.uint8) for name in self.memories
+                    name: np.frombuffer(chain.read(name, at=checkpoint.number), np.uint8)
+                    for name in self.memories
                 }
-                self.check(read, epoch.number)
+                self.check(read, checkpoint.number)
         assert there[-1] == len(self.states)
         self.check(load(self.path), there[-1])
 

@@ -16,15 +16,15 @@ _IN_ONE_TEST = 50  # so that each stays within its time, however many there are 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(-(-KILLS // _IN_ONE_TEST)))
 def test_a_killed_writer_loses_nothing(tmp_path: Path, seed: int) -> None:
-    """At random instants of resuming, saving and compacting: every epoch comes back bit for bit."""
+    """At random instants of resuming, saving and compacting: every checkpoint comes back bit for bit."""
     torturer = Torturer(tmp_path, seed)
     for _ in range(_IN_ONE_TEST):
         torturer.kill()
     assert min(torturer.killed[what] for what in ("resuming", "compacting", "writing")) > 0
-    assert torturer.epochs > _IN_ONE_TEST
+    assert torturer.checkpoints > _IN_ONE_TEST
 
 
-def test_the_comparison_finds_a_wrong_byte_and_a_lost_epoch(tmp_path: Path) -> None:
+def test_the_comparison_finds_a_wrong_byte_and_a_lost_checkpoint(tmp_path: Path) -> None:
     """Against an oracle that has been told something else."""
     world, oracle = World(4, 0), Oracle()
     with Checkpointer(tmp_path, world.regions) as checkpoints:

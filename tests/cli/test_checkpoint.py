@@ -26,12 +26,12 @@ from dirtytrack.cli._extract import file_name
 __all__ = ["call", "chain", "original", "tracking_works"]
 
 
-def test_list_has_a_line_for_each_epoch(chain: Made, call: Any) -> None:
+def test_list_has_a_line_for_each_checkpoint(chain: Made, call: Any) -> None:
     """Number, kind, local time, size on the disk, blocks, pause, consistency and meta are the save's own."""
     code, out, err = call("list", chain.path)
     title, *lines = out.splitlines()
     assert (code, err) == (0, "")
-    titles = ["epoch", "kind", "created", "on disk", "written", "stored", "pause", "consistency", "meta"]
+    titles = ["checkpoint", "kind", "created", "on disk", "written", "stored", "pause", "consistency", "meta"]
     assert re.split("  +", title) == titles
     for save, file, line in zip(chain.saves, chain.files(), lines[:4], strict=True):
         assert re.split("  +", line.strip()) == [
@@ -47,7 +47,7 @@ def test_list_has_a_line_for_each_epoch(chain: Made, call: Any) -> None:
         ]
     total = sum(room(chain.path / file) for file in chain.files())
     assert lines[4:] == [
-        f"4 epochs; {total / 1024:.1f} KiB on disk in 4 files",
+        f"4 checkpoints; {total / 1024:.1f} KiB on disk in 4 files",
         '2 regions, 260.9 KiB: "w" 256.0 KiB, "b" 4.9 KiB',
     ]
 
@@ -60,19 +60,25 @@ def test_list_as_json_has_everything(chain: Made, call: Any) -> None:
     assert (found["path"], found["newest"], found["problems"]) == (str(chain.path), 4, [])
     assert found["disk_bytes"] == sum(room(chain.path / file) for file in chain.files())
     parent = None
-    for save, file, epoch in zip(chain.saves, chain.files(), found["epochs"], strict=True):
+    for save, file, checkpoint in zip(chain.saves, chain.files(), found["checkpoints"], strict=True):
         header = (chain.path / file).read_bytes()[:128]
         assert found["chain"] == header[16:32].hex()
-        assert epoch["id"] == header[32:48].hex()
-        assert (epoch["parent"], epoch["file"], epoch["meta"]) == (parent, file, {"step": save.number})
-        assert epoch["nbytes"] == os.stat(chain.path / file).st_size
-        assert epoch["disk_bytes"] == room(chain.path / file)
-        assert epoch["statistics"]["blocks_stored"] == save.blocks_stored
-        assert [[one["name"], one["nbytes"], one["dtype"], one["shape"]] for one in epoch["regions"]] == [
+        assert checkpoint["id"] == header[32:48].hex()
+        assert (checkpoint["parent"], checkpoint["file"], checkpoint["meta"]) == (
+            parent,
+            file,
+            {"step": save.number},
+        )
+        assert checkpoint["nbytes"] == os.stat(chain.path / file).st_size
+        assert checkpoint["disk_bytes"] == room(chain.path / file)
+        assert checkpoint["statistics"]["blocks_stored"] == save.blocks_stored
+        assert [
+            [one["name"], one["nbytes"], one["dtype"], one["shape"]] for one in checkpoint["regions"]
+        ] == [
             ["w", 64 * 1024 * 4, "<f4", [64, 1024]],
             ["b", 5000, None, None],
         ]
-        parent = epoch["id"]
+        parent = checkpoint["id"]
 
 
 def test_list_names_what_cannot_be_used(chain: Made, call: Any) -> None:
@@ -82,7 +88,7 @@ def test_list_names_what_cannot_be_used(chain: Made, call: Any) -> None:
     lines = out.splitlines()
     assert code == 0
     assert [line.split()[0] for line in lines[1:3]] == ["1", "2"]
-    assert lines[3].startswith("2 epochs; ")
+    assert lines[3].startswith("2 checkpoints; ")
     assert lines[5] == "2 files can't be used:"
     assert [line.split(":")[0].strip() for line in lines[6:]] == chain.files()[2:]
 
@@ -101,17 +107,17 @@ def test_meta_is_cut_to_the_width_of_the_terminal(tmp_path: Path) -> None:
 
 
 def test_verify_of_an_intact_chain_is_0(chain: Made, call: Any) -> None:
-    """It says so, names the newest epoch, and writes nothing on a stderr that is no terminal."""
+    """It says so, names the newest checkpoint, and writes nothing on a stderr that is no terminal."""
     code, out, err = call("verify", chain.path)
     assert (code, err) == (0, "")
     created = datetime.fromtimestamp(chain.saves[3].created).strftime("%Y-%m-%d %H:%M:%S")
     assert out == (
-        f"4 epochs, all files intact.\nThe newest that can be restored is 4 of {created} (proven).\n"
+        f"4 checkpoints, all files intact.\nThe newest that can be restored is 4 of {created} (proven).\n"
     )
 
 
 def test_verify_finds_a_flipped_bit(chain: Made, call: Any) -> None:
-    """The exit code is 1; the file, what stands on it and the newest epoch without it are named."""
+    """The exit code is 1; the file, what stands on it and the newest checkpoint without it are named."""
     name = chain.damage(3)
     code, out, err = call("verify", chain.path)
     assert (code, err) == (1, "")
@@ -121,7 +127,7 @@ def test_verify_finds_a_flipped_bit(chain: Made, call: Any) -> None:
         f"  {name}: the run at 128 is damaged: the checksum does not fit",
     ]
     assert lines[2].startswith(f"  {chain.files()[3]}: its parent")
-    assert lines[3] == "2 epochs, DAMAGED."
+    assert lines[3] == "2 checkpoints, DAMAGED."
     assert lines[4].startswith("The newest that can be restored is 2 of ")
 
 
@@ -131,16 +137,16 @@ def test_verify_as_json(chain: Made, call: Any) -> None:
     name = chain.damage(3)
     code, out, _ = call("verify", chain.path, "--json")
     found = json.loads(out)
-    assert (code, found["intact"], found["newest"], found["epochs"]) == (1, False, 2, [1, 2])
+    assert (code, found["intact"], found["newest"], found["checkpoints"]) == (1, False, 2, [1, 2])
     assert [problem["file"] for problem in found["problems"]] == [name, chain.files()[3]]
 
 
 def test_verify_where_nothing_is_left(chain: Made, call: Any) -> None:
-    """Without the base no epoch can be restored, and all files are named."""
+    """Without the base no checkpoint can be restored, and all files are named."""
     chain.damage(1, 3)
     code, out, _ = call("verify", chain.path)
     assert code == 1
-    assert out.endswith("0 epochs, DAMAGED.\nNone can be restored.\n")
+    assert out.endswith("0 checkpoints, DAMAGED.\nNone can be restored.\n")
     assert all(f"  {name}: " in out for name in chain.files())
 
 
@@ -172,12 +178,12 @@ def test_restore_writes_arrays(chain: Made, tmp_path: Path, call: Any, at: int |
 
 
 def test_restore_by_identifier_and_region_as_bytes(chain: Made, tmp_path: Path, call: Any) -> None:
-    """An epoch may be called by its identifier; --region names what is written; raw is the bytes alone."""
+    """It may be called by its identifier; --region names what is written; raw is the bytes alone."""
     identifier = chain.saves[1].id
     arguments = ["--at", identifier, "--region", "w", "--region", "w", "--format", "raw", "--json"]
     code, text, _ = call("restore", chain.path, "--into", tmp_path / "out", *arguments)
     found = json.loads(text)
-    assert (code, found["epoch"], found["id"], found["meta"]) == (0, 2, identifier, {"step": 2})
+    assert (code, found["checkpoint"], found["id"], found["meta"]) == (0, 2, identifier, {"step": 2})
     assert found["files"] == [{"region": "w", "file": "w.bin", "nbytes": 64 * 1024 * 4}]
     assert os.listdir(tmp_path / "out") == ["w.bin"]
     assert (tmp_path / "out" / "w.bin").read_bytes() == chain.states[1]["w"].tobytes()
@@ -288,8 +294,8 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
     assert (out / "w.npy").read_text() == "mine"
 
 
-def test_a_damaged_epoch_leaves_no_file(chain: Made, tmp_path: Path, call: Any) -> None:
-    """Asked for by number, an epoch that turns out damaged is an error; it names the file and the way out."""
+def test_a_damaged_checkpoint_leaves_no_file(chain: Made, tmp_path: Path, call: Any) -> None:
+    """Asked for by number, a damaged checkpoint is an error; it names the file and the way out."""
     name = chain.damage(3)
     code, out, err = call("restore", chain.path, "--into", tmp_path / "out", "--at", 3)
     assert (code, out) == (1, "")
@@ -298,17 +304,19 @@ def test_a_damaged_epoch_leaves_no_file(chain: Made, tmp_path: Path, call: Any) 
     assert os.listdir(tmp_path / "out") == []
 
 
-def test_without_a_number_the_newest_intact_epoch_is_restored(chain: Made, tmp_path: Path) -> None:
-    """The output says which epoch it was, and which files are damaged; stderr says nothing."""
+def test_without_a_number_the_newest_intact_checkpoint_is_restored(chain: Made, tmp_path: Path) -> None:
+    """The output says which checkpoint it was, and which files are damaged; stderr says nothing."""
     name = chain.damage(3)
     result = shell("checkpoint", "restore", chain.path, "--into", tmp_path / "out")
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("Restored epoch 2 of ")
+    assert result.stdout.startswith("Restored checkpoint 2 of ")
     assert f"{name}: the run at 128 is damaged" in result.stdout
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "w.npy"), chain.states[1]["w"])
 
 
-def test_a_chain_without_an_intact_epoch_cannot_be_restored(chain: Made, tmp_path: Path, call: Any) -> None:
+def test_a_chain_without_an_intact_checkpoint_cannot_be_restored(
+    chain: Made, tmp_path: Path, call: Any
+) -> None:
     """Nothing is made, and the reason is that of the base."""
     name = chain.damage(1, 3)
     for verb in ("restore", "compact"):
@@ -371,7 +379,7 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("keep", "left"), [(1, [4]), (2, [3, 4]), (9, [1, 2, 3, 4])])
 def test_compact_keeps_the_newest(chain: Made, tmp_path: Path, call: Any, keep: int, left: list[int]) -> None:
-    """What is older than the N newest epochs is removed, with what dead writers left; the rest restores."""
+    """What is older than the N newest is removed, with what dead writers left; the rest restores."""
     before = chain.files()
     stale = f".{secrets.token_hex(8)}.tmp"
     (chain.path / stale).write_bytes(bytes(100_000))
@@ -401,7 +409,7 @@ def test_compact_says_what_it_removed(chain: Made, call: Any) -> None:
     now = room(chain.path / base)
     assert (code, err) == (0, "")
     change = f"{abs(before - now) / 1024:.1f} KiB {'less' if now <= before else 'more'}"
-    told = f"The chain begins with epoch 4. It takes {now / 1024:.1f} KiB on disk, {change} than before."
+    told = f"The chain begins with checkpoint 4. It takes {now / 1024:.1f} KiB on disk, {change} than before."
     assert out.splitlines() == [*(f"removed {name}" for name in removed), told]
     assert call("compact", chain.path)[1].splitlines() == [re.sub(r", .* than", ", 0 B less than", told)]
 

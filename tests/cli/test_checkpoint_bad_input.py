@@ -24,7 +24,7 @@ from _lib.works import tracking_works
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind
 from dirtytrack.checkpoint.store.directory import Directory
-from dirtytrack.checkpoint.write.epoch_writer import EpochWriter
+from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.cli import _text, main
 
 __all__ = ["call", "chain", "original", "tracking_works"]
@@ -132,10 +132,10 @@ def test_without_numpy_bytes_are_restored(chain: Made, tmp_path: Path) -> None:
 def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
     """A base of zeros that is correct to the last checksum, with a description of the caller's choice."""
     directory = Directory(path, create=True)
-    writer = EpochWriter(directory, layouts, "none", (False,) * len(layouts))
+    writer = CheckpointWriter(directory, layouts, "none", (False,) * len(layouts))
     usual = {"meta": None, "created": 0.0, "consistency": "proven", "statistics": {}}
-    epoch, file = secrets.token_bytes(16), secrets.token_bytes(8)
-    writer.commit(Header(Kind.BASE, bytes(16), epoch, NO_PARENT, file, 1), usual | described, sync=False)
+    checkpoint, file = secrets.token_bytes(16), secrets.token_bytes(8)
+    writer.commit(Header(Kind.BASE, bytes(16), checkpoint, NO_PARENT, file, 1), usual | described, sync=False)
     directory.close()
 
 
@@ -235,7 +235,7 @@ def test_no_mutation_makes_a_traceback(
         code, text, _ = call(*chain.arguments(verb, path / verb)[1:], "--json")
         assert code in (0, 1)
         if verb == "restore" and code == 0:
-            expected = chain.states[json.loads(text)["epoch"] - 1]
+            expected = chain.states[json.loads(text)["checkpoint"] - 1]
             for name in expected:
                 assert np.load(path / verb / f"{name}.npy").tobytes() == expected[name].tobytes()
     shutil.rmtree(path)

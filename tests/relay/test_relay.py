@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.anywhere
 def test_what_others_wrote(path: Path) -> None:
-    """Every epoch is there, to the byte, also where nothing can be tracked."""
+    """Every checkpoint is there, to the byte, also where nothing can be tracked."""
     optional(path.exists(), "nobody has handed on a chain")
     assert baton.check(path)
 

@@ -75,7 +75,7 @@ class Layout:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What may not differ between an epoch and its parent."""
+        """What may not differ between a checkpoint and its parent."""
         return self.name, self.nbytes, repr(self.dtype), self.shape, self.strides
 
     def mismatch(self, other: Layout) -> str | None:

@@ -77,7 +77,7 @@ class Header(NamedTuple):
 
     kind: Kind
     chain: bytes
-    epoch: bytes
+    checkpoint: bytes
     parent: bytes
     file: bytes
     number: int
@@ -89,7 +89,7 @@ class Header(NamedTuple):
             VERSION,
             self.kind,
             self.chain,
-            self.epoch,
+            self.checkpoint,
             self.parent,
             self.file,
             self.number,
@@ -107,7 +107,9 @@ class Header(NamedTuple):
         """
         if len(data) < HEADER_BYTES:
             raise FormatError("it is too short for a header")
-        magic, version, kind, chain, epoch, parent, file, number, block, zeros = _HEADER.unpack_from(data)
+        magic, version, kind, chain, checkpoint, parent, file, number, block, zeros = _HEADER.unpack_from(
+            data
+        )
         if magic != _MAGIC:
             raise FormatError("it is no checkpoint file")
         if version != VERSION:
@@ -115,11 +117,11 @@ class Header(NamedTuple):
         _expect(_CHECKSUM.unpack_from(data, _HEADER.size)[0] == checksum(data[: _HEADER.size]), "its header")
         if kind not in Kind.__members__.values() or block != BLOCK or zeros != bytes(36):
             raise FormatError("its header holds impossible values")
-        if not 1 <= number <= MAX_NUMBER or epoch in (NO_PARENT, parent):
+        if not 1 <= number <= MAX_NUMBER or checkpoint in (NO_PARENT, parent):
             raise FormatError("its header holds impossible values")
         if kind == Kind.DELTA and parent == NO_PARENT:
             raise FormatError("it is a delta without a parent")
-        return cls(Kind(kind), chain, epoch, parent, file, number)
+        return cls(Kind(kind), chain, checkpoint, parent, file, number)
 
     @property
     def name(self) -> FileName:

@@ -1,4 +1,4 @@
-"""Which epochs the files of a chain make up, and which files do not fit."""
+"""Which checkpoints the files of a chain make up, and which files do not fit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT, FileName, Kind
-from dirtytrack.checkpoint.read.epoch_file import EpochFile
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 
 _SHOWN = 4
 
@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Of the epoch, as the name has it."""
+        """Of the checkpoint, as the name has it."""
         return int(self.file.partition("-")[0])
 
     def __str__(self) -> str:
@@ -34,13 +34,13 @@ class Problem(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class ChainEpoch:
+class Checkpoint:
     """A state that the chain can give back.
 
     Attributes:
         number: grows along the chain.
         id: identifier of the state, 32 hexadecimal digits.
-        parent: that of the epoch it followed; None for the first one.
+        parent: that of the checkpoint it followed; None for the first one.
         kind: of its own file, "base" (everything) or "delta" (what changed since the parent).
         created: when it was captured, in seconds since 1970.
         meta: as given to the save.
@@ -60,15 +60,15 @@ class ChainEpoch:
     statistics: dict[str, Any] = field(repr=False)
     nbytes: int
     regions: tuple[Layout, ...] = field(repr=False)
-    _file: EpochFile = field(repr=False)
-    _below: ChainEpoch | None = field(repr=False)  # what a delta stands on
+    _file: CheckpointFile = field(repr=False)
+    _below: Checkpoint | None = field(repr=False)  # what a delta stands on
 
     @classmethod
-    def _of(cls, file: EpochFile, below: ChainEpoch | None) -> Self:
+    def _of(cls, file: CheckpointFile, below: Checkpoint | None) -> Self:
         header = file.header
         return cls(
             number=header.number,
-            id=header.epoch.hex(),
+            id=header.checkpoint.hex(),
             parent=None if header.parent == NO_PARENT else header.parent.hex(),
             kind=header.kind.name.lower(),
             created=file.created,
@@ -91,51 +91,54 @@ class ChainEpoch:
         """Names of the files that make it up, the base first."""
         return tuple(str(file.name) for file in self._way())
 
-    def _way(self) -> list[EpochFile]:
+    def _way(self) -> list[CheckpointFile]:
         files = []
-        at: ChainEpoch | None = self
+        at: Checkpoint | None = self
         while at is not None:
             files.append(at._file)
             at = at._below
         return files[::-1]
 
 
-Epochs = dict[str, ChainEpoch]  # by identifier, in the order of their numbers
+Checkpoints = dict[str, Checkpoint]  # by identifier, in the order of their numbers
 
 
-def arrange(files: list[EpochFile]) -> tuple[Epochs, dict[FileName, str]]:
-    """The epochs of which all files are there, and why other files can't be used."""
-    epochs: Epochs = {}
+def arrange(files: list[CheckpointFile]) -> tuple[Checkpoints, dict[FileName, str]]:
+    """The checkpoints of which all files are there, and why other files can't be used."""
+    checkpoints: Checkpoints = {}
     misfits: dict[FileName, str] = {}
-    by_epoch = {file.header.epoch: file for file in files}
-    # A parent has a smaller number, so it comes before what stands on it. Of one epoch the base comes first.
+    by_checkpoint = {file.header.checkpoint: file for file in files}
+    # A parent has a smaller number, so it comes before what stands on it. Of two files for one checkpoint the
+    # base comes first.
     for file in sorted(files, key=lambda file: (file.name.number, file.name.kind)):
-        header, key = file.header, file.header.epoch.hex()
-        reason = _misfit(file, epochs, by_epoch)
+        header, key = file.header, file.header.checkpoint.hex()
+        reason = _misfit(file, checkpoints, by_checkpoint)
         if reason is not None:
             misfits[file.name] = reason
-        elif key not in epochs:
-            below = epochs[header.parent.hex()] if header.kind is Kind.DELTA else None
-            epochs[key] = ChainEpoch._of(file, below)
-    return epochs, misfits
+        elif key not in checkpoints:
+            below = checkpoints[header.parent.hex()] if header.kind is Kind.DELTA else None
+            checkpoints[key] = Checkpoint._of(file, below)
+    return checkpoints, misfits
 
 
-def _misfit(file: EpochFile, epochs: Epochs, by_epoch: dict[bytes, EpochFile]) -> str | None:
+def _misfit(
+    file: CheckpointFile, checkpoints: Checkpoints, by_checkpoint: dict[bytes, CheckpointFile]
+) -> str | None:
     # Why a file can't be used although it is intact.
     header = file.header
-    twin, below = epochs.get(header.epoch.hex()), epochs.get(header.parent.hex())
+    twin, below = checkpoints.get(header.checkpoint.hex()), checkpoints.get(header.parent.hex())
     if twin is not None:
         other = twin._file
         theirs = other.header.number, other.header.parent, other.table
         same = theirs == (header.number, header.parent, file.table)
         return None if same else f"it claims to be the same state as {other.name}, and differs from it"
-    parent = by_epoch.get(header.parent) if below is None else below._file
+    parent = by_checkpoint.get(header.parent) if below is None else below._file
     if parent is not None and parent.name.number >= header.number:
         return f"its number is not greater than that of its parent {parent.name}"
     if header.kind is Kind.BASE:
         return None
     if parent is None:
-        return f"its parent, epoch {header.parent.hex()}, is damaged or not there"
+        return f"its parent, checkpoint {header.parent.hex()}, is damaged or not there"
     if below is None:
         return f"its parent {parent.name} can't be used"
     if parent.table != file.table:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from dirtytrack.checkpoint.format.structures import FileName, FormatError
-from dirtytrack.checkpoint.read.epoch_file import EpochFile
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 
 _LISTINGS = 100  # at most, where there are new files each time
 
@@ -27,7 +27,7 @@ class Opened(NamedTuple):
         gone: those of the first that were removed meanwhile: what they stood on may be, too.
     """
 
-    files: list[EpochFile]
+    files: list[CheckpointFile]
     problems: dict[FileName, str]
     gone: frozenset[FileName]
 
@@ -44,7 +44,7 @@ def open_files(directory: Path, undo: ExitStack) -> Opened:
     Raises:
         OSError: the directory or a file can't be opened, and it is not the file's fault.
     """
-    files: list[EpochFile] = []
+    files: list[CheckpointFile] = []
     problems: dict[FileName, str] = {}
     seen: set[str] = set()
     for _ in range(_LISTINGS):
@@ -54,7 +54,7 @@ def open_files(directory: Path, undo: ExitStack) -> Opened:
         names = sorted(filter(None, map(FileName.parse, new)))
         for name in names:
             try:
-                file = _with_room(EpochFile.open, directory / str(name))
+                file = _with_room(CheckpointFile.open, directory / str(name))
             except FileNotFoundError:
                 continue  # removed since
             except FormatError as error:

@@ -1,4 +1,4 @@
-"""The contents of all regions at one epoch: which run of which file holds each block, and reading them."""
+"""The contents of all regions at one checkpoint: which run of which file holds each block."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dirtytrack.checkpoint.format.structures import (
     block_count,
     gaps,
 )
-from dirtytrack.checkpoint.read.epoch_file import MAP_NORESERVE, EpochFile
+from dirtytrack.checkpoint.read.checkpoint_file import MAP_NORESERVE, CheckpointFile
 
 _THREADS = min(4, len(os.sched_getaffinity(0)))
 _TASKS_PER_THREAD = 4  # fewer are done sooner than a thread is started
@@ -39,16 +39,16 @@ class DamagedFile(FormatError):
         file: which.
     """
 
-    def __init__(self, file: EpochFile, reason: str) -> None:
+    def __init__(self, file: CheckpointFile, reason: str) -> None:
         super().__init__(reason)
         self.file = file
 
 
 class _Run(NamedTuple):
-    file: EpochFile
+    file: CheckpointFile
     entry: Entry
 
-    def lies_in(self, base: EpochFile) -> bool:
+    def lies_in(self, base: CheckpointFile) -> bool:
         # Whether a mapping of the linear region has it in place.
         linear = base.layouts[self.entry.region].linear
         in_place = linear is not None and self.entry.offset == linear + self.entry.first * BLOCK
@@ -68,7 +68,7 @@ class _Plan:
         self.runs: list[_Run] = []
         self._owners: mmap.mmap | None = None
 
-    def add(self, file: EpochFile, entry: Entry) -> None:
+    def add(self, file: CheckpointFile, entry: Entry) -> None:
         if entry.encoding is Encoding.ZEROS:
             self._forget(entry.first, entry.first + entry.blocks)
             return
@@ -77,7 +77,7 @@ class _Plan:
         self.runs.append(_Run(file, entry))
         self._set(entry.first, entry.first + entry.blocks, len(self.runs))
 
-    def _obtain(self, file: EpochFile) -> mmap.mmap:
+    def _obtain(self, file: CheckpointFile) -> mmap.mmap:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
         try:
             return mmap.mmap(-1, block_count(self.nbytes) * _OWNER_BYTES, flags=flags)
@@ -126,7 +126,7 @@ class _Plan:
 
 
 class State:
-    """All regions at one epoch.
+    """All regions at one checkpoint.
 
     Methods may be called from any thread. Their OSErrors are those of the system; a file that turns out
     damaged is a `DamagedFile`.
@@ -136,7 +136,7 @@ class State:
         layouts: the table of regions.
     """
 
-    def __init__(self, files: Sequence[EpochFile]) -> None:
+    def __init__(self, files: Sequence[CheckpointFile]) -> None:
         """Reads the indexes.
 
         Args:
@@ -227,14 +227,14 @@ _Tasks = deque[Callable[[], None]]
 
 
 @contextmanager
-def _blaming(file: EpochFile) -> Iterator[None]:
+def _blaming(file: CheckpointFile) -> Iterator[None]:
     try:
         yield
     except FormatError as error:
         raise DamagedFile(file, str(error)) from error
 
 
-def _entries(file: EpochFile) -> Iterator[Entry]:
+def _entries(file: CheckpointFile) -> Iterator[Entry]:
     with _blaming(file):
         yield from file.entries()
 

@@ -23,7 +23,7 @@ from dirtytrack.native import lib
 
 # What somebody can do whose Checkpointer can't write any more, while memory is newer than the chain.
 GO_ON = (
-    "To keep what is in memory begin a chain in another directory; to go back to the last epoch, "
+    "To keep what is in memory begin a chain in another directory; to go back to the last checkpoint, "
     "resume this one"
 )
 

@@ -14,7 +14,7 @@ from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.store.lock import GO_ON, WriterLock
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capture
-from dirtytrack.checkpoint.write.epoch_writer import EpochWriter
+from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.checkpoint.write.staging import Loan, Staging
 from dirtytrack.errors import CheckpointError
@@ -55,7 +55,7 @@ class Worker:
     did not foresee stays for good, and nothing is written after it.
 
     Attributes:
-        parent: the epoch last committed; NO_PARENT before the first one.
+        parent: the checkpoint last committed; NO_PARENT before the first one.
         has_base: whether deltas have something to stand on, as far as is known.
         newest: the save last committed, if any.
         generation: how many jobs have failed.
@@ -85,7 +85,7 @@ class Worker:
         self._sync = options.fsync
         self._committed = committed
         self._blocks = sum(block_count(layout.nbytes) for layout in origin.layouts)
-        self._open: tuple[Job, EpochWriter] | None = None
+        self._open: tuple[Job, CheckpointWriter] | None = None
         self._failed: list[int] = []
         self._cause: Exception | None = None
         self._thread = Background("dirtytrack checkpoint")
@@ -139,7 +139,7 @@ class Worker:
         reason = getattr(cause, "strerror", None) or repr(cause)
         error = CheckpointError(
             code,
-            f"epoch {', '.join(map(str, numbers))} not written: {reason}. "
+            f"checkpoint {', '.join(map(str, numbers))} not written: {reason}. "
             "What was captured is in the next save; make room, or repair what failed, and save again",
             path,
             numbers,
@@ -201,10 +201,10 @@ class Worker:
             self._open = None
             writer.discard()
 
-    def _writer(self, job: Job) -> EpochWriter:
+    def _writer(self, job: Job) -> CheckpointWriter:
         if self._open is None or self._open[0] is not job:
             linear = job.linear if job.kind is Kind.BASE else (False,) * len(self._layouts)
-            self._open = job, EpochWriter(self._directory, self._layouts, self._compression, linear)
+            self._open = job, CheckpointWriter(self._directory, self._layouts, self._compression, linear)
         return self._open[1]
 
     def _write(self, job: Job, capture: Capture, loan: Loan) -> None:
@@ -218,20 +218,20 @@ class Worker:
                     writer.store(region, change.first, change.data, linear=everything)
         writer.flush()
 
-    def _publish(self, job: Job) -> tuple[Header, EpochWriter, int]:
+    def _publish(self, job: Job) -> tuple[Header, CheckpointWriter, int]:
         save, writer = job.save, self._writer(job)
         # A delta that has everything needs no parent.
         whole = len(job.captures) == 1 and writer.blocks == self._blocks
         kind = Kind.BASE if whole else job.kind
-        epoch = bytes.fromhex(save.id)
-        header = Header(kind, self._chain, epoch, self.parent, secrets.token_bytes(8), save.number)
+        checkpoint = bytes.fromhex(save.id)
+        header = Header(kind, self._chain, checkpoint, self.parent, secrets.token_bytes(8), save.number)
         self._lock.renew()
         return header, writer, writer.commit(header, save._describe(writer.blocks), sync=self._sync)
 
-    def _arrive(self, job: Job, header: Header, writer: EpochWriter, nbytes: int) -> None:
+    def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.
         save = job.save
-        self.parent, self.newest, self._open = header.epoch, save, None
+        self.parent, self.newest, self._open = header.checkpoint, save, None
         self._hashes.commit()
         if header.kind is Kind.BASE:
             self.has_base = True

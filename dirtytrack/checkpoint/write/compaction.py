@@ -1,4 +1,4 @@
-"""Making a chain short: a new base for one of its epochs, and then without what came before it."""
+"""Making a chain short: a new base for one of its checkpoints, and then without what came before it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 
 from dirtytrack._lifetime.background import Background
-from dirtytrack.checkpoint.chain import Chain, ChainEpoch
+from dirtytrack.checkpoint.chain import Chain, Checkpoint
 from dirtytrack.checkpoint.format import blocks
 from dirtytrack.checkpoint.format.codec import compresses
 from dirtytrack.checkpoint.format.structures import BLOCK, RUN_BLOCKS, FileName, Kind, block_count
@@ -16,7 +16,7 @@ from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.store.lock import WriterLock
-from dirtytrack.checkpoint.write.epoch_writer import EpochWriter
+from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.errors import ChainError, CheckpointError
 
 Progress = Callable[[int, int], None]
@@ -31,69 +31,69 @@ def compact(
     *,
     at: int | None = None,
 ) -> int:
-    """Writes a base for an epoch, the oldest of those to keep, and removes what is older.
+    """Writes a base for a checkpoint, the oldest of those to keep, and removes what is older.
 
-    The base is on the disk before the first file is removed. Newer epochs stay, of whatever branch, with
+    The base is on the disk before the first file is removed. Newer checkpoints stay, of whatever branch, with
     the files that they need. Readers that have the chain open keep what they have.
 
     Args:
         directory: of the chain.
         lock: the right to write there.
         compression: of the base.
-        keep: how many epochs stay, of those that lead to *at*.
+        keep: how many checkpoints stay, of those that lead to *at*.
         progress: is told the bytes of regions done, and in all.
-        at: number of an epoch. None: the newest.
+        at: number of a checkpoint. None: the newest.
 
     Returns:
-        The number of the epoch that is a base now.
+        The number of the checkpoint that is a base now.
 
     Raises:
-        ChainError: the epoch can't be read. Nothing was removed.
+        ChainError: the checkpoint can't be read. Nothing was removed.
         OSError: the base could not be written, or something not removed.
     """
     with Chain(directory.path) as chain:
         directory.check_place()
-        epoch = chain._lineage(chain.newest if at is None else chain[at])[-keep:][0]
-        base = epoch._file.name
-        if epoch.kind != "base":
+        checkpoint = chain._lineage(chain.newest if at is None else chain[at])[-keep:][0]
+        base = checkpoint._file.name
+        if checkpoint.kind != "base":
 
             def write(state: State) -> FileName:
-                return _write_base(directory, lock, compression, epoch, state, progress)
+                return _write_base(directory, lock, compression, checkpoint, state, progress)
 
-            base = chain._with_state(epoch, write)
-        needed = {base} | _needed_by_branches(chain, epoch)
+            base = chain._with_state(checkpoint, write)
+        needed = {base} | _needed_by_branches(chain, checkpoint)
     lock.renew()
     older = (name for name in directory.names() if name.number <= base.number)
     _remove(directory, [name for name in older if name not in needed])
-    return epoch.number
+    return checkpoint.number
 
 
 def _write_base(
     directory: Directory,
     lock: WriterLock,
     compression: str,
-    epoch: ChainEpoch,
+    checkpoint: Checkpoint,
     state: State,
     progress: Progress | None,
 ) -> FileName:
     linear = tuple(
-        _is_linear(state, place, compression, one.nbytes) for place, one in enumerate(epoch.regions)
+        _is_linear(state, place, compression, one.nbytes) for place, one in enumerate(checkpoint.regions)
     )
-    writer = EpochWriter(directory, epoch.regions, compression, linear)
-    total = sum(layout.nbytes for layout in epoch.regions)
+    writer = CheckpointWriter(directory, checkpoint.regions, compression, linear)
+    total = sum(layout.nbytes for layout in checkpoint.regions)
     done = 0
     try:
-        for place, layout in enumerate(epoch.regions):
+        for place, layout in enumerate(checkpoint.regions):
             for first in range(0, block_count(layout.nbytes), RUN_BLOCKS):
                 done += _copy(writer, state, place, first, layout.nbytes)
                 if progress is not None:
                     progress(done, total)
-        header = epoch._file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
+        header = checkpoint._file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
         described = {
-            "meta": epoch.meta,
-            "created": epoch.created,
-            "consistency": epoch.consistency,
-            "statistics": epoch.statistics,
+            "meta": checkpoint.meta,
+            "created": checkpoint.created,
+            "consistency": checkpoint.consistency,
+            "statistics": checkpoint.statistics,
         }
         lock.renew()
         writer.commit(header, described, sync=True)
@@ -103,7 +103,7 @@ def _write_base(
     return header.name
 
 
-def _copy(writer: EpochWriter, state: State, place: int, first: int, nbytes: int) -> int:
+def _copy(writer: CheckpointWriter, state: State, place: int, first: int, nbytes: int) -> int:
     # The blocks of one run, from first on; returns how many bytes they are.
     start, stop = first * BLOCK, min((first + RUN_BLOCKS) * BLOCK, nbytes)
     if not state.is_zero(place, first, block_count(stop) - first):
@@ -121,11 +121,11 @@ def _is_linear(state: State, place: int, compression: str, nbytes: int) -> bool:
     return not compresses(state.read(place, piece.start, piece.stop) for piece in blocks.samples(nbytes))
 
 
-def _needed_by_branches(chain: Chain, base: ChainEpoch) -> set[FileName]:
-    # The files that newer epochs stand on, other than by way of the base.
+def _needed_by_branches(chain: Chain, base: Checkpoint) -> set[FileName]:
+    # The files that newer checkpoints stand on, other than by way of the base.
     needed: set[FileName] = set()
-    for epoch in chain:
-        at: ChainEpoch | None = epoch if epoch.number > base.number else None
+    for checkpoint in chain:
+        at: Checkpoint | None = checkpoint if checkpoint.number > base.number else None
         while at is not None and at.id != base.id and at._file.name not in needed:
             needed.add(at._file.name)
             at = at._below
@@ -133,7 +133,7 @@ def _needed_by_branches(chain: Chain, base: ChainEpoch) -> set[FileName]:
 
 
 def _remove(directory: Directory, names: list[FileName]) -> None:
-    # The newest first: whatever ends this, what is left of the older epochs is complete.
+    # The newest first: whatever ends this, what is left of the older checkpoints is complete.
     for name in reversed(names):
         directory.remove(str(name))
     if names:
@@ -141,10 +141,10 @@ def _remove(directory: Directory, names: list[FileName]) -> None:
 
 
 class Compactor:
-    """Compacts a chain beside its writer, by itself when there are twice as many epochs as have to stay.
+    """Compacts a chain beside its writer, by itself when there are twice as many checkpoints as have to stay.
 
     Attributes:
-        has_found_damage: whether an epoch of the writer's own turned out not to be readable.
+        has_found_damage: whether a checkpoint of the writer's own turned out not to be readable.
     """
 
     def __init__(
@@ -154,14 +154,14 @@ class Compactor:
         self._lock = lock
         self._compression = compression
         self._keep = keep
-        self._numbers = numbers  # of the epochs that lead to the newest, ascending
+        self._numbers = numbers  # of the checkpoints that lead to the newest, ascending
         self.has_found_damage = False
         self._failure: Exception | None = None
-        self._due = 2 * keep if keep else None  # after how many epochs
+        self._due = 2 * keep if keep else None  # after how many checkpoints
         self._thread = Background("dirtytrack compaction")
 
     def committed(self, save: Save) -> None:
-        """Is told of every epoch that was committed."""
+        """Is told of every checkpoint that was committed."""
         self._numbers.append(save.number)
         if self._is_due():
             self._thread.put(self._compact_if_due)
@@ -188,7 +188,8 @@ class Compactor:
         failure = self._failure
         if isinstance(failure, OSError) and not isinstance(failure, CheckpointError):
             message = (
-                f"the chain was not compacted: {failure.strerror}. No epoch is lost; make room, and try again"
+                f"the chain was not compacted: {failure.strerror}. "
+                "No checkpoint is lost; make room, and try again"
             )
             told = CheckpointError(failure.errno or errno.EIO, message, failure.filename)
             told.__cause__, failure = failure, told

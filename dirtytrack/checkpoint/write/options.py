@@ -60,7 +60,7 @@ class Options:
                 raise TypeError(f"{name} is a whole number, not {value!r}")
             object.__setattr__(self, name, None if value is None else operator.index(value))
         if self.keep is not None and self.keep < 1:
-            raise ValueError(f"keep={self.keep}: at least one epoch has to stay; None keeps all")
+            raise ValueError(f"keep={self.keep}: at least one checkpoint has to stay; None keeps all")
         if self.compression not in _COMPRESSIONS:
             raise ValueError(f"compression={self.compression!r}: choose one of {', '.join(_COMPRESSIONS)}")
         if self.compression != "none":

@@ -1,4 +1,4 @@
-"""Where a writer begins: with a new chain, or at an epoch that it restores."""
+"""Where a writer begins: with a new chain, or at a checkpoint that it restores."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dirtytrack._lifetime.undo import Undo
-from dirtytrack.checkpoint.chain import Chain, ChainEpoch
+from dirtytrack.checkpoint.chain import Chain, Checkpoint
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION, MAX_NUMBER, NO_PARENT
 from dirtytrack.checkpoint.restore import Target, fill
@@ -26,11 +26,11 @@ class Origin(NamedTuple):
 
     Attributes:
         chain: identifier of the chain.
-        parent: the epoch that memory holds, or NO_PARENT.
+        parent: the checkpoint that memory holds, or NO_PARENT.
         layouts: the table of regions.
-        meta: of that epoch.
+        meta: of that checkpoint.
         next_number: greater than any in the directory, of whatever file.
-        numbers: the epochs that lead there, oldest first.
+        numbers: the checkpoints that lead there, oldest first.
     """
 
     chain: bytes
@@ -77,27 +77,28 @@ def start(directory: Directory, layouts: list[Layout], _regions: dict[str, Regio
 def resume(
     directory: Directory, layouts: list[Layout], regions: dict[str, Region], at: int | str | None = None
 ) -> Origin:
-    """Restores an epoch into the regions.
+    """Restores a checkpoint into the regions.
 
     Raises:
         ChainError: it can't be restored, or the regions are not those of the chain.
     """
     with Chain(directory.path) as chain:
         _check_names(directory, chain.newest if at is None else chain[at], regions)
-        epoch = fill(chain, [Target(layout, regions[layout.name].view) for layout in layouts], at)
+        checkpoint = fill(chain, [Target(layout, regions[layout.name].view) for layout in layouts], at)
         number = directory.names()[-1].number + 1
         if number > _MAX_FIRST_NUMBER:
             raise ChainError(
-                f"a file in {directory.path} claims to be epoch {number - 1}, which leaves none: move it away"
+                f"a file in {directory.path} claims to be checkpoint {number - 1}, "
+                "which leaves none: move it away"
             )
         sizes = {layout.name: layout.page_size for layout in layouts}
         return Origin(
             bytes.fromhex(chain.id or ""),
-            bytes.fromhex(epoch.id),
-            tuple(replace(one, page_size=sizes[one.name], linear=None) for one in epoch.regions),
-            epoch.meta,
+            bytes.fromhex(checkpoint.id),
+            tuple(replace(one, page_size=sizes[one.name], linear=None) for one in checkpoint.regions),
+            checkpoint.meta,
             number,
-            [one.number for one in chain._lineage(epoch)],
+            [one.number for one in chain._lineage(checkpoint)],
         )
 
 
@@ -106,8 +107,8 @@ def start_or_resume(directory: Directory, layouts: list[Layout], regions: dict[s
     return (resume if directory.names() else start)(directory, layouts, regions)
 
 
-def _check_names(directory: Directory, epoch: ChainEpoch, regions: dict[str, Region]) -> None:
-    names = {layout.name for layout in epoch.regions}
+def _check_names(directory: Directory, checkpoint: Checkpoint, regions: dict[str, Region]) -> None:
+    names = {layout.name for layout in checkpoint.regions}
     missing, strange = sorted(names - set(regions)), sorted(set(regions) - names)
     if missing or strange:
         raise ChainError(

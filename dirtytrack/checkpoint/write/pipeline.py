@@ -1,4 +1,4 @@
-"""From a call to a committed epoch: what a Checkpointer does."""
+"""From a call to a committed checkpoint: what a Checkpointer does."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Saver:
 
     Attributes:
         meta: of the newest state that is committed.
-        next_number: of the next epoch.
-        worker: writes the epochs.
+        next_number: of the next checkpoint.
+        worker: writes the checkpoints.
         compactor: shortens the chain.
     """
 

@@ -59,7 +59,7 @@ class Sync(NamedTuple):
 
 
 class Told(NamedTuple):
-    """No operation: the writer has told its caller that this epoch is committed."""
+    """No operation: the writer has told its caller that this checkpoint is committed."""
 
     number: int
 
@@ -225,7 +225,7 @@ def lay_out(files: Files, directory: Path) -> None:
 
 
 def promised(operations: Sequence[Operation], directory: Path) -> int:
-    """The newest epoch that has to be there: its caller was told so, or its name was synced; 0: none."""
+    """The newest checkpoint that has to be there: its caller was told so, or its name was synced; 0: none."""
     told = [one.number for one in operations if isinstance(one, Told)]
     synced = max((at for at, one in enumerate(operations) if one == Sync(directory)), default=0)
     names = [one.new for one in operations[:synced] if isinstance(one, Rename) and one.directory == directory]

@@ -30,8 +30,8 @@ def xxh3(data: bytes) -> int:
     return xxhash.xxh3_64_intdigest(data)
 
 
-def epoch_id(number: int) -> bytes:
-    return b"epoch" + number.to_bytes(11, "big") if number else FIRST
+def checkpoint_id(number: int) -> bytes:
+    return b"state" + number.to_bytes(11, "big") if number else FIRST
 
 
 def region(name: str, nbytes: int, **more: Any) -> dict[str, Any]:
@@ -60,13 +60,13 @@ class File:
     regions: list[dict[str, Any]]
     kind: int = BASE
     parent: bytes = FIRST
-    epoch: bytes = b""
+    checkpoint: bytes = b""
     chain: bytes = CHAIN
     file: bytes = b""
     more: dict[str, Any] = field(default_factory=dict)  # of the description
 
     def __post_init__(self) -> None:
-        self.epoch = self.epoch or epoch_id(self.number)
+        self.checkpoint = self.checkpoint or checkpoint_id(self.number)
         self.file = self.file or bytes([self.kind]) + self.number.to_bytes(7, "big")
 
     @property
@@ -120,7 +120,7 @@ class File:
         payload, entries = self.payload()
         index = b"".join(struct.pack("<IIQQQQQ", *entry) for entry in twist(entries))
         text = json.dumps(self.description()).encode() if text is None else text
-        identity = (self.chain, self.epoch, self.parent, self.file, self.number)
+        identity = (self.chain, self.checkpoint, self.parent, self.file, self.number)
         head = struct.pack(
             "<8sII16s16s16s8sQI36s", b"\x89DTCK\r\n\x1a", 1, self.kind, *identity, BLOCK, bytes(36)
         )
@@ -209,17 +209,17 @@ def history(
             for run in runs(place, before[name], state[name], encoding)
         ]
         kind = DELTA if files else BASE
-        files.append(File(number, stored, [dict(row) for row in table], kind, epoch_id(number - 1)))
+        files.append(File(number, stored, [dict(row) for row in table], kind, checkpoint_id(number - 1)))
     if linear:
         lay_out(files[0])
     return files
 
 
 def base_of(file: File, state: Content) -> File:
-    """A base for the epoch of a delta, as compaction makes one."""
+    """A base for the checkpoint of a delta, as compaction makes one."""
     empty = {name: bytes(len(data)) for name, data in state.items()}
     stored = [run for place, name in enumerate(state) for run in runs(place, empty[name], state[name])]
-    return File(file.number, stored, file.regions, BASE, file.parent, file.epoch, more=file.more)
+    return File(file.number, stored, file.regions, BASE, file.parent, file.checkpoint, more=file.more)
 
 
 def lay_out(file: File) -> None:

@@ -53,7 +53,7 @@ _NUMBERS = [
 
 
 def _seeds() -> list[tuple[str, bytes]]:
-    # Three regions through four epochs, one of them with a base of its own, in all encodings.
+    # Three regions through four checkpoints, one of them with a base of its own, in all encodings.
     text = (b"some text that compresses " * 1000)[: 5 * BLOCK + 50]
     noise = b"".join(forge.xxh3(at.to_bytes(2, "big")).to_bytes(8, "big") for at in range(3 * BLOCK // 8))
     states = []
@@ -141,19 +141,19 @@ def compare(directory: Path) -> None:
     with chain:
         _compare_restored(chain)
         damaged = {problem.file for problem in chain.verify()}
-        used = {name for epoch in chain for name in epoch.files}
+        used = {name for checkpoint in chain for name in checkpoint.files}
         assert not used & damaged
         states, problems = independent_reader.read_chain(directory / name for name in used)
         assert not problems
-        for epoch in chain:
-            state = states[bytes.fromhex(epoch.id)]
-            assert epoch.meta == state.file.description["meta"]
-            for place, region in enumerate(epoch.regions):
+        for checkpoint in chain:
+            state = states[bytes.fromhex(checkpoint.id)]
+            assert checkpoint.meta == state.file.description["meta"]
+            for place, region in enumerate(checkpoint.regions):
                 if region.nbytes <= _MOST_BYTES:
-                    assert chain.read(region.name, at=epoch.id) == state.content(place), region
+                    assert chain.read(region.name, at=checkpoint.id) == state.content(place), region
                 for block, content in list(state.blocks[place].items())[:3]:
                     start = block * BLOCK
-                    assert chain.read(region.name, start, start + len(content), at=epoch.id) == content
+                    assert chain.read(region.name, start, start + len(content), at=checkpoint.id) == content
     for lazy in (False, True):
         try:
             arrays = load(directory, lazy=lazy)
@@ -166,19 +166,19 @@ def compare(directory: Path) -> None:
 
 def _compare_restored(chain: Chain) -> None:
     # Before verify has sorted out what is damaged: there may be damage that does not count.
-    while chain.epochs and all(region.nbytes <= _MOST_BYTES for region in chain.newest.regions):
+    while chain.checkpoints and all(region.nbytes <= _MOST_BYTES for region in chain.newest.regions):
         memory = [bytearray(b"\xaa" * region.nbytes) for region in chain.newest.regions]
         targets = [
             Target(Layout(region.name, region.nbytes, None, None, None, 4096), memoryview(data))
             for region, data in zip(chain.newest.regions, memory, strict=True)
         ]
         try:
-            epoch = fill(chain, targets)
+            checkpoint = fill(chain, targets)
         except ChainError:
             continue  # an older one has another table, or there is none
-        states, problems = independent_reader.read_chain(chain.path / name for name in epoch.files)
+        states, problems = independent_reader.read_chain(chain.path / name for name in checkpoint.files)
         if not problems:
-            state = states[bytes.fromhex(epoch.id)]
+            state = states[bytes.fromhex(checkpoint.id)]
             assert memory == [state.content(place) for place in range(len(memory))]
         return
 

@@ -22,7 +22,7 @@ NAME = re.compile(r"(\d{10}|[1-9]\d{10,})-([0-9a-f]{16})\.(base|delta)", re.ASCI
 class File(NamedTuple):
     kind: int
     chain: bytes
-    epoch: bytes
+    checkpoint: bytes
     parent: bytes
     number: int
     description: dict[str, Any]
@@ -58,7 +58,7 @@ def read_file(path: Path) -> File:
     check(name and not path.is_symlink() and path.is_file())
     data = path.read_bytes()
     check(len(data) >= 128 + 64)
-    magic, version, kind, chain, epoch, parent, file, number, block = struct.unpack_from(
+    magic, version, kind, chain, checkpoint, parent, file, number, block = struct.unpack_from(
         "<8sII16s16s16s8sQI", data
     )
     check(magic == b"\x89DTCK\r\n\x1a" and version == 1 and kind in (1, 2) and block == BLOCK and number >= 1)
@@ -79,7 +79,7 @@ def read_file(path: Path) -> File:
     runs = [read_run(data[:start], lengths, *entry) for entry in struct.iter_unpack("<IIQQQQQ", index)]
     same = ("name", "nbytes", "dtype", "shape", "strides")
     table = [{key: region[key] for key in same} for region in description["regions"]]
-    return File(kind, chain, epoch, parent, number, description, table, runs)
+    return File(kind, chain, checkpoint, parent, number, description, table, runs)
 
 
 def read_run(
@@ -109,7 +109,7 @@ def read_run(
 
 
 def read_chain(paths: Iterable[Path]) -> tuple[dict[bytes, State], dict[str, str]]:
-    """The complete epochs by identifier that these files make up, and why others are none of theirs."""
+    """The complete checkpoints by identifier that these files make up, and why others are none of theirs."""
     files, problems = {}, {}
     for path in paths:
         if NAME.fullmatch(path.name):
@@ -121,7 +121,7 @@ def read_chain(paths: Iterable[Path]) -> tuple[dict[bytes, State], dict[str, str
     states: dict[bytes, State] = {}
     for name, file in sorted(files.items(), key=lambda item: (item[1].number, item[1].kind)):
         below = states.get(file.parent)
-        if file.epoch in states:
+        if file.checkpoint in states:
             continue
         if file.kind == 2 and not (
             below and below.file.number < file.number and below.file.table == file.table
@@ -132,7 +132,7 @@ def read_chain(paths: Iterable[Path]) -> tuple[dict[bytes, State], dict[str, str
             [dict(held) for held in below.blocks] if file.kind == 2 and below else [{} for _ in file.table]
         )
         apply(file, blocks)
-        states[file.epoch] = State(file, blocks)
+        states[file.checkpoint] = State(file, blocks)
     return states, problems
 
 

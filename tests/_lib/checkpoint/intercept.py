@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
-from dirtytrack.checkpoint.read import epoch_file, opening
+from dirtytrack.checkpoint.read import checkpoint_file, opening
 from dirtytrack.checkpoint.store import directory, lock
 from dirtytrack.native import lib
 
@@ -26,7 +26,7 @@ _CALLS = (
     (directory, "lib", lib, ("dt_start_writeback", "dt_rename_new")),
     (lock, "os", os, ("close", "fstat", "ftruncate", "pread", "pwrite")),
     (lock, "fcntl", fcntl, ("lockf",)),
-    (epoch_file, "os", os, ("open", "close", "fstat", "preadv")),
+    (checkpoint_file, "os", os, ("open", "close", "fstat", "preadv")),
     (opening, "os", os, ("listdir",)),
 )
 

@@ -70,16 +70,18 @@ class Oracle:
             self.flushed = step
 
     def check(self, path: Path) -> int:
-        """Compares every epoch of the chain with what was saved, all of it; returns their number."""
+        """Compares every checkpoint of the chain with what was saved, all of it; returns their number."""
         if not any(name.endswith((".base", ".delta")) for name in os.listdir(path)):
             assert self.flushed == 0, f"nothing is there, and step {self.flushed} was flushed"
             return 0
         with Chain(path) as chain:
             assert chain.problems == ()
-            for epoch in chain:
-                sizes = {layout.name: layout.nbytes for layout in epoch.regions}
-                step = epoch.meta["step"]
-                assert digest(restored(path, sizes, epoch.id)) == self.hashes[step], f"step {step} differs"
+            for checkpoint in chain:
+                sizes = {layout.name: layout.nbytes for layout in checkpoint.regions}
+                step = checkpoint.meta["step"]
+                assert digest(restored(path, sizes, checkpoint.id)) == self.hashes[step], (
+                    f"step {step} differs"
+                )
             newest = chain.newest.meta["step"]
             assert newest >= max(self.flushed, self.newest)
             self.newest = newest
@@ -153,12 +155,12 @@ class Torturer:
 
     Attributes:
         killed: how many in the middle of what.
-        epochs: how many were compared.
+        checkpoints: how many were compared.
     """
 
     def __init__(self, path: Path, seed: int) -> None:
         self.killed: Counter[str] = Counter()
-        self.epochs = 0
+        self.checkpoints = 0
         self._draw = random.Random(seed)
         self._path = path
         self._chains = 0
@@ -185,7 +187,7 @@ class Torturer:
         finally:
             os.close(reader)
         self._count(said)
-        self.epochs += self._oracle.check(self._chain)
+        self.checkpoints += self._oracle.check(self._chain)
         self._lives -= 1
         if not self._lives:
             shutil.rmtree(self._chain)

@@ -24,18 +24,18 @@ VERBS = ["list", "verify", "restore", "compact"]
 
 
 class Made(NamedTuple):
-    """A chain of four epochs, and what it holds: block 3 * n of "w" is n from epoch n on, all of "b" is n."""
+    """A chain of four checkpoints: block 3 * n of "w" is n from checkpoint n on, all of "b" is n."""
 
     path: Path
     saves: list[Save]
     states: list[dict[str, np.ndarray[Any, Any]]]
 
     def files(self) -> list[str]:
-        """The names of the epochs' files, by number."""
+        """The names of the checkpoints' files, by number."""
         return sorted(name for name in os.listdir(self.path) if name.endswith((".base", ".delta")))
 
     def damage(self, number: int, offset: int = 128) -> str:
-        """Flip a bit of an epoch's file, by default the first one stored of a delta; its name."""
+        """Flip a bit of a checkpoint's file, by default the first one stored of a delta; its name."""
         (name,) = [name for name in self.files() if name.startswith(f"{number:010}-")]
         with open(self.path / name, "r+b") as file:
             file.seek(offset)

@@ -45,7 +45,7 @@ _ZEROS_PIECE = 1 << 20
 _decompressor = functools.cache(decompressor)
 
 
-class EpochFile:
+class CheckpointFile:
     """A committed file whose header, footer, index checksum and description are intact. A context manager.
 
     What it reads later is checked when it is read: entries of the index, and runs. Methods may be called from
@@ -306,7 +306,7 @@ class EpochFile:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<EpochFile {self.name}{', closed' if self._fd < 0 else ''}>"
+        return f"<CheckpointFile {self.name}{', closed' if self._fd < 0 else ''}>"
 
 
 def _join(spans: list[Span], start: int, stop: int) -> None:

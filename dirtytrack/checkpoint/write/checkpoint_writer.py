@@ -30,8 +30,8 @@ _WRITEBACK = 1 << 24  # bytes after which the disk is to begin
 _SKIPPED = 15  # runs stored raw after one that did not compress
 
 
-class EpochWriter:
-    """Writes the file of one epoch.
+class CheckpointWriter:
+    """Writes the file of one checkpoint.
 
     What is stored is read until `flush` returns, and not after it.
 
