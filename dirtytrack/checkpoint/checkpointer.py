@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import os
 import threading
 import warnings
@@ -25,7 +26,7 @@ from dirtytrack.checkpoint.store.lock import WriterLock
 from dirtytrack.checkpoint.write import origin
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capturer
-from dirtytrack.checkpoint.write.committer import Worker
+from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.compaction import Compactor
 from dirtytrack.checkpoint.write.options import (
     Keywords,
@@ -35,7 +36,7 @@ from dirtytrack.checkpoint.write.options import (
     check_pause,
     check_regions,
 )
-from dirtytrack.checkpoint.write.pipeline import Saver
+from dirtytrack.checkpoint.write.pipeline import Pipeline
 from dirtytrack.checkpoint.write.staging import Staging
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
@@ -168,7 +169,7 @@ class Checkpointer(Handle, Closable):
     @property
     def meta(self) -> Any:
         """The newest committed save's, or until then the resumed checkpoint's; None for a new chain."""
-        return self._saver.meta
+        return json.loads(self._pipeline.meta)
 
     @property
     def closed(self) -> bool:
@@ -260,13 +261,13 @@ class Checkpointer(Handle, Closable):
             if lib.dt_is_address_space(self._process):
                 warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
         finally:  # warnings may be errors
-            if self._saver.is_background:  # garbage is collected there, too; it can't wait for itself
+            if self._pipeline.is_background:  # garbage is collected there, too; it can't wait for itself
                 _abandoned.append(self)
             else:
                 self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"next checkpoint {self._saver.next_number}"
+        state = "closed" if self._closed else f"next checkpoint {self._pipeline.next_number}"
         return f"<dirtytrack.checkpoint.Checkpointer on {self._directory.path}: {state}>"
 
     def _set_up(
@@ -308,34 +309,36 @@ class Checkpointer(Handle, Closable):
         staging = Staging(options.staging(sum(layout.nbytes for layout in start.layouts)))
         compactor = Compactor(self._directory, self._lock, options.compression, options.keep, start.numbers)
         undo.callback(compactor.stop)
-        worker = Worker(start, self._directory, self._lock, hashes, staging, options, compactor.committed)
-        undo.callback(worker.stop)
-        self._saver = Saver(start, Capturer(consumer, staging), worker, compactor, options)
+        committer = Committer(
+            start, self._directory, self._lock, hashes, staging, options, compactor.committed
+        )
+        undo.callback(committer.stop)
+        self._pipeline = Pipeline(start, Capturer(consumer, staging), committer, compactor, options)
         self._process = lib.dt_address_space()
         self._mutex = threading.RLock()
         self._in_turn = self._closing = False
         _open_ones.add(self)
 
     @in_turn
-    def _save(self, meta: Any, pause: AbstractContextManager[object] | None, wait: bool) -> Save:
+    def _save(self, meta: str, pause: AbstractContextManager[object] | None, wait: bool) -> Save:
         self._check()
-        save = self._saver.save(meta, pause)
+        save = Save(self._pipeline.save(meta, pause))
         if wait:
-            self._saver.wait()
+            self._pipeline.wait()
         return save
 
     @in_turn
     def _flush(self) -> None:
         self._check()
-        self._saver.flush()
+        self._pipeline.flush()
 
     @in_turn
     def _compact(self, wait: bool) -> None:
         self._check()
-        self._saver.flush()
-        self._saver.compactor.start()
+        self._pipeline.flush()
+        self._pipeline.compactor.start()
         if wait:
-            self._saver.flush()
+            self._pipeline.flush()
 
     @in_turn
     def _close(self) -> None:
@@ -343,14 +346,14 @@ class Checkpointer(Handle, Closable):
             return
         self._closing = True
         try:
-            self._saver.flush()
+            self._pipeline.flush()
         except Exception:
             self._end()
             raise
         self._end()
 
     def _end(self) -> None:
-        self._saver.stop()  # before anything that it uses goes
+        self._pipeline.stop()  # before anything that it uses goes
         self._undo.close()
         self._closed = True
 

@@ -1,103 +1,133 @@
-"""What a save did."""
+"""What a save did, as its caller sees it."""
 
 from __future__ import annotations
 
-import time
-from typing import Any
+import json
+from typing import Any, Literal
 
-from dirtytrack.checkpoint.write.capture import Captured
+from dirtytrack.checkpoint.format.description import Consistency
+from dirtytrack.checkpoint.write.job import Job, SaveState
 
 
 class Save:
-    """One save: its state, and what it took. Made by `Checkpointer.save`.
+    """One save: its state, and what it took. Made by `Checkpointer.save`; read-only.
 
     A save is captured when its caller gets it: later writes are not in it. It is committed, or has failed,
     some time later; `Checkpointer.flush` waits for that. What is known only then is None until then.
-
-    Attributes:
-        number: of the checkpoint; grows along the chain.
-        id: of the state, hexadecimal.
-        meta: as given to the save.
-        created: when it was captured, in seconds since 1970.
-        consistency: "proven": no page was written between the scan and the end of the copy, so it is the
-            state of one instant; "paused": the same, under the caller's ``pause``; "unproven": writers
-            beside it wrote meanwhile, so that it may mix moments (what they wrote is in the next save).
-        rounds: how often it scanned and copied.
-        pause: seconds from the beginning of the last scan to the end of its copy and proof, or from before
-            the caller's ``pause`` began until it had ended.
-        copying: seconds of it in the scan and the copy; the rest is for the proof, and for Python.
-        blocked: seconds that the caller waited, all in all; for a base, which is copied from live memory,
-            most of the time that it takes to write.
-        pause_met: whether *pause* was within ``max_pause``; None without one.
-        blocks_written: blocks of 4096 bytes that the tracker reported and the save copied, in all rounds.
-        kind: "base" or "delta".
-        blocks_stored: how many of them were stored: those whose content is not what was last committed.
-        nbytes: bytes in the file, its holes aside.
-        ratio: bytes stored, before compression, by bytes in the file.
-        throughput: bytes copied, by the seconds from the beginning of the save to its commit.
     """
 
-    def __init__(self, number: int, identifier: str, meta: Any) -> None:
-        self.number = number
-        self.id = identifier
-        self.meta = meta
-        self.created = 0.0
-        self.consistency = "unproven"
-        self.rounds = 0
-        self.pause = 0.0
-        self.copying = 0.0
-        self.blocked = 0.0
-        self.pause_met: bool | None = None
-        self.blocks_written = 0
-        self.kind: str | None = None
-        self.blocks_stored: int | None = None
-        self.nbytes: int | None = None
-        self.ratio: float | None = None
-        self.throughput: float | None = None
-        self._state = "captured"
-        self._begun = time.perf_counter()
+    __slots__ = ("_captured", "_job")
+
+    def __init__(self, job: Job) -> None:
+        assert job.captured is not None
+        self._job = job
+        self._captured = job.captured
 
     @property
-    def state(self) -> str:
-        """Which of "captured", "committed" and "failed" it is."""
-        return self._state
+    def number(self) -> int:
+        """The number of the checkpoint; grows along the chain."""
+        return self._job.number
+
+    @property
+    def id(self) -> str:
+        """The identifier of the state, 32 hexadecimal digits."""
+        return self._job.id.hex()
+
+    @property
+    def meta(self) -> Any:
+        """The meta that was given, as JSON has it; a new copy at each access."""
+        return json.loads(self._job.meta)
+
+    @property
+    def created(self) -> float:
+        """When the state was captured, in seconds since 1970."""
+        return self._job.created
+
+    @property
+    def consistency(self) -> Consistency:
+        """Whether this is the state of one instant.
+
+        "proven": no page was written between the scan and the end of the copy, so it is. "paused": the same,
+        under the caller's ``pause``. "unproven": writers beside it wrote meanwhile, so it may mix moments;
+        what they wrote is in the next save.
+        """
+        return self._captured.consistency
 
     @property
     def consistent(self) -> bool:
         """Whether it is known to be the state of one instant."""
         return self.consistency != "unproven"
 
-    def _captured(self, captured: Captured, max_pause: float | None) -> None:
-        self.created = time.time()
-        self.consistency = captured.consistency
-        self.rounds = captured.rounds
-        self.blocks_written = captured.blocks
-        self.pause = captured.pause
-        self.copying = captured.copying
-        self.pause_met = None if max_pause is None else captured.pause <= max_pause
-        self.blocked = time.perf_counter() - self._begun
+    @property
+    def rounds(self) -> int:
+        """How often it scanned and copied."""
+        return self._captured.rounds
 
-    def _describe(self, blocks_stored: int) -> dict[str, Any]:
-        # As docs/format.md has it, all but the table of regions.
-        return {
-            "meta": self.meta,
-            "created": self.created,
-            "consistency": self.consistency,
-            "statistics": {
-                "pause": self.pause,
-                "rounds": self.rounds,
-                "blocks_written": self.blocks_written,
-                "blocks_stored": blocks_stored,
-            },
-        }
+    @property
+    def pause(self) -> float:
+        """Seconds from the beginning of the last scan to the end of its copy and proof.
 
-    def _committed(self, kind: str, blocks_stored: int, plain: int, nbytes: int, copied: int) -> None:
-        self.kind = kind
-        self.blocks_stored = blocks_stored
-        self.nbytes = nbytes
-        self.ratio = plain / nbytes
-        self.throughput = copied / (time.perf_counter() - self._begun)
-        self._state = "committed"
+        With the caller's ``pause``: from before that began until it had ended.
+        """
+        return self._captured.pause
+
+    @property
+    def copying(self) -> float:
+        """Seconds of `pause` in the scan and the copy; the rest is for the proof, and for Python."""
+        return self._captured.copying
+
+    @property
+    def blocked(self) -> float:
+        """Seconds that the caller waited.
+
+        A base is copied from live memory while it is written: this is about the time to write it.
+        """
+        return self._job.blocked
+
+    @property
+    def pause_met(self) -> bool | None:
+        """Whether `pause` was within ``max_pause``; None without one."""
+        return self._job.pause_met
+
+    @property
+    def blocks_written(self) -> int:
+        """Blocks of 4096 bytes that the tracker reported and the save copied, in all rounds."""
+        return self._captured.blocks
+
+    @property
+    def kind(self) -> Literal["base", "delta"] | None:
+        """What its file is: "base" (everything) or "delta" (what changed since its parent)."""
+        written = self._job.written
+        return None if written is None else written.kind.label
+
+    @property
+    def blocks_stored(self) -> int | None:
+        """Blocks of 4096 bytes that were stored: those whose content is not what was last committed."""
+        written = self._job.written
+        return None if written is None else written.blocks_stored
+
+    @property
+    def nbytes(self) -> int | None:
+        """Bytes in the file, its holes aside."""
+        written = self._job.written
+        return None if written is None else written.nbytes
+
+    @property
+    def ratio(self) -> float | None:
+        """Bytes stored, before compression, by bytes in the file."""
+        written = self._job.written
+        return None if written is None else written.stored_bytes / written.nbytes
+
+    @property
+    def throughput(self) -> float | None:
+        """Bytes copied, by the seconds from the beginning of the save to its commit."""
+        written = self._job.written
+        return None if written is None else written.throughput
+
+    @property
+    def state(self) -> SaveState:
+        """Which of "captured", "committed" and "failed" it is."""
+        return self._job.state
 
     def __repr__(self) -> str:
         what = self.kind or "checkpoint"

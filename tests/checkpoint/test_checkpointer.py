@@ -450,8 +450,8 @@ def test_garbage_collected_by_its_own_thread_is_closed_at_exit(tmp_path):
     save = checkpoints.save()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        checkpoints._saver.worker._thread.put(checkpoints.__del__)
-        checkpoints._saver.worker.drain()
+        checkpoints._pipeline.committer._thread.put(checkpoints.__del__)
+        checkpoints._pipeline.committer.drain()
     assert not checkpoints.closed
     assert save.state == "committed"
     checkpointer._close_all()

@@ -190,7 +190,7 @@ def test_saves_go_on_beside_it(tmp_path, array, monkeypatch):
         assert begun.wait(60)
         array[0] += 1
         save = checkpoints.save({"n": 3})
-        checkpoints._saver.worker.drain()
+        checkpoints._pipeline.committer.drain()
         states[save.number] = array.copy(), save.id
         assert save.state == "committed"
         go.set()
@@ -234,8 +234,8 @@ def test_an_automatic_one_that_fails_does_not_stop_the_saves(tmp_path, array, mo
         array[step] += 1
         save = checkpoints.save({"n": step})
         states[save.number] = array.copy(), save.id
-        checkpoints._saver.worker.drain()
-        checkpoints._saver.compactor.wait()
+        checkpoints._pipeline.committer.drain()
+        checkpoints._pipeline.compactor.wait()
     assert len(tries) == 3  # after 5, 8 and 11 checkpoints
     with pytest.raises(CheckpointError, match="not compacted"):
         checkpoints.close()
@@ -272,7 +272,7 @@ def test_above_a_damaged_checkpoint_the_next_save_is_a_base(tmp_path, array):
         file.seek(65536 + 40 * PAGE_SIZE)
         file.write(bytes([77]) * PAGE_SIZE)
     _go_on(checkpoints, array, 3, states)
-    checkpoints._saver.compactor.wait()
+    checkpoints._pipeline.compactor.wait()
     _go_on(checkpoints, array, 1, states)
     with pytest.raises(ChainError, match=rf"{base.name}.*The next save holds everything"):
         checkpoints.flush()

@@ -178,13 +178,13 @@ def test_a_pause_that_does_not_stop_everybody(tmp_path, array, monkeypatch):
     with Checkpointer(tmp_path, {"a": array}, staging_bytes=8 * PAGE_SIZE) as checkpoints:
         checkpoints.save(wait=True)
         array[:] = 1
-        take = checkpoints._saver.worker.take
+        take = checkpoints._pipeline.committer.take
 
         def store_and_take(job, capture, loan):
             array[:] += 1  # while the copy is under way: it takes several steps
             take(job, capture, loan)
 
-        monkeypatch.setattr(checkpoints._saver.worker, "take", store_and_take)
+        monkeypatch.setattr(checkpoints._pipeline.committer, "take", store_and_take)
         save = checkpoints.save(pause=_Scripted(lambda: None))
         assert (save.consistency, save.consistent) == ("unproven", False)
         monkeypatch.undo()
@@ -197,13 +197,13 @@ def test_a_little_written_meanwhile_is_copied_once_more(tmp_path, array, monkeyp
     with Checkpointer(tmp_path, {"a": array}, staging_bytes=8 * PAGE_SIZE) as checkpoints:
         checkpoints.save(wait=True)
         array[:] = 1
-        take, stores = checkpoints._saver.worker.take, iter([1])
+        take, stores = checkpoints._pipeline.committer.take, iter([1])
 
         def store_once_and_take(job, capture, loan):
             array[0] += next(stores, 0)
             take(job, capture, loan)
 
-        monkeypatch.setattr(checkpoints._saver.worker, "take", store_once_and_take)
+        monkeypatch.setattr(checkpoints._pipeline.committer, "take", store_once_and_take)
         save = checkpoints.save(wait=True)
         assert (save.consistency, save.rounds) == ("proven", 2)
         assert array[0] == 2
@@ -219,7 +219,7 @@ def test_rounds_go_on_until_the_rest_fits(tmp_path, array):
         assert (save.rounds, save.pause_met) == (1, True)  # it fits at once
     with Checkpointer.resume(tmp_path, {"a": array}, max_pause=0.0) as checkpoints:
         array[:] = 2
-        entered, consumer = [], checkpoints._saver._capturer._consumer
+        entered, consumer = [], checkpoints._pipeline._capturer._consumer
         save = checkpoints.save(pause=_Scripted(lambda: entered.append(consumer.peek().pages)))
         assert entered == [0]  # all was copied before
         assert (save.consistency, save.pause_met) == ("paused", False)
@@ -290,7 +290,7 @@ def test_a_pause_that_swallows_exceptions(tmp_path, array, monkeypatch):
 
     class Deaf:
         def __enter__(self):
-            monkeypatch.setattr(checkpoints._saver._capturer, "_prove", None)
+            monkeypatch.setattr(checkpoints._pipeline._capturer, "_prove", None)
 
         def __exit__(self, *exc):
             monkeypatch.undo()

@@ -49,7 +49,7 @@ class Run:
     def save(self, checkpoints: Checkpointer, *, flush: bool = True) -> None:
         """Changes something, and saves it."""
         self.world.scribble()
-        self.contents[checkpoints._saver.next_number] = self.world.contents()
+        self.contents[checkpoints._pipeline.next_number] = self.world.contents()
         save = checkpoints.save(wait=flush)
         if flush:
             self.recorder.operations.append(Told(save.number))

@@ -38,6 +38,7 @@ from _lib.tracked import open_cursors
 from dirtytrack import ChainError, CheckpointError, Session
 from dirtytrack.checkpoint import Chain, Checkpointer, Save
 from dirtytrack.checkpoint.write import checkpoint_writer, pipeline
+from dirtytrack.checkpoint.write.job import Job
 
 ONCE: dict[str, bool] = {}
 LASTING = {"lasting": True}  # until somebody mends it
@@ -102,7 +103,7 @@ class Scene:
 
     def capture(self) -> Save:
         """Saves, and does not wait."""
-        self.captured[self.checkpoints._saver.next_number] = self.world.contents()
+        self.captured[self.checkpoints._pipeline.next_number] = self.world.contents()
         return self.checkpoints.save()
 
     def save(self) -> Save:
@@ -194,7 +195,7 @@ def test_every_call_fails_in_turn(
                 try:
                     scene.save()
                 except CheckpointError as error:
-                    number = scene.checkpoints._saver.next_number - 1
+                    number = scene.checkpoints._pipeline.next_number - 1
                     scene.check_failed(error, code, [number], orphans=how is LASTING)
                     fault.mend()
                     assert scene.save().kind == ("base" if len(scene.committed) == 1 else "delta")
@@ -273,7 +274,7 @@ def test_a_failure_that_is_noticed_by_the_next_save(
             scene.save()
         scene.world.touch()
         failed = scene.capture()
-        scene.checkpoints._saver.worker.drain()
+        scene.checkpoints._pipeline.committer.drain()
         scene.world.touch("third")
         with pytest.raises(CheckpointError) as caught:
             scene.checkpoints.save()
@@ -293,13 +294,13 @@ def test_a_failure_that_comes_while_the_next_save_begins(
         scene.capture()
         scene.world.touch()
 
-        def begin(*arguments: Any) -> Save:
+        def begin(*arguments: Any) -> Job:
             gate.open()
-            scene.checkpoints._saver.worker.drain()
-            return Save(*arguments)
+            scene.checkpoints._pipeline.committer.drain()
+            return Job(*arguments)
 
         with monkeypatch.context() as patch, pytest.raises(CheckpointError) as caught:
-            patch.setattr(pipeline, "Save", begin)
+            patch.setattr(pipeline, "Job", begin)
             scene.checkpoints.save(wait=True)
         assert caught.value.checkpoints[0] == 1
         assert scene.save().kind == "base"
@@ -373,14 +374,14 @@ def test_what_nobody_foresaw_ends_the_writing_and_loses_nothing(
 ) -> None:
     """After the commit, where nothing should fail: it is committed, nothing else is, and all are told."""
 
-    def fail(save: Save) -> None:
+    def fail(number: int) -> None:
         raise MemoryError("on purpose")
 
     scene = scenes(tmp_path, staging_bytes=4096)
     scene.save()
     scene.world.touch()
     captured = scene.world.contents()
-    monkeypatch.setattr(scene.checkpoints._saver.worker, "_committed", fail)
+    monkeypatch.setattr(scene.checkpoints._pipeline.committer, "_committed", fail)
     save = scene.checkpoints.save()
     for verb in (Checkpointer.flush, Checkpointer.save, Checkpointer.compact, Checkpointer.flush):
         scene.world.touch("third")
@@ -402,15 +403,15 @@ def test_a_disk_that_hangs_does_not_fill_the_memory(
         scene = scenes(tmp_path)
         scene.save()
         gate.arm()
-        saver, before = scene.checkpoints._saver, []
-        wait = saver.wait
+        ours, before = scene.checkpoints._pipeline, []
+        wait = ours.wait
 
         def waiting() -> None:
-            before.append(len(saver._in_flight))
+            before.append(len(ours._in_flight))
             gate.open()
             wait()
 
-        monkeypatch.setattr(saver, "wait", waiting)
+        monkeypatch.setattr(ours, "wait", waiting)
         saves = [scene.capture() for _ in range(64)]
         assert before == []
         saves.append(scene.capture())
@@ -503,7 +504,7 @@ def test_a_compaction_builds_on_nothing_that_may_yet_fail(
         failed = scene.capture()
         named.reached.wait()
         compaction.open()
-        scene.checkpoints._saver.compactor.wait()
+        scene.checkpoints._pipeline.compactor.wait()
         named.open()
         with pytest.raises(CheckpointError) as caught:
             scene.checkpoints.flush()
@@ -515,7 +516,7 @@ def test_a_compaction_builds_on_nothing_that_may_yet_fail(
 
 def _committed(scene: Scene) -> Save:
     save = scene.capture()
-    scene.checkpoints._saver.worker.drain()
+    scene.checkpoints._pipeline.committer.drain()
     return save
 
 

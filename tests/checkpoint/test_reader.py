@@ -45,8 +45,9 @@ def test_a_file_says_what_was_written(tmp_path):
         assert file.header[1:] == (forged.chain, forged.checkpoint, forged.parent, forged.file, 7)
         assert json.loads(json.dumps([layout.to_json() for layout in file.layouts])) == forged.regions
         described = forged.description()
-        assert (file.meta, file.created) == (described["meta"], described["created"])
-        assert (file.consistency, file.statistics) == (described["consistency"], described["statistics"])
+        said = file.description
+        assert (json.loads(said.meta), said.created) == (described["meta"], described["created"])
+        assert (said.consistency, said.statistics) == (described["consistency"], described["statistics"])
         assert list(file.entries()) == forged.payload()[1]
 
 

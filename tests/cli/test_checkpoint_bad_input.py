@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from _lib.cli.chains import VERBS, Made, call, chain, original, room, shell
 from _lib.support import in_child
 from _lib.works import tracking_works
+from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind
 from dirtytrack.checkpoint.store.directory import Directory
@@ -133,9 +134,15 @@ def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
     """A base of zeros that is correct to the last checksum, with a description of the caller's choice."""
     directory = Directory(path, create=True)
     writer = CheckpointWriter(directory, layouts, "none", (False,) * len(layouts))
-    usual = {"meta": None, "created": 0.0, "consistency": "proven", "statistics": {}}
+    usual: dict[str, Any] = {
+        "meta": None,
+        "created": 0.0,
+        "consistency": "proven",
+        "statistics": {},
+    } | described
+    description = Description(**usual | {"meta": json.dumps(usual["meta"])})
     checkpoint, file = secrets.token_bytes(16), secrets.token_bytes(8)
-    writer.commit(Header(Kind.BASE, bytes(16), checkpoint, NO_PARENT, file, 1), usual | described, sync=False)
+    writer.commit(Header(Kind.BASE, bytes(16), checkpoint, NO_PARENT, file, 1), description, sync=False)
     directory.close()
 
 

@@ -6,7 +6,7 @@ import re
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from dirtytrack.checkpoint.format.codec import checksum
 
@@ -43,6 +43,11 @@ class Kind(IntEnum):
     BASE = 1
     DELTA = 2
 
+    @property
+    def label(self) -> Literal["base", "delta"]:
+        """The end of the file's name, and what users call it."""
+        return "base" if self is Kind.BASE else "delta"
+
 
 class Encoding(IntEnum):
     """How a run is stored."""
@@ -63,13 +68,13 @@ class FileName(NamedTuple):
     def parse(cls, name: str) -> Self | None:
         """None for any other name."""
         match = _NAME.fullmatch(name)
-        if match is None or not match[1].isascii():
+        if match is None:
             return None
         parsed = cls(int(match[1]), bytes.fromhex(match[2]), Kind[match[3].upper()])
         return parsed if str(parsed) == name and parsed.number <= MAX_NUMBER else None
 
     def __str__(self) -> str:
-        return f"{self.number:010}-{self.file.hex()}.{self.kind.name.lower()}"
+        return f"{self.number:010}-{self.file.hex()}.{self.kind.label}"
 
 
 class Header(NamedTuple):

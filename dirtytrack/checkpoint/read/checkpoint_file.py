@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import errno
 import functools
-import json
-import math
 import mmap
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import xxhash
 
 from dirtytrack.checkpoint.format.codec import checksum, decompressor
+from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import (
     BLOCK,
@@ -37,7 +36,6 @@ from dirtytrack.checkpoint.format.structures import (
 )
 
 MAP_NORESERVE = 0x4000  # which the mmap module of Python 3.11 lacks
-CONSISTENCIES = frozenset({"proven", "paused", "unproven"})
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _INDEX_PIECE = 4096 * ENTRY_BYTES
@@ -57,10 +55,7 @@ class CheckpointFile:
         nbytes: its length.
         layouts: the table of regions, at least one.
         table: what of that table must be the same in the parent.
-        meta: what the user gave.
-        created: when the state was captured, in seconds since 1970.
-        consistency: one of `CONSISTENCIES`.
-        statistics: of the save.
+        description: of the checkpoint.
     """
 
     name: FileName
@@ -68,10 +63,7 @@ class CheckpointFile:
     nbytes: int
     layouts: tuple[Layout, ...]
     table: tuple[tuple[object, ...], ...]
-    meta: Any
-    created: float
-    consistency: str
-    statistics: dict[str, Any]
+    description: Description
 
     _footer: Footer
     _fd = -1
@@ -120,22 +112,8 @@ class CheckpointFile:
     def _describe(self, data: bytes) -> None:
         if checksum(data) != self._footer.description_checksum:
             raise FormatError("its description is damaged: the checksum does not fit")
-        try:
-            description = json.loads(data.decode())
-            self.layouts = tuple(Layout.from_json(value) for value in description["regions"])
-            self.table = tuple(layout.identity for layout in self.layouts)
-            self.meta = description["meta"]
-            self.created = _time(description["created"])
-            self.consistency = description["consistency"]
-            self.statistics = description["statistics"]
-        except FormatError:
-            raise
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise FormatError(f"its description is something else ({error!r})") from None
-        if len({layout.name for layout in self.layouts}) != len(self.layouts) or not self.layouts:
-            raise FormatError("its table of regions is empty, or a name is in it twice")
-        if self.consistency not in CONSISTENCIES or not isinstance(self.statistics, dict):
-            raise FormatError("its description holds impossible values")
+        self.layouts, self.description = Description.decode(data)
+        self.table = tuple(layout.identity for layout in self.layouts)
 
     def _index(self) -> Iterator[bytes]:
         # The index in pieces of whole entries. They can be trusted only when the last one has come.
@@ -314,9 +292,3 @@ def _join(spans: list[Span], start: int, stop: int) -> None:
     if spans and spans[-1][1] == start:
         start = spans.pop()[0]
     spans.append((start, stop))
-
-
-def _time(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no time")
-    return float(value)

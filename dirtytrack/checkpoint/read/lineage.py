@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
+from dirtytrack.checkpoint.format.description import Consistency
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT, FileName, Kind
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
@@ -43,7 +45,6 @@ class Checkpoint:
         parent: that of the checkpoint it followed; None for the first one.
         kind: of its own file, "base" (everything) or "delta" (what changed since the parent).
         created: when it was captured, in seconds since 1970.
-        meta: as given to the save.
         consistency: "proven", "paused" or "unproven", as `Save.consistency`.
         statistics: of the save: pause (seconds), rounds, blocks_written, blocks_stored.
         nbytes: length of its own file. (That of a base may have holes, which take no room.)
@@ -53,11 +54,10 @@ class Checkpoint:
     number: int
     id: str
     parent: str | None
-    kind: str
+    kind: Literal["base", "delta"]
     created: float
-    meta: Any
-    consistency: str
-    statistics: dict[str, Any] = field(repr=False)
+    consistency: Consistency
+    statistics: Mapping[str, Any] = field(repr=False)
     nbytes: int
     regions: tuple[Layout, ...] = field(repr=False)
     _file: CheckpointFile = field(repr=False)
@@ -70,16 +70,20 @@ class Checkpoint:
             number=header.number,
             id=header.checkpoint.hex(),
             parent=None if header.parent == NO_PARENT else header.parent.hex(),
-            kind=header.kind.name.lower(),
-            created=file.created,
-            meta=file.meta,
-            consistency=file.consistency,
-            statistics=file.statistics,
+            kind=header.kind.label,
+            created=file.description.created,
+            consistency=file.description.consistency,
+            statistics=file.description.statistics,
             nbytes=file.nbytes,
             regions=file.layouts,
             _file=file,
             _below=below,
         )
+
+    @property
+    def meta(self) -> Any:
+        """The meta that was given to the save; a new copy at each access."""
+        return json.loads(self._file.description.meta)
 
     @property
     def consistent(self) -> bool:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from dirtytrack.checkpoint.format.description import Consistency
 from dirtytrack.checkpoint.format.structures import BLOCK, run_bytes
 from dirtytrack.checkpoint.write.staging import Loan, Staging
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Consumer, NativeEpoch
 
-if TYPE_CHECKING:
-    from dirtytrack.checkpoint.write.committer import Job, Worker
-
 _RUN = struct.Struct("QQQ")
-_PIECE = 2048  # blocks copied at a time where there is much to copy, so that the worker can begin
+_PIECE = 2048  # blocks copied at a time where there is much to copy, so that the committer can begin
 _MOST_ROUNDS = 10
 _RETRIES = 4
 _FEW = 16  # pages
@@ -75,18 +73,21 @@ class Captured(NamedTuple):
     """How a state was captured.
 
     Attributes:
-        consistency: "proven", "paused" or "unproven".
+        consistency: whether it is known to be the state of one instant.
         rounds: scans with a copy after them.
         blocks: copied in all rounds.
         pause: seconds from the last scan's beginning to the end of what had to happen undisturbed.
         copying: seconds of the last scan and its copy alone.
     """
 
-    consistency: str
+    consistency: Consistency
     rounds: int
     blocks: int
     pause: float
     copying: float
+
+
+Sink = Callable[[Capture, Loan], None]  # takes what was copied into a loan
 
 
 class Capturer:
@@ -101,62 +102,72 @@ class Capturer:
 
     def capture(
         self,
-        job: Job,
-        worker: Worker,
+        captures: list[Capture],
+        sink: Sink,
         *,
         everything: bool,
         pause: AbstractContextManager[object] | None,
         max_pause: float | None,
     ) -> Captured:
-        """Captures one state and hands it, piece by piece, to the worker.
+        """Captures one state and hands it over, piece by piece.
 
         Without *pause* in one round, or in some more if little was written meanwhile, or beside a base. With
         it, in rounds beside the writers until what is left is expected to fit *max_pause* (in seconds; None:
         at once, but for a base), or it no longer gets less; then once more within the pause.
 
+        Args:
+            captures: gets each scan's capture before the scan. Whatever interrupts this, who has the list
+                can give the pages back.
+            sink: is called for each piece, in order.
+            everything: capture all blocks, whether written or not.
+            pause: stops the writers while it is entered.
+            max_pause: seconds.
+
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`.
         """
         if pause is None:
-            is_proven, seconds = self._prove(job, worker, everything)
+            is_proven, seconds = self._prove(captures, sink, everything)
             is_proven &= self._consumer.tracker.backend.sees_every_store
-            return self._captured(job, "proven" if is_proven else "unproven", seconds)
+            return self._captured(captures, "proven" if is_proven else "unproven", seconds)
         if everything or max_pause is not None:
-            self._approach(job, worker, everything, max_pause)
+            self._approach(captures, sink, everything, max_pause)
         begun = perf_counter()
-        consistency = ""
+        consistency: Consistency | None = None
         with pause:
-            is_proven, _ = self._prove(job, worker, everything=False)
+            is_proven, _ = self._prove(captures, sink, everything=False)
             consistency = "paused" if is_proven else "unproven"
-        if not consistency:
+        if consistency is None:
             raise RuntimeError(f"{pause!r} swallowed an exception of the save: __exit__ has to let it pass")
-        return self._captured(job, consistency, perf_counter() - begun)
+        return self._captured(captures, consistency, perf_counter() - begun)
 
-    def _captured(self, job: Job, consistency: str, seconds: float) -> Captured:
-        blocks = sum(capture.native.blocks for capture in job.captures)
-        return Captured(consistency, len(job.captures), blocks, seconds, self._copying)
+    def _captured(self, captures: list[Capture], consistency: Consistency, seconds: float) -> Captured:
+        blocks = sum(capture.native.blocks for capture in captures)
+        return Captured(consistency, len(captures), blocks, seconds, self._copying)
 
-    def _prove(self, job: Job, worker: Worker, everything: bool) -> tuple[bool, float]:
+    def _prove(self, captures: list[Capture], sink: Sink, everything: bool) -> tuple[bool, float]:
         # Whether nothing was written during the last round, and how long that took. Little was written if it
-        # was by neighbours on the same pages, such as our own worker's buffers: that is copied once more. So
-        # is what was written beside a base, which takes long, and touches what a sparse region did not have.
-        rewritten, seconds = self._round(job, worker, everything)
+        # was by neighbours on the same pages, such as our own committer's buffers: that is copied once more.
+        # So is what was written beside a base: it takes long, and touches what a sparse region did not have.
+        rewritten, seconds = self._round(captures, sink, everything)
         for _ in range(_RETRIES):
-            few = max(_FEW, job.captures[-1].native.blocks // 2)
+            few = max(_FEW, captures[-1].native.blocks // 2)
             if not rewritten or (rewritten > few and not everything):
                 break
             everything = False
-            rewritten, seconds = self._round(job, worker, everything)
+            rewritten, seconds = self._round(captures, sink, everything)
         return not rewritten, seconds
 
-    def _approach(self, job: Job, worker: Worker, everything: bool, max_pause: float | None) -> None:
+    def _approach(
+        self, captures: list[Capture], sink: Sink, everything: bool, max_pause: float | None
+    ) -> None:
         left = None if everything else self._written_bytes()
         while left is None or self._expected(left) > (max_pause or 0):
-            self._round(job, worker, everything and left is None)
+            self._round(captures, sink, everything and left is None)
             before, left = left, self._written_bytes()
             if (
                 max_pause is None
-                or len(job.captures) == _MOST_ROUNDS
+                or len(captures) == _MOST_ROUNDS
                 or (before is not None and left >= before)
             ):
                 break
@@ -170,27 +181,25 @@ class Capturer:
     def _expected(self, nbytes: int) -> float:
         return self._scan + nbytes / self._speed
 
-    def _round(self, job: Job, worker: Worker, everything: bool) -> tuple[int, float]:
-        # Pages that were written between the scan and the end of the copy; seconds. The capture is the
-        # job's before the scan: whatever interrupts us, the job has the pages, and gives them back when it
-        # is cancelled.
+    def _round(self, captures: list[Capture], sink: Sink, everything: bool) -> tuple[int, float]:
+        # Pages that were written between the scan and the end of the copy; seconds.
         begun = perf_counter()
         capture = Capture(NativeEpoch(), self._consumer.extents, len(self.regions))
-        job.captures.append(capture)
+        captures.append(capture)
         # Half of the memory, so that most saves need no more of it between the scan and the end of the copy.
         room = self._staging.blocks
         loan = (
-            self._staging.lend(job, _PIECE, _PIECE)
+            self._staging.lend(captures, _PIECE, _PIECE)
             if everything
-            else self._staging.lend(job, room // 2, room)
+            else self._staging.lend(captures, room // 2, room)
         )
         self._scan_and_copy(capture, loan, everything)
-        worker.take(job, capture, loan)
+        sink(capture, loan)
         in_one = capture.is_complete
         while not capture.is_complete:
-            loan = self._staging.lend(job, _PIECE, _PIECE)
+            loan = self._staging.lend(captures, _PIECE, _PIECE)
             lib.dt_capture_copy(capture.native, loan.pieces, loan.count)
-            worker.take(job, capture, loan)
+            sink(capture, loan)
         rewritten = capture.native.rewritten if in_one else self._consumer.peek().pages
         self._learn(capture)
         return int(rewritten), perf_counter() - begun

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import json
 from typing import TYPE_CHECKING, Any
 
 from dirtytrack.checkpoint.format.codec import checksum, compressor, is_worth_it
+from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import (
     BLOCK,
@@ -87,20 +87,19 @@ class CheckpointWriter:
             self._write(self._end - self._gathered_bytes, self._gathered, self._gathered_bytes)
             self._gathered, self._gathered_bytes = [], 0
 
-    def commit(self, header: Header, description: dict[str, Any], *, sync: bool) -> int:
+    def commit(self, header: Header, description: Description, *, sync: bool) -> int:
         """Completes the file and gives it its name; returns how many bytes it holds, holes aside.
 
         Args:
             header: says the name.
-            description: all of it but the table of regions.
+            description: of the checkpoint.
             sync: have it on the disk when this returns.
 
         Raises:
             OSError: there is no such file.
         """
         self.flush()
-        regions = [layout.to_json() for layout in self._layouts]
-        described = json.dumps({"regions": regions, **description}).encode()
+        described = description.encode(self._layouts)
         if len(described) > MAX_DESCRIPTION:
             raise OSError(errno.EFBIG, f"its description has {len(described)} bytes")
         packed = header.pack()

@@ -6,48 +6,26 @@ import errno
 import secrets
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from dirtytrack._lifetime.background import Background
-from dirtytrack.checkpoint.format.structures import BLOCK, NO_PARENT, Header, Kind, block_count
+from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind, block_count
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.store.lock import GO_ON, WriterLock
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capture
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
+from dirtytrack.checkpoint.write.job import Job
 from dirtytrack.checkpoint.write.options import Options
+from dirtytrack.checkpoint.write.origin import Origin
 from dirtytrack.checkpoint.write.staging import Loan, Staging
 from dirtytrack.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from dirtytrack.checkpoint.save import Save
-    from dirtytrack.checkpoint.write.origin import Origin
-
-
-class Job:
-    """One save on its way.
-
-    Attributes:
-        save: what its caller was given.
-        kind: what it is to be.
-        linear: for each region of a base, whether it is laid out as memory is.
-        captures: its scans, in order; their epochs hold the pages until it is committed.
-        generation: how many failures the worker had seen when it began.
-    """
-
-    def __init__(self, save: Save, kind: Kind, linear: tuple[bool, ...], generation: int) -> None:
-        self.save = save
-        self.kind = kind
-        self.linear = linear
-        self.captures: list[Capture] = []
-        self.generation = generation
-
 
 class StaleJobError(Exception):
-    """The job can't be committed any more; the worker's failure says why."""
+    """The job can't be committed any more; the committer's failure says why."""
 
 
-class Worker:
+class Committer:
     """Writes jobs to a directory, one after the other.
 
     What is put to it is done in order by its thread. When a job fails, so do all that began before that was
@@ -57,7 +35,7 @@ class Worker:
     Attributes:
         parent: the checkpoint last committed; NO_PARENT before the first one.
         has_base: whether deltas have something to stand on, as far as is known.
-        newest: the save last committed, if any.
+        newest: the job last committed, if any.
         generation: how many jobs have failed.
     """
 
@@ -69,11 +47,11 @@ class Worker:
         hashes: BlockHashes,
         staging: Staging,
         options: Options,
-        committed: Callable[[Save], None],
+        committed: Callable[[int], None],
     ) -> None:
         self.parent = origin.parent
         self.has_base = origin.parent != NO_PARENT
-        self.newest: Save | None = None
+        self.newest: Job | None = None
         self.generation = 0
         self._chain = origin.chain
         self._layouts = origin.layouts
@@ -108,11 +86,15 @@ class Worker:
         """Gives back all that a job has, unless it was sealed; it has when this returns."""
         self._thread.put(partial(self._cancel, job))
         self.drain()
-        self._staging.give_back_all(job)
+        self._staging.give_back_all(job.captures)
 
     def drain(self) -> None:
         """Waits until all that was put before is done."""
         self._thread.drain()
+
+    def forget_base(self) -> None:
+        """Deltas have nothing to stand on any more, before the next base is committed."""
+        self.has_base = False
 
     @property
     def is_current(self) -> bool:
@@ -171,13 +153,13 @@ class Worker:
             self._arrive(job, *published)
             return
         self._abort(job)
-        self._failed.append(job.save.number)
-        job.save._state = "failed"
+        self._failed.append(job.number)
+        job.fail()
 
     def _cancel(self, job: Job) -> None:
-        if job.save.state == "captured":
+        if job.state == "captured":
             self._abort(job)
-            job.save._state = "failed"
+            job.fail()
 
     def _is_current(self, job: Job) -> bool:
         return job.generation == self.generation and self._thread.failure is None
@@ -185,7 +167,7 @@ class Worker:
     def _fail(self, job: Job, error: Exception) -> None:
         self._discard()
         self._cause = self._cause or error
-        self._failed.append(job.save.number)
+        self._failed.append(job.number)
         self.generation += 1
 
     def _abort(self, job: Job) -> None:
@@ -219,26 +201,21 @@ class Worker:
         writer.flush()
 
     def _publish(self, job: Job) -> tuple[Header, CheckpointWriter, int]:
-        save, writer = job.save, self._writer(job)
+        writer = self._writer(job)
         # A delta that has everything needs no parent.
         whole = len(job.captures) == 1 and writer.blocks == self._blocks
         kind = Kind.BASE if whole else job.kind
-        checkpoint = bytes.fromhex(save.id)
-        header = Header(kind, self._chain, checkpoint, self.parent, secrets.token_bytes(8), save.number)
+        header = Header(kind, self._chain, job.id, self.parent, secrets.token_bytes(8), job.number)
         self._lock.renew()
-        return header, writer, writer.commit(header, save._describe(writer.blocks), sync=self._sync)
+        return header, writer, writer.commit(header, job.describe(writer.blocks), sync=self._sync)
 
     def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.
-        save = job.save
-        self.parent, self.newest, self._open = header.checkpoint, save, None
+        self.parent, self.newest, self._open = header.checkpoint, job, None
         self._hashes.commit()
         if header.kind is Kind.BASE:
             self.has_base = True
         for capture in job.captures:
             capture.epoch.settle()
-        job.captures.clear()
-        save._committed(
-            header.kind.name.lower(), writer.blocks, writer.plain, nbytes, save.blocks_written * BLOCK
-        )
-        self._committed(save)
+        job.commit(header.kind, writer.blocks, writer.plain, nbytes)
+        self._committed(job.number)

@@ -13,7 +13,6 @@ from dirtytrack.checkpoint.format import blocks
 from dirtytrack.checkpoint.format.codec import compresses
 from dirtytrack.checkpoint.format.structures import BLOCK, RUN_BLOCKS, FileName, Kind, block_count
 from dirtytrack.checkpoint.read.state import State
-from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.store.lock import WriterLock
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
@@ -89,14 +88,8 @@ def _write_base(
                 if progress is not None:
                     progress(done, total)
         header = checkpoint._file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
-        described = {
-            "meta": checkpoint.meta,
-            "created": checkpoint.created,
-            "consistency": checkpoint.consistency,
-            "statistics": checkpoint.statistics,
-        }
         lock.renew()
-        writer.commit(header, described, sync=True)
+        writer.commit(header, checkpoint._file.description, sync=True)
     except BaseException:
         writer.discard()
         raise
@@ -160,9 +153,9 @@ class Compactor:
         self._due = 2 * keep if keep else None  # after how many checkpoints
         self._thread = Background("dirtytrack compaction")
 
-    def committed(self, save: Save) -> None:
+    def committed(self, number: int) -> None:
         """Is told of every checkpoint that was committed."""
-        self._numbers.append(save.number)
+        self._numbers.append(number)
         if self._is_due():
             self._thread.put(self._compact_if_due)
 

@@ -116,8 +116,8 @@ def check_regions(regions: Mapping[str, object]) -> dict[str, object]:
     return dict(regions)
 
 
-def check_meta(meta: Any) -> Any:
-    """The meta as a file gives it back, a copy.
+def check_meta(meta: Any) -> str:
+    """The meta as JSON text.
 
     Raises:
         TypeError: it holds something that is not JSON, or keys that are not str.
@@ -136,7 +136,7 @@ def check_meta(meta: Any) -> Any:
         raise ValueError(
             f"meta of {len(encoded)} bytes: at most {_MAX_META}; large data belongs into a region"
         )
-    return json.loads(encoded)
+    return encoded
 
 
 def _check_keys(value: Any, where: str, depth: int = 0) -> None:

@@ -2,73 +2,73 @@
 
 from __future__ import annotations
 
-import secrets
+import functools
+import json
 from contextlib import AbstractContextManager
-from typing import Any
 
 from dirtytrack.checkpoint.format.blocks import samples
 from dirtytrack.checkpoint.format.codec import compresses
 from dirtytrack.checkpoint.format.structures import Kind
-from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.write.capture import Capturer
-from dirtytrack.checkpoint.write.committer import Job, StaleJobError, Worker
+from dirtytrack.checkpoint.write.committer import Committer, StaleJobError
 from dirtytrack.checkpoint.write.compaction import Compactor
+from dirtytrack.checkpoint.write.job import Job
 from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.checkpoint.write.origin import Origin
 
 _MOST_IN_FLIGHT = 64  # saves, which bounds the memory for those that have no blocks
 
 
-class Saver:
+class Pipeline:
     """Captures states and has them written. One call at a time; one that is interrupted leaves no trace.
 
     Attributes:
-        meta: of the newest state that is committed.
+        meta: of the newest state that is committed, as JSON text.
         next_number: of the next checkpoint.
-        worker: writes the checkpoints.
+        committer: writes the checkpoints.
         compactor: shortens the chain.
     """
 
     def __init__(
-        self, origin: Origin, capturer: Capturer, worker: Worker, compactor: Compactor, options: Options
+        self, origin: Origin, capturer: Capturer, committer: Committer, compactor: Compactor, options: Options
     ) -> None:
         self.next_number = origin.next_number
-        self.worker = worker
+        self.committer = committer
         self.compactor = compactor
-        self._first_meta = origin.meta
+        self._first_meta = json.dumps(origin.meta)
         self._capturer = capturer
         self._compression = options.compression
         self._max_pause = options.max_pause
-        self._has_base = worker.has_base
         self._job: Job | None = None
-        self._in_flight: list[Save] = []
+        self._in_flight: list[Job] = []
 
     @property
-    def meta(self) -> Any:
+    def meta(self) -> str:
         """Of the newest committed save, or until then of the one that was resumed."""
-        save = self.worker.newest
-        return self._first_meta if save is None else save.meta
+        newest = self.committer.newest
+        return self._first_meta if newest is None else newest.meta
 
     @property
     def is_background(self) -> bool:
         """Whether this is called by one of the threads behind it."""
-        return self.worker.is_current or self.compactor.is_current
+        return self.committer.is_current or self.compactor.is_current
 
-    def save(self, meta: Any, pause: AbstractContextManager[object] | None) -> Save:
+    def save(self, meta: str, pause: AbstractContextManager[object] | None) -> Job:
         """Captures the regions.
 
         Raises:
             CheckpointError: an earlier save has failed.
             Others: as `Capturer.capture`.
         """
-        generation = self.worker.generation  # a failure that the next line does not see makes the job stale
+        generation = (
+            self.committer.generation
+        )  # a failure that the next line does not see makes the job stale
         self._settle()
         self._wait_for_others()
-        save = Save(self.next_number, secrets.token_hex(16), meta)
-        self.next_number += 1
-        kind = Kind.DELTA if self._has_base else Kind.BASE
+        kind = Kind.DELTA if self._has_base() else Kind.BASE
         linear = self._linear() if kind is Kind.BASE else ()
-        job = self._job = Job(save, kind, linear, generation)
+        job = self._job = Job(self.next_number, meta, kind, linear, generation)
+        self.next_number += 1
         try:
             self._capture(job, pause)
         except StaleJobError:
@@ -77,10 +77,9 @@ class Saver:
         except BaseException:
             self._cancel(job)
             raise
-        self._has_base = True
+        self._in_flight.append(job)
         self._job = None
-        self._in_flight.append(save)
-        return save
+        return job
 
     def wait(self) -> None:
         """Waits until everything captured is committed.
@@ -88,7 +87,7 @@ class Saver:
         Raises:
             CheckpointError: what went wrong.
         """
-        self.worker.drain()
+        self.committer.drain()
         self._settle()
 
     def flush(self) -> None:
@@ -105,39 +104,43 @@ class Saver:
 
     def stop(self) -> None:
         """Ends the threads, when they have done what they have."""
-        self.worker.stop()
+        self.committer.stop()
         self.compactor.stop()
+
+    def _has_base(self) -> bool:
+        # Whether a delta will have something to stand on. (If a base that is on its way fails, so does what
+        # is captured after it.) In this order: a job is "captured" until the committer knows of its base.
+        on_its_way = any(job.kind is Kind.BASE and job.state == "captured" for job in self._in_flight)
+        return on_its_way or self.committer.has_base
 
     def _capture(self, job: Job, pause: AbstractContextManager[object] | None) -> None:
         captured = self._capturer.capture(
-            job,
-            self.worker,
+            job.captures,
+            functools.partial(self.committer.take, job),
             everything=job.kind is Kind.BASE,
             pause=pause,
             max_pause=self._max_pause,
         )
-        job.save._captured(captured, self._max_pause)
-        self.worker.seal(job)
+        job.end_capture(captured, self._max_pause)
+        self.committer.seal(job)
 
     def _cancel(self, job: Job) -> None:
-        self.worker.cancel(job)
-        self._has_base = self.worker.has_base
+        self.committer.cancel(job)
         self._job = None
 
     def _settle(self) -> None:
         # Before anything new: an interrupted save gives its pages back, and a failure is told.
         if self._job is not None:
             self._cancel(self._job)
-        if self.worker.has_failed:
-            self.worker.drain()
-            self._has_base = self.worker.has_base
-            raise self.worker.take_failure()
+        if self.committer.has_failed:
+            self.committer.drain()
+            raise self.committer.take_failure()
         if self.compactor.has_found_damage:  # then what deltas stand on is lost
             self.compactor.has_found_damage = False
-            self._has_base = self.worker.has_base = False
+            self.committer.forget_base()
 
     def _wait_for_others(self) -> None:
-        self._in_flight = [save for save in self._in_flight if save.state == "captured"]
+        self._in_flight = [job for job in self._in_flight if job.state == "captured"]
         if len(self._in_flight) >= _MOST_IN_FLIGHT:
             self.wait()
 

@@ -17,7 +17,7 @@ class Loan:
     The native pieces say how much that was, so no interrupt can come between the copy and its record.
 
     Attributes:
-        owner: the job it was lent to.
+        owner: what it was lent for, told apart by its identity.
         pieces: an array of ``struct dt_piece``.
         count: how many pieces.
     """

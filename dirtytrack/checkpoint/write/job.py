@@ -1,0 +1,100 @@
+"""One save on its way: what is to be written, and what has become of it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Literal, NamedTuple
+
+from dirtytrack.checkpoint.format.description import Description
+from dirtytrack.checkpoint.format.structures import BLOCK, Kind
+from dirtytrack.checkpoint.write.capture import Capture, Captured
+
+SaveState = Literal["captured", "committed", "failed"]
+
+
+class Written(NamedTuple):
+    """What a commit has put into a file.
+
+    Attributes:
+        kind: of the file.
+        blocks_stored: blocks of 4096 bytes whose content is new.
+        stored_bytes: of these blocks, before compression.
+        nbytes: of the file, its holes aside.
+        throughput: bytes copied by all captures, by the seconds from the beginning of the save to its commit.
+    """
+
+    kind: Kind
+    blocks_stored: int
+    stored_bytes: int
+    nbytes: int
+    throughput: float
+
+
+class Job:
+    """One save, from the call to the commit.
+
+    The caller of the save holds a `Save`, which shows some of this and can change nothing of it. The thread
+    that captures fills it until `end_capture`, the committer's thread from then on.
+
+    Attributes:
+        number: of the checkpoint.
+        id: identifier of the state, 16 random bytes.
+        meta: what the caller gave, as JSON text.
+        kind: what it is to be. (A delta that turns out to hold everything is filed as a base.)
+        linear: for each region of a base, whether it is laid out as memory is.
+        generation: how many failures the committer had seen when it began.
+        captures: its scans, in order; their epochs hold the pages until it is committed.
+        captured: how the state was captured; None until it is.
+        created: when that was, in seconds since 1970.
+        blocked: seconds that the caller waited.
+        pause_met: whether the pause was within ``max_pause``; None without one.
+        written: what is in the file; None until it is committed.
+        state: "captured" also while it is being captured.
+    """
+
+    def __init__(self, number: int, meta: str, kind: Kind, linear: tuple[bool, ...], generation: int) -> None:
+        self.number = number
+        self.id = secrets.token_bytes(16)
+        self.meta = meta
+        self.kind = kind
+        self.linear = linear
+        self.generation = generation
+        self.captures: list[Capture] = []
+        self.captured: Captured | None = None
+        self.created = self.blocked = 0.0
+        self.pause_met: bool | None = None
+        self.written: Written | None = None
+        self.state: SaveState = "captured"
+        self._begun = time.perf_counter()
+
+    def end_capture(self, captured: Captured, max_pause: float | None) -> None:
+        """It is captured: from here on it says the same, whatever its caller does."""
+        self.created = time.time()
+        self.pause_met = None if max_pause is None else captured.pause <= max_pause
+        self.blocked = time.perf_counter() - self._begun
+        self.captured = captured
+
+    def describe(self, blocks_stored: int) -> Description:
+        """What its file is to say of it."""
+        assert self.captured is not None
+        statistics = {
+            "pause": self.captured.pause,
+            "rounds": self.captured.rounds,
+            "blocks_written": self.captured.blocks,
+            "blocks_stored": blocks_stored,
+        }
+        return Description(self.meta, self.created, self.captured.consistency, statistics)
+
+    def commit(self, kind: Kind, blocks_stored: int, stored_bytes: int, nbytes: int) -> None:
+        """Its file is there, and its pages are nobody's any more."""
+        assert self.captured is not None
+        self.captures.clear()
+        seconds = time.perf_counter() - self._begun
+        throughput = self.captured.blocks * BLOCK / seconds
+        self.written = Written(kind, blocks_stored, stored_bytes, nbytes, throughput)
+        self.state = "committed"
+
+    def fail(self) -> None:
+        """It will not be committed."""
+        self.state = "failed"
