@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -133,7 +133,9 @@ def checkpoint_base_compressed(scale: Scale) -> Iterator[Outcome]:
     yield from _base(scale, "auto", lambda nbytes: _noise(nbytes) & 3)
 
 
-def _base(scale: Scale, compression: str, content: Callable[[int], Any]) -> Iterator[Outcome]:
+def _base(
+    scale: Scale, compression: Literal["auto", "none"], content: Callable[[int], Any]
+) -> Iterator[Outcome]:
     nbytes = scale.gib(1)
     require_memory(4 * nbytes)
     array = touched(nbytes)

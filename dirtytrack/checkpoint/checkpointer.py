@@ -28,6 +28,7 @@ from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capturer
 from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.compaction import Compactor
+from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 from dirtytrack.checkpoint.write.options import (
     Keywords,
     Options,
@@ -85,7 +86,7 @@ class Checkpointer(Handle, Closable):
         *,
         session: Session | None = None,
         keep: int | None = None,
-        compression: str = "auto",
+        compression: CompressionName = "auto",
         fsync: bool = True,
         staging_bytes: int | None = None,
         max_pause: float | None = None,
@@ -307,13 +308,22 @@ class Checkpointer(Handle, Closable):
         # What is written from here on is its own.
         consumer = open_consumer(session, f"checkpoint of {where}", tracked, undo)
         staging = Staging(options.staging(sum(layout.nbytes for layout in start.layouts)))
-        compactor = Compactor(self._directory, self._lock, options.compression, options.keep, start.numbers)
+        compression = Compression(options.compression)
+        compactor = Compactor(self._directory, self._lock, compression, options.keep, start.numbers)
         undo.callback(compactor.stop)
         committer = Committer(
-            start, self._directory, self._lock, hashes, staging, options, compactor.committed
+            start,
+            self._directory,
+            self._lock,
+            hashes,
+            staging,
+            compression,
+            options.fsync,
+            compactor.committed,
         )
         undo.callback(committer.stop)
-        self._pipeline = Pipeline(start, Capturer(consumer, staging), committer, compactor, options)
+        capturer = Capturer(consumer, staging)
+        self._pipeline = Pipeline(start, capturer, committer, compactor, compression, options.max_pause)
         self._process = lib.dt_address_space()
         self._mutex = threading.RLock()
         self._in_turn = self._closing = False

@@ -212,6 +212,7 @@ def _compact(args: argparse.Namespace) -> int:
     from dirtytrack.checkpoint.store.directory import Directory
     from dirtytrack.checkpoint.store.lock import WriterLock
     from dirtytrack.checkpoint.write.compaction import compact
+    from dirtytrack.checkpoint.write.compression import Compression
 
     from . import _report
 
@@ -219,7 +220,7 @@ def _compact(args: argparse.Namespace) -> int:
         before = _report.rooms(args.path)
         directory.clean()
         with Progress("compact") as progress:
-            base = compact(directory, lock, args.compression, args.keep, progress)
+            base = compact(directory, lock, Compression(args.compression), args.keep, progress)
         after = _report.rooms(args.path)
     removed, total = sorted(before.keys() - after.keys()), sum(after.values())
     freed = sum(before.values()) - total

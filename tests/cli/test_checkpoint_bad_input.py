@@ -26,6 +26,7 @@ from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
+from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.cli import _text, main
 
 __all__ = ["call", "chain", "original", "tracking_works"]
@@ -133,7 +134,7 @@ def test_without_numpy_bytes_are_restored(chain: Made, tmp_path: Path) -> None:
 def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
     """A base of zeros that is correct to the last checksum, with a description of the caller's choice."""
     directory = Directory(path, create=True)
-    writer = CheckpointWriter(directory, layouts, "none", (False,) * len(layouts))
+    writer = CheckpointWriter(directory, layouts, Compression("none"), (False,) * len(layouts))
     usual: dict[str, Any] = {
         "meta": None,
         "created": 0.0,

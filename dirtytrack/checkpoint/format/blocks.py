@@ -1,4 +1,4 @@
-"""Blocks: which of them are zeros, runs of one kind, and samples."""
+"""Blocks: which of them are zeros, and runs of one kind."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from dirtytrack.checkpoint.format.structures import BLOCK
 from dirtytrack.native import ffi, lib
 
 OMITTED, DATA, ZEROS = 0, 1, 2
-
-_SAMPLES = 16
-_SAMPLE_BYTES = 4 * BLOCK
 
 _RUNS = re.compile(rb"\x01+|\x02+")
 _FROM_MASK = bytes([DATA, ZEROS, *range(2, 256)])
@@ -39,9 +36,3 @@ def runs(first: int, data: memoryview, kinds: bytearray) -> Iterator[BlockRun]:
         start, stop = run.span()
         part = data[start * BLOCK : stop * BLOCK] if kinds[start] == DATA else None
         yield BlockRun(first + start, stop - start, part)
-
-
-def samples(nbytes: int) -> list[slice]:
-    """Where to look at a region of so many bytes to learn whether it compresses: pieces, evenly spread."""
-    step = max(_SAMPLE_BYTES, nbytes // _SAMPLES)
-    return [slice(start, min(start + _SAMPLE_BYTES, nbytes)) for start in range(0, nbytes, step)]

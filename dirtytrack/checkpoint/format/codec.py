@@ -1,104 +1,125 @@
-"""Checksums, hashes and compression, by libraries: xxhash, and zstd (Python's own where it has it)."""
+"""Checksums, hashes and codecs, by libraries: xxhash, and zstd (Python's own where it has it)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _EXTRA = 'pip install "dirtytrack[checkpoint]"'
-_LEVEL = 1
-_WORTH = 0.9  # a run is stored compressed if that makes it at most so much of its size
 
 try:
     import xxhash
 except ImportError as error:
     raise ImportError(f"checkpoints need xxhash: {_EXTRA}") from error
 
-try:
-    from compression import zstd  # type: ignore[import-not-found]
-except ImportError:
-    zstd = None
-
-try:
-    import zstandard
-except ImportError:
-    zstandard = None  # type: ignore[assignment]
-
 checksum: Callable[[Buffer], int] = xxhash.xxh3_64_intdigest
 block_hash: Callable[[Buffer, int], bytes] = xxhash.xxh3_128_digest
 HASH_BYTES = 16
 
 Bytes = bytes | bytearray | memoryview
+Compressor = Callable[[Bytes], bytes]
 
 
-def compressor() -> Callable[[Bytes], bytes]:
-    """A function that makes one zstd frame, for use by one thread at a time.
+class Codec(Protocol):
+    """A way to store a run in fewer bytes than it has.
 
-    Raises:
-        ImportError: without zstd, naming the extra.
+    Attributes:
+        name: as ``compression=`` has it.
+        encoding: its number in the index, as ``docs/format.md`` has it.
     """
-    if zstd:
-        return lambda data: zstd.compress(data, _LEVEL)
-    _require_zstandard()
-    return zstandard.ZstdCompressor(level=_LEVEL).compress
+
+    name: str
+    encoding: int
+
+    def compressor(self) -> Compressor:
+        """A function that compresses a run, for use by one thread at a time.
+
+        Raises:
+            ImportError: the library is missing; it names the extra.
+        """
+
+    def decompress(self, data: Bytes, nbytes: int) -> bytes:
+        """A run of exactly so many bytes; it takes no more memory than that, whatever the data claims.
+
+        Several threads may use it at once.
+
+        Raises:
+            ValueError: the data is something else.
+            ImportError: the library is missing; it names the extra.
+        """
 
 
-def decompressor() -> Callable[[Bytes, int], bytes]:
-    """A function that undoes a frame of exactly so many bytes; several threads may use it.
+class _PythonZstd:
+    # The module of Python 3.14 and later.
 
-    It takes no more memory than that, whatever the frame says, and raises ValueError for any other frame.
+    def __init__(self) -> None:
+        from compression import zstd  # type: ignore[import-not-found]
 
-    Raises:
-        ImportError: without zstd, naming the extra.
-    """
-    if zstd:
-        return _decompress
-    _require_zstandard()
-    return _decompress_by_zstandard
+        self._zstd = zstd
 
+    def compressor(self, level: int) -> Compressor:
+        return functools.partial(self._zstd.compress, level=level)
 
-def _decompress(data: Bytes, nbytes: int) -> bytes:
-    unpacker = zstd.ZstdDecompressor()
-    try:
-        plain = unpacker.decompress(data, nbytes)
-    except zstd.ZstdError as error:
-        raise ValueError(str(error)) from None
-    if len(plain) != nbytes or not unpacker.eof or unpacker.unused_data:
-        raise ValueError("not one frame of the right length")
-    return bytes(plain)
+    def decompress(self, data: Bytes, nbytes: int) -> bytes:
+        unpacker = self._zstd.ZstdDecompressor()
+        try:
+            plain = unpacker.decompress(data, nbytes)
+        except self._zstd.ZstdError as error:
+            raise ValueError(str(error)) from None
+        if len(plain) != nbytes or not unpacker.eof or unpacker.unused_data:
+            raise ValueError("not one frame of the right length")
+        return bytes(plain)
 
 
-def _decompress_by_zstandard(data: Bytes, nbytes: int) -> bytes:
-    unpacker = zstandard.ZstdDecompressor()
-    try:
-        # Otherwise it would allocate what the frame says.
-        if zstandard.get_frame_parameters(data).content_size != nbytes:
-            raise ValueError("not a frame of the right length")
-        return unpacker.decompress(data, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise ValueError(str(error)) from None
+class _Zstandard:
+    # The package of that name.
+
+    def __init__(self) -> None:
+        import zstandard
+
+        self._zstandard = zstandard
+
+    def compressor(self, level: int) -> Compressor:
+        return self._zstandard.ZstdCompressor(level=level).compress
+
+    def decompress(self, data: Bytes, nbytes: int) -> bytes:
+        try:
+            # Otherwise it would allocate what the frame says.
+            if self._zstandard.get_frame_parameters(data).content_size != nbytes:
+                raise ValueError("not a frame of the right length")
+            return self._zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+        except self._zstandard.ZstdError as error:
+            raise ValueError(str(error)) from None
 
 
-def is_worth_it(plain: int, compressed: int) -> bool:
-    """Whether compression that makes *compressed* of *plain* bytes pays."""
-    return compressed <= plain * _WORTH
+class Zstd:
+    """One zstd frame a run: by Python 3.14's own module, else by the package zstandard."""
 
+    name = "zstd"
+    encoding = 2
 
-def compresses(samples: Iterable[Buffer]) -> bool:
-    """Whether memory of which these are samples is worth compressing; zeros don't count."""
-    compress = compressor()
-    plain = compressed = 0
-    for sample in samples:
-        content = bytes(sample)
-        if content.strip(b"\0"):
-            plain += len(content)
-            compressed += len(compress(content))
-    return plain > 0 and is_worth_it(plain, compressed)
+    _LEVEL = 1
 
+    def compressor(self) -> Compressor:
+        """See `Codec`."""
+        return self._library.compressor(self._LEVEL)
 
-def _require_zstandard() -> None:
-    if zstandard is None:
+    def decompress(self, data: Bytes, nbytes: int) -> bytes:
+        """See `Codec`."""
+        return self._library.decompress(data, nbytes)
+
+    @functools.cached_property
+    def _library(self) -> _PythonZstd | _Zstandard:
+        for library in (_PythonZstd, _Zstandard):
+            try:
+                return library()
+            except ImportError:
+                continue
         raise ImportError(f'compression needs zstandard: {_EXTRA}, or compression="none"')
+
+
+CODECS: dict[int, Codec] = {codec.encoding: codec for codec in (Zstd(),)}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Literal, NamedTuple, Self
 
-from dirtytrack.checkpoint.format.codec import checksum
+from dirtytrack.checkpoint.format.codec import CODECS, Codec, checksum
 
 VERSION = 1
 BLOCK = 4096
@@ -50,11 +50,10 @@ class Kind(IntEnum):
 
 
 class Encoding(IntEnum):
-    """How a run is stored."""
+    """How a run is stored without a codec; all other numbers are those of codecs."""
 
     ZEROS = 0
     RAW = 1
-    ZSTD = 2
 
 
 class FileName(NamedTuple):
@@ -179,7 +178,7 @@ class Entry(NamedTuple):
     """A run of blocks of one region, and where its bytes are stored."""
 
     region: int
-    encoding: Encoding
+    encoding: int
     first: int
     blocks: int
     offset: int
@@ -192,18 +191,28 @@ class Entry(NamedTuple):
 
     @classmethod
     def unpack_many(cls, data: bytes) -> list[Self]:
-        """The entries in whole multiples of 48 bytes, as they are: `check` them.
+        """The entries in whole multiples of 48 bytes, as they are: `check` them."""
+        return [cls(*fields) for fields in _ENTRY.iter_unpack(data)]
+
+    @property
+    def codec(self) -> Codec | None:
+        """What the stored bytes have to be decompressed by; None if nothing.
 
         Raises:
-            FormatError: an encoding that nobody knows.
+            FormatError: nothing here knows their encoding.
         """
-        try:
-            return [cls(region, Encoding(code), *rest) for region, code, *rest in _ENTRY.iter_unpack(data)]
-        except ValueError as error:
-            raise FormatError(f"its index has an unknown encoding ({error})") from None
+        if self.encoding in (Encoding.ZEROS, Encoding.RAW):
+            return None
+        codec = CODECS.get(self.encoding)
+        if codec is None:
+            raise FormatError(
+                f"its index has a run of encoding {self.encoding}, which is not known here: "
+                "a later version of dirtytrack may read it"
+            )
+        return codec
 
     def check(self, region_bytes: list[int], payload_stop: int) -> None:
-        """Refuses an entry that lies outside of its region or of the payload.
+        """Refuses an entry that lies outside of its region or of the payload, or that nothing here can read.
 
         Args:
             region_bytes: the lengths of the regions.
@@ -212,17 +221,18 @@ class Entry(NamedTuple):
         Raises:
             FormatError: with the reason.
         """
+        codec = self.codec
         if self.region >= len(region_bytes):
             raise FormatError(f"its index names region {self.region} of {len(region_bytes)}")
         nbytes = region_bytes[self.region]
         if self.blocks < 1 or self.first + self.blocks > block_count(nbytes):
             raise FormatError(f"its index names blocks that region {self.region} does not have")
-        if self.encoding is Encoding.ZEROS:
+        if self.encoding == Encoding.ZEROS:
             if self.offset or self.length or self.checksum:
                 raise FormatError("its index stores zeros")
             return
         plain = run_bytes(nbytes, self.first, self.blocks)
-        fits = self.length == plain if self.encoding is Encoding.RAW else 0 < self.length < plain
+        fits = self.length == plain if codec is None else 0 < self.length < plain
         if self.blocks > RUN_BLOCKS or not fits:
             raise FormatError("its index has a run of an impossible length")
         if self.offset < HEADER_BYTES or self.offset + self.length > payload_stop:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import mmap
 import os
 import stat
@@ -14,7 +13,7 @@ from typing import Self
 
 import xxhash
 
-from dirtytrack.checkpoint.format.codec import checksum, decompressor
+from dirtytrack.checkpoint.format.codec import checksum
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import (
@@ -40,7 +39,6 @@ MAP_NORESERVE = 0x4000  # which the mmap module of Python 3.11 lacks
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _INDEX_PIECE = 4096 * ENTRY_BYTES
 _ZEROS_PIECE = 1 << 20
-_decompressor = functools.cache(decompressor)
 
 
 class CheckpointFile:
@@ -142,16 +140,17 @@ class CheckpointFile:
         """The bytes of a stored run, checked.
 
         Raises:
-            FormatError: the run is damaged.
-            ImportError: it is compressed, and there is no zstd.
+            FormatError: the run is damaged, or of an encoding that nothing here knows.
+            ImportError: the library that decompresses it is missing.
         """
+        codec = entry.codec
         stored = memoryview(bytearray(entry.length))
         self._read_stored(entry, [stored])
-        if entry.encoding is Encoding.RAW:
+        if codec is None:
             return stored
         nbytes = run_bytes(self.layouts[entry.region].nbytes, entry.first, entry.blocks)
         try:
-            return _decompressor()(stored, nbytes)
+            return codec.decompress(stored, nbytes)
         except ValueError as error:
             raise FormatError(f"the run at {entry.offset} can't be decompressed: {error}") from None
 
@@ -163,7 +162,7 @@ class CheckpointFile:
         Raises:
             FormatError, ImportError: as `read`.
         """
-        if entry.encoding is Encoding.RAW:
+        if entry.codec is None:
             self._read_stored(entry, pieces)
             return
         plain, at = self.read(entry), 0
@@ -183,7 +182,7 @@ class CheckpointFile:
         for entry in self.entries():
             if entry.region in placed:
                 _join(placed[entry.region], entry.first, entry.first + entry.blocks)
-            if entry.encoding is not Encoding.ZEROS:
+            if entry.encoding != Encoding.ZEROS:
                 self.read(entry)
                 done += entry.length
                 yield done

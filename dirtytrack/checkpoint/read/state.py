@@ -52,7 +52,7 @@ class _Run(NamedTuple):
         # Whether a mapping of the linear region has it in place.
         linear = base.layouts[self.entry.region].linear
         in_place = linear is not None and self.entry.offset == linear + self.entry.first * BLOCK
-        return self.file is base and self.entry.encoding is Encoding.RAW and in_place
+        return self.file is base and self.entry.encoding == Encoding.RAW and in_place
 
     def read(self) -> bytes | memoryview:
         with _blaming(self.file):
@@ -69,7 +69,7 @@ class _Plan:
         self._owners: mmap.mmap | None = None
 
     def add(self, file: CheckpointFile, entry: Entry) -> None:
-        if entry.encoding is Encoding.ZEROS:
+        if entry.encoding == Encoding.ZEROS:
             self._forget(entry.first, entry.first + entry.blocks)
             return
         if self._owners is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any
 
-from dirtytrack.checkpoint.format.codec import checksum, compressor, is_worth_it
+from dirtytrack.checkpoint.format.codec import Bytes, checksum
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import (
@@ -21,13 +21,13 @@ from dirtytrack.checkpoint.format.structures import (
     Header,
 )
 from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.write.compression import Compression
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _GATHER = 1 << 20  # bytes of small runs written at once
 _WRITEBACK = 1 << 24  # bytes after which the disk is to begin
-_SKIPPED = 15  # runs stored raw after one that did not compress
 
 
 class CheckpointWriter:
@@ -41,14 +41,18 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, directory: Directory, layouts: tuple[Layout, ...], compression: str, linear: tuple[bool, ...]
+        self,
+        directory: Directory,
+        layouts: tuple[Layout, ...],
+        compression: Compression,
+        linear: tuple[bool, ...],
     ) -> None:
         """Begins a file.
 
         Args:
             directory: where.
             layouts: the table of regions.
-            compression: "none", "zstd", or "auto": what a sample of the runs says.
+            compression: of the runs that are not laid out as memory is.
             linear: for each region, whether `store` lays it out as memory is.
 
         Raises:
@@ -59,8 +63,7 @@ class CheckpointWriter:
         self._layouts = tuple(
             self._place(one, is_linear) for one, is_linear in zip(layouts, linear, strict=True)
         )
-        self._compress = None if compression == "none" else compressor()
-        self._skip = dict.fromkeys(range(len(layouts)), 0) if compression == "auto" else None
+        self._encoder = compression.encoder()
         self._index = bytearray()
         self._gathered: list[Buffer] = []
         self._gathered_bytes = 0
@@ -134,26 +137,15 @@ class CheckpointWriter:
         self.blocks += count
         self.plain += len(data)
         if linear and start is not None:
-            offset, stored, encoding = start + first * BLOCK, data, Encoding.RAW
+            encoding: int = Encoding.RAW
+            stored: Bytes = data
+            offset = start + first * BLOCK
             self._write(offset, [data], len(data))
         else:
-            encoding, stored = self._encode(region, data)
+            encoding, stored = self._encoder.encode(region, data)
             offset = self._end
             self._gather(stored)
         self._index += Entry(region, encoding, first, count, offset, len(stored), checksum(stored)).pack()
-
-    def _encode(self, region: int, data: memoryview) -> tuple[Encoding, Any]:
-        if self._compress is None:
-            return Encoding.RAW, data
-        if self._skip and self._skip[region]:
-            self._skip[region] -= 1
-            return Encoding.RAW, data
-        compressed = self._compress(data)
-        if is_worth_it(len(data), len(compressed)):
-            return Encoding.ZSTD, compressed
-        if self._skip:
-            self._skip[region] = _SKIPPED
-        return Encoding.RAW, data
 
     def _gather(self, stored: Any) -> None:
         self._gathered.append(stored)

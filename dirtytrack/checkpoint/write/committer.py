@@ -14,8 +14,8 @@ from dirtytrack.checkpoint.store.lock import GO_ON, WriterLock
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capture
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
+from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.checkpoint.write.job import Job
-from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.checkpoint.write.origin import Origin
 from dirtytrack.checkpoint.write.staging import Loan, Staging
 from dirtytrack.errors import CheckpointError
@@ -46,7 +46,8 @@ class Committer:
         lock: WriterLock,
         hashes: BlockHashes,
         staging: Staging,
-        options: Options,
+        compression: Compression,
+        sync: bool,
         committed: Callable[[int], None],
     ) -> None:
         self.parent = origin.parent
@@ -59,8 +60,8 @@ class Committer:
         self._lock = lock
         self._hashes = hashes
         self._staging = staging
-        self._compression = options.compression
-        self._sync = options.fsync
+        self._compression = compression
+        self._sync = sync
         self._committed = committed
         self._blocks = sum(block_count(layout.nbytes) for layout in origin.layouts)
         self._open: tuple[Job, CheckpointWriter] | None = None

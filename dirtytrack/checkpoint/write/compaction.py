@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import secrets
 from bisect import bisect_left
 from collections.abc import Callable
@@ -10,12 +11,12 @@ from collections.abc import Callable
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.chain import Chain, Checkpoint
 from dirtytrack.checkpoint.format import blocks
-from dirtytrack.checkpoint.format.codec import compresses
 from dirtytrack.checkpoint.format.structures import BLOCK, RUN_BLOCKS, FileName, Kind, block_count
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.store.lock import WriterLock
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
+from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.errors import ChainError, CheckpointError
 
 Progress = Callable[[int, int], None]
@@ -24,7 +25,7 @@ Progress = Callable[[int, int], None]
 def compact(
     directory: Directory,
     lock: WriterLock,
-    compression: str,
+    compression: Compression,
     keep: int,
     progress: Progress | None = None,
     *,
@@ -70,13 +71,14 @@ def compact(
 def _write_base(
     directory: Directory,
     lock: WriterLock,
-    compression: str,
+    compression: Compression,
     checkpoint: Checkpoint,
     state: State,
     progress: Progress | None,
 ) -> FileName:
     linear = tuple(
-        _is_linear(state, place, compression, one.nbytes) for place, one in enumerate(checkpoint.regions)
+        not compression.suits(one.nbytes, functools.partial(_read, state, place))
+        for place, one in enumerate(checkpoint.regions)
     )
     writer = CheckpointWriter(directory, checkpoint.regions, compression, linear)
     total = sum(layout.nbytes for layout in checkpoint.regions)
@@ -96,6 +98,10 @@ def _write_base(
     return header.name
 
 
+def _read(state: State, place: int, piece: slice) -> bytearray:
+    return state.read(place, piece.start, piece.stop)
+
+
 def _copy(writer: CheckpointWriter, state: State, place: int, first: int, nbytes: int) -> int:
     # The blocks of one run, from first on; returns how many bytes they are.
     start, stop = first * BLOCK, min((first + RUN_BLOCKS) * BLOCK, nbytes)
@@ -106,12 +112,6 @@ def _copy(writer: CheckpointWriter, state: State, place: int, first: int, nbytes
                 writer.store(place, run.first, run.data, linear=True)
         writer.flush()
     return stop - start
-
-
-def _is_linear(state: State, place: int, compression: str, nbytes: int) -> bool:
-    if compression != "auto":
-        return compression == "none"
-    return not compresses(state.read(place, piece.start, piece.stop) for piece in blocks.samples(nbytes))
 
 
 def _needed_by_branches(chain: Chain, base: Checkpoint) -> set[FileName]:
@@ -141,7 +141,12 @@ class Compactor:
     """
 
     def __init__(
-        self, directory: Directory, lock: WriterLock, compression: str, keep: int | None, numbers: list[int]
+        self,
+        directory: Directory,
+        lock: WriterLock,
+        compression: Compression,
+        keep: int | None,
+        numbers: list[int],
     ) -> None:
         self._directory = directory
         self._lock = lock

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex, TypedDict
 
-from dirtytrack.checkpoint.format.codec import compressor
 from dirtytrack.checkpoint.format.layout import check_name
 from dirtytrack.checkpoint.format.structures import BLOCK, MAX_DESCRIPTION
+from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 from dirtytrack.tracking import Region, Session, refuse_overlaps, resolve
 
-_COMPRESSIONS = ("auto", "none", "zstd")
 _MOST_STAGING = 1 << 30
 _LEAST_STAGING = 1 << 26
 _MAX_META = MAX_DESCRIPTION // 2
@@ -29,7 +28,7 @@ class Keywords(TypedDict, total=False):
 
     session: Session | None
     keep: int | None
-    compression: str
+    compression: CompressionName
     fsync: bool
     staging_bytes: int | None
     max_pause: float | None
@@ -46,7 +45,7 @@ class Options:
 
     session: Session | None = None
     keep: int | None = None
-    compression: str = "auto"
+    compression: CompressionName = "auto"
     fsync: bool = True
     staging_bytes: int | None = None
     max_pause: float | None = None
@@ -61,10 +60,7 @@ class Options:
             object.__setattr__(self, name, None if value is None else operator.index(value))
         if self.keep is not None and self.keep < 1:
             raise ValueError(f"keep={self.keep}: at least one checkpoint has to stay; None keeps all")
-        if self.compression not in _COMPRESSIONS:
-            raise ValueError(f"compression={self.compression!r}: choose one of {', '.join(_COMPRESSIONS)}")
-        if self.compression != "none":
-            compressor()
+        Compression(self.compression)
         if self.staging_bytes is not None and self.staging_bytes < BLOCK:
             raise ValueError(f"staging_bytes={self.staging_bytes}: at least one block of {BLOCK} bytes")
         if not isinstance(self.max_pause, int | float | None):

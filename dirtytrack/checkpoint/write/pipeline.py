@@ -6,14 +6,12 @@ import functools
 import json
 from contextlib import AbstractContextManager
 
-from dirtytrack.checkpoint.format.blocks import samples
-from dirtytrack.checkpoint.format.codec import compresses
 from dirtytrack.checkpoint.format.structures import Kind
 from dirtytrack.checkpoint.write.capture import Capturer
 from dirtytrack.checkpoint.write.committer import Committer, StaleJobError
 from dirtytrack.checkpoint.write.compaction import Compactor
+from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.checkpoint.write.job import Job
-from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.checkpoint.write.origin import Origin
 
 _MOST_IN_FLIGHT = 64  # saves, which bounds the memory for those that have no blocks
@@ -30,15 +28,21 @@ class Pipeline:
     """
 
     def __init__(
-        self, origin: Origin, capturer: Capturer, committer: Committer, compactor: Compactor, options: Options
+        self,
+        origin: Origin,
+        capturer: Capturer,
+        committer: Committer,
+        compactor: Compactor,
+        compression: Compression,
+        max_pause: float | None,
     ) -> None:
         self.next_number = origin.next_number
         self.committer = committer
         self.compactor = compactor
         self._first_meta = json.dumps(origin.meta)
         self._capturer = capturer
-        self._compression = options.compression
-        self._max_pause = options.max_pause
+        self._compression = compression
+        self._max_pause = max_pause
         self._job: Job | None = None
         self._in_flight: list[Job] = []
 
@@ -145,8 +149,5 @@ class Pipeline:
             self.wait()
 
     def _linear(self) -> tuple[bool, ...]:
-        regions = self._capturer.regions
-        if self._compression != "auto":
-            return (self._compression == "none",) * len(regions)
-        views = [region.view for region in regions]
-        return tuple(not compresses(view[piece] for piece in samples(len(view))) for view in views)
+        views = [region.view for region in self._capturer.regions]
+        return tuple(not self._compression.suits(len(view), view.__getitem__) for view in views)

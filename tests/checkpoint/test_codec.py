@@ -1,0 +1,118 @@
+"""Compression: a codec is an object with a number in the index, and what has no codec here is refused."""
+
+from __future__ import annotations
+
+import zlib
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from _lib.checkpoint import forge
+from _lib.checkpoint.forge import BLOCK, ZSTD, File, Run
+from _lib.checkpoint.world import World, restored
+from dirtytrack.checkpoint import Chain, Checkpointer
+from dirtytrack.checkpoint.format import codec
+from dirtytrack.checkpoint.format.structures import FormatError
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
+from dirtytrack.checkpoint.write import compression
+from dirtytrack.checkpoint.write.compression import Compression, CompressionName
+
+SIXTEEN = bytes(range(16)) * (BLOCK // 16)
+
+
+class Deflate:
+    """A codec that the package does not have."""
+
+    name = "deflate"
+    encoding = 7
+
+    def compressor(self):
+        return zlib.compress
+
+    def decompress(self, data, nbytes):
+        return zlib.decompress(data, bufsize=nbytes)
+
+
+@pytest.fixture
+def deflate(monkeypatch):
+    """The package has it, for this test."""
+    monkeypatch.setitem(codec.CODECS, 7, Deflate())
+
+
+@pytest.mark.anywhere
+@pytest.mark.parametrize("encoding", [3, 7, 2**32 - 1])
+def test_an_encoding_that_nobody_knows_is_refused(tmp_path, encoding):
+    """Though its stored bytes are a zstd frame: it is named, where the index is read and where a run is."""
+    forged = File(1, [Run(0, 0, SIXTEEN, ZSTD)], [forge.region("a", BLOCK)])
+
+    def twist(entries):
+        return [(0, encoding, *entries[0][2:])]
+
+    with CheckpointFile.open(forged.write(tmp_path)) as file:
+        (known,) = file.entries()
+        assert file.read(known) == SIXTEEN
+        with pytest.raises(FormatError, match=f"encoding {encoding}, which is not known here"):
+            file.read(known._replace(encoding=encoding))
+    with CheckpointFile.open(forged.write(tmp_path, twist=twist)) as file:
+        for read in (lambda: list(file.entries()), lambda: list(file.verify())):
+            with pytest.raises(FormatError, match=f"encoding {encoding}, which is not known here"):
+                read()
+
+
+def test_another_codec_is_written_and_read(tmp_path, deflate, monkeypatch):
+    """By its name in ``compression=`` and its number in the file; without it the file names its encoding."""
+    world = World(20, 1)
+    with Checkpointer(tmp_path, world.regions, compression="deflate") as checkpoints:
+        world.regions["first"][:] = (b"text " * len(world.regions["first"]))[: len(world.regions["first"])]
+        save = checkpoints.save(wait=True)
+        assert save.ratio is not None
+        assert save.ratio > 5
+    assert restored(tmp_path, world.sizes) == world.contents()
+    monkeypatch.delitem(codec.CODECS, 7)
+    with Chain(tmp_path) as chain:
+        (problem,) = chain.verify()
+        assert "encoding 7, which is not known here" in problem.reason
+
+
+def test_what_compression_takes_is_what_it_says(monkeypatch):
+    """Its names are those of the signature: no compression, a choice by samples, and each codec."""
+    assert set(get_args(CompressionName)) == {"auto", "none", *(one.name for one in codec.CODECS.values())}
+    for name in get_args(CompressionName):
+        Compression(name)
+    with pytest.raises(ValueError, match="compression='lzma': choose one of auto, none, zstd"):
+        Compression("lzma")
+
+
+@pytest.mark.parametrize(
+    ("name", "noise", "text"), [("auto", False, True), ("none", False, False), ("zstd", True, True)]
+)
+@pytest.mark.anywhere
+def test_which_regions_are_compressed(name, noise, text):
+    """As asked; or what samples show to become shorter."""
+    random = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8).tobytes()
+    words = (b"some text " * (1 << 17))[: 1 << 20]
+    for data, expected in ((random, noise), (words, text)):
+        assert Compression(name).suits(len(data), lambda piece, data=data: data[piece]) == expected
+    assert Compression(name).suits(1 << 20, lambda piece: bytes(piece.stop - piece.start)) == (name == "zstd")
+
+
+@pytest.mark.anywhere
+def test_runs_that_do_not_become_shorter_are_stored_as_they_are():
+    """After one of them a region's next 15 are not tried, if it is a matter of samples; other regions are."""
+    tried = []
+
+    class Counting(Deflate):
+        def compressor(self):
+            return lambda data: tried.append(len(data)) or zlib.compress(data)
+
+    noise = np.random.default_rng(1).integers(0, 256, BLOCK, np.uint8).tobytes()
+    for chosen_by_samples in (True, False):
+        tried.clear()
+        encoder = compression.Encoder(Counting(), chosen_by_samples)
+        for _ in range(16):
+            assert encoder.encode(0, noise) == (1, noise)
+        assert len(tried) == (1 if chosen_by_samples else 16)
+        encoding, stored = encoder.encode(1, SIXTEEN)
+        assert (encoding, zlib.decompress(stored)) == (7, SIXTEEN)
+    assert compression.Encoder(None, False).encode(0, SIXTEEN) == (1, SIXTEEN)
