@@ -3,27 +3,86 @@
 from __future__ import annotations
 
 import io
-import itertools
-import os
+import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, Self
 
 from dirtytrack._lifetime.closable import Closable
+from dirtytrack.checkpoint.format.description import Consistency
 from dirtytrack.checkpoint.format.layout import Layout
-from dirtytrack.checkpoint.format.structures import FileName, FormatError
-from dirtytrack.checkpoint.read.lineage import Checkpoint, Problem, arrange, few
-from dirtytrack.checkpoint.read.opening import open_files
-from dirtytrack.checkpoint.read.state import DamagedFile, State
-from dirtytrack.errors import ChainError, ClosedError
+from dirtytrack.checkpoint.format.structures import BLOCK, block_count
+from dirtytrack.checkpoint.read.archive import Archive, Problem, disk_usage
+from dirtytrack.checkpoint.read.lineage import Node
+from dirtytrack.checkpoint.read.state import State
+from dirtytrack.checkpoint.store import Place, open_store
+from dirtytrack.errors import ClosedError
 
 __all__ = ["Chain", "Checkpoint", "Problem"]
 
 _READ_BYTES = 1 << 20
 
-_T = TypeVar("_T")
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A state that a chain can give back.
+
+    Attributes:
+        number: grows along the chain.
+        id: identifier of the state, 32 hexadecimal digits.
+        parent: that of the checkpoint it followed; None for the first one.
+        kind: of its own file, "base" (everything) or "delta" (what changed since the parent).
+        created: when it was captured, in seconds since 1970.
+        consistency: "proven", "paused" or "unproven", as `Save.consistency`.
+        statistics: of the save: pause (seconds), rounds, blocks_written, blocks_stored.
+        nbytes: length of its own file. (That of a base may have holes, which take no room.)
+        regions: what it holds.
+    """
+
+    number: int
+    id: str
+    parent: str | None
+    kind: Literal["base", "delta"]
+    created: float
+    consistency: Consistency
+    statistics: Mapping[str, Any] = field(repr=False)
+    nbytes: int
+    regions: tuple[Layout, ...] = field(repr=False)
+    _node: Node = field(repr=False)
+
+    @classmethod
+    def _of(cls, node: Node) -> Self:
+        described = node.file.description
+        return cls(
+            number=node.number,
+            id=node.id,
+            parent=node.parent,
+            kind=node.file.header.kind.label,
+            created=described.created,
+            consistency=described.consistency,
+            statistics=described.statistics,
+            nbytes=node.file.nbytes,
+            regions=node.file.layouts,
+            _node=node,
+        )
+
+    @property
+    def meta(self) -> Any:
+        """The meta that was given to the save; a new copy at each access."""
+        return json.loads(self._node.file.description.meta)
+
+    @property
+    def consistent(self) -> bool:
+        """Whether it is known to be the state of one instant."""
+        return self.consistency != "unproven"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that make it up, the base first, its own last."""
+        return tuple(str(file.name) for file in self._node.files())
 
 
 class Chain(Closable):
@@ -39,7 +98,7 @@ class Chain(Closable):
 
     _closed = True  # until there is something to close
 
-    def __init__(self, path: os.PathLike[str] | str) -> None:
+    def __init__(self, path: Place) -> None:
         """Opens the chain in a directory.
 
         Args:
@@ -54,35 +113,31 @@ class Chain(Closable):
             OSError: with EMFILE if the chain has more files than this process may open. (Its soft limit,
                 RLIMIT_NOFILE, is raised to the hard one where the chain needs it.)
         """
-        self._path = Path(path)
         with ExitStack() as undo:
-            self._files, self._damaged, self._gone = open_files(self._path, undo)
-            self._arrange()
-            self._check_history()
+            self._archive = Archive(open_store(path, undo), undo)
             self._undo = undo.pop_all()
-        self._last: tuple[Checkpoint, State] | None = None
+        self._known: dict[Node, Checkpoint] = {}
         self._closed = False
 
     @property
     def path(self) -> Path:
         """The directory."""
-        return self._path
+        return Path(self._archive.store.place)
 
     @property
     def id(self) -> str | None:
         """Identifier of the chain, 32 hexadecimal digits; None where no file of it is intact."""
-        return self._files[0].header.chain.hex() if self._files else None
+        return self._archive.id
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """Those whose files are all there and intact as far as is known, in the order of their numbers."""
-        return tuple(self._checkpoints.values())
+        return tuple(map(self._checkpoint, self._archive.nodes))
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The files that are named like the chain's and can't be used, in the order of their numbers."""
-        found = {**self._damaged, **self._misfits}
-        return tuple(Problem(str(name), found[name]) for name in sorted(found))
+        return self._archive.problems
 
     @property
     def newest(self) -> Checkpoint:
@@ -91,15 +146,17 @@ class Chain(Closable):
         Raises:
             ChainError: there is none; it says why.
         """
-        if not self._checkpoints:
-            raise ChainError(f"{self._path} holds no complete checkpoint. {few(self.problems)}")
-        return self.checkpoints[-1]
+        return self._checkpoint(self._archive.newest)
 
     def __len__(self) -> int:
-        return len(self._checkpoints)
+        return len(self._archive.nodes)
 
     def __iter__(self) -> Iterator[Checkpoint]:
         return iter(self.checkpoints)
+
+    def __contains__(self, checkpoint: object) -> bool:
+        """Whether the state can still be given back, by whatever files."""
+        return isinstance(checkpoint, Checkpoint) and checkpoint.id in {one.id for one in self._archive.nodes}
 
     def __getitem__(self, at: int | str) -> Checkpoint:
         """The checkpoint with that number or identifier.
@@ -107,14 +164,20 @@ class Chain(Closable):
         Raises:
             ChainError: there is none, or it is not complete; it says why.
         """
-        if isinstance(at, bool) or not isinstance(at, int | str):
-            raise TypeError(f"a checkpoint is called by its number or its identifier, not by {at!r}")
-        for checkpoint in self._checkpoints.values():
-            if at in (checkpoint.number, checkpoint.id):
-                return checkpoint
-        there = few(checkpoint.number for checkpoint in self) or "none"
-        reasons = few(problem for problem in self.problems if problem.number == at)
-        raise ChainError(f"{self._path} has no complete checkpoint {at}; it has {there}. {reasons}".rstrip())
+        return self._checkpoint(self._archive.find(at))
+
+    def region(self, name: str, *, at: int | str | None = None) -> Layout:
+        """What is known of a region: its length, its elements.
+
+        Args:
+            name: of the region.
+            at: the checkpoint, by number or identifier; None: the newest.
+
+        Raises:
+            ChainError: no such region or checkpoint.
+        """
+        node, region, _ = self._locate(name, 0, None, at)
+        return node.file.layouts[region]
 
     def read(
         self, name: str, start: int = 0, stop: int | None = None, *, at: int | str | None = None
@@ -131,13 +194,7 @@ class Chain(Closable):
             ChainError: no such region or checkpoint, or a file turned out damaged; it names the file.
             ValueError: the bytes are not within the region.
         """
-        self._check()
-        checkpoint = self.newest if at is None else self[at]
-        region = find_region(self._path, checkpoint.regions, name)
-        nbytes = checkpoint.regions[region].nbytes
-        end = nbytes if stop is None else stop
-        if not 0 <= start <= end <= nbytes:
-            raise ValueError(f"[{start}, {end}) is not within the {nbytes} bytes of region {name!r}")
+        node, region, end = self._locate(name, start, stop, at)
 
         def read(state: State) -> bytes:
             data = io.BytesIO()
@@ -145,7 +202,20 @@ class Chain(Closable):
                 data.write(state.read(region, offset, min(offset + _READ_BYTES, end)))
             return data.getvalue()
 
-        return self._with_state(checkpoint, read)
+        return self._archive.read(node, read)
+
+    def is_zero(
+        self, name: str, start: int = 0, stop: int | None = None, *, at: int | str | None = None
+    ) -> bool:
+        """Whether the bytes [start, stop) of a region are known to be zeros without reading them.
+
+        If this is False they may be zeros all the same. It is quick, however many bytes they are.
+
+        Args and errors: as for `read`.
+        """
+        node, region, end = self._locate(name, start, stop, at)
+        first, count = start // BLOCK, block_count(end) - start // BLOCK
+        return start == end or self._archive.read(node, lambda state: state.is_zero(region, first, count))
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> tuple[Problem, ...]:
         """Reads everything, and says what is wrong.
@@ -157,22 +227,16 @@ class Chain(Closable):
             `problems`, with those found; empty for a chain that is intact.
         """
         self._check()
-        total = sum(file.nbytes for file in self._files)
-        done = 0
-
-        def tell(count: int) -> None:
-            if progress is not None:
-                progress(done + count, total)
-
-        for file in self._files:
-            try:
-                for count in file.verify():
-                    tell(min(count, file.nbytes))  # runs that lie on each other are read more than once
-            except FormatError as error:
-                self._exclude(DamagedFile(file, str(error)))
-            done += file.nbytes
-            tell(0)
+        self._archive.verify(progress)
         return self.problems
+
+    def disk_usage(self) -> dict[str, int]:
+        """The bytes that each file of the chain takes on the disk now, by name.
+
+        Files are among them that can't be used, and those that a writer has not completed.
+        """
+        self._check()
+        return disk_usage(self._archive.store)
 
     def close(self) -> None:
         """Closes the files; idempotent. What is known of the checkpoints stays."""
@@ -186,76 +250,26 @@ class Chain(Closable):
             self.close()
 
     def __repr__(self) -> str:
-        newest = f", newest {self.newest.number}" if self._checkpoints else ""
+        newest = f", newest {self.newest.number}" if len(self) else ""
         problems = f", {len(self.problems)} problems" if self.problems else ""
-        closed = ", closed" if self._closed else ""
-        what = f"{len(self)} checkpoints{newest}{problems}{closed}"
-        return f"<dirtytrack.checkpoint.Chain in {self._path}: {what}>"
+        what = f"{len(self)} checkpoints{newest}{problems}{', closed' if self._closed else ''}"
+        return f"<dirtytrack.checkpoint.Chain in {self.path}: {what}>"
 
     def _check(self) -> None:
         if self._closed:
             raise ClosedError(f"{self!r} can't be read any more: open another one")
 
-    def _lineage(self, checkpoint: Checkpoint) -> list[Checkpoint]:
-        # It and the checkpoints that it followed, as far as they are there; the oldest first.
-        checkpoints = [checkpoint]
-        while (parent := checkpoints[-1].parent) in self._checkpoints:
-            checkpoints.append(self._checkpoints[parent])
-        return checkpoints[::-1]
+    def _checkpoint(self, node: Node) -> Checkpoint:
+        return self._known.setdefault(node, Checkpoint._of(node))
 
-    def _with_state(self, checkpoint: Checkpoint, action: Callable[[State], _T]) -> _T:
-        # What action makes of the state. If a file turns out damaged, that is left out from now on, and
-        # another way to the same state tried if there is one; else it is a ChainError that names the file.
-        while True:
-            checkpoint = self[checkpoint.id]
-            try:
-                if self._last is None or self._last[0] is not checkpoint:
-                    self._last = checkpoint, State(checkpoint._way())
-                return action(self._last[1])
-            except DamagedFile as damage:
-                self._exclude(damage)
-                if checkpoint.id not in self._checkpoints:
-                    where = self._path / str(damage.file.name)
-                    raise ChainError(
-                        f"checkpoint {checkpoint.number} can't be read: {where}: {damage}"
-                    ) from damage
-
-    def _exclude(self, damage: DamagedFile) -> None:
-        self._files = [file for file in self._files if file is not damage.file]
-        self._damaged[damage.file.name] = str(damage)
-        self._arrange()
-
-    def _arrange(self) -> None:
-        self._checkpoints, misfits = arrange(self._files)
-        self._misfits = {name: reason for name, reason in misfits.items() if name not in self._gone}
-
-    def _check_history(self) -> None:
-        # Which of two histories is meant is not for us to guess.
-        if not self._files and not self._damaged:
-            raise ChainError(f"{self._path} holds no checkpoint")
-        chains: dict[bytes, list[FileName]] = {}
-        for file in self._files:
-            chains.setdefault(file.header.chain, []).append(file.name)
-        if len(chains) > 1:
-            files = "; of another ".join(map(few, chains.values()))
-            raise ChainError(
-                f"{self._path} holds files of several chains: of one {files}. Move the foreign ones away"
-            )
-        for older, newer in itertools.pairwise(self):
-            if older.number == newer.number:
-                raise ChainError(
-                    f"{self._path} holds two different checkpoints {newer.number}, {older.files[-1]} and "
-                    f"{newer.files[-1]}: two copies of the chain were continued. Move the files of one away"
-                )
-
-
-def find_region(path: Path, layouts: tuple[Layout, ...], name: str) -> int:
-    """The place of a region in the table.
-
-    Raises:
-        ChainError: there is none of that name.
-    """
-    names = [layout.name for layout in layouts]
-    if name not in names:
-        raise ChainError(f"the chain in {path} has no region {name!r}. It has {few(names)}")
-    return names.index(name)
+    def _locate(self, name: str, start: int, stop: int | None, at: int | str | None) -> tuple[Node, int, int]:
+        # The state, the region's place in its table, and the end of the bytes.
+        self._check()
+        node = self._archive.newest if at is None else self._archive.find(at)
+        layouts = node.file.layouts
+        region = self._archive.find_region(layouts, name)
+        nbytes = layouts[region].nbytes
+        end = nbytes if stop is None else stop
+        if not 0 <= start <= end <= nbytes:
+            raise ValueError(f"[{start}, {end}) is not within the {nbytes} bytes of region {name!r}")
+        return node, region, end

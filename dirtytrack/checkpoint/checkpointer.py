@@ -5,45 +5,37 @@ from __future__ import annotations
 import atexit
 import functools
 import json
-import os
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any, Self, Unpack
 
 from dirtytrack._lifetime.closable import Closable
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack._lifetime.undo import Undo
+from dirtytrack.checkpoint._arguments import check_meta, check_pause, check_place, check_regions
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT
 from dirtytrack.checkpoint.save import Save
-from dirtytrack.checkpoint.store.directory import Directory
-from dirtytrack.checkpoint.store.lock import WriterLock
+from dirtytrack.checkpoint.store import Place, open_store
+from dirtytrack.checkpoint.store.protocol import Store
 from dirtytrack.checkpoint.write import origin
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capturer
 from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.compaction import Compactor
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
-from dirtytrack.checkpoint.write.options import (
-    Keywords,
-    Options,
-    check_meta,
-    check_path,
-    check_pause,
-    check_regions,
-)
+from dirtytrack.checkpoint.write.options import Keywords, Options
 from dirtytrack.checkpoint.write.pipeline import Pipeline
 from dirtytrack.checkpoint.write.staging import Staging
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
 from dirtytrack.tracking import Region, Session, open_consumer
 
-_Begin = Callable[[Directory, list[Layout], dict[str, Region]], origin.Origin]
+_Begin = Callable[[Store, list[Layout], dict[str, Region]], origin.Origin]
 
 _open_ones: weakref.WeakSet[Checkpointer] = weakref.WeakSet()
 _abandoned: list[Checkpointer] = []
@@ -81,7 +73,7 @@ class Checkpointer(Handle, Closable):
 
     def __init__(
         self,
-        path: os.PathLike[str] | str,
+        path: Place,
         regions: Mapping[str, object],
         *,
         session: Session | None = None,
@@ -124,7 +116,7 @@ class Checkpointer(Handle, Closable):
     @classmethod
     def resume(
         cls,
-        path: os.PathLike[str] | str,
+        path: Place,
         into: Mapping[str, object],
         *,
         at: int | str | None = None,
@@ -153,9 +145,7 @@ class Checkpointer(Handle, Closable):
         return self
 
     @classmethod
-    def open(
-        cls, path: os.PathLike[str] | str, regions: Mapping[str, object], **keywords: Unpack[Keywords]
-    ) -> Self:
+    def open(cls, path: Place, regions: Mapping[str, object], **keywords: Unpack[Keywords]) -> Self:
         """Resumes the chain in a directory if there is one, else starts it.
 
         Where there are files of a chain and no checkpoint is intact, it raises ChainError: it never starts
@@ -250,8 +240,7 @@ class Checkpointer(Handle, Closable):
             return
         if not lib.dt_is_address_space(self._process):
             self._closed = True
-            self._directory.close()
-            self._lock.close()
+            self._descriptors.close()
             return
         self._close()
 
@@ -269,52 +258,52 @@ class Checkpointer(Handle, Closable):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"next checkpoint {self._pipeline.next_number}"
-        return f"<dirtytrack.checkpoint.Checkpointer on {self._directory.path}: {state}>"
+        return f"<dirtytrack.checkpoint.Checkpointer on {self._store.place}: {state}>"
 
     def _set_up(
         self,
-        path: os.PathLike[str] | str,
+        path: Place,
         memories: Mapping[str, object],
         options: Options,
         begin: _Begin,
         *,
         create: bool = True,
     ) -> None:
-        where, checked = check_path(path), check_regions(memories)
+        place, checked = check_place(path), check_regions(memories)
         self._undo = Undo()
         try:
-            self._begin(where, checked, options, begin, create)
+            self._begin(place, checked, options, begin, create)
         except BaseException:
             self._undo.close()
             raise
         self._closed = False
 
     def _begin(
-        self, where: Path, memories: dict[str, object], options: Options, begin: _Begin, create: bool
+        self, place: Place, memories: dict[str, object], options: Options, begin: _Begin, create: bool
     ) -> None:
         undo = self._undo
         session, regions, layouts = origin.track(memories, options.session, undo)
-        self._directory = Directory(where, create=create)
-        undo.callback(self._directory.close)
-        self._lock = WriterLock(self._directory)
-        undo.callback(self._lock.close)
-        self._directory.clean()
-        start = begin(self._directory, layouts, regions)
+        self._descriptors = Undo()
+        undo.callback(self._descriptors.close)
+        self._store = open_store(place, self._descriptors, create=create)
+        claim = self._store.claim()
+        self._descriptors.callback(claim.close)
+        start = begin(self._store, layouts, regions)
         tracked = tuple(regions[layout.name] for layout in start.layouts)
         hashes = BlockHashes([layout.nbytes for layout in start.layouts])
         if start.parent != NO_PARENT:
-            for place, region in enumerate(tracked):
-                hashes.learn(place, region.view)
+            for index, region in enumerate(tracked):
+                hashes.learn(index, region.view)
         # What is written from here on is its own.
-        consumer = open_consumer(session, f"checkpoint of {where}", tracked, undo)
+        consumer = open_consumer(session, f"checkpoint of {self._store.place}", tracked, undo)
         staging = Staging(options.staging(sum(layout.nbytes for layout in start.layouts)))
         compression = Compression(options.compression)
-        compactor = Compactor(self._directory, self._lock, compression, options.keep, start.numbers)
+        compactor = Compactor(self._store, claim, compression, options.keep, start.numbers)
         undo.callback(compactor.stop)
         committer = Committer(
             start,
-            self._directory,
-            self._lock,
+            self._store,
+            claim,
             hashes,
             staging,
             compression,
@@ -323,7 +312,9 @@ class Checkpointer(Handle, Closable):
         )
         undo.callback(committer.stop)
         capturer = Capturer(consumer, staging)
-        self._pipeline = Pipeline(start, capturer, committer, compactor, compression, options.max_pause)
+        self._pipeline = Pipeline(
+            start, capturer, committer, compactor, compression, options.max_pause, self._store.maps
+        )
         self._process = lib.dt_address_space()
         self._mutex = threading.RLock()
         self._in_turn = self._closing = False

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import errno
 import functools
-import logging
+import json
 import mmap
-import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dirtytrack.checkpoint.chain import Chain, find_region
+from dirtytrack.checkpoint._arguments import check_regions
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import FormatError
-from dirtytrack.checkpoint.read.lineage import Checkpoint, few
+from dirtytrack.checkpoint.read.archive import Archive, opened
+from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.read.state import State
-from dirtytrack.checkpoint.write.options import check_regions
+from dirtytrack.checkpoint.store import Place
 from dirtytrack.errors import ChainError
 from dirtytrack.tracking import alloc, resolve
 
 if TYPE_CHECKING:
     import numpy as np
 
-_logger = logging.getLogger("dirtytrack.checkpoint")
-_T = TypeVar("_T")
 
-
-def restore(path: os.PathLike[str] | str, *, into: Mapping[str, object], at: int | str | None = None) -> Any:
+def restore(path: Place, *, into: Mapping[str, object], at: int | str | None = None) -> Any:
     """Writes a checkpoint's regions into memory.
 
     Names, sizes and elements, and of the files all but the stored contents, are checked before the first byte
@@ -50,13 +47,11 @@ def restore(path: os.PathLike[str] | str, *, into: Mapping[str, object], at: int
         ImportError: the contents are compressed and there is no zstd, naming the extra.
     """
     targets = _targets(into)
-    with Chain(path) as chain:
-        return fill(chain, targets, at).meta
+    with opened(path) as archive:
+        return json.loads(fill(archive, targets, at).file.description.meta)
 
 
-def load(
-    path: os.PathLike[str] | str, *, at: int | str | None = None, lazy: bool = False
-) -> dict[str, np.ndarray[Any, Any]]:
+def load(path: Place, *, at: int | str | None = None, lazy: bool = False) -> dict[str, np.ndarray[Any, Any]]:
     """A checkpoint's regions as new arrays, page-aligned and writable.
 
     A region that was saved as plain bytes becomes an array of uint8.
@@ -83,8 +78,10 @@ def load(
         import numpy  # noqa: F401 - before anything is read
     except ImportError as error:
         raise ImportError('load() needs numpy: pip install "dirtytrack[numpy]", or use restore()') from error
-    with Chain(path) as chain:
-        return read_checkpoint(chain, at, _map if lazy else _load)[1]
+    with opened(path) as archive:
+        if lazy and not archive.store.maps:
+            raise ChainError(f"{archive.store.place} can't be mapped: load it with lazy=False")
+        return archive.read_at(at, _map if lazy else _load)[1]
 
 
 class Target(NamedTuple):
@@ -94,47 +91,18 @@ class Target(NamedTuple):
     view: memoryview
 
 
-def fill(chain: Chain, targets: Sequence[Target], at: int | str | None = None) -> Checkpoint:
-    """Does what `restore` does, and returns the checkpoint that the memory holds now."""
+def fill(archive: Archive, targets: Sequence[Target], at: int | str | None = None) -> Node:
+    """Does what `restore` does, and returns the state that the memory holds now."""
 
     def write(state: State) -> None:
-        places = [find_region(chain.path, state.layouts, target.layout.name) for target in targets]
+        places = [archive.find_region(state.layouts, target.layout.name) for target in targets]
         for place, target in zip(places, targets, strict=True):
             if reason := state.layouts[place].mismatch(target.layout):
                 raise ChainError(reason)
         for place, target in zip(places, targets, strict=True):
             state.fill(place, target.view)
 
-    return read_checkpoint(chain, at, write)[0]
-
-
-def read_checkpoint(
-    chain: Chain, at: int | str | None, action: Callable[[State], _T]
-) -> tuple[Checkpoint, _T]:
-    """Calls *action* with the state *at*, or if that is None with the newest one that turns out intact.
-
-    Raises:
-        ChainError: there is none.
-    """
-    if at is not None:
-        checkpoint = chain[at]
-        return checkpoint, chain._with_state(checkpoint, action)
-    while True:
-        checkpoint = chain.newest
-        try:
-            result = chain._with_state(checkpoint, action)
-        except ChainError:
-            if checkpoint.id in (one.id for one in chain):
-                raise  # it is not the files
-            continue
-        if newer := [problem for problem in chain.problems if problem.number >= checkpoint.number]:
-            _logger.warning(
-                "%s: checkpoint %d was read; newer files can't be: %s",
-                chain.path,
-                checkpoint.number,
-                few(newer),
-            )
-        return checkpoint, result
+    return archive.read_at(at, write)[0]
 
 
 def _targets(into: Mapping[str, object]) -> list[Target]:

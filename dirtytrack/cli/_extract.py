@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from dirtytrack.checkpoint.format.layout import Layout
-from dirtytrack.checkpoint.format.structures import BLOCK, FormatError, block_count
-from dirtytrack.checkpoint.read.state import State
+from dirtytrack.checkpoint import Chain, Checkpoint, Layout
 from dirtytrack.errors import ChainError
 from dirtytrack.native import lib
 
@@ -37,6 +35,12 @@ def file_name(region: str, suffix: str) -> str:
         digest = hashlib.sha256(region.encode()).hexdigest()[:_DIGITS]
         name = f"{name[: _LONGEST - _DIGITS]}%~{digest}"  # "%~" is in no other name
     return name + suffix
+
+
+class _Source(NamedTuple):
+    chain: Chain
+    checkpoint: Checkpoint
+    layout: Layout
 
 
 class Extraction:
@@ -60,69 +64,69 @@ class Extraction:
         self._progress = progress
         self._done = self._total = 0
 
-    def write(self, state: State, places: Sequence[int]) -> list[str]:
-        """Writes the regions at these places of the table; returns the names of the files.
+    def write(self, chain: Chain, checkpoint: Checkpoint, names: Sequence[str]) -> list[str]:
+        """Writes regions of a checkpoint; returns the names of the files.
 
         Raises:
             FileExistsError: there is such a file, and it may not be replaced.
-            ChainError: a region can't be a file of this kind.
-            DamagedFile: a file of the chain is damaged.
+            ChainError: there is no such region, it can't be a file of this kind, or the chain is damaged.
             OSError: as the system says. Whatever is raised before the first file has its name, there is none.
         """
-        names = [file_name(state.layouts[place].name, SUFFIXES[self._kind]) for place in places]
+        layouts = [chain.region(name, at=checkpoint.id) for name in names]
+        files = [file_name(name, SUFFIXES[self._kind]) for name in names]
         if not self._replace:
-            for name in names:
-                if os.path.lexists(self._into / name):
-                    raise self._refusal(name, errno.EEXIST)
-        self._done, self._total = 0, sum(state.layouts[place].nbytes for place in places)
+            for file in files:
+                if os.path.lexists(self._into / file):
+                    raise self._refusal(file, errno.EEXIST)
+        self._done, self._total = 0, sum(layout.nbytes for layout in layouts)
         with suppress(FileExistsError):
             self._into.mkdir(parents=True)
         with (
             _opened(self._into) as directory,
             TemporaryDirectory(prefix=".restore-", dir=self._into) as scratch,
         ):
-            for place, name in zip(places, names, strict=True):
-                self._write(state, place, Path(scratch, name))
-            for name in names:
-                self._publish(directory, Path(scratch, name))
+            for layout, file in zip(layouts, files, strict=True):
+                self._write(_Source(chain, checkpoint, layout), Path(scratch, file))
+            for file in files:
+                self._publish(directory, Path(scratch, file))
             os.fsync(directory)
-        return names
+        return files
 
-    def _write(self, state: State, place: int, path: Path) -> None:
+    def _write(self, source: _Source, path: Path) -> None:
         write = self._write_npy if self._kind == "npy" else self._write_raw
         try:
             with open(path, "x+b", opener=_private) as file:
-                write(state, place, file)
+                write(source, file)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise self._refusal(path.name, error.errno or errno.EIO) from error
 
-    def _write_raw(self, state: State, place: int, file: IO[bytes], start: int = 0) -> None:
+    def _write_raw(self, source: _Source, file: IO[bytes], start: int = 0) -> None:
         # From an offset of the file on. What is known to be zeros is left a hole.
-        nbytes = state.layouts[place].nbytes
+        chain, name, nbytes, at = source.chain, source.layout.name, source.layout.nbytes, source.checkpoint.id
         file.truncate(start + nbytes)
-        for at in range(0, nbytes, _PIECE):
-            stop = min(at + _PIECE, nbytes)
-            if not state.is_zero(place, at // BLOCK, block_count(stop) - at // BLOCK):
-                file.seek(start + at)
-                file.write(state.read(place, at, stop))
-            self._done += stop - at
+        for offset in range(0, nbytes, _PIECE):
+            stop = min(offset + _PIECE, nbytes)
+            if not chain.is_zero(name, offset, stop, at=at):
+                file.seek(start + offset)
+                file.write(chain.read(name, offset, stop, at=at))
+            self._done += stop - offset
             self._progress(self._done, self._total)
 
-    def _write_npy(self, state: State, place: int, file: IO[bytes]) -> None:
+    def _write_npy(self, source: _Source, file: IO[bytes]) -> None:
         from numpy.lib import format as npy
 
-        layout = state.layouts[place]
+        layout = source.layout
         file.truncate(layout.nbytes)
         array = _array(layout, file)  # of nothing yet: it knows what the header says
         if array.flags.forc:
             fortran = array.flags.fnc
             header = npy.open_memmap(file.name, "w+", array.dtype, array.shape, fortran_order=fortran)
-            self._write_raw(state, place, file, header.offset)
+            self._write_raw(source, file, header.offset)
         else:  # another order of axes, which such a file can't have
             with TemporaryFile(dir=self._into) as raw:
-                self._write_raw(state, place, raw)
+                self._write_raw(source, raw)
                 raw.flush()
                 npy.write_array(file, _array(layout, raw), allow_pickle=False)
 
@@ -154,7 +158,8 @@ def _private(path: str, flags: int) -> int:
 
 def _array(layout: Layout, file: IO[bytes]) -> np.ndarray[Any, Any]:
     # On a file's bytes, which are not touched before the array's elements are.
+    memory = mmap.mmap(file.fileno(), layout.nbytes, access=mmap.ACCESS_READ)
     try:
-        return layout.array(mmap.mmap(file.fileno(), layout.nbytes, access=mmap.ACCESS_READ))
-    except (FormatError, RecursionError) as error:
+        return layout.array(memory)
+    except (ValueError, RecursionError) as error:
         raise ChainError(f"{error}. Use --format raw") from error

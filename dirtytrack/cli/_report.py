@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from dirtytrack.checkpoint import Chain, Checkpoint
-from dirtytrack.checkpoint.format.structures import FileName
-
-from ._text import count, plain, shorten, size
+from dirtytrack.cli._text import count, plain, shorten, size
 
 _TITLES = ("checkpoint", "kind", "created", "on disk", "written", "stored", "pause", "consistency", "meta")
 _SIDES = "><<>>>><<"
@@ -24,19 +19,8 @@ _FOREVER = 1e6  # seconds; no pause is that long
 _FACTS = ("number", "id", "parent", "kind", "created", "consistency", "meta", "statistics", "nbytes")
 
 
-def rooms(path: Path) -> dict[str, int]:
-    """The bytes that each file of a chain takes on the disk, also those that a writer has not completed."""
-    found = {}
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if FileName.parse(entry.name) or (entry.name.startswith(".") and entry.name.endswith(".tmp")):
-                with suppress(FileNotFoundError):  # removed since
-                    found[entry.name] = entry.stat(follow_symlinks=False).st_blocks * 512
-    return found
-
-
 def facts(checkpoint: Checkpoint, taken: dict[str, int]) -> dict[str, Any]:
-    """All that is known of a checkpoint, *taken* being the room of the files."""
+    """All that is known of a checkpoint, *taken* being what each file takes on the disk."""
     file = checkpoint.files[-1]
     return {
         **{name: getattr(checkpoint, name) for name in _FACTS},

@@ -17,19 +17,17 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dirtytrack.cli._arguments import at_least
+from dirtytrack.cli._progress import Progress
+from dirtytrack.cli._text import count, size
 from dirtytrack.errors import ChainError
 
-from ._arguments import at_least
-from ._progress import Progress
-from ._text import count, size
-
 if TYPE_CHECKING:
-    from dirtytrack.checkpoint import Chain
-    from dirtytrack.checkpoint.read.state import State
+    from dirtytrack.checkpoint import Chain, Checkpoint
+    from dirtytrack.cli._extract import Extraction
 
 _QUIET = logging.NullHandler()
 
@@ -105,10 +103,10 @@ def _list(args: argparse.Namespace) -> int:
     save copied, "stored" those of them that held something new, "pause" the time from its last scan to the
     end of the copy.
     """
-    from . import _report
+    from dirtytrack.cli import _report
 
     with _open(args.path) as chain:
-        taken = _report.rooms(args.path)
+        taken = chain.disk_usage()
         if args.json:
             checkpoints = [_report.facts(checkpoint, taken) for checkpoint in chain]
             _print_json(args.path, chain, checkpoints=checkpoints, disk_bytes=sum(taken.values()))
@@ -122,7 +120,7 @@ def _verify(args: argparse.Namespace) -> int:
 
     The exit code is 0 only if every file is intact.
     """
-    from . import _report
+    from dirtytrack.cli import _report
 
     with _open(args.path) as chain:
         with Progress("verify") as progress:
@@ -158,38 +156,23 @@ def _restore(args: argparse.Namespace) -> int:
                 '.npy files need numpy: pip install "dirtytrack[numpy]", or --format raw'
             ) from error
     with _open(args.path) as chain:
-        from dirtytrack.checkpoint.chain import find_region
-        from dirtytrack.checkpoint.restore import read_checkpoint
-
-        from . import _report
-        from ._extract import Extraction
+        from dirtytrack.cli import _report
+        from dirtytrack.cli._extract import Extraction
 
         with Progress("restore") as progress:
             extraction = Extraction(args.into, args.format, args.force, progress)
-
-            def extract(state: State) -> list[tuple[str, str, int]]:
-                names = args.region or [layout.name for layout in state.layouts]
-                places = list(dict.fromkeys(find_region(args.path, state.layouts, name) for name in names))
-                layouts = [state.layouts[place] for place in places]
-                files = extraction.write(state, places)
-                return [(one.name, file, one.nbytes) for one, file in zip(layouts, files, strict=True)]
-
-            complete = len(chain)
-            try:
-                checkpoint, written = read_checkpoint(chain, args.at, extract)
-            except ChainError as error:
-                if args.at is None or len(chain) == complete:
-                    raise
-                raise ChainError(f"{error}. Without --at the newest intact checkpoint is restored") from error
+            checkpoint, names, files = _extract(chain, args.at, args.region, extraction)
+        regions = {one.name: one.nbytes for one in checkpoint.regions}
+        written = [(name, file, regions[name]) for name, file in zip(names, files, strict=True)]
         if args.json:
-            files = [dict(zip(("region", "file", "nbytes"), one, strict=True)) for one in written]
+            made = [dict(zip(("region", "file", "nbytes"), one, strict=True)) for one in written]
             _print_json(
                 args.path,
                 chain,
                 checkpoint=checkpoint.number,
                 id=checkpoint.id,
                 meta=checkpoint.meta,
-                files=files,
+                files=made,
             )
         else:
             _print_lines(
@@ -201,37 +184,50 @@ def _restore(args: argparse.Namespace) -> int:
     return 0
 
 
+def _extract(
+    chain: Chain, at: int | str | None, regions: list[str] | None, extraction: Extraction
+) -> tuple[Checkpoint, list[str], list[str]]:
+    # The checkpoint at, or the newest that turns out intact; names of its regions, and of the files made.
+    while True:
+        checkpoint = chain.newest if at is None else chain[at]
+        names = list(dict.fromkeys(regions or [layout.name for layout in checkpoint.regions]))
+        try:
+            return checkpoint, names, extraction.write(chain, checkpoint, names)
+        except ChainError as error:
+            if checkpoint in chain:
+                raise  # it is not the files
+            if at is not None:
+                told = f"{error}. Without --at the newest intact checkpoint is restored"
+                raise ChainError(told) from error
+
+
 def _compact(args: argparse.Namespace) -> int:
     """Write a base for the oldest of the N newest checkpoints, and remove what is older.
 
     The base is on the disk before the first file is removed. It fails while a Checkpointer has the chain, as
     that can do it, too.
     """
-    with _open(args.path) as chain:
-        _ = chain.newest  # or there is nothing to keep, and nothing to lock
-    from dirtytrack.checkpoint.store.directory import Directory
-    from dirtytrack.checkpoint.store.lock import WriterLock
-    from dirtytrack.checkpoint.write.compaction import compact
-    from dirtytrack.checkpoint.write.compression import Compression
+    from dirtytrack.checkpoint import compact
+    from dirtytrack.cli import _report
 
-    from . import _report
-
-    with closing(Directory(args.path, create=False)) as directory, closing(WriterLock(directory)) as lock:
-        before = _report.rooms(args.path)
-        directory.clean()
-        with Progress("compact") as progress:
-            base = compact(directory, lock, Compression(args.compression), args.keep, progress)
-        after = _report.rooms(args.path)
-    removed, total = sorted(before.keys() - after.keys()), sum(after.values())
-    freed = sum(before.values()) - total
+    with Progress("compact") as progress:
+        done = compact(args.path, args.keep, compression=args.compression, progress=progress)
     with _open(args.path) as chain:
+        taken = sum(chain.disk_usage().values())
         if args.json:
-            _print_json(args.path, chain, base=base, removed=removed, disk_bytes=total, freed_bytes=freed)
+            _print_json(
+                args.path,
+                chain,
+                base=done.number,
+                removed=done.removed,
+                disk_bytes=taken,
+                freed_bytes=done.freed_bytes,
+            )
         else:
             _print_lines(
-                *(f"removed {name}" for name in removed),
-                f"The chain begins with checkpoint {base}. It takes {size(total)} on disk, "
-                f"{size(abs(freed))} {'less' if freed >= 0 else 'more'} than before.",
+                *(f"removed {name}" for name in done.removed),
+                f"The chain begins with checkpoint {done.number}. It takes {size(taken)} on disk, "
+                f"{size(abs(done.freed_bytes))} {'less' if done.freed_bytes >= 0 else 'more'} than before.",
                 *_report.problems(chain),
             )
     return 0

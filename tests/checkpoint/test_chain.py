@@ -6,15 +6,18 @@ import gc
 import json
 import os
 import resource
-import shutil
+from pathlib import Path
 
 import pytest
 
 from _lib.checkpoint import forge
 from _lib.checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, Run
+from _lib.checkpoint.places import flip, names_in
 from _lib.support import in_child
 from dirtytrack import ChainError, ClosedError
 from dirtytrack.checkpoint.chain import Chain
+from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.memory import MemoryStore
 
 pytestmark = pytest.mark.anywhere
 
@@ -44,7 +47,13 @@ def files():
 
 
 @pytest.fixture
-def directory(tmp_path, files):
+def directory(place, files):
+    """The chain, in a directory or in memory."""
+    return forge.write(place, files)
+
+
+@pytest.fixture
+def on_disk(tmp_path, files):
     return forge.write(tmp_path / "chain", files)
 
 
@@ -54,12 +63,6 @@ def _numbers(chain):
 
 def _reasons(chain):
     return {int(problem.file[:10]): problem.reason for problem in chain.problems}
-
-
-def _damage(path, offset=128):
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 1
-    path.write_bytes(data)
 
 
 def _check(chain, states):
@@ -72,14 +75,14 @@ def _check(chain, states):
 
 @pytest.mark.parametrize("encoding", [RAW, ZSTD])
 @pytest.mark.parametrize("linear", [False, True])
-def test_every_checkpoint_is_read(tmp_path, encoding, linear):
+def test_every_checkpoint_is_read(place, encoding, linear):
     """Every region at every checkpoint, as the states were; nothing is wrong."""
     directory = forge.write(
-        tmp_path, forge.history(STATES, encoding=encoding, linear=linear and encoding == RAW)
+        place, forge.history(STATES, encoding=encoding, linear=linear and encoding == RAW)
     )
-    (directory / "lock").touch()
+    (directory / "lock").write_bytes(b"")
     (directory / ".0123456789abcdef.tmp").write_bytes(b"left")
-    (directory / "notes.txt").write_text("mine")
+    (directory / "notes.txt").write_bytes(b"mine")
     with Chain(directory) as chain:
         _check(chain, dict(enumerate(STATES, 1)))
         assert chain.problems == chain.verify() == ()
@@ -87,8 +90,8 @@ def test_every_checkpoint_is_read(tmp_path, encoding, linear):
 
 def test_a_chain_says_what_it_holds(directory, files):
     """Each checkpoint with all that its file says, found by number and by identifier."""
-    with Chain(str(directory)) as chain:
-        assert (chain.path, chain.id, len(chain)) == (directory, forge.CHAIN.hex(), 4)
+    with Chain(directory) as chain:
+        assert (chain.path, chain.id, len(chain)) == (Path(str(directory)), forge.CHAIN.hex(), 4)
         assert tuple(chain) == chain.checkpoints
         assert chain.newest is chain[4] is chain[forge.checkpoint_id(4).hex()]
         for checkpoint, file in zip(chain, files, strict=True):
@@ -99,22 +102,21 @@ def test_a_chain_says_what_it_holds(directory, files):
             assert (checkpoint.created, checkpoint.meta) == (described["created"], described["meta"])
             assert (checkpoint.statistics, checkpoint.consistency) == (described["statistics"], "proven")
             assert checkpoint.consistent
-            assert checkpoint.nbytes == (directory / file.name).stat().st_size
+            assert checkpoint.nbytes == len((directory / file.name).read_bytes())
             assert checkpoint.files == tuple(other.name for other in files[: file.number])
             assert [(region.name, region.nbytes) for region in checkpoint.regions] == [
                 ("weights", NBYTES),
                 ("small", 5),
             ]
-        assert chain._lineage(chain[3]) == list(chain.checkpoints[:3])
         assert repr(chain) == f"<dirtytrack.checkpoint.Chain in {directory}: 4 checkpoints, newest 4>"
 
 
 @pytest.mark.parametrize(("word", "consistent"), [("proven", True), ("paused", True), ("unproven", False)])
-def test_consistency_is_told(tmp_path, word, consistent):
+def test_consistency_is_told(place, word, consistent):
     """As the file has it."""
     (file,) = forge.history(STATES[:1])
     file.more = {"consistency": word}
-    with Chain(forge.write(tmp_path, [file])) as chain:
+    with Chain(forge.write(place, [file])) as chain:
         assert (chain.newest.consistency, chain.newest.consistent) == (word, consistent)
 
 
@@ -180,7 +182,7 @@ def test_without_a_chain_there_is_an_error(tmp_path):
 
 def test_a_chain_without_an_intact_checkpoint_is_open_all_the_same(directory, files):
     """So that one can ask what is wrong; the newest is an error that says so too."""
-    _damage(directory / files[0].name, 0)
+    flip(directory / files[0].name, 0)
     with Chain(directory) as chain:
         assert (len(chain), chain.checkpoints) == (0, ())
         assert list(_reasons(chain)) == [1, 2, 3, 4]
@@ -188,7 +190,7 @@ def test_a_chain_without_an_intact_checkpoint_is_open_all_the_same(directory, fi
             chain.newest  # noqa: B018
         with pytest.raises(ChainError, match=r"no complete checkpoint 1; it has none. .*no checkpoint file"):
             chain[1]
-        assert repr(chain).endswith("chain: 0 checkpoints, 4 problems>")
+        assert repr(chain).endswith(f"{directory}: 0 checkpoints, 4 problems>")
     for file in files[1:]:
         (directory / file.name).unlink()
     with Chain(directory) as chain:
@@ -225,7 +227,6 @@ def test_a_base_made_later_makes_the_shorter_way(directory, files):
             base.name,
         ]
         assert [checkpoint.kind for checkpoint in chain] == ["base", "delta", "base", "delta"]
-        assert chain._lineage(chain[4]) == list(chain)
     for file in files[:2]:
         (directory / file.name).unlink()
     with Chain(directory) as chain:  # the delta of the base's checkpoint is left over, and no problem
@@ -237,7 +238,7 @@ def test_one_of_two_files_for_an_checkpoint_may_be_damaged(directory, files):
     """Then the other is used, as soon as that is found; both are needed for nothing."""
     base = forge.base_of(files[2], STATES[2])
     (offset,) = (entry[4] for entry in base.payload()[1] if entry[2] == 101)
-    _damage(base.write(directory), offset)
+    flip(base.write(directory), offset)
     with Chain(directory) as chain:
         assert chain[4].files == (base.name, files[3].name)
         assert chain.problems == ()
@@ -256,7 +257,7 @@ def test_branches_stand_side_by_side(directory, files):
     with Chain(directory) as chain:
         _check(chain, {**dict(enumerate(STATES, 1)), 5: {**STATES[1], "small": b"other"}})
         assert chain.newest.number == 5
-        assert _numbers(chain._lineage(chain.newest)) == [1, 2, 5]
+        assert chain.newest.parent == chain[2].id
 
 
 MISFITS = {
@@ -353,18 +354,23 @@ def test_two_continuations_of_a_chain_are_an_error(directory, files):
 def test_files_removed_later_stay_readable(directory):
     """The chain holds them open; it does not see what comes after it."""
     with Chain(directory) as chain:
-        shutil.rmtree(directory)
+        for path in [*directory.iterdir()]:
+            path.unlink()
         _check(chain, dict(enumerate(STATES, 1)))
         assert chain.verify() == ()
 
 
+def _after_listing(monkeypatch, act):
+    # Each listing of a store is what this makes of it.
+    for kind in (Directory, MemoryStore):
+        monkeypatch.setattr(kind, "names", lambda store, names=kind.names: act(names(store)))
+
+
 def _compact_after(directory, files, monkeypatch, listings):
     # A compaction to checkpoint 3, just after so many listings of the directory.
-    listdir = os.listdir
     seen = []
 
-    def list_and_compact(path):
-        names = listdir(path)
+    def list_and_compact(names):
         seen.append(names)
         if len(seen) == listings:
             forge.base_of(files[2], STATES[2]).write(directory)
@@ -372,7 +378,7 @@ def _compact_after(directory, files, monkeypatch, listings):
                 (directory / file.name).unlink()
         return names
 
-    monkeypatch.setattr(os, "listdir", list_and_compact)
+    _after_listing(monkeypatch, list_and_compact)
     return seen
 
 
@@ -387,23 +393,23 @@ def test_files_that_vanish_on_the_way_are_no_problem(directory, files, monkeypat
 
 def test_what_two_compactions_took_away_is_no_problem(directory, files, monkeypatch):
     """One while files are opened, another before the next listing: what lies between stands on nothing."""
-    listdir, bases = os.listdir, [forge.base_of(files[place], STATES[place]) for place in (1, 3)]
+    bases = [forge.base_of(files[place], STATES[place]) for place in (1, 3)]
     seen = []
 
-    def list_between_compactions(path):
-        if len(seen) == 1:
-            bases[1].write(directory)
-            for file in (bases[0], *files[2:]):
-                (directory / file.name).unlink()
-        names = listdir(path)
+    def list_between_compactions(names):
         if not seen:
             bases[0].write(directory)
             for file in files[:2]:
                 (directory / file.name).unlink()
+        elif len(seen) == 1:
+            bases[1].write(directory)
+            for file in (bases[0], *files[2:]):
+                (directory / file.name).unlink()
+            names = names_in(directory)
         seen.append(names)
         return names
 
-    monkeypatch.setattr(os, "listdir", list_between_compactions)
+    _after_listing(monkeypatch, list_between_compactions)
     with Chain(directory) as chain:
         _check(chain, {4: STATES[3]})
         assert chain.problems == ()
@@ -419,11 +425,7 @@ def test_what_appears_on_the_way_goes_with_the_rest(directory, files, monkeypatc
 def test_a_directory_that_never_rests(directory, monkeypatch):
     """Something new with each listing: in the end what was opened has to do."""
     number = iter(range(1, 1000))
-    monkeypatch.setattr(
-        os,
-        "listdir",
-        lambda path, listdir=os.listdir: [*listdir(path), f"{next(number):010}-ffffffffffffffff.delta"],
-    )
+    _after_listing(monkeypatch, lambda names: [*names, f"{next(number):010}-ffffffffffffffff.delta"])
     with Chain(directory) as chain:
         assert len(chain) == 4
     assert next(number) < 200
@@ -451,25 +453,25 @@ def _refused(path):
     return None
 
 
-def test_a_chain_of_many_files_is_opened(directory):
+def test_a_chain_of_many_files_is_opened(on_disk):
     """The soft limit of descriptors is raised to the hard one."""
-    small, (soft, hard) = _with_limit(1, 40, directory, _open)
+    small, (soft, hard) = _with_limit(2, 40, on_disk, _open)
     assert small == STATES[-1]["small"]
     assert soft == hard
 
 
-def test_a_chain_of_too_many_files_says_what_to_do(directory):
+def test_a_chain_of_too_many_files_says_what_to_do(on_disk):
     """Beyond the hard limit there is an error with two remedies."""
-    text, filename = _with_limit(1, 2, directory, _refused)
+    text, filename = _with_limit(2, 3, on_disk, _refused)
     assert "ulimit -n" in text
     assert "compact()" in text
-    assert filename.startswith(str(directory))
+    assert filename.startswith(str(on_disk))
 
 
 def test_verify_finds_what_opening_does_not(directory, files):
     """Damaged contents; the file is not used any more, and what stands on it neither."""
     offset = files[1].payload()[1][0][4]
-    _damage(directory / files[1].name, offset)
+    flip(directory / files[1].name, offset)
     with Chain(directory) as chain:
         assert (len(chain), chain.problems) == (4, ())
         problems = chain.verify()
@@ -526,7 +528,7 @@ def test_verify_tells_how_far_it_is(directory, files):
     told = []
     with Chain(directory) as chain:
         chain.verify(lambda done, total: told.append((done, total)))
-    total = sum((directory / file.name).stat().st_size for file in files)
+    total = sum(len((directory / file.name).read_bytes()) for file in files)
     assert {of for _, of in told} == {total}
     assert [done for done, _ in told] == sorted(done for done, _ in told)
     assert told[-1][0] == total
@@ -535,7 +537,7 @@ def test_verify_tells_how_far_it_is(directory, files):
 
 def test_damage_met_by_reading_is_an_error(directory, files):
     """It names the file, which is not used any more; nobody gets another checkpoint's bytes for it."""
-    _damage(directory / files[3].name, files[3].payload()[1][0][4])
+    flip(directory / files[3].name, files[3].payload()[1][0][4])
     with Chain(directory) as chain:
         assert (
             chain.read("weights", 100 * BLOCK, 101 * BLOCK) == STATES[3]["weights"][100 * BLOCK : 101 * BLOCK]
@@ -570,15 +572,19 @@ def test_a_chain_that_nobody_closed_warns(directory):
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_files_that_may_not_be_read_are_an_error(directory, monkeypatch):
+def test_files_that_may_not_be_read_are_an_error(on_disk, monkeypatch):
     """Not damage: an older state in their place would be wrong."""
+    real = os.open
 
-    def refuse(path, flags):
-        raise PermissionError(13, "Permission denied", str(path))
+    def refuse(path, *arguments, **keywords):
+        if str(path).endswith(".delta"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *arguments, **keywords)
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(PermissionError):
-        Chain(directory)
+    with pytest.raises(PermissionError) as caught:
+        Chain(on_disk)
+    assert caught.value.filename.startswith(str(on_disk))
 
 
 def test_checkpoints_are_small_things(tmp_path):
@@ -591,3 +597,53 @@ def test_checkpoints_are_small_things(tmp_path):
         assert len(chain.newest.files) == count
         assert chain.read("small") == b"small"
         assert json.dumps(repr(chain.newest))
+
+
+def test_what_is_known_to_be_zeros(directory):
+    """Of any bytes, at any checkpoint, and nothing is read for it: only what no run holds."""
+    with Chain(directory) as chain:
+        assert chain.is_zero("weights", 10 * BLOCK, 90 * BLOCK)
+        assert chain.is_zero("weights", 7 * BLOCK + 5, 8 * BLOCK + 5)
+        assert not chain.is_zero("weights", 100 * BLOCK, 102 * BLOCK)
+        assert not chain.is_zero("weights")
+        assert chain.is_zero("weights", 3, 3)
+        assert chain.is_zero("weights", 3 * BLOCK, 4 * BLOCK, at=4)
+        assert not chain.is_zero("weights", 3 * BLOCK, 4 * BLOCK, at=3)
+        for start in range(0, NBYTES, BLOCK):
+            stop = min(start + BLOCK, NBYTES)
+            assert chain.is_zero("weights", start, stop) <= (not any(STATES[3]["weights"][start:stop]))
+        with pytest.raises(ValueError, match="not within"):
+            chain.is_zero("small", 0, 6)
+
+
+def test_a_region_is_found_by_name(directory):
+    """With its length and elements, at any checkpoint."""
+    with Chain(directory) as chain:
+        for at in (None, 1, forge.checkpoint_id(2).hex()):
+            layout = chain.region("weights", at=at)
+            assert (layout.name, layout.nbytes, layout.dtype) == ("weights", NBYTES, None)
+        with pytest.raises(ChainError, match="no region 'bias'"):
+            chain.region("bias")
+        with pytest.raises(ChainError, match="no complete checkpoint 9"):
+            chain.region("weights", at=9)
+
+
+def test_what_the_chain_takes_on_the_disk(directory, files):
+    """By file, also those that can't be used or are not complete, and not what is nobody's."""
+    (directory / "notes.txt").write_bytes(b"mine")
+    (directory / files[3].name).write_bytes(b"damaged")
+    with Chain(directory) as chain:
+        usage = chain.disk_usage()
+        assert usage.keys() == {file.name for file in files}
+        assert usage[files[0].name] >= BLOCK
+
+
+def test_a_checkpoint_that_can_be_given_back_is_in_the_chain(directory, files):
+    """As long as no file of it has turned out damaged."""
+    flip(directory / files[2].name, files[2].payload()[1][0][4])
+    with Chain(directory) as chain:
+        checkpoints = chain.checkpoints
+        assert all(one in chain for one in checkpoints)
+        chain.verify()
+        assert [one in chain for one in checkpoints] == [True, True, False, False]
+        assert 1 not in chain

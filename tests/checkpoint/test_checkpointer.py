@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.checkpoint.places import names_in
 from _lib.support import PAGE_SIZE, in_child
 from dirtytrack import BusyError, ChainError, CheckpointError, ClosedError, ForkedError, RegionLostError
 from dirtytrack.checkpoint import Chain, Checkpointer, checkpointer, load, restore
@@ -64,42 +65,42 @@ def _checkpoints(path):
 @pytest.mark.parametrize("compression", ["auto", "none", "zstd"])
 @pytest.mark.parametrize("offset", [0, 1001])
 @pytest.mark.parametrize("staging", [None, 2 * 4096])
-def test_every_checkpoint_comes_back(tmp_path, compression, offset, staging):
+def test_every_checkpoint_comes_back(place, compression, offset, staging):
     """Whatever the alignment, the compression and the staging memory, at every checkpoint, with its meta."""
     arrays, draw, states = _arrays(offset=offset), np.random.default_rng(1), []
-    with Checkpointer(tmp_path, arrays, compression=compression, staging_bytes=staging) as checkpoints:
+    with Checkpointer(place, arrays, compression=compression, staging_bytes=staging) as checkpoints:
         for step in range(6):
             save = checkpoints.save({"step": step})
             states.append((save, _copy(arrays)))
             _scribble(arrays, draw)
-    assert [one.kind for one in _checkpoints(tmp_path)] == ["base"] + ["delta"] * 5
+    assert [one.kind for one in _checkpoints(place)] == ["base"] + ["delta"] * 5
     for step, (save, state) in enumerate(states):
         assert (save.state, save.consistency, save.number) == ("committed", "proven", step + 1)
-        into, meta = _restored(tmp_path, arrays, at=save.number)
+        into, meta = _restored(place, arrays, at=save.number)
         assert _equal(into, state)
         assert meta == {"step": step}
-        assert _equal(load(tmp_path, at=save.id), state)
-    assert _equal(_restored(tmp_path, arrays)[0], states[-1][1])
+        assert _equal(load(place, at=save.id), state)
+    assert _equal(_restored(place, arrays)[0], states[-1][1])
 
 
 @pytest.mark.parametrize("offset", [0, 77])
-def test_resuming_goes_on_with_a_delta(tmp_path, offset):
+def test_resuming_goes_on_with_a_delta(place, offset):
     """Into memory of another alignment; the next save has what changed and no more."""
     arrays = _arrays()
-    with Checkpointer(tmp_path, arrays) as checkpoints:
+    with Checkpointer(place, arrays) as checkpoints:
         checkpoints.save({"step": 0})
         arrays["first"][5] += 1
         checkpoints.save({"step": 1})
     again = _arrays(seed=9, offset=offset)
-    with Checkpointer.resume(tmp_path, again) as checkpoints:
+    with Checkpointer.resume(place, again) as checkpoints:
         assert _equal(again, arrays)
         assert checkpoints.meta == {"step": 1}
         again["second"][250, 3] = -1
         save = checkpoints.save({"step": 2}, wait=True)
         assert (save.kind, save.number, save.blocks_stored) == ("delta", 3, 1)
         assert checkpoints.meta == {"step": 2}
-    assert _equal(_restored(tmp_path, again)[0], again)
-    checkpoints = _checkpoints(tmp_path)
+    assert _equal(_restored(place, again)[0], again)
+    checkpoints = _checkpoints(place)
     assert [one.parent for one in checkpoints] == [None, checkpoints[0].id, checkpoints[1].id]
 
 
@@ -115,46 +116,46 @@ def test_open_starts_and_then_resumes(tmp_path):
     assert _equal(again, arrays)
 
 
-def test_starting_over_a_chain_is_refused(tmp_path):
+def test_starting_over_a_chain_is_refused(place):
     """FileExistsError says what to do, and the chain stays as it is."""
     arrays = _arrays()
-    with Checkpointer(tmp_path, arrays) as checkpoints:
+    with Checkpointer(place, arrays) as checkpoints:
         checkpoints.save()
-    before = sorted(os.listdir(tmp_path))
+    before = names_in(place)
     with pytest.raises(FileExistsError, match="resume"):
-        Checkpointer(tmp_path, arrays)
-    assert sorted(os.listdir(tmp_path)) == before
+        Checkpointer(place, arrays)
+    assert names_in(place) == before
 
 
-def test_open_does_not_start_over_what_is_damaged(tmp_path):
+def test_open_does_not_start_over_what_is_damaged(place):
     """A chain whose base is damaged might still be repaired."""
     arrays = _arrays()
-    with Checkpointer(tmp_path, arrays) as checkpoints:
+    with Checkpointer(place, arrays) as checkpoints:
         checkpoints.save()
-    (file,) = tmp_path.glob("*.base")
-    os.truncate(file, 5000)
+    (file,) = place.glob("*.base")
+    file.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(ChainError, match=file.name):
-        Checkpointer.open(tmp_path, arrays)
+        Checkpointer.open(place, arrays)
 
 
-def test_a_branch_from_an_older_checkpoint(tmp_path):
+def test_a_branch_from_an_older_checkpoint(place):
     """Resumed at 1, the chain goes on beside 2 and 3, and the newest is the branch's."""
     arrays = _arrays()
     states = {}
-    with Checkpointer(tmp_path, arrays) as checkpoints:
+    with Checkpointer(place, arrays) as checkpoints:
         for value in (1, 2, 3):
             arrays["first"][:10] = value
             states[checkpoints.save().number] = _copy(arrays)
-    with Checkpointer.resume(tmp_path, arrays, at=1) as checkpoints:
+    with Checkpointer.resume(place, arrays, at=1) as checkpoints:
         assert _equal(arrays, states[1])
         arrays["second"][0] = 99
         states[checkpoints.save().number] = _copy(arrays)
-    checkpoints = _checkpoints(tmp_path)
+    checkpoints = _checkpoints(place)
     assert [one.number for one in checkpoints] == [1, 2, 3, 4]
     assert checkpoints[3].parent == checkpoints[0].id
     for number, state in states.items():
-        assert _equal(_restored(tmp_path, arrays, at=number)[0], state)
-    assert _equal(_restored(tmp_path, arrays)[0], states[4])
+        assert _equal(_restored(place, arrays, at=number)[0], state)
+    assert _equal(_restored(place, arrays)[0], states[4])
 
 
 @pytest.mark.parametrize(
@@ -167,54 +168,54 @@ def test_a_branch_from_an_older_checkpoint(tmp_path):
         (lambda one: one.update(second=np.zeros((7, 300))), "'second' has the shape"),
     ],
 )
-def test_resuming_into_another_layout_is_refused(tmp_path, change, message):
+def test_resuming_into_another_layout_is_refused(place, change, message):
     """Names, sizes, element types and shapes have to fit; no byte of the memory is changed."""
     arrays = _arrays()
-    with Checkpointer(tmp_path, arrays) as checkpoints:
+    with Checkpointer(place, arrays) as checkpoints:
         checkpoints.save()
     other = _arrays(seed=5)
     change(other)
-    before, files = _copy(other), sorted(os.listdir(tmp_path))
+    before, files = _copy(other), names_in(place)
     with dirtytrack.Session() as session:
         with pytest.raises(ChainError, match=message):
-            Checkpointer.resume(tmp_path, other, session=session)
+            Checkpointer.resume(place, other, session=session)
         assert session.regions == ()
     assert _equal(other, before)
-    assert sorted(os.listdir(tmp_path)) == files
+    assert names_in(place) == files
 
 
-def test_bytes_fit_any_elements(tmp_path):
+def test_bytes_fit_any_elements(place):
     """Memory that knows no elements takes those of any region, and the other way round."""
     numbers = array.array("d", range(1000))
-    with Checkpointer(tmp_path, {"a": numbers}) as checkpoints:
+    with Checkpointer(place, {"a": numbers}) as checkpoints:
         checkpoints.save()
     plain = bytearray(8000)
-    with Checkpointer.resume(tmp_path, {"a": plain}) as checkpoints:
+    with Checkpointer.resume(place, {"a": plain}) as checkpoints:
         assert plain == numbers.tobytes()
         plain[0] = 1
         checkpoints.save()
-    assert load(tmp_path)["a"].dtype == np.float64
-    assert load(tmp_path)["a"].tobytes() == plain
+    assert load(place)["a"].dtype == np.float64
+    assert load(place)["a"].tobytes() == plain
 
 
-def test_memory_of_every_kind(tmp_path):
+def test_memory_of_every_kind(place):
     """Buffers, a bare address, and a region that is tracked already."""
     mapped, owner = mmap.mmap(-1, 3 * PAGE_SIZE), dirtytrack.alloc(2 * PAGE_SIZE)
     address = np.frombuffer(owner, np.uint8).ctypes.data
     with dirtytrack.Session() as session:
         region = session.track(bytearray(b"tracked" * 100), name="other")
         memories = {"mmap": mapped, "address": (address, len(owner)), "region": region}
-        with Checkpointer(tmp_path, memories, session=session) as checkpoints:
+        with Checkpointer(place, memories, session=session) as checkpoints:
             mapped[:3], owner[:3], region.view[:3] = b"abc", b"def", b"ghi"
             checkpoints.save()
         assert session.regions == (region,)
-    found = load(tmp_path)
+    found = load(place)
     assert found["mmap"].tobytes() == mapped[:]
     assert found["address"].tobytes() == owner[:]
     assert found["region"].tobytes().startswith(b"ghicked")
 
 
-def test_arrays_of_every_shape_come_back_as_they_were(tmp_path):
+def test_arrays_of_every_shape_come_back_as_they_were(place):
     """Structures, Fortran order, any order of axes, no axis at all."""
     arrays = {
         "structure": np.array([(1, 2.5, [1, 2])], [("a", "<i4"), ("b", "<f8"), ("c", "<i2", (2,))]),
@@ -224,19 +225,19 @@ def test_arrays_of_every_shape_come_back_as_they_were(tmp_path):
         "time": np.array(["2026-01-02"], "M8[D]"),
         "big-endian": np.arange(5, dtype=">i4"),
     }
-    with Checkpointer(tmp_path, arrays) as checkpoints:
+    with Checkpointer(place, arrays) as checkpoints:
         checkpoints.save()
-    for name, found in load(tmp_path).items():
+    for name, found in load(place).items():
         assert found.dtype == arrays[name].dtype
         assert found.shape == arrays[name].shape
         assert found.strides == arrays[name].strides
         assert (found == arrays[name]).all()
 
 
-def test_other_cursors_see_what_they_would_have_seen(tmp_path):
+def test_other_cursors_see_what_they_would_have_seen(place):
     """A checkpointer takes nothing from others of the session, nor they from it."""
     arrays = _arrays()
-    with dirtytrack.Session() as session, Checkpointer(tmp_path, arrays, session=session) as checkpoints:
+    with dirtytrack.Session() as session, Checkpointer(place, arrays, session=session) as checkpoints:
         region = next(one for one in session.regions if one.name == "first")
         other = session.cursor("other")
         checkpoints.save()
@@ -248,32 +249,32 @@ def test_other_cursors_see_what_they_would_have_seen(tmp_path):
         with other.collect(region) as epoch:
             assert set(epoch[region]) == {3}
         assert checkpoints.save(wait=True).blocks_stored == 1
-    assert _equal(_restored(tmp_path, arrays)[0], arrays)
+    assert _equal(_restored(place, arrays)[0], arrays)
 
 
-def test_marked_bytes_are_saved(tmp_path):
+def test_marked_bytes_are_saved(place):
     """What no page table sees is declared with mark, and then saved."""
     memory = np.zeros(10 * PAGE_SIZE, np.uint8)
     with (
         dirtytrack.Session() as session,
-        Checkpointer(tmp_path, {"a": memory}, session=session) as checkpoints,
+        Checkpointer(place, {"a": memory}, session=session) as checkpoints,
     ):
         checkpoints.save(wait=True)
         session.mark(session.regions[0], 5 * PAGE_SIZE, 5 * PAGE_SIZE + 1)
         assert checkpoints.save(wait=True).blocks_written >= 1
 
 
-def test_only_one_writes(tmp_path):
+def test_only_one_writes(place):
     """A second Checkpointer is refused and names the process, here and elsewhere; the first one goes on."""
     arrays = _arrays()
-    with Checkpointer(tmp_path, arrays) as checkpoints:
+    with Checkpointer(place, arrays) as checkpoints:
         checkpoints.save()
         for make in (Checkpointer, Checkpointer.open, Checkpointer.resume):
             with pytest.raises(BusyError, match=str(os.getpid())):
-                make(tmp_path, _arrays())
+                make(place, _arrays())
         arrays["first"][0] += 1
         checkpoints.save(wait=True)
-    assert _equal(_restored(tmp_path, arrays)[0], arrays)
+    assert _equal(_restored(place, arrays)[0], arrays)
 
 
 def test_a_forked_child_writes_nothing(tmp_path):
@@ -301,10 +302,10 @@ def test_a_forked_child_writes_nothing(tmp_path):
     assert _equal(_restored(tmp_path, arrays)[0], arrays)
 
 
-def test_close_commits_and_is_idempotent(tmp_path):
+def test_close_commits_and_is_idempotent(place):
     """Everything captured is there; then every call but close raises ClosedError."""
     arrays = _arrays()
-    checkpoints = Checkpointer(tmp_path, arrays)
+    checkpoints = Checkpointer(place, arrays)
     save = checkpoints.save()
     checkpoints.close()
     checkpoints.close()
@@ -313,77 +314,77 @@ def test_close_commits_and_is_idempotent(tmp_path):
     for call in (checkpoints.save, checkpoints.flush, checkpoints.compact, checkpoints.__enter__):
         with pytest.raises(ClosedError, match="closed"):
             call()
-    Checkpointer.resume(tmp_path, arrays).close()
+    Checkpointer.resume(place, arrays).close()
 
 
-def test_a_leaked_one_warns_and_commits(tmp_path):
+def test_a_leaked_one_warns_and_commits(place):
     """Nothing captured is lost by forgetting to close, and the directory is free again."""
     arrays = _arrays()
-    checkpoints = Checkpointer(tmp_path, arrays)
+    checkpoints = Checkpointer(place, arrays)
     checkpoints.save()
     with pytest.warns(ResourceWarning, match="never closed"):
         del checkpoints
         gc.collect()
-    assert _equal(_restored(tmp_path, arrays)[0], arrays)
+    assert _equal(_restored(place, arrays)[0], arrays)
 
 
-def test_a_region_that_is_gone(tmp_path):
+def test_a_region_that_is_gone(place):
     """Unmapped memory is RegionLostError and no checkpoint; what is left of the chain can be restored."""
     memory = mmap.mmap(-1, 4 * PAGE_SIZE)
     address = np.frombuffer(memory, np.uint8).ctypes.data
-    with Checkpointer(tmp_path, {"a": (address, 4 * PAGE_SIZE)}) as checkpoints:
+    with Checkpointer(place, {"a": (address, 4 * PAGE_SIZE)}) as checkpoints:
         memory[:3] = b"abc"
         checkpoints.save(wait=True)
         memory.close()
         with pytest.raises(RegionLostError):
             checkpoints.save()
-    assert load(tmp_path)["a"].tobytes().startswith(b"abc")
+    assert load(place)["a"].tobytes().startswith(b"abc")
 
 
-def test_an_array_cannot_be_resized_meanwhile(tmp_path):
+def test_an_array_cannot_be_resized_meanwhile(place):
     """The buffer is exported while it is saved, and free again after close."""
     memory = bytearray(10000)
-    with Checkpointer(tmp_path, {"a": memory}) as checkpoints:
+    with Checkpointer(place, {"a": memory}) as checkpoints:
         checkpoints.save()
         with pytest.raises(BufferError):
             memory.append(1)
     memory.append(1)
 
 
-def test_a_session_that_was_closed_first(tmp_path):
+def test_a_session_that_was_closed_first(place):
     """Saving says so; closing works."""
     arrays = _arrays()
     session = dirtytrack.Session()
-    checkpoints = Checkpointer(tmp_path, arrays, session=session)
+    checkpoints = Checkpointer(place, arrays, session=session)
     checkpoints.save()
     session.close()
     with pytest.raises(ClosedError):
         checkpoints.save()
     checkpoints.close()
-    assert _equal(_restored(tmp_path, arrays)[0], arrays)
+    assert _equal(_restored(place, arrays)[0], arrays)
 
 
-def test_methods_take_turns(tmp_path):
+def test_methods_take_turns(place):
     """Many threads save at once: every save has its own number, and the last one has everything."""
     arrays, saves = _arrays(), []
 
     def work():
         saves.extend(checkpoints.save() for _ in range(10))
 
-    with Checkpointer(tmp_path, arrays) as checkpoints:
+    with Checkpointer(place, arrays) as checkpoints:
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     assert sorted(one.number for one in saves) == list(range(1, 41))
-    assert len(_checkpoints(tmp_path)) == 40
+    assert len(_checkpoints(place)) == 40
 
 
-def test_the_meta_is_that_of_the_instant(tmp_path):
+def test_the_meta_is_that_of_the_instant(place):
     """What is done to it after the save does not matter, and it comes back as JSON has it."""
     meta = {"list": (1, 2), "name": "ä\u0000\U0001f40d", "big": 1 << 100, "none": None, "deep": {"x": [0.1]}}
-    with Checkpointer(tmp_path, _arrays()) as checkpoints:
+    with Checkpointer(place, _arrays()) as checkpoints:
         checkpoints.save(meta)
         meta.clear()
         checkpoints.flush()
@@ -395,29 +396,29 @@ def test_the_meta_is_that_of_the_instant(tmp_path):
             "deep": {"x": [0.1]},
         }
         assert checkpoints.meta == expected
-    assert _checkpoints(tmp_path)[0].meta == expected
+    assert _checkpoints(place)[0].meta == expected
 
 
-def test_the_order_of_the_regions_does_not_matter(tmp_path):
+def test_the_order_of_the_regions_does_not_matter(place):
     """Names are what counts when a chain is resumed."""
     arrays = _arrays()
-    with Checkpointer(tmp_path, arrays) as checkpoints:
+    with Checkpointer(place, arrays) as checkpoints:
         checkpoints.save()
     again = _arrays(seed=1)
-    with Checkpointer.resume(tmp_path, dict(reversed(again.items()))) as checkpoints:
+    with Checkpointer.resume(place, dict(reversed(again.items()))) as checkpoints:
         again["second"][1] = 4
         assert checkpoints.save(wait=True).blocks_stored == 1
-    assert _equal(_restored(tmp_path, again)[0], again)
+    assert _equal(_restored(place, again)[0], again)
 
 
-def test_saves_without_fsync(tmp_path):
+def test_saves_without_fsync(place):
     """The files are the same; only when they are on the disk is left to the system."""
     arrays = _arrays()
-    with Checkpointer(tmp_path, arrays, fsync=False) as checkpoints:
+    with Checkpointer(place, arrays, fsync=False) as checkpoints:
         checkpoints.save()
         arrays["first"][9] += 1
         checkpoints.save()
-    assert _equal(_restored(tmp_path, arrays)[0], arrays)
+    assert _equal(_restored(place, arrays)[0], arrays)
 
 
 def test_files_are_private(tmp_path):
@@ -427,9 +428,9 @@ def test_files_are_private(tmp_path):
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
-def test_a_repr_that_says_it(tmp_path):
+def test_a_repr_that_says_it(place):
     """Of the checkpointer and of a save, in every state."""
-    with Checkpointer(tmp_path, _arrays()) as checkpoints:
+    with Checkpointer(place, _arrays()) as checkpoints:
         assert "next checkpoint 1" in repr(checkpoints)
         save = checkpoints.save()
         checkpoints.flush()
@@ -437,16 +438,16 @@ def test_a_repr_that_says_it(tmp_path):
     assert "closed" in repr(checkpoints)
 
 
-def test_neither_can_be_pickled(tmp_path):
+def test_neither_can_be_pickled(place):
     """It stands for memory of this process."""
-    with Checkpointer(tmp_path, _arrays()) as checkpoints, pytest.raises(TypeError, match="can't be copied"):
+    with Checkpointer(place, _arrays()) as checkpoints, pytest.raises(TypeError, match="can't be copied"):
         checkpoints.__reduce__()
 
 
-def test_garbage_collected_by_its_own_thread_is_closed_at_exit(tmp_path):
+def test_garbage_collected_by_its_own_thread_is_closed_at_exit(place):
     """It can't wait for itself: what was captured is committed all the same."""
     arrays = _arrays()
-    checkpoints = Checkpointer(tmp_path, arrays)
+    checkpoints = Checkpointer(place, arrays)
     save = checkpoints.save()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -458,14 +459,14 @@ def test_garbage_collected_by_its_own_thread_is_closed_at_exit(tmp_path):
     assert checkpoints.closed
 
 
-def test_a_number_out_of_reach_is_refused(tmp_path):
+def test_a_number_out_of_reach_is_refused(place):
     """A file that claims the last number there is leaves none for the next save."""
     arrays = _arrays()
-    with Checkpointer(tmp_path, arrays) as checkpoints:
+    with Checkpointer(place, arrays) as checkpoints:
         checkpoints.save()
-    (tmp_path / f"{2**63 - 1}-0123456789abcdef.base").touch()
+    (place / f"{2**63 - 1}-0123456789abcdef.base").write_bytes(b"")
     with pytest.raises(ChainError, match=f"claims to be checkpoint {2**63 - 1}.*move it away"):
-        Checkpointer.resume(tmp_path, arrays)
+        Checkpointer.resume(place, arrays)
 
 
 @pytest.mark.parametrize("broken", [0, 1, 2])

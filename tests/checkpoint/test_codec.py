@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from _lib.checkpoint import forge
+from _lib.checkpoint.files import opened
 from _lib.checkpoint.forge import BLOCK, ZSTD, File, Run
 from _lib.checkpoint.world import World, restored
 from dirtytrack.checkpoint import Chain, Checkpointer
 from dirtytrack.checkpoint.format import codec
 from dirtytrack.checkpoint.format.structures import FormatError
-from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 from dirtytrack.checkpoint.write import compression
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 
@@ -49,28 +49,28 @@ def test_an_encoding_that_nobody_knows_is_refused(tmp_path, encoding):
     def twist(entries):
         return [(0, encoding, *entries[0][2:])]
 
-    with CheckpointFile.open(forged.write(tmp_path)) as file:
+    with opened(forged.write(tmp_path)) as file:
         (known,) = file.entries()
         assert file.read(known) == SIXTEEN
         with pytest.raises(FormatError, match=f"encoding {encoding}, which is not known here"):
             file.read(known._replace(encoding=encoding))
-    with CheckpointFile.open(forged.write(tmp_path, twist=twist)) as file:
+    with opened(forged.write(tmp_path, twist=twist)) as file:
         for read in (lambda: list(file.entries()), lambda: list(file.verify())):
             with pytest.raises(FormatError, match=f"encoding {encoding}, which is not known here"):
                 read()
 
 
-def test_another_codec_is_written_and_read(tmp_path, deflate, monkeypatch):
+def test_another_codec_is_written_and_read(place, deflate, monkeypatch):
     """By its name in ``compression=`` and its number in the file; without it the file names its encoding."""
     world = World(20, 1)
-    with Checkpointer(tmp_path, world.regions, compression="deflate") as checkpoints:
+    with Checkpointer(place, world.regions, compression="deflate") as checkpoints:
         world.regions["first"][:] = (b"text " * len(world.regions["first"]))[: len(world.regions["first"])]
         save = checkpoints.save(wait=True)
         assert save.ratio is not None
         assert save.ratio > 5
-    assert restored(tmp_path, world.sizes) == world.contents()
+    assert restored(place, world.sizes) == world.contents()
     monkeypatch.delitem(codec.CODECS, 7)
-    with Chain(tmp_path) as chain:
+    with Chain(place) as chain:
         (problem,) = chain.verify()
         assert "encoding 7, which is not known here" in problem.reason
 

@@ -11,7 +11,7 @@ from types import FrameType
 
 import pytest
 
-from _lib.checkpoint.intercept import WORKER, Gate, by, intercepted
+from _lib.checkpoint.intercept import COMMITTER, Gate, by, intercepted
 from _lib.checkpoint.world import BLOCK, World, restored
 from _lib.interrupts import Storm, interrupted_at, is_interrupted, traced
 from _lib.raw import open_descriptors
@@ -220,7 +220,7 @@ def test_whoever_waits_for_a_slow_disk_can_be_interrupted(
     """And wait again: then it is committed."""
 
     def child() -> None:
-        gate = Gate(by(WORKER))
+        gate = Gate(by(COMMITTER))
         with intercepted(gate), Session() as session:
             world = World(3 * PAGE_SIZE // BLOCK, 1)  # touched, one page fills the staging memory
             checkpoints = Checkpointer(tmp_path, world.regions, session=session, staging_bytes=PAGE_SIZE)

@@ -11,23 +11,22 @@ import pytest
 from _lib.support import in_child, require_root
 from dirtytrack import BusyError
 from dirtytrack.checkpoint.store.directory import Directory
-from dirtytrack.checkpoint.store.lock import WriterLock
 
 pytestmark = pytest.mark.anywhere
 
 
 @pytest.fixture
 def directory(tmp_path):
-    opened = Directory(tmp_path, create=False)
+    opened = Directory(tmp_path)
     yield opened
     opened.close()
 
 
 def _try(path):
     """Take the lock in this process and give it back; the message if somebody has it."""
-    directory = Directory(path, create=False)
+    directory = Directory(path)
     try:
-        WriterLock(directory).close()
+        directory.claim().close()
     except BusyError as error:
         return str(error)
     finally:
@@ -37,7 +36,7 @@ def _try(path):
 
 def test_a_second_one_in_this_process_is_refused(directory, tmp_path):
     """The message names this process; the attempt does not cost the first one its lock."""
-    lock = WriterLock(directory)
+    lock = directory.claim()
     assert str(os.getpid()) in _try(tmp_path)
     assert str(os.getpid()) in in_child(lambda: _try(tmp_path)).check()
     lock.close()
@@ -48,14 +47,14 @@ def test_another_path_to_the_directory_is_no_way_round(directory, tmp_path):
     """A symbolic link to the directory is the same directory."""
     link = tmp_path.with_name(tmp_path.name + "-link")
     link.symlink_to(tmp_path)
-    lock = WriterLock(directory)
+    lock = directory.claim()
     assert _try(link) is not None
     lock.close()
 
 
 def test_another_process_is_refused_and_named(directory, tmp_path):
     """The message has the pid of the owner."""
-    lock = WriterLock(directory)
+    lock = directory.claim()
     assert f"Process {os.getpid()} writes" in in_child(lambda: _try(tmp_path)).check()
     lock.close()
 
@@ -65,7 +64,7 @@ def test_it_ends_with_its_owner_though_a_worker_lives_on(tmp_path):
     reader, writer = os.pipe()
 
     def own_and_die():
-        WriterLock(Directory(tmp_path, create=False))
+        Directory(tmp_path).claim()
         worker = os.fork()
         if worker == 0:
             signal.pause()
@@ -85,7 +84,7 @@ def test_it_ends_with_its_owner_though_a_worker_lives_on(tmp_path):
 
 def test_a_child_that_closes_does_not_cost_the_owner_its_lock(directory, tmp_path):
     """What a forked child does with its copy is its own affair."""
-    lock = WriterLock(directory)
+    lock = directory.claim()
     in_child(lock.close).check()
     assert in_child(lambda: _try(tmp_path)).check() is not None
     lock.close()
@@ -93,7 +92,7 @@ def test_a_child_that_closes_does_not_cost_the_owner_its_lock(directory, tmp_pat
 
 def test_a_lock_that_a_copy_has_cost_is_taken_again(directory, tmp_path):
     """To copy the directory in the owner's process drops the lock, see fcntl(2); renew takes it again."""
-    lock = WriterLock(directory)
+    lock = directory.claim()
     shutil.copytree(tmp_path, tmp_path.with_name(tmp_path.name + "-copy"))
     lock.renew()
     assert in_child(lambda: _try(tmp_path)).check() is not None
@@ -102,7 +101,7 @@ def test_a_lock_that_a_copy_has_cost_is_taken_again(directory, tmp_path):
 
 def test_a_lock_that_somebody_else_has_had_is_not(directory, tmp_path):
     """Whoever wrote meanwhile may have used our numbers: renewing says so, again and again."""
-    lock = WriterLock(directory)
+    lock = directory.claim()
     (tmp_path / "lock").read_bytes()  # open and close: gone
     assert in_child(lambda: _try(tmp_path)).check() is None
     for _ in range(2):
@@ -114,13 +113,13 @@ def test_a_lock_that_somebody_else_has_had_is_not(directory, tmp_path):
 
 def test_a_lock_that_somebody_else_has_by_now_is_not(directory, tmp_path):
     """Renewing then says who has it."""
-    lock = WriterLock(directory)
+    lock = directory.claim()
     (tmp_path / "lock").read_bytes()  # open and close: gone
     ready, done = os.pipe(), os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            other = WriterLock(Directory(tmp_path, create=False))
+            other = Directory(tmp_path).claim()
             os.write(ready[1], b"1")
             os.read(done[0], 1)
             other.close()
@@ -138,7 +137,7 @@ def test_a_lock_that_somebody_else_has_by_now_is_not(directory, tmp_path):
 
 def test_a_file_that_was_replaced_protects_nothing(directory, tmp_path):
     """Removed, it is missed by name; and who finds another one in its place may not be alone."""
-    lock = WriterLock(directory)
+    lock = directory.claim()
     os.unlink(tmp_path / "lock")
     with pytest.raises(FileNotFoundError) as caught:
         lock.renew()
@@ -151,7 +150,7 @@ def test_a_file_that_was_replaced_protects_nothing(directory, tmp_path):
 
 def test_the_file_is_private(directory, tmp_path):
     """Nobody else can open it."""
-    WriterLock(directory).close()
+    directory.claim().close()
     assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o600
 
 
@@ -163,7 +162,7 @@ def test_a_directory_that_cannot_be_written_is_the_systems_error(tmp_path):
     def attempt():
         os.seteuid(65534)
         with pytest.raises(PermissionError):
-            WriterLock(Directory(tmp_path, create=False))
+            Directory(tmp_path).claim()
 
     for parent in [*tmp_path.parents][:3]:
         parent.chmod(0o755)
@@ -174,4 +173,4 @@ def test_a_file_that_can_not_be_one_is_named(directory, tmp_path):
     """A pipe in its place."""
     os.mkfifo(tmp_path / "lock")
     with pytest.raises(OSError, match="lock"):
-        WriterLock(directory)
+        directory.claim()

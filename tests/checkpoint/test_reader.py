@@ -13,9 +13,9 @@ import pytest
 import zstandard
 
 from _lib.checkpoint import forge, independent_reader
+from _lib.checkpoint.files import open_file, opened
 from _lib.checkpoint.forge import BLOCK, RAW, ZEROS, ZSTD, File, Run
 from dirtytrack.checkpoint.format.structures import Encoding, FormatError
-from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 from dirtytrack.checkpoint.read.state import State
 
 pytestmark = pytest.mark.anywhere
@@ -39,7 +39,7 @@ def test_a_file_says_what_was_written(tmp_path):
     """Header, description, length and entries, as an independent writer put them there."""
     forged = _file()
     path = forged.write(tmp_path)
-    with CheckpointFile.open(path) as file:
+    with opened(path) as file:
         assert str(file.name) == path.name
         assert file.nbytes == path.stat().st_size
         assert file.header[1:] == (forged.chain, forged.checkpoint, forged.parent, forged.file, 7)
@@ -55,7 +55,7 @@ def test_runs_are_read(tmp_path):
     """Raw and compressed, with and without memory for them."""
     forged = _file()
     expected = [run.data for run in forged.runs if not isinstance(run.data, int)]
-    with CheckpointFile.open(forged.write(tmp_path)) as file:
+    with opened(forged.write(tmp_path)) as file:
         stored = [entry for entry in file.entries() if entry.encoding != Encoding.ZEROS]
         assert [bytes(file.read(entry)) for entry in stored] == expected
         for entry, data in zip(stored, expected, strict=True):
@@ -182,14 +182,14 @@ def test_a_file_that_is_not_as_the_document_says_is_not_opened(tmp_path, changes
     path = _file().write(tmp_path, **changes)
     before = os.listdir("/proc/self/fd")
     with pytest.raises(FormatError, match=reason):
-        CheckpointFile.open(path)
+        open_file(path)
     assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.parametrize(("changes", "reason"), BAD_ENTRIES)
 def test_an_entry_that_points_elsewhere_is_refused(tmp_path, changes, reason):
     """An index may be intact and yet say what can't be."""
-    with CheckpointFile.open(_file().write(tmp_path, **changes)) as file:
+    with opened(_file().write(tmp_path, **changes)) as file:
         with pytest.raises(FormatError, match=reason):
             list(file.entries())
         with pytest.raises(FormatError, match=reason):
@@ -200,7 +200,7 @@ def test_a_stored_run_has_at_most_256_blocks(tmp_path):
     """One that is longer is refused; zeros may be of any length."""
     forged = File(1, [Run(0, 0, 300), Run(0, 0, bytes(257 * BLOCK))], [forge.region("a", 300 * BLOCK)])
     with (
-        CheckpointFile.open(forged.write(tmp_path)) as file,
+        opened(forged.write(tmp_path)) as file,
         pytest.raises(FormatError, match="impossible length"),
     ):
         list(file.entries())
@@ -210,14 +210,14 @@ def test_the_names_offered_are_checked(tmp_path):
     """A file under another name than its own is refused."""
     path = _file().write(tmp_path)
     with pytest.raises(FormatError, match=f"written as {path.name}"):
-        CheckpointFile.open(path.rename(tmp_path / "0000000008-0200000000000007.delta"))
+        open_file(path.rename(tmp_path / "0000000008-0200000000000007.delta"))
 
 
 def test_unknown_keys_are_ignored(tmp_path):
     """A later version may describe more."""
     forged = _file(more={"future": 1})
     forged.regions[0]["future"] = [2]
-    with CheckpointFile.open(forged.write(tmp_path)) as file:
+    with opened(forged.write(tmp_path)) as file:
         assert file.layouts[0].name == "a"
 
 
@@ -237,7 +237,7 @@ def test_what_is_no_file_is_refused(tmp_path, kind):
             "socket": lambda: server.bind(str(path)),
         }[kind]()
         with pytest.raises(FormatError, match="not a regular file"):
-            CheckpointFile.open(path)
+            open_file(path)
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 127, 128, 191])
@@ -246,7 +246,7 @@ def test_a_file_may_be_too_short(tmp_path, nbytes):
     path = tmp_path / _file().name
     path.write_bytes(_file().build()[:nbytes])
     with pytest.raises(FormatError, match=f"{nbytes} bytes, too few"):
-        CheckpointFile.open(path)
+        open_file(path)
 
 
 def _peak(function):
@@ -272,7 +272,7 @@ def test_an_index_of_any_length_takes_little_memory(tmp_path):
         out.write(text + forge.sealed(tail + whole[120:128]) + b"DTCKEND\n")
 
     def read():
-        with CheckpointFile.open(path) as file, pytest.raises(FormatError, match="does not have"):
+        with opened(path) as file, pytest.raises(FormatError, match="does not have"):
             list(file.entries())
 
     assert _peak(read) < 16 << 20
@@ -285,7 +285,7 @@ def test_a_description_has_a_bound(tmp_path):
 
     def read():
         with pytest.raises(FormatError, match="its description has 67108865 bytes"):
-            CheckpointFile.open(path)
+            open_file(path)
 
     assert _peak(read) < 1 << 20
 
@@ -312,7 +312,7 @@ def test_a_frame_gives_exactly_the_run(tmp_path, frame):
         return [(0, ZSTD, 0, 1, *entries[0][4:])]
 
     path = forged.write(tmp_path, twist=twist)
-    with CheckpointFile.open(path) as file:
+    with opened(path) as file:
         (entry,) = file.entries()
 
         def read():
@@ -331,7 +331,7 @@ def test_damaged_runs_are_found(tmp_path):
         data[entry[4] + entry[5] - 1] ^= 1
     path = tmp_path / forged.name
     path.write_bytes(data)
-    with CheckpointFile.open(path) as file:
+    with opened(path) as file:
         for entry in file.entries():
             if entry.encoding != Encoding.ZEROS:
                 with pytest.raises(FormatError, match=f"the run at {entry.offset} is damaged"):
@@ -343,7 +343,7 @@ def test_damaged_runs_are_found(tmp_path):
 def test_what_changes_under_an_open_file_is_found(tmp_path):
     """An index that is another one by now, and a file that was cut off."""
     path = _file().write(tmp_path)
-    with CheckpointFile.open(path) as file:
+    with opened(path) as file:
         with open(path, "r+b") as other:
             other.seek(-64 - len(_text()) - 8, os.SEEK_END)
             other.write(b"\xff")
@@ -359,7 +359,7 @@ def test_a_file_that_was_cut_off_is_not_mapped(tmp_path):
     forged = File(1, [], [forge.region("a", 3 * BLOCK)])
     forge.lay_out(forged)
     path = forged.write(tmp_path)
-    with CheckpointFile.open(path) as file:
+    with opened(path) as file:
         assert file.map(0)[:] == bytes(3 * BLOCK)
         os.truncate(path, path.stat().st_size - 1)
         with pytest.raises(FormatError, match="length has changed"):
@@ -371,7 +371,7 @@ def test_short_reads_are_continued(tmp_path, monkeypatch):
     path = _file().write(tmp_path)
     preadv = os.preadv
     monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: preadv(fd, [buffers[0][:1000]], offset))
-    with CheckpointFile.open(path) as file:
+    with opened(path) as file:
         assert [bytes(file.read(entry)) for entry in file.entries() if entry.length] == [
             run.data for run in _file().runs if not isinstance(run.data, int)
         ]
@@ -387,20 +387,20 @@ def test_a_bad_disk_is_damage(tmp_path, monkeypatch, code, kind):
 
     monkeypatch.setattr(os, "preadv", fail)
     with pytest.raises(kind, match=os.strerror(code)) as caught:
-        CheckpointFile.open(path)
+        open_file(path)
     assert isinstance(caught.value, FormatError) == (kind is FormatError)
 
 
 def test_a_file_that_may_not_be_opened_is_an_error(tmp_path):
     """The system's own; it says nothing about the file."""
     with pytest.raises(FileNotFoundError) as caught:
-        CheckpointFile.open(tmp_path / _file().name)
+        open_file(tmp_path / _file().name)
     assert caught.value.filename == str(tmp_path / _file().name)
 
 
 def test_raw_runs_are_read_in_place(tmp_path):
     """Memory for a run gets it without a copy in between."""
-    with CheckpointFile.open(
+    with opened(
         File(1, [Run(0, 0, 256 * SIXTEEN, RAW)], [forge.region("a", 256 * BLOCK)]).write(tmp_path)
     ) as file:
         target = memoryview(bytearray(256 * BLOCK))

@@ -18,6 +18,7 @@ import pytest
 import dirtytrack
 from _lib.checkpoint import forge
 from _lib.checkpoint.forge import BLOCK, RAW, ZSTD, Run
+from _lib.checkpoint.places import MemoryPlace, flip
 from _lib.support import PMD_SIZE, address_of, require, resident_bytes
 from dirtytrack import ChainError
 from dirtytrack.checkpoint.chain import Chain
@@ -43,14 +44,9 @@ def files():
 
 
 @pytest.fixture
-def directory(tmp_path, files):
-    return forge.write(tmp_path / "chain", files)
-
-
-def _damage(path, offset):
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 1
-    path.write_bytes(data)
+def directory(place, files):
+    """The chain, in a directory or in memory."""
+    return forge.write(place, files)
 
 
 def _unaligned():
@@ -89,7 +85,7 @@ def test_an_address_is_memory_too(directory):
     shared = SharedMemory(create=True, size=len(BYTES[0]))
     try:
         into = {"weights": (address_of(memory), NBYTES), "log": shared.buf[: len(BYTES[0])]}
-        assert restore(str(directory), into=into, at=forge.checkpoint_id(2).hex()) == {"step": 2}
+        assert restore(directory, into=into, at=forge.checkpoint_id(2).hex()) == {"step": 2}
         assert (memory, bytes(shared.buf[: len(BYTES[0])])) == (STATES[1]["weights"], STATES[1]["log"])
     finally:
         del into
@@ -182,7 +178,7 @@ def test_a_chain_has_to_be_there(tmp_path, read):
 
 
 @pytest.mark.parametrize("at", [9, "0" * 32])
-def test_an_checkpoint_has_to_be_there(directory, at):
+def test_a_checkpoint_has_to_be_there(directory, at):
     """The error says which are."""
     with pytest.raises(ChainError, match=r"no complete checkpoint .*it has 1, 2, 3"):
         restore(directory, into={"log": bytearray(len(BYTES[0]))}, at=at)
@@ -208,7 +204,7 @@ READERS = {"restore": _restored, "load": _loaded}
 def test_damage_makes_it_older(directory, files, caplog, read, damaged):
     """The newest that does not need the damaged file is restored whole, and the log names file and reason."""
     offset = files[damaged - 1].payload()[1][-1][4]
-    _damage(directory / files[damaged - 1].name, offset)
+    flip(directory / files[damaged - 1].name, offset)
     with caplog.at_level(logging.WARNING, "dirtytrack.checkpoint"):
         number, state = read(directory)
     assert (number, state) == (damaged - 1, STATES[damaged - 2])
@@ -234,9 +230,9 @@ def test_nothing_is_logged_without_need(directory, files, caplog):
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
-def test_an_checkpoint_asked_for_is_no_other(directory, files, read):
+def test_a_checkpoint_asked_for_is_no_other(directory, files, read):
     """If it is damaged there is an error that names the file; others are still restored."""
-    _damage(directory / files[1].name, files[1].payload()[1][-1][4])
+    flip(directory / files[1].name, files[1].payload()[1][-1][4])
     for at in (2, 3):
         with pytest.raises(
             ChainError, match=f"checkpoint {at} can't be read: {directory / files[1].name}: the run at"
@@ -250,20 +246,20 @@ def test_an_checkpoint_asked_for_is_no_other(directory, files, read):
 def test_another_file_for_the_same_checkpoint_will_do(directory, files, read, at):
     """A base and a delta for one checkpoint, one of them damaged: nothing is lost."""
     base = forge.base_of(files[2], STATES[2])
-    _damage(base.write(directory), base.payload()[1][-1][4])
+    flip(base.write(directory), base.payload()[1][-1][4])
     assert read(directory, at=at) == (3, STATES[2])
 
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 def test_where_nothing_can_be_restored_it_says_why(directory, files, read):
     """Of the base on which all stands."""
-    _damage(directory / files[0].name, files[0].payload()[1][-1][4])
+    flip(directory / files[0].name, files[0].payload()[1][-1][4])
     with pytest.raises(ChainError, match=r"no complete checkpoint. .*1\.base: the run at .* is damaged"):
         read(directory)
 
 
 @pytest.mark.parametrize("encoding", [RAW, ZSTD])
-def test_many_runs_are_restored_by_several_threads(tmp_path, encoding):
+def test_many_runs_are_restored_by_several_threads(place, encoding):
     """Some MiB, of which every third block was replaced and every fifth is zeros."""
     before = bytearray(RANDOM.bytes(700) * 6000)
     after = bytearray(before)
@@ -273,9 +269,9 @@ def test_many_runs_are_restored_by_several_threads(tmp_path, encoding):
         if at // BLOCK % 5 == 0:
             after[at : at + BLOCK] = bytes(len(after[at : at + BLOCK]))
     files = forge.history([{"a": bytes(before)}, {"a": bytes(after)}], encoding=encoding)
-    forge.write(tmp_path, files)
+    forge.write(place, files)
     memory = bytearray(b"\xaa" * len(after))
-    restore(tmp_path, into={"a": memory})
+    restore(place, into={"a": memory})
     assert memory == after
 
 
@@ -397,7 +393,7 @@ def test_lazy_loading_reads_nothing_of_the_base(linear, monkeypatch):
     """Only deltas; a base with damaged contents comes as it is, which is what the documentation says."""
     (base,) = linear.glob("*.base")
     whole = forge.history(STATES, rows=ROWS, linear=True)[0]
-    _damage(base, whole.regions[1]["linear"])
+    flip(base, whole.regions[1]["linear"])
     read, preadv = [], os.preadv
 
     def spy(fd, buffers, offset):
@@ -412,8 +408,17 @@ def test_lazy_loading_reads_nothing_of_the_base(linear, monkeypatch):
     assert arrays["log"][0] == STATES[0]["log"][0] ^ 1
 
 
-def test_a_compressed_base_can_not_be_loaded_lazily(directory):
+def test_files_that_can_not_be_mapped_are_not_loaded_lazily():
+    """Where the store has no such files; the error says how they could be loaded."""
+    place = forge.write(MemoryPlace(), forge.history(STATES, rows=ROWS, linear=True))
+    with pytest.raises(ChainError, match=r"memory can't be mapped: load it with lazy=False"):
+        load(place, lazy=True)
+    assert _loaded(place) == (3, STATES[2])
+
+
+def test_a_compressed_base_can_not_be_loaded_lazily(tmp_path, files):
     """The error says how it could."""
+    directory = forge.write(tmp_path, files)
     with pytest.raises(ChainError, match=r"region 'weights' can't be loaded lazily.*compact\(\).*lazy=False"):
         load(directory, lazy=True)
 
@@ -432,7 +437,7 @@ def test_a_region_outside_of_the_file_is_not_mapped(tmp_path, linear):
 def test_damage_in_a_delta_makes_lazy_arrays_older(linear, caplog):
     """As it does for any others."""
     files = forge.history(STATES, rows=ROWS, linear=True)
-    _damage(linear / files[2].name, files[2].payload()[1][-1][4])
+    flip(linear / files[2].name, files[2].payload()[1][-1][4])
     assert _loaded(linear, lazy=True) == (2, STATES[1])
     assert files[2].name in caplog.text
 

@@ -27,10 +27,10 @@ FACTS = [
 ]
 
 
-def test_the_meta_of_a_save_is_a_copy_each_time(tmp_path):
+def test_the_meta_of_a_save_is_a_copy_each_time(place):
     """Changed by the caller before and after the commit, it is in no file and in no later answer."""
     gate = Gate(lambda call: call.name == "lockf")
-    with intercepted(gate), Checkpointer(tmp_path, World(3, 1).regions) as checkpoints:
+    with intercepted(gate), Checkpointer(place, World(3, 1).regions) as checkpoints:
         gate.arm()
         given: dict[str, Any] = {"step": 1, "deep": {"list": [1, 2]}}
         save = checkpoints.save(given)
@@ -41,25 +41,25 @@ def test_the_meta_of_a_save_is_a_copy_each_time(tmp_path):
         checkpoints.flush()
         checkpoints.meta["step"] = 998
         assert save.meta == checkpoints.meta == {"step": 1, "deep": {"list": [1, 2]}}
-    with Chain(tmp_path) as chain:
+    with Chain(place) as chain:
         chain.newest.meta["step"] = 997
         assert chain.newest.meta == {"step": 1, "deep": {"list": [1, 2]}}
 
 
-def test_the_meta_of_a_resumed_chain_is_a_copy_each_time(tmp_path):
+def test_the_meta_of_a_resumed_chain_is_a_copy_each_time(place):
     """Until something is saved it is that of the checkpoint that was restored."""
     world = World(3, 1)
-    with Checkpointer(tmp_path, world.regions) as checkpoints:
+    with Checkpointer(place, world.regions) as checkpoints:
         checkpoints.save([1])
-    with Checkpointer.resume(tmp_path, world.regions) as checkpoints:
+    with Checkpointer.resume(place, world.regions) as checkpoints:
         checkpoints.meta.append(2)
         assert checkpoints.meta == [1]
 
 
 @pytest.mark.parametrize("name", [*FACTS, "anything", "_state"])
-def test_a_save_can_not_be_changed(tmp_path, name):
+def test_a_save_can_not_be_changed(place, name):
     """AttributeError for each of its facts, and for what it does not have."""
-    with Checkpointer(tmp_path, World(3, 1).regions) as checkpoints:
+    with Checkpointer(place, World(3, 1).regions) as checkpoints:
         save = checkpoints.save(wait=True)
         before = [getattr(save, fact) for fact in FACTS]
         with pytest.raises(AttributeError):
@@ -67,10 +67,10 @@ def test_a_save_can_not_be_changed(tmp_path, name):
         assert [getattr(save, fact) for fact in FACTS] == before
 
 
-def test_what_is_known_of_a_save_before_its_commit(tmp_path):
+def test_what_is_known_of_a_save_before_its_commit(place):
     """The capture's figures; those of the file are None."""
     gate = Gate(lambda call: call.name == "lockf")
-    with intercepted(gate), Checkpointer(tmp_path, World(3, 1).regions) as checkpoints:
+    with intercepted(gate), Checkpointer(place, World(3, 1).regions) as checkpoints:
         gate.arm()
         save = checkpoints.save(wait=False)
         unknown = [save.kind, save.blocks_stored, save.nbytes, save.ratio, save.throughput]
@@ -81,11 +81,11 @@ def test_what_is_known_of_a_save_before_its_commit(tmp_path):
         assert (save.state, save.kind) == ("committed", "base")
 
 
-def test_a_save_says_when_it_was_made_and_what_it_is(tmp_path):
+def test_a_save_says_when_it_was_made_and_what_it_is(place):
     """In its file too."""
-    with Checkpointer(tmp_path, World(3, 1).regions) as checkpoints:
+    with Checkpointer(place, World(3, 1).regions) as checkpoints:
         save: Save = checkpoints.save({"step": 1}, wait=True)
-    with Chain(tmp_path) as chain:
+    with Chain(place) as chain:
         found = chain.newest
         assert (found.number, found.id, found.created) == (save.number, save.id, save.created)
         assert found.statistics == {

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from _lib.checkpoint import forge
+from _lib.checkpoint.files import opened
 from _lib.checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, File, Run
 from _lib.support import PMD_SIZE, resident_bytes
 from dirtytrack.checkpoint.read import state as _state_module
@@ -32,7 +33,7 @@ def _content(first, count, value, nbytes=NBYTES):
 @contextmanager
 def _state(directory, files):
     with ExitStack() as stack:
-        yield State([stack.enter_context(CheckpointFile.open(file.write(directory))) for file in files])
+        yield State([stack.enter_context(opened(file.write(directory))) for file in files])
 
 
 def _files(lists, linear=False, nbytes=NBYTES):
@@ -248,12 +249,12 @@ def test_an_index_that_lies_names_its_file(tmp_path):
     """The plan is made of all indexes, before anything is read."""
     files = _files(HISTORY)
     with ExitStack() as stack:
-        opened = [stack.enter_context(CheckpointFile.open(file.write(tmp_path))) for file in files[:2]]
+        there = [stack.enter_context(opened(file.write(tmp_path))) for file in files[:2]]
         path = files[2].write(tmp_path, twist=lambda entries: [(1, *entries[0][1:])])
-        opened.append(stack.enter_context(CheckpointFile.open(path)))
+        there.append(stack.enter_context(opened(path)))
         with pytest.raises(DamagedFile, match="region 1 of 1") as caught:
-            State(opened)
-    assert caught.value.file is opened[2]
+            State(there)
+    assert caught.value.file is there[2]
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
+from pathlib import Path
 
 import numpy as np
 from hypothesis import Phase, settings
@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 import dirtytrack
+from _lib.checkpoint.places import KINDS, place_of
 from _lib.support import PAGE_SIZE
 from dirtytrack.checkpoint import Chain, Checkpointer, load
+from dirtytrack.checkpoint.store import open_store
 
 SIZES = (5 * PAGE_SIZE + 100, 3000)  # the second begins on the page on which the first ends
 OFFSETS = st.sampled_from([0, 1, 4000])
@@ -26,12 +28,17 @@ def _memories(offset):
     return {"first": first, "second": whole[offset + SIZES[0] : offset + sum(SIZES)]}
 
 
+def _usage(place):
+    with contextlib.ExitStack() as undo:
+        return open_store(place, undo).usage()
+
+
 class Chains(RuleBasedStateMachine):
     """The model keeps a whole copy of each checkpoint, its parent, and which of them have to be there."""
 
     def __init__(self):
         super().__init__()
-        self.path = tempfile.mkdtemp()
+        self.path = None
         self.checkpoints = None
         self.states = {}  # number: copies
         self.parents = {}  # number: number, or None
@@ -43,8 +50,10 @@ class Chains(RuleBasedStateMachine):
         compression=st.sampled_from(["auto", "none", "zstd"]),
         staging=st.sampled_from([None, 4096, 3 * 4096]),
         keep=st.sampled_from([None, 1, 2]),
+        kind=st.sampled_from(KINDS),
     )
-    def start(self, offset, compression, staging, keep):
+    def start(self, offset, compression, staging, keep, kind):
+        self.path = place_of(kind, Path(tempfile.mkdtemp()))
         self.keep = keep
         self.options = {"compression": compression, "staging_bytes": staging, "keep": keep, "fsync": False}
         self.memories = _memories(offset)
@@ -154,8 +163,9 @@ class Chains(RuleBasedStateMachine):
         if self.checkpoints is not None:
             self.checkpoints.close()
             self.look()
-            assert not [name for name in os.listdir(self.path) if name.endswith(".tmp")]
-        shutil.rmtree(self.path)
+            assert not any(usage.is_unfinished for usage in _usage(self.path))
+        if isinstance(self.path, Path):
+            shutil.rmtree(self.path)
 
 
 TestChains = Chains.TestCase

@@ -133,8 +133,8 @@ def test_without_numpy_bytes_are_restored(chain: Made, tmp_path: Path) -> None:
 
 def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
     """A base of zeros that is correct to the last checksum, with a description of the caller's choice."""
-    directory = Directory(path, create=True)
-    writer = CheckpointWriter(directory, layouts, Compression("none"), (False,) * len(layouts))
+    store = Directory(path, create=True)
+    writer = CheckpointWriter(store, layouts, Compression("none"), (False,) * len(layouts))
     usual: dict[str, Any] = {
         "meta": None,
         "created": 0.0,
@@ -144,7 +144,7 @@ def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
     description = Description(**usual | {"meta": json.dumps(usual["meta"])})
     checkpoint, file = secrets.token_bytes(16), secrets.token_bytes(8)
     writer.commit(Header(Kind.BASE, bytes(16), checkpoint, NO_PARENT, file, 1), description, sync=False)
-    directory.close()
+    store.close()
 
 
 def layout(name: str = "r", nbytes: int = 8, dtype: Any = None, shape: Any = None) -> Layout:

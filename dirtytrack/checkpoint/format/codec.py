@@ -19,6 +19,7 @@ except ImportError as error:
 checksum: Callable[[Buffer], int] = xxhash.xxh3_64_intdigest
 block_hash: Callable[[Buffer, int], bytes] = xxhash.xxh3_128_digest
 HASH_BYTES = 16
+RunningChecksum = xxhash.xxh3_64  # the same as checksum, of pieces
 
 Bytes = bytes | bytearray | memoryview
 Compressor = Callable[[Bytes], bytes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Literal, NamedTuple, Self
 
@@ -71,6 +71,11 @@ class FileName(NamedTuple):
             return None
         parsed = cls(int(match[1]), bytes.fromhex(match[2]), Kind[match[3].upper()])
         return parsed if str(parsed) == name and parsed.number <= MAX_NUMBER else None
+
+    @classmethod
+    def among(cls, names: Iterable[str]) -> list[Self]:
+        """Those of these names that are names of committed files, by number."""
+        return sorted(filter(None, map(cls.parse, names)))
 
     def __str__(self) -> str:
         return f"{self.number:010}-{self.file.hex()}.{self.kind.label}"

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
-import os
-import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import xxhash
-
-from dirtytrack.checkpoint.format.codec import checksum
+from dirtytrack.checkpoint.format.codec import RunningChecksum, checksum
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import (
@@ -33,16 +25,14 @@ from dirtytrack.checkpoint.format.structures import (
     gaps,
     run_bytes,
 )
+from dirtytrack.checkpoint.store.protocol import Store, StoredFile, UnreadableError
 
-MAP_NORESERVE = 0x4000  # which the mmap module of Python 3.11 lacks
-
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _INDEX_PIECE = 4096 * ENTRY_BYTES
 _ZEROS_PIECE = 1 << 20
 
 
 class CheckpointFile:
-    """A committed file whose header, footer, index checksum and description are intact. A context manager.
+    """A committed file whose header, footer, index checksum and description are intact.
 
     What it reads later is checked when it is read: entries of the index, and runs. Methods may be called from
     any thread.
@@ -64,35 +54,26 @@ class CheckpointFile:
     description: Description
 
     _footer: Footer
-    _fd = -1
 
-    @classmethod
-    def open(cls, path: Path) -> Self:
+    def __init__(self, store: Store, name: str) -> None:
         """Opens and checks a file.
 
         Raises:
             FormatError: it is not what its name says, or damaged.
-            OSError: it can't be opened.
+            OSError: it can't be opened, and that is not its fault.
         """
-        file = cls()
         try:
-            file._fd = os.open(path, _FLAGS)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO):
-                raise FormatError("it is not a regular file") from None
-            raise
+            self._file: StoredFile = store.open(name)
+        except UnreadableError as error:
+            raise FormatError(str(error)) from None
         try:
-            file._check(path.name)
+            self._check(name)
         except BaseException:
-            file.close()
+            self._file.close()
             raise
-        return file
 
     def _check(self, name: str) -> None:
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise FormatError("it is not a regular file")
-        self.nbytes = status.st_size
+        self.nbytes = self._file.nbytes
         if self.nbytes < HEADER_BYTES + FOOTER_BYTES:
             raise FormatError(f"it has {self.nbytes} bytes, too few for a header and a footer")
         header = self._read(0, HEADER_BYTES)
@@ -115,7 +96,7 @@ class CheckpointFile:
 
     def _index(self) -> Iterator[bytes]:
         # The index in pieces of whole entries. They can be trusted only when the last one has come.
-        running = xxhash.xxh3_64()
+        running = RunningChecksum()
         stop = self._footer.description_offset
         for offset in range(self._footer.index_offset, stop, _INDEX_PIECE):
             piece = self._read(offset, min(_INDEX_PIECE, stop - offset))
@@ -198,16 +179,10 @@ class CheckpointFile:
             FormatError: the file does not hold all of it.
             OSError: it can't be mapped.
         """
-        offset = self._linear(region)
-        if os.fstat(self._fd).st_size != self.nbytes:  # a touch beyond the end would kill the process
-            raise FormatError("its length has changed")
-        return mmap.mmap(
-            self._fd,
-            self.layouts[region].nbytes,
-            flags=mmap.MAP_PRIVATE | MAP_NORESERVE,
-            prot=mmap.PROT_READ | mmap.PROT_WRITE,
-            offset=offset,
-        )
+        try:
+            return self._file.map(self._linear(region), self.layouts[region].nbytes)
+        except UnreadableError as error:
+            raise FormatError(str(error)) from None
 
     def _linear_regions(self) -> list[int]:
         if self.header.kind is not Kind.BASE:
@@ -223,21 +198,15 @@ class CheckpointFile:
         return layout.linear
 
     def _check_zeros(self, start: int, stop: int) -> None:
-        while start < stop:
-            try:
-                start = os.lseek(self._fd, start, os.SEEK_DATA)  # holes are zeros
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                return
+        while (start := self._file.skip_hole(start, stop)) < stop:
             count = min(_ZEROS_PIECE, stop - start)
-            if count > 0 and self._read(start, count).strip(b"\0"):
+            if self._read(start, count).strip(b"\0"):
                 raise FormatError(f"it holds something at {start}, where its index has nothing")
             start += count
 
     def _read_stored(self, entry: Entry, pieces: Sequence[memoryview]) -> None:
         self._fill(entry.offset, pieces)
-        running = xxhash.xxh3_64()
+        running = RunningChecksum()
         for piece in pieces:
             running.update(piece)
         if running.intdigest() != entry.checksum:
@@ -249,41 +218,17 @@ class CheckpointFile:
         return bytes(data)
 
     def _fill(self, offset: int, pieces: Sequence[memoryview]) -> None:
-        left = [piece for piece in pieces if piece]
-        while left:
-            try:
-                count = os.preadv(self._fd, left, offset)
-            except OSError as error:
-                if error.errno != errno.EIO:
-                    raise
-                raise FormatError(f"it can't be read at {offset}: {error.strerror}") from error
-            if count == 0:
-                raise FormatError("its length has changed")
-            offset += count
-            while left and count >= len(left[0]):
-                count -= len(left.pop(0))
-            if count:
-                left[0] = left[0][count:]
+        try:
+            self._file.read_into(offset, pieces)
+        except UnreadableError as error:
+            raise FormatError(str(error)) from error
 
     def close(self) -> None:
-        """Idempotent. Mappings stay valid."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        """Closes the file; idempotent. Mappings stay valid."""
+        self._file.close()
 
     def __repr__(self) -> str:
-        return f"<CheckpointFile {self.name}{', closed' if self._fd < 0 else ''}>"
+        return f"<CheckpointFile {self.name}>"
 
 
 def _join(spans: list[Span], start: int, stop: int) -> None:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import resource
-from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from dirtytrack.checkpoint.format.structures import FileName, FormatError
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
+from dirtytrack.checkpoint.store.protocol import Store
 
 _LISTINGS = 100  # at most, where there are new files each time
-
-_T = TypeVar("_T")
 
 
 class Opened(NamedTuple):
@@ -32,7 +26,7 @@ class Opened(NamedTuple):
     gone: frozenset[FileName]
 
 
-def open_files(directory: Path, undo: ExitStack) -> Opened:
+def open_files(store: Store, undo: ExitStack) -> Opened:
     """Opens what is named like a file of a chain.
 
     All files that a chain ever had hold states of it, so those of several listings go together. A listing
@@ -42,19 +36,18 @@ def open_files(directory: Path, undo: ExitStack) -> Opened:
     *undo* closes them.
 
     Raises:
-        OSError: the directory or a file can't be opened, and it is not the file's fault.
+        OSError: the store can't be listed, or a file not be opened, and it is not the file's fault.
     """
     files: list[CheckpointFile] = []
     problems: dict[FileName, str] = {}
     seen: set[str] = set()
     for _ in range(_LISTINGS):
-        there = set(_with_room(os.listdir, directory))
-        new = there - seen
-        seen |= new
-        names = sorted(filter(None, map(FileName.parse, new)))
-        for name in names:
+        there = set(store.names())
+        new = FileName.among(there - seen)
+        seen |= there
+        for name in new:
             try:
-                file = _with_room(CheckpointFile.open, directory / str(name))
+                file = CheckpointFile(store, str(name))
             except FileNotFoundError:
                 continue  # removed since
             except FormatError as error:
@@ -62,29 +55,6 @@ def open_files(directory: Path, undo: ExitStack) -> Opened:
             else:
                 undo.callback(file.close)
                 files.append(file)
-        if not names:
+        if not new:
             break
     return Opened(files, problems, frozenset(one.name for one in files if str(one.name) not in there))
-
-
-def _with_room(call: Callable[[Path], _T], path: Path) -> _T:
-    # A chain may have more files than a process may open by default.
-    try:
-        return call(path)
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        return call(path)
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-        raise OSError(
-            errno.EMFILE,
-            f"the chain has more files than this process may open, {hard}: raise `ulimit -n`, or shorten the "
-            "chain with compact()",
-            str(path),
-        ) from error

@@ -22,7 +22,8 @@ from dirtytrack.checkpoint.format.structures import (
     block_count,
     gaps,
 )
-from dirtytrack.checkpoint.read.checkpoint_file import MAP_NORESERVE, CheckpointFile
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
+from dirtytrack.checkpoint.store.system import MAP_NORESERVE
 
 _THREADS = min(4, len(os.sched_getaffinity(0)))
 _TASKS_PER_THREAD = 4  # fewer are done sooner than a thread is started

@@ -1,189 +1,242 @@
-"""Every operation of a writer on files. A file is complete under its name, or it is not there."""
+"""A store that is a directory. A file is complete under its name and on the disk, or it is not there."""
 
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import re
+import resource
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from dirtytrack.checkpoint.format.structures import FileName
+from dirtytrack.checkpoint.store.lock import WriterLock
+from dirtytrack.checkpoint.store.protocol import UnreadableError, Usage
+from dirtytrack.checkpoint.store.system import MAP_NORESERVE, Folder, check, make_directory, transfer
 from dirtytrack.native import lib
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
-_PRIVATE = 0o600
-_MOST_BUFFERS = 512  # in one system call; the kernel takes at most 1024
+_WRITEBACK = 1 << 24  # bytes after which the disk is to begin
+_SECTOR = 512
+
+_T = TypeVar("_T")
 
 
 class Directory:
-    """The directory of a chain, held by its descriptor: renaming it does not confuse a writer.
+    """See `Store`. It is held by its descriptor, so that renaming it confuses neither writers nor readers."""
 
-    Attributes:
-        path: as it was given, for messages.
-        fd: its descriptor.
-    """
+    maps = True
 
-    def __init__(self, path: Path, *, create: bool) -> None:
+    def __init__(self, path: Path, *, create: bool = False) -> None:
         """Opens a directory, and makes it and those above it if asked.
 
         Raises:
             FileNotFoundError, NotADirectoryError, PermissionError: as the system says.
         """
-        self.path = path
-        self.fd = -1
         if create:
-            _make(path)
-        self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            make_directory(path)
+        self._folder = _with_room(lambda: Folder(path), path)
+
+    @property
+    def place(self) -> str:
+        """The path, as it was given."""
+        return str(self._folder.path)
+
+    def locate(self, name: str) -> str:
+        """See `Store`."""
+        return str(self._folder.path / name)
+
+    def names(self) -> list[str]:
+        """See `Store`."""
+        return [name for name in self._names() if not _TEMPORARY.fullmatch(name)]
+
+    def usage(self) -> list[Usage]:
+        """See `Store`."""
+        found = []
+        for name in self._names():
+            with suppress(FileNotFoundError), self._folder.naming(name):  # removed since
+                status = os.stat(name, dir_fd=self._folder.fd, follow_symlinks=False)
+                found.append(Usage(name, status.st_blocks * _SECTOR, bool(_TEMPORARY.fullmatch(name))))
+        return found
+
+    def open(self, name: str) -> DirectoryFile:
+        """See `Store`."""
+        return _with_room(lambda: DirectoryFile(self._folder, name), self._folder.path)
+
+    def create(self) -> DirectoryNewFile:
+        """See `Store`."""
+        return DirectoryNewFile(self._folder)
+
+    def remove(self, names: Sequence[str]) -> None:
+        """See `Store`."""
+        for name in names:
+            with suppress(FileNotFoundError):
+                self._folder.unlink(name)
+        if names:
+            self._folder.sync()
+
+    def claim(self) -> WriterLock:
+        """See `Store`."""
+        lock = WriterLock(self._folder)
+        try:
+            for name in filter(_TEMPORARY.fullmatch, self._names()):
+                with suppress(FileNotFoundError):
+                    self._folder.unlink(name)
+        except BaseException:
+            lock.close()
+            raise
+        return lock
 
     def close(self) -> None:
-        """Closes the descriptor; idempotent."""
-        fd, self.fd = self.fd, -1
+        """See `Store`."""
+        self._folder.close()
+
+    def _names(self) -> list[str]:
+        return _with_room(self._folder.names, self._folder.path)
+
+
+class DirectoryFile:
+    """See `StoredFile`."""
+
+    _fd = -1
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        """Opens it, as `Store.open` says."""
+        try:
+            self._fd = folder.open(name, os.O_RDONLY | os.O_NONBLOCK)  # a fifo has no other end to wait for
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO):
+                raise UnreadableError("it is not a regular file") from None
+            raise
+        try:
+            status = os.fstat(self._fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise UnreadableError("it is not a regular file")
+        except BaseException:
+            self.close()
+            raise
+        self.nbytes = status.st_size
+
+    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        """See `StoredFile`."""
+        try:
+            reached = transfer(os.preadv, self._fd, buffers, offset)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            raise UnreadableError(f"it can't be read at {offset}: {error.strerror}") from error
+        if reached < offset + sum(map(len, buffers)):
+            raise UnreadableError("its length has changed")
+
+    def skip_hole(self, start: int, stop: int) -> int:
+        """See `StoredFile`."""
+        try:
+            return min(os.lseek(self._fd, start, os.SEEK_DATA), stop)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return stop
+
+    def map(self, offset: int, nbytes: int) -> mmap.mmap:
+        """See `StoredFile`."""
+        if os.fstat(self._fd).st_size != self.nbytes:
+            raise UnreadableError("its length has changed")
+        flags, access = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+        return mmap.mmap(self._fd, nbytes, flags=flags, prot=access, offset=offset)
+
+    def fd(self) -> int:
+        """See `StoredFile`."""
+        return self._fd
+
+    def close(self) -> None:
+        """See `StoredFile`."""
+        fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
 
     def __del__(self) -> None:
         self.close()
 
-    def check_place(self) -> None:
-        """Refuses a path that leads elsewhere by now.
 
-        Raises:
-            OSError: it was moved; what is read by its path would be another chain.
-        """
-        if not os.path.samestat(self.path.stat(), os.fstat(self.fd)):
-            raise OSError(errno.ESTALE, "the directory was moved, and another one is there", str(self.path))
+class DirectoryNewFile:
+    """See `NewFile`. It has a temporary name until it is published."""
 
-    def names(self) -> list[FileName]:
-        """What is committed, or claims to be, by number."""
-        return sorted(name for name in map(FileName.parse, self._list()) if name)
-
-    def clean(self) -> None:
-        """Removes what writers that died have left. Only for who holds the lock, alone."""
-        for name in filter(_TEMPORARY.fullmatch, self._list()):
-            self.remove(name)
-
-    def open(self, name: str, flags: int = 0) -> int:
-        """A descriptor of a file for its owner alone, which is made if it is not there."""
-        flags |= os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        with self.blame(name):
-            return os.open(name, flags, _PRIVATE, dir_fd=self.fd)
-
-    def create(self) -> NewFile:
-        """A new file that has no name of the chain's yet."""
-        name = f".{secrets.token_hex(8)}.tmp"
-        return NewFile(self, name, self.open(name, os.O_EXCL))
-
-    def remove(self, name: str) -> None:
-        """Removes a file; one that is gone already is no error."""
-        try:
-            with self.blame(name):
-                os.unlink(name, dir_fd=self.fd)
-        except FileNotFoundError:
-            pass
-
-    def sync(self) -> None:
-        """Makes renames and removals last."""
-        with self.blame(""):
-            os.fsync(self.fd)
-
-    def _list(self) -> list[str]:
-        with os.scandir(self.fd) as entries:
-            return [entry.name for entry in entries]
-
-    @contextmanager
-    def blame(self, name: str) -> Iterator[None]:
-        """An OSError in the block names the whole path of a file, whatever the call knew."""
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path / name)) from error
-
-
-def _make(path: Path) -> None:
-    # The directory's name has to be on the disk, and those of new ones above it, or a crash could take the
-    # whole chain with it. Who made the directory need not have seen to that.
-    if not path.is_dir():
-        _make(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
-    try:
-        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:  # nor can it be synced by its path
-        return
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-class NewFile:
-    """A file on its way into the chain."""
-
-    def __init__(self, directory: Directory, name: str, fd: int) -> None:
-        self._directory = directory
-        self._name = name
-        self._fd = fd
+    def __init__(self, folder: Folder) -> None:
+        """Makes it."""
+        self._folder = folder
+        self._name = f".{secrets.token_hex(8)}.tmp"
+        self._fd = folder.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        self._waiting = 0  # bytes that the disk has not been asked for yet
         self._is_published = False
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> int:
-        """Writes all of the buffers, one after the other, from an offset on; returns where they end.
+        """See `NewFile`."""
+        nbytes = sum(memoryview(buffer).nbytes for buffer in buffers)
+        with self._folder.naming(self._name):
+            end = transfer(os.pwritev, self._fd, buffers, offset)
+            if end < offset + nbytes:
+                raise OSError(errno.EIO, "a write that makes no progress")
+            self._waiting += nbytes
+            if self._waiting >= _WRITEBACK:  # so that the sync at the end has less to wait for
+                self._waiting = 0
+                check(lib.dt_start_writeback(self._fd))
+        return end
 
-        Raises:
-            OSError: with the file's path.
-        """
-        pending = [memoryview(buffer).cast("B") for buffer in buffers]
-        with self._directory.blame(self._name):
-            while pending:
-                written = os.pwritev(self._fd, pending[:_MOST_BUFFERS], offset)
-                if written <= 0:
-                    raise OSError(errno.EIO, "a write that makes no progress")
-                offset += written
-                while pending and written >= len(pending[0]):
-                    written -= len(pending.pop(0))
-                if written:
-                    pending[0] = pending[0][written:]
-        return offset
+    def fd(self) -> int:
+        """See `NewFile`."""
+        return self._fd
 
-    def start_writeback(self) -> None:
-        """Lets the disk begin, so that the sync at the end has less to wait for."""
-        error = lib.dt_start_writeback(self._fd)
-        with self._directory.blame(self._name):
-            if error:
-                raise OSError(-error, os.strerror(-error))
-
-    def publish(self, name: FileName, *, sync: bool) -> None:
-        """Gives the file its name, once and for all; it is durable when this returns, if *sync*.
-
-        Raises:
-            OSError: it has no name, and is removed.
-        """
-        with self._directory.blame(str(name)):
+    def publish(self, name: str, *, sync: bool) -> None:
+        """See `NewFile`."""
+        with self._folder.naming(name):
             if sync:
                 os.fsync(self._fd)
             self._close()  # where some file systems say at last what they could not write
-            error = lib.dt_rename_new(self._directory.fd, self._name.encode(), str(name).encode())
-            if error:
-                raise OSError(-error, os.strerror(-error))
-            self._name = str(name)
+            check(lib.dt_rename_new(self._folder.fd, self._name.encode(), name.encode()))
+            self._name = name
             if sync:
-                os.fsync(self._directory.fd)
+                self._folder.sync()
         self._is_published = True
 
     def discard(self) -> None:
-        """Removes what could not be completed, whatever its name; if that fails, a later writer will."""
+        """See `NewFile`."""
         if not self._is_published:
             with suppress(OSError):
                 self._close()
             with suppress(OSError):
-                self._directory.remove(self._name)
+                self._folder.unlink(self._name)
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _with_room(call: Callable[[], _T], directory: Path) -> _T:
+    # A chain may have more files than a process may open by default.
+    try:
+        return call()
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        return call()
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        raise OSError(
+            errno.EMFILE,
+            f"the chain has more files than this process may open, {hard}: raise `ulimit -n`, or shorten the "
+            "chain with compact()",
+            str(directory),
+        ) from error

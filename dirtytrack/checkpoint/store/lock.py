@@ -17,15 +17,10 @@ import struct
 import threading
 from weakref import WeakValueDictionary
 
-from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.protocol import GO_ON
+from dirtytrack.checkpoint.store.system import Folder
 from dirtytrack.errors import BusyError
 from dirtytrack.native import lib
-
-# What somebody can do whose Checkpointer can't write any more, while memory is newer than the chain.
-GO_ON = (
-    "To keep what is in memory begin a chain in another directory; to go back to the last checkpoint, "
-    "resume this one"
-)
 
 _NAME = "lock"
 _SIGNATURE_BYTES = 16
@@ -45,27 +40,28 @@ os.register_at_fork(after_in_child=_renew)
 
 
 class WriterLock:
-    """The right to write to a directory."""
+    """The right to write to a directory, a `Claim`."""
 
     _file: io.FileIO | None = None
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, folder: Folder) -> None:
         """Takes it.
 
         Raises:
             BusyError: somebody has it; the message says who.
             OSError: the directory can't be written.
         """
-        status = os.fstat(directory.fd)
+        status = os.fstat(folder.fd)
         self._key = lib.dt_address_space(), status.st_dev, status.st_ino
-        self._directory = directory
+        self._folder = folder
         with _held_lock:
             other = _held.get(self._key)
             if other is not None:
                 raise self._busy(
-                    f"This process ({os.getpid()}) writes to it already, as {other._directory.path}: use one"
+                    f"This process ({os.getpid()}) writes to it already, as {other._folder.path}: use one"
                 )
-            self._file = io.FileIO(directory.open(_NAME), "r+")  # no interrupt can tear its close
+            # No interrupt can tear the close of such a file.
+            self._file = io.FileIO(folder.open(_NAME, os.O_RDWR | os.O_CREAT), "r+")
             try:
                 self._take()
                 self._sign()
@@ -81,8 +77,8 @@ class WriterLock:
             BusyError: somebody else has it, or has had it meanwhile, or may have without our knowledge.
         """
         self._take()
-        with self._directory.blame(_NAME):
-            there = os.stat(_NAME, dir_fd=self._directory.fd, follow_symlinks=False)
+        with self._folder.naming(_NAME):
+            there = os.stat(_NAME, dir_fd=self._folder.fd, follow_symlinks=False)
             signature = os.pread(self._fd(), _SIGNATURE_BYTES + 1, 0)
         if not os.path.samestat(there, os.fstat(self._fd())):
             raise self._busy(
@@ -116,7 +112,7 @@ class WriterLock:
             fcntl.lockf(self._fd(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                with self._directory.blame(_NAME):
+                with self._folder.naming(_NAME):
                     raise
             raise self._busy(
                 f"{self._owner()} writes to it: close its Checkpointer, or wait until it ends"
@@ -124,7 +120,7 @@ class WriterLock:
 
     def _sign(self) -> None:
         self._signature = secrets.token_bytes(_SIGNATURE_BYTES)
-        with self._directory.blame(_NAME):
+        with self._folder.naming(_NAME):
             os.ftruncate(self._fd(), 0)
             if os.pwrite(self._fd(), self._signature, 0) < _SIGNATURE_BYTES:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -139,4 +135,4 @@ class WriterLock:
         )
 
     def _busy(self, remedy: str) -> BusyError:
-        return BusyError(errno.EBUSY, f"lock {self._directory.path / _NAME}", remedy=remedy)
+        return BusyError(errno.EBUSY, f"lock {self._folder.path / _NAME}", remedy=remedy)

@@ -20,14 +20,13 @@ from dirtytrack.checkpoint.format.structures import (
     Footer,
     Header,
 )
-from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.protocol import Store
 from dirtytrack.checkpoint.write.compression import Compression
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _GATHER = 1 << 20  # bytes of small runs written at once
-_WRITEBACK = 1 << 24  # bytes after which the disk is to begin
 
 
 class CheckpointWriter:
@@ -42,7 +41,7 @@ class CheckpointWriter:
 
     def __init__(
         self,
-        directory: Directory,
+        store: Store,
         layouts: tuple[Layout, ...],
         compression: Compression,
         linear: tuple[bool, ...],
@@ -50,7 +49,7 @@ class CheckpointWriter:
         """Begins a file.
 
         Args:
-            directory: where.
+            store: where.
             layouts: the table of regions.
             compression: of the runs that are not laid out as memory is.
             linear: for each region, whether `store` lays it out as memory is.
@@ -67,8 +66,7 @@ class CheckpointWriter:
         self._index = bytearray()
         self._gathered: list[Buffer] = []
         self._gathered_bytes = 0
-        self._unsynced = 0
-        self._file = directory.create()
+        self._file = store.create()
 
     def store(self, region: int, first: int, data: memoryview, *, linear: bool = False) -> None:
         """Stores the blocks from *first* on; *linear*: in place if the region is linear; a block once."""
@@ -117,7 +115,7 @@ class CheckpointWriter:
         tail: list[bytes | bytearray] = [self._index, described, footer.pack()]
         self._file.write(self._end, tail)
         self._file.write(0, [packed])
-        self._file.publish(header.name, sync=sync)
+        self._file.publish(str(header.name), sync=sync)
         return len(packed) + self._stored + sum(map(len, tail))
 
     def discard(self) -> None:
@@ -157,7 +155,3 @@ class CheckpointWriter:
     def _write(self, offset: int, buffers: list[Buffer], nbytes: int) -> None:
         self._file.write(offset, buffers)
         self._stored += nbytes
-        self._unsynced += nbytes
-        if self._unsynced >= _WRITEBACK:
-            self._file.start_writeback()
-            self._unsynced = 0

@@ -9,8 +9,7 @@ from functools import partial
 
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind, block_count
-from dirtytrack.checkpoint.store.directory import Directory
-from dirtytrack.checkpoint.store.lock import GO_ON, WriterLock
+from dirtytrack.checkpoint.store.protocol import GO_ON, Claim, Store
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capture
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
@@ -26,7 +25,7 @@ class StaleJobError(Exception):
 
 
 class Committer:
-    """Writes jobs to a directory, one after the other.
+    """Writes jobs to a store, one after the other.
 
     What is put to it is done in order by its thread. When a job fails, so do all that began before that was
     known: they are deltas to a state that will not exist. A failure stays until it is taken; one that it
@@ -42,8 +41,8 @@ class Committer:
     def __init__(
         self,
         origin: Origin,
-        directory: Directory,
-        lock: WriterLock,
+        store: Store,
+        claim: Claim,
         hashes: BlockHashes,
         staging: Staging,
         compression: Compression,
@@ -56,8 +55,8 @@ class Committer:
         self.generation = 0
         self._chain = origin.chain
         self._layouts = origin.layouts
-        self._directory = directory
-        self._lock = lock
+        self._store = store
+        self._claim = claim
         self._hashes = hashes
         self._staging = staging
         self._compression = compression
@@ -111,11 +110,11 @@ class Committer:
         """The failure, once; drain first."""
         if (unforeseen := self._thread.failure) is not None:
             message = f"the writer gave up ({unforeseen!r}): close this Checkpointer. {GO_ON}"
-            error = CheckpointError(errno.EIO, message, str(self._directory.path))
+            error = CheckpointError(errno.EIO, message, self._store.place)
             error.__cause__ = unforeseen
             return error
         cause, numbers = self._cause, tuple(dict.fromkeys(self._failed))
-        path = getattr(cause, "filename", None) or str(self._directory.path)
+        path = getattr(cause, "filename", None) or self._store.place
         code = getattr(cause, "errno", None) or (
             errno.ENOMEM if isinstance(cause, MemoryError) else errno.EIO
         )
@@ -187,7 +186,7 @@ class Committer:
     def _writer(self, job: Job) -> CheckpointWriter:
         if self._open is None or self._open[0] is not job:
             linear = job.linear if job.kind is Kind.BASE else (False,) * len(self._layouts)
-            self._open = job, CheckpointWriter(self._directory, self._layouts, self._compression, linear)
+            self._open = job, CheckpointWriter(self._store, self._layouts, self._compression, linear)
         return self._open[1]
 
     def _write(self, job: Job, capture: Capture, loan: Loan) -> None:
@@ -207,7 +206,7 @@ class Committer:
         whole = len(job.captures) == 1 and writer.blocks == self._blocks
         kind = Kind.BASE if whole else job.kind
         header = Header(kind, self._chain, job.id, self.parent, secrets.token_bytes(8), job.number)
-        self._lock.renew()
+        self._claim.renew()
         return header, writer, writer.commit(header, job.describe(writer.blocks), sync=self._sync)
 
     def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:

@@ -7,91 +7,137 @@ import functools
 import secrets
 from bisect import bisect_left
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import NamedTuple
 
 from dirtytrack._lifetime.background import Background
-from dirtytrack.checkpoint.chain import Chain, Checkpoint
 from dirtytrack.checkpoint.format import blocks
 from dirtytrack.checkpoint.format.structures import BLOCK, RUN_BLOCKS, FileName, Kind, block_count
+from dirtytrack.checkpoint.read.archive import Archive, disk_usage, opened
+from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.read.state import State
-from dirtytrack.checkpoint.store.directory import Directory
-from dirtytrack.checkpoint.store.lock import WriterLock
+from dirtytrack.checkpoint.store import Place, open_store
+from dirtytrack.checkpoint.store.protocol import Claim, Store
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
-from dirtytrack.checkpoint.write.compression import Compression
+from dirtytrack.checkpoint.write.compression import Compression, CompressionName
+from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.errors import ChainError, CheckpointError
 
 Progress = Callable[[int, int], None]
 
 
+class Compacted(NamedTuple):
+    """What `compact` has done.
+
+    Attributes:
+        number: of the checkpoint that the chain begins with, a base.
+        removed: names of the files that are gone, those that dead writers had left among them; sorted.
+        freed_bytes: how much less of the disk the chain takes; negative if it is more.
+    """
+
+    number: int
+    removed: tuple[str, ...]
+    freed_bytes: int
+
+
 def compact(
-    directory: Directory,
-    lock: WriterLock,
+    path: Place,
+    keep: int = 1,
+    *,
+    compression: CompressionName = "auto",
+    progress: Progress | None = None,
+) -> Compacted:
+    """Makes a chain short: the oldest of the newest *keep* checkpoints becomes a base, others are removed.
+
+    The base is on the disk before the first file is removed. Newer checkpoints stay, of whatever branch, with
+    the files that they need. Readers that have the chain open keep what they have.
+
+    Args:
+        path: the directory of the chain. While a Checkpointer has it, only its own ``compact`` can do this.
+        keep: how many checkpoints stay, at least 1.
+        compression: of the base, as for `Checkpointer`.
+        progress: called now and then with the bytes of regions done so far, and in all.
+
+    Raises:
+        BusyError: a Checkpointer has the chain, here or in the process that the message names.
+        ChainError: there is no checkpoint, or the oldest to keep can't be read. Nothing was removed.
+        OSError: the base could not be written, or something not removed.
+        TypeError, ValueError: of the arguments.
+        ImportError: the library for the compression is missing.
+    """
+    options = Options(keep=keep, compression=compression)
+    with ExitStack() as undo:
+        store = open_store(path, undo)
+        with opened(store) as archive:
+            _ = archive.newest  # or there is nothing to keep, and nothing to claim
+        before = disk_usage(store)
+        claim = store.claim()
+        undo.callback(claim.close)
+        number = shorten(store, claim, Compression(compression), options.keep or 1, progress)
+        after = disk_usage(store)
+    removed = tuple(sorted(before.keys() - after.keys()))
+    return Compacted(number, removed, sum(before.values()) - sum(after.values()))
+
+
+def shorten(
+    store: Store,
+    claim: Claim,
     compression: Compression,
     keep: int,
     progress: Progress | None = None,
     *,
     at: int | None = None,
 ) -> int:
-    """Writes a base for a checkpoint, the oldest of those to keep, and removes what is older.
-
-    The base is on the disk before the first file is removed. Newer checkpoints stay, of whatever branch, with
-    the files that they need. Readers that have the chain open keep what they have.
-
-    Args:
-        directory: of the chain.
-        lock: the right to write there.
-        compression: of the base.
-        keep: how many checkpoints stay, of those that lead to *at*.
-        progress: is told the bytes of regions done, and in all.
-        at: number of a checkpoint. None: the newest.
+    """Does what `compact` does, for who has the claim, of the checkpoints that lead to number *at*.
 
     Returns:
         The number of the checkpoint that is a base now.
 
     Raises:
-        ChainError: the checkpoint can't be read. Nothing was removed.
-        OSError: the base could not be written, or something not removed.
+        BusyError, ChainError, OSError: as `compact`.
     """
-    with Chain(directory.path) as chain:
-        directory.check_place()
-        checkpoint = chain._lineage(chain.newest if at is None else chain[at])[-keep:][0]
-        base = checkpoint._file.name
-        if checkpoint.kind != "base":
+    with opened(store) as archive:
+        node = archive.lineage(archive.newest if at is None else archive.find(at))[-keep:][0]
+        base = node.file.name
+        if base.kind is not Kind.BASE:
 
             def write(state: State) -> FileName:
-                return _write_base(directory, lock, compression, checkpoint, state, progress)
+                return _write_base(store, claim, compression, node, state, progress)
 
-            base = chain._with_state(checkpoint, write)
-        needed = {base} | _needed_by_branches(chain, checkpoint)
-    lock.renew()
-    older = (name for name in directory.names() if name.number <= base.number)
-    _remove(directory, [name for name in older if name not in needed])
-    return checkpoint.number
+            base = archive.read(node, write)
+        needed = {base} | _needed_by_branches(archive, node)
+    claim.renew()
+    older = [name for name in FileName.among(store.names()) if name.number <= base.number]
+    # The newest first: whatever ends this, what is left of the older checkpoints is complete.
+    store.remove([str(name) for name in reversed(older) if name not in needed])
+    return node.number
 
 
 def _write_base(
-    directory: Directory,
-    lock: WriterLock,
+    store: Store,
+    claim: Claim,
     compression: Compression,
-    checkpoint: Checkpoint,
+    node: Node,
     state: State,
     progress: Progress | None,
 ) -> FileName:
+    layouts = state.layouts
     linear = tuple(
-        not compression.suits(one.nbytes, functools.partial(_read, state, place))
-        for place, one in enumerate(checkpoint.regions)
+        store.maps and not compression.suits(one.nbytes, functools.partial(_read, state, place))
+        for place, one in enumerate(layouts)
     )
-    writer = CheckpointWriter(directory, checkpoint.regions, compression, linear)
-    total = sum(layout.nbytes for layout in checkpoint.regions)
+    writer = CheckpointWriter(store, layouts, compression, linear)
+    total = sum(layout.nbytes for layout in layouts)
     done = 0
     try:
-        for place, layout in enumerate(checkpoint.regions):
+        for place, layout in enumerate(layouts):
             for first in range(0, block_count(layout.nbytes), RUN_BLOCKS):
                 done += _copy(writer, state, place, first, layout.nbytes)
                 if progress is not None:
                     progress(done, total)
-        header = checkpoint._file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
-        lock.renew()
-        writer.commit(header, checkpoint._file.description, sync=True)
+        header = node.file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
+        claim.renew()
+        writer.commit(header, node.file.description, sync=True)
     except BaseException:
         writer.discard()
         raise
@@ -114,23 +160,15 @@ def _copy(writer: CheckpointWriter, state: State, place: int, first: int, nbytes
     return stop - start
 
 
-def _needed_by_branches(chain: Chain, base: Checkpoint) -> set[FileName]:
+def _needed_by_branches(archive: Archive, base: Node) -> set[FileName]:
     # The files that newer checkpoints stand on, other than by way of the base.
     needed: set[FileName] = set()
-    for checkpoint in chain:
-        at: Checkpoint | None = checkpoint if checkpoint.number > base.number else None
-        while at is not None and at.id != base.id and at._file.name not in needed:
-            needed.add(at._file.name)
-            at = at._below
+    for node in archive.nodes:
+        at: Node | None = node if node.number > base.number else None
+        while at is not None and at.id != base.id and at.file.name not in needed:
+            needed.add(at.file.name)
+            at = at.below
     return needed
-
-
-def _remove(directory: Directory, names: list[FileName]) -> None:
-    # The newest first: whatever ends this, what is left of the older checkpoints is complete.
-    for name in reversed(names):
-        directory.remove(str(name))
-    if names:
-        directory.sync()
 
 
 class Compactor:
@@ -142,14 +180,14 @@ class Compactor:
 
     def __init__(
         self,
-        directory: Directory,
-        lock: WriterLock,
+        store: Store,
+        claim: Claim,
         compression: Compression,
         keep: int | None,
         numbers: list[int],
     ) -> None:
-        self._directory = directory
-        self._lock = lock
+        self._store = store
+        self._claim = claim
         self._compression = compression
         self._keep = keep
         self._numbers = numbers  # of the checkpoints that lead to the newest, ascending
@@ -209,7 +247,7 @@ class Compactor:
             return
         head = self._numbers[-1]  # the writer's own, which need not be the newest of all branches
         try:
-            base = compact(self._directory, self._lock, self._compression, self._keep or 1, at=head)
+            base = shorten(self._store, self._claim, self._compression, self._keep or 1, at=head)
         except Exception as error:
             self._failure = error
             self.has_found_damage |= isinstance(error, ChainError)

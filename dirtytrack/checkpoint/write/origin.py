@@ -6,14 +6,15 @@ import errno
 import json
 import secrets
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dirtytrack._lifetime.undo import Undo
-from dirtytrack.checkpoint.chain import Chain, Checkpoint
 from dirtytrack.checkpoint.format.layout import Layout
-from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION, MAX_NUMBER, NO_PARENT
+from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION, MAX_NUMBER, NO_PARENT, FileName
+from dirtytrack.checkpoint.read.archive import opened
+from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.restore import Target, fill
-from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.protocol import Store
 from dirtytrack.errors import ChainError
 from dirtytrack.tracking import Region, Session, resolve, track_many
 
@@ -28,7 +29,7 @@ class Origin(NamedTuple):
         chain: identifier of the chain.
         parent: the checkpoint that memory holds, or NO_PARENT.
         layouts: the table of regions.
-        meta: of that checkpoint.
+        meta: of that checkpoint, as JSON text; of a new chain null.
         next_number: greater than any in the directory, of whatever file.
         numbers: the checkpoints that lead there, oldest first.
     """
@@ -36,7 +37,7 @@ class Origin(NamedTuple):
     chain: bytes
     parent: bytes
     layouts: tuple[Layout, ...]
-    meta: Any
+    meta: str
     next_number: int
     numbers: list[int]
 
@@ -59,60 +60,60 @@ def track(
     return session, regions, layouts
 
 
-def start(directory: Directory, layouts: list[Layout], _regions: dict[str, Region]) -> Origin:
+def start(store: Store, layouts: list[Layout], _regions: dict[str, Region]) -> Origin:
     """A new chain in a directory that holds none.
 
     Raises:
         FileExistsError: it holds one.
     """
-    if directory.names():
+    if FileName.among(store.names()):
         raise FileExistsError(
             errno.EEXIST,
             "there is a chain already: resume() it, open() it, or choose another path",
-            str(directory.path),
+            store.place,
         )
-    return Origin(secrets.token_bytes(16), NO_PARENT, tuple(layouts), None, 1, [])
+    return Origin(secrets.token_bytes(16), NO_PARENT, tuple(layouts), "null", 1, [])
 
 
 def resume(
-    directory: Directory, layouts: list[Layout], regions: dict[str, Region], at: int | str | None = None
+    store: Store, layouts: list[Layout], regions: dict[str, Region], at: int | str | None = None
 ) -> Origin:
     """Restores a checkpoint into the regions.
 
     Raises:
         ChainError: it can't be restored, or the regions are not those of the chain.
     """
-    with Chain(directory.path) as chain:
-        _check_names(directory, chain.newest if at is None else chain[at], regions)
-        checkpoint = fill(chain, [Target(layout, regions[layout.name].view) for layout in layouts], at)
-        number = directory.names()[-1].number + 1
+    with opened(store) as archive:
+        _check_names(store, archive.newest if at is None else archive.find(at), regions)
+        node = fill(archive, [Target(layout, regions[layout.name].view) for layout in layouts], at)
+        number = FileName.among(store.names())[-1].number + 1
         if number > _MAX_FIRST_NUMBER:
             raise ChainError(
-                f"a file in {directory.path} claims to be checkpoint {number - 1}, "
+                f"a file in {store.place} claims to be checkpoint {number - 1}, "
                 "which leaves none: move it away"
             )
         sizes = {layout.name: layout.page_size for layout in layouts}
         return Origin(
-            bytes.fromhex(chain.id or ""),
-            bytes.fromhex(checkpoint.id),
-            tuple(replace(one, page_size=sizes[one.name], linear=None) for one in checkpoint.regions),
-            checkpoint.meta,
+            node.file.header.chain,
+            node.file.header.checkpoint,
+            tuple(replace(one, page_size=sizes[one.name], linear=None) for one in node.file.layouts),
+            node.file.description.meta,
             number,
-            [one.number for one in chain._lineage(checkpoint)],
+            [one.number for one in archive.lineage(node)],
         )
 
 
-def start_or_resume(directory: Directory, layouts: list[Layout], regions: dict[str, Region]) -> Origin:
+def start_or_resume(store: Store, layouts: list[Layout], regions: dict[str, Region]) -> Origin:
     """Resumes a chain if there is a file of one, else starts it."""
-    return (resume if directory.names() else start)(directory, layouts, regions)
+    return (resume if FileName.among(store.names()) else start)(store, layouts, regions)
 
 
-def _check_names(directory: Directory, checkpoint: Checkpoint, regions: dict[str, Region]) -> None:
-    names = {layout.name for layout in checkpoint.regions}
+def _check_names(store: Store, node: Node, regions: dict[str, Region]) -> None:
+    names = {layout.name for layout in node.file.layouts}
     missing, strange = sorted(names - set(regions)), sorted(set(regions) - names)
     if missing or strange:
         raise ChainError(
-            f"the chain in {directory.path} has other regions: "
+            f"the chain in {store.place} has other regions: "
             + "; ".join(
                 [f"memory is missing for {', '.join(map(repr, missing))}"] * bool(missing)
                 + [f"it has no {', '.join(map(repr, strange))}"] * bool(strange)

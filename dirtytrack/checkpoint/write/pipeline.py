@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from contextlib import AbstractContextManager
 
 from dirtytrack.checkpoint.format.structures import Kind
@@ -35,14 +34,16 @@ class Pipeline:
         compactor: Compactor,
         compression: Compression,
         max_pause: float | None,
+        maps: bool,
     ) -> None:
         self.next_number = origin.next_number
         self.committer = committer
         self.compactor = compactor
-        self._first_meta = json.dumps(origin.meta)
+        self._first_meta = origin.meta
         self._capturer = capturer
         self._compression = compression
         self._max_pause = max_pause
+        self._maps = maps
         self._job: Job | None = None
         self._in_flight: list[Job] = []
 
@@ -150,4 +151,6 @@ class Pipeline:
 
     def _linear(self) -> tuple[bool, ...]:
         views = [region.view for region in self._capturer.regions]
-        return tuple(not self._compression.suits(len(view), view.__getitem__) for view in views)
+        return tuple(
+            self._maps and not self._compression.suits(len(view), view.__getitem__) for view in views
+        )

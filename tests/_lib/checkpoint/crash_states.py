@@ -13,6 +13,7 @@ No file system is as bad as that, but each is as bad in some of it.
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -87,20 +88,25 @@ class Recorder:
         with self._mutex:
             done = call.run()
             note = getattr(self, f"_{call.name}", None)
-            if note is not None and call.module in ("directory", "os"):
+            if note is not None:
                 note(done, *call.arguments, **call.keywords)
             return done
 
     def _mkdir(self, _: None, path: str | Path, _mode: int) -> None:
         self.operations.append(Make(Path(path).parent, Path(path).name, next(self._nodes)))
 
-    def _open(self, fd: int, path: Path | str, *_flags: int, dir_fd: int = -1) -> None:
+    def _open(self, fd: int, path: Path | str, flags: int, _mode: int = 0, *, dir_fd: int = -1) -> None:
+        self._what.pop(fd, None)
         if dir_fd < 0:
             self._what[fd] = Path(path)
-            return
-        directory, name, node = self._directory(dir_fd), str(path), next(self._nodes)
-        self._what[fd] = self._names[directory, name] = node
-        self.operations.append(Make(directory, name, node))
+        elif flags & os.O_CREAT:
+            self._what[fd] = self._file(self._directory(dir_fd), str(path))
+
+    def _file(self, directory: Path, name: str) -> int:
+        if (directory, name) not in self._names:
+            node = self._names[directory, name] = next(self._nodes)
+            self.operations.append(Make(directory, name, node))
+        return self._names[directory, name]
 
     def _pwritev(self, count: int, fd: int, buffers: Sequence[bytes], offset: int) -> None:
         node = self._what[fd]

@@ -9,7 +9,6 @@ import json
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import xxhash
@@ -24,6 +23,7 @@ EXTENSIONS = {BASE: "base", DELTA: "delta"}
 
 Entry = tuple[int, int, int, int, int, int, int]
 Content = dict[str, bytes]
+Where = Any  # a directory's path, or what is handled like one
 
 
 def xxh3(data: bytes) -> int:
@@ -131,7 +131,7 @@ class File:
         )
         return head + payload[128:] + index + text + sealed(tail, footer) + b"DTCKEND\n"
 
-    def write(self, directory: Path, **changes: Any) -> Path:
+    def write(self, directory: Where, **changes: Any) -> Any:
         """Writes it under its name."""
         path = directory / self.name
         path.write_bytes(self.build(**changes))
@@ -233,8 +233,8 @@ def lay_out(file: File) -> None:
                 run.offset = row["linear"] + run.first * BLOCK
 
 
-def write(directory: Path, files: list[File]) -> Path:
-    """Writes all of them into a directory, made if need be; returns it."""
+def write(directory: Where, files: list[File]) -> Where:
+    """Writes all of them into a directory, made if need be, or to a place in memory; returns it."""
     directory.mkdir(exist_ok=True)
     for file in files:
         file.write(directory)

@@ -173,7 +173,7 @@ def _compare_restored(chain: Chain) -> None:
             for region, data in zip(chain.newest.regions, memory, strict=True)
         ]
         try:
-            checkpoint = fill(chain, targets)
+            checkpoint = chain[fill(chain._archive, targets).id]
         except ChainError:
             continue  # an older one has another table, or there is none
         states, problems = independent_reader.read_chain(chain.path / name for name in checkpoint.files)

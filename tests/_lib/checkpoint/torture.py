@@ -138,15 +138,15 @@ class Writer:
 
     @contextmanager
     def _said_compactions(self) -> Iterator[None]:
-        compact = compaction.compact
+        shorten = compaction.shorten
 
         def said(*arguments: Any, **keywords: Any) -> int:
             self._say(Event.COMPACTING)
-            kept = compact(*arguments, **keywords)
+            kept = shorten(*arguments, **keywords)
             self._say(Event.COMPACTED)
             return kept
 
-        with mock.patch.object(compaction, "compact", said):
+        with mock.patch.object(compaction, "shorten", said):
             yield
 
 

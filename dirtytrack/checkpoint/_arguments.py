@@ -1,0 +1,99 @@
+"""Arguments that users give, checked before anything is touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from dirtytrack.checkpoint.format.layout import check_name
+from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION
+from dirtytrack.checkpoint.store import Place
+from dirtytrack.checkpoint.store.protocol import Store
+from dirtytrack.tracking import Region, refuse_overlaps, resolve
+
+_MAX_META = MAX_DESCRIPTION // 2
+
+
+def check_place(place: Place) -> Place:
+    """Where a chain is to be, whatever becomes the working directory.
+
+    Raises:
+        TypeError: neither a path nor a store.
+    """
+    return place if isinstance(place, Store) else Path(place).absolute()
+
+
+def check_regions(regions: Mapping[str, object]) -> dict[str, object]:
+    """The memory of each name; each is memory that can be tracked, and none of it is another one's too.
+
+    Raises:
+        TypeError, ValueError: not a mapping, empty, a bad name, memory that `Session.track` would refuse, or
+            that two names share.
+    """
+    if not isinstance(regions, Mapping):
+        raise TypeError(f"regions is a mapping of names to memory, not {type(regions).__name__}")
+    if not regions:
+        raise ValueError("there is no region: name at least one piece of memory")
+    ranges = []
+    for name, memory in regions.items():
+        check_name(name)
+        try:
+            found = memory if isinstance(memory, Region) else resolve(memory)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"region {name!r}: {error}") from None
+        ranges.append((found.address, found.nbytes, name))
+    refuse_overlaps(ranges)
+    return dict(regions)
+
+
+def check_meta(meta: Any) -> str:
+    """The meta as JSON text.
+
+    Raises:
+        TypeError: it holds something that is not JSON, or keys that are not str.
+        ValueError: it holds NaN or infinity, itself, or too much.
+    """
+    _check_keys(meta, "meta")
+    try:
+        encoded = json.dumps(meta, allow_nan=False)
+    except TypeError as error:
+        raise TypeError(
+            f"meta must be JSON (None, bool, int, float, str, list, dict with str keys): {error}"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"meta must be JSON: {error}") from None
+    if len(encoded) > _MAX_META:
+        raise ValueError(
+            f"meta of {len(encoded)} bytes: at most {_MAX_META}; large data belongs into a region"
+        )
+    return encoded
+
+
+def _check_keys(value: Any, where: str, depth: int = 0) -> None:
+    if depth > 100:
+        raise ValueError(f"{where} is nested more than 100 deep, or in itself")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(
+                    f"{where} has the key {key!r}: keys of JSON are str, and it would come back as one"
+                )
+            _check_keys(item, f"{where}[{key!r}]", depth + 1)
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            _check_keys(item, f"{where}[{place}]", depth + 1)
+
+
+def check_pause(pause: Any) -> AbstractContextManager[object] | None:
+    """The pause.
+
+    Raises:
+        TypeError: it is no context manager.
+    """
+    if pause is not None and not (hasattr(type(pause), "__enter__") and hasattr(type(pause), "__exit__")):
+        raise TypeError(f"pause is a context manager that stops the writers, not {pause!r}")
+    checked: AbstractContextManager[object] | None = pause
+    return checked

@@ -1,0 +1,248 @@
+"""All files of a chain, open, and the states that they make up: what readers and writers stand on."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple, TypeVar
+
+from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.structures import FileName, FormatError
+from dirtytrack.checkpoint.read.lineage import Node, arrange, first_few_of
+from dirtytrack.checkpoint.read.opening import open_files
+from dirtytrack.checkpoint.read.state import DamagedFile, State
+from dirtytrack.checkpoint.store import Place, open_store
+from dirtytrack.checkpoint.store.protocol import Store
+from dirtytrack.errors import ChainError
+
+_logger = logging.getLogger("dirtytrack.checkpoint")
+_T = TypeVar("_T")
+
+
+class Problem(NamedTuple):
+    """A file that is named like one of the chain's and can't be used.
+
+    Attributes:
+        file: its name.
+        reason: what is wrong with it, or with what it stands on.
+    """
+
+    file: str
+    reason: str
+
+    @property
+    def number(self) -> int:
+        """Of the checkpoint, as the name has it."""
+        return int(self.file.partition("-")[0])
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
+
+
+class Archive:
+    """The files of a chain as they were when it was made. For one thread at a time.
+
+    What turns out damaged is not used any more, nor is what stands on it.
+
+    Attributes:
+        store: where they are.
+    """
+
+    def __init__(self, store: Store, undo: ExitStack) -> None:
+        """Opens them; *undo* closes them.
+
+        Raises:
+            ChainError: there is none at all, or those of more than one history.
+            OSError: the store can't be listed, or a file not be opened, and it is not the file's fault.
+        """
+        self.store = store
+        self._files, self._damaged, self._gone = open_files(store, undo)
+        self._arrange()
+        self._check_history()
+        self._last: tuple[Node, State] | None = None
+
+    @property
+    def id(self) -> str | None:
+        """Identifier of the chain; None where no file is intact."""
+        return self._files[0].header.chain.hex() if self._files else None
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The states whose files are all there and intact as far as is known, by number."""
+        return tuple(self._nodes.values())
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The files that can't be used, by number."""
+        found = {**self._damaged, **self._misfits}
+        return tuple(Problem(str(name), found[name]) for name in sorted(found))
+
+    @property
+    def newest(self) -> Node:
+        """The state with the greatest number.
+
+        Raises:
+            ChainError: there is none; it says why.
+        """
+        if not self._nodes:
+            raise ChainError(
+                f"{self.store.place} holds no complete checkpoint. {first_few_of(self.problems)}"
+            )
+        return self.nodes[-1]
+
+    def find(self, at: int | str) -> Node:
+        """The state with that number or identifier.
+
+        Raises:
+            TypeError: it is neither.
+            ChainError: there is none, or it is not complete; it says why.
+        """
+        if isinstance(at, bool) or not isinstance(at, int | str):
+            raise TypeError(f"a checkpoint is called by its number or its identifier, not by {at!r}")
+        for node in self.nodes:
+            if at in (node.number, node.id):
+                return node
+        there = first_few_of(node.number for node in self.nodes) or "none"
+        reasons = first_few_of(problem for problem in self.problems if problem.number == at)
+        message = f"{self.store.place} has no complete checkpoint {at}; it has {there}. {reasons}"
+        raise ChainError(message.rstrip())
+
+    def lineage(self, node: Node) -> list[Node]:
+        """It and those that it followed, as far as they are there; the oldest first."""
+        nodes = [node]
+        while (parent := nodes[-1].parent) in self._nodes:
+            nodes.append(self._nodes[parent])
+        return nodes[::-1]
+
+    def find_region(self, layouts: tuple[Layout, ...], name: str) -> int:
+        """The place of a region in a table.
+
+        Raises:
+            ChainError: there is none of that name.
+        """
+        names = [layout.name for layout in layouts]
+        if name not in names:
+            raise ChainError(
+                f"the chain in {self.store.place} has no region {name!r}. It has {first_few_of(names)}"
+            )
+        return names.index(name)
+
+    def read(self, node: Node, action: Callable[[State], _T]) -> _T:
+        """What *action* makes of a state.
+
+        If a file turns out damaged, another way to the same state is tried, if there is one; so *action* may
+        be called more than once.
+
+        Raises:
+            ChainError: the state can't be read; it names the file.
+        """
+        while True:
+            node = self.find(node.id)
+            try:
+                if self._last is None or self._last[0] is not node:
+                    self._last = node, State(node.files())
+                return action(self._last[1])
+            except DamagedFile as damage:
+                self._exclude(damage)
+                if node.id not in self._nodes:
+                    where = self.store.locate(str(damage.file.name))
+                    raise ChainError(f"checkpoint {node.number} can't be read: {where}: {damage}") from damage
+
+    def read_at(self, at: int | str | None, action: Callable[[State], _T]) -> tuple[Node, _T]:
+        """What *action* makes of the state *at*, or if that is None of the newest one that turns out intact.
+
+        Raises:
+            ChainError: there is none.
+        """
+        if at is not None:
+            node = self.find(at)
+            return node, self.read(node, action)
+        while True:
+            node = self.newest
+            try:
+                result = self.read(node, action)
+            except ChainError:
+                if node.id in self._nodes:
+                    raise  # it is not the files
+                continue
+            if newer := [problem for problem in self.problems if problem.number >= node.number]:
+                _logger.warning(
+                    "%s: checkpoint %d was read; newer files can't be: %s",
+                    self.store.place,
+                    node.number,
+                    first_few_of(newer),
+                )
+            return node, result
+
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Reads everything; what is wrong is in `problems` then.
+
+        Args:
+            progress: is told the bytes of files done, and in all.
+        """
+        total = sum(file.nbytes for file in self._files)
+        done = 0
+
+        def tell(count: int) -> None:
+            if progress is not None:
+                progress(done + count, total)
+
+        for file in self._files:
+            try:
+                for count in file.verify():
+                    tell(min(count, file.nbytes))  # runs that lie on each other are read more than once
+            except FormatError as error:
+                self._exclude(DamagedFile(file, str(error)))
+            done += file.nbytes
+            tell(0)
+
+    def _exclude(self, damage: DamagedFile) -> None:
+        self._files = [file for file in self._files if file is not damage.file]
+        self._damaged[damage.file.name] = str(damage)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        self._nodes, misfits = arrange(self._files)
+        self._misfits = {name: reason for name, reason in misfits.items() if name not in self._gone}
+
+    def _check_history(self) -> None:
+        # Which of two histories is meant is not for us to guess.
+        place = self.store.place
+        if not self._files and not self._damaged:
+            raise ChainError(f"{place} holds no checkpoint")
+        chains: dict[bytes, list[FileName]] = {}
+        for file in self._files:
+            chains.setdefault(file.header.chain, []).append(file.name)
+        if len(chains) > 1:
+            files = "; of another ".join(map(first_few_of, chains.values()))
+            raise ChainError(
+                f"{place} holds files of several chains: of one {files}. Move the foreign ones away"
+            )
+        for older, newer in itertools.pairwise(self.nodes):
+            if older.number == newer.number:
+                raise ChainError(
+                    f"{place} holds two different checkpoints {newer.number}, {older.file.name} and "
+                    f"{newer.file.name}: two copies of the chain were continued. Move the files of one away"
+                )
+
+
+def disk_usage(store: Store) -> dict[str, int]:
+    """The bytes that each file of a chain takes now, by name, those that are not completed among them."""
+    return {
+        usage.name: usage.nbytes
+        for usage in store.usage()
+        if usage.is_unfinished or FileName.parse(usage.name)
+    }
+
+
+@contextmanager
+def opened(place: Place) -> Iterator[Archive]:
+    """The archive at a place, until the block ends.
+
+    Raises:
+        As `open_store` and `Archive`.
+    """
+    with ExitStack() as undo:
+        yield Archive(open_store(place, undo), undo)

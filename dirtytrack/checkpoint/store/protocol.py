@@ -1,0 +1,182 @@
+"""What a store of a chain's files can do, wherever it keeps them.
+
+A store holds files by name. A file is complete under its name, or it is not there; once it has its name it
+never changes. One writer at a time holds the claim to create and remove files; any number of readers list and
+open them beside it. Nothing else of the package opens, lists, maps or measures a file of a chain.
+
+Names are those of ``docs/format.md``, which the store neither knows nor checks. Errors are OSErrors with the
+whole place of the file as their ``filename``; what is the fault of a single file is an `UnreadableError`.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+# What somebody can do whose Checkpointer can't write any more, while memory is newer than the chain.
+GO_ON = (
+    "To keep what is in memory begin a chain in another directory; to go back to the last checkpoint, "
+    "resume this one"
+)
+
+
+class UnreadableError(Exception):
+    """A file can't be read, and that is its own fault. The message is the reason, without the file's name."""
+
+
+class Usage(NamedTuple):
+    """What a file takes.
+
+    Attributes:
+        name: of the file.
+        nbytes: room on the disk, its holes aside.
+        is_unfinished: whether a writer is at work on it, or died over it.
+    """
+
+    name: str
+    nbytes: int
+    is_unfinished: bool
+
+
+class StoredFile(Protocol):
+    """A file that has its name, open for reading. Methods may be called from any thread.
+
+    It stays readable until it is closed, also when it is removed meanwhile.
+
+    Attributes:
+        nbytes: its length.
+    """
+
+    nbytes: int
+
+    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        """Fills the buffers, one after the other, with the file's bytes from an offset on.
+
+        Raises:
+            UnreadableError: the file is shorter by now, or damaged. The buffers are undefined.
+            OSError: it could not be read, and that is not its fault.
+        """
+
+    def skip_hole(self, start: int, stop: int) -> int:
+        """The first offset in [start, stop) that may hold anything but zeros; *stop* if there is none."""
+
+    def map(self, offset: int, nbytes: int) -> mmap.mmap:
+        """A private, writable mapping of some of it, where the store `maps`; it outlives `close`.
+
+        Raises:
+            UnreadableError: the file is shorter by now: who touched the mapping would be killed.
+            OSError: it can't be mapped.
+        """
+
+    def fd(self) -> int | None:
+        """A descriptor for one native call to read from; None: there is none, so `read_into` buffers."""
+
+    def close(self) -> None:
+        """Gives up what it holds; idempotent."""
+
+
+class NewFile(Protocol):
+    """A file on its way: it has no name that a reader would see. For one thread at a time."""
+
+    def write(self, offset: int, buffers: Sequence[Buffer]) -> int:
+        """Writes all of the buffers, one after the other, from an offset on; returns where they end.
+
+        Offsets grow, and nothing is written twice; but the first bytes of the file come last, and where the
+        store `maps` there may be holes, and writing into them later.
+
+        Raises:
+            OSError: it could not be written: `discard` it.
+        """
+
+    def fd(self) -> int | None:
+        """A descriptor for native code to write to, as `write` does; None: there is none."""
+
+    def publish(self, name: str, *, sync: bool) -> None:
+        """Gives the file its name, once and for all, if no other file has it.
+
+        Args:
+            name: of the file.
+            sync: have the file and its name on the disk when this returns.
+
+        Raises:
+            FileExistsError: another file has the name.
+            OSError: it is not there, or `discard` will see to that.
+        """
+
+    def discard(self) -> None:
+        """Removes what was not published, whatever its name by now; if that fails, the next claim does."""
+
+
+class Claim(Protocol):
+    """The right to write to a store. It ends with its process."""
+
+    def renew(self) -> None:
+        """Makes sure that nobody else has it, or has had it meanwhile; to be called before each commit.
+
+        Raises:
+            BusyError: somebody has, or may have without our knowledge.
+            OSError: that can't be found out.
+        """
+
+    def close(self) -> None:
+        """Gives it back; idempotent. In a forked child, which does not have it, it takes nothing away."""
+
+
+@runtime_checkable
+class Store(Protocol):
+    """The files of one chain.
+
+    Attributes:
+        place: where it is, as a path or URL, for messages.
+        maps: whether its files can be mapped. (If not, no base is laid out for that.)
+    """
+
+    @property
+    def place(self) -> str:
+        """See above."""
+
+    @property
+    def maps(self) -> bool:
+        """See above."""
+
+    def locate(self, name: str) -> str:
+        """The whole place of a file, for messages."""
+
+    def names(self) -> list[str]:
+        """The names of all files that have one, in no order, foreign ones among them."""
+
+    def usage(self) -> list[Usage]:
+        """What all files take, those without a name of their own too."""
+
+    def open(self, name: str) -> StoredFile:
+        """Opens a file for reading.
+
+        Raises:
+            FileNotFoundError: there is none; it may have been removed.
+            UnreadableError: it is none, but a directory or a link or such.
+            OSError: it can't be opened, and that is not its fault.
+        """
+
+    def create(self) -> NewFile:
+        """Begins a file; for who has the claim."""
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Removes files in this order, for good when it returns; one that is not there is no error.
+
+        For who has the claim.
+        """
+
+    def claim(self) -> Claim:
+        """Takes the right to write, and removes what writers that died have left.
+
+        Raises:
+            BusyError: somebody has it; it says who.
+            OSError: the store can't be written.
+        """
+
+    def close(self) -> None:
+        """Gives up what it holds; idempotent. Files that are open stay so."""

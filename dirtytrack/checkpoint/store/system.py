@@ -1,0 +1,142 @@
+"""System calls on files: all of what was asked for, and errors that name the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+MAP_NORESERVE = 0x4000  # which the mmap module of Python 3.11 lacks
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_PRIVATE = 0o600
+_MOST_BUFFERS = 512  # in one system call; the kernel takes at most 1024
+
+
+class Folder:
+    """A directory by its descriptor: renaming it confuses nobody who has this.
+
+    Attributes:
+        path: as it was given, for messages.
+        fd: the descriptor; -1 after `close`, so that nothing goes to another directory by mistake.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens a directory.
+
+        Raises:
+            FileNotFoundError, NotADirectoryError, PermissionError: as the system says.
+        """
+        self.path = path
+        self.fd = -1
+        self.fd = os.open(path, _DIRECTORY)
+
+    def names(self) -> list[str]:
+        """What is in it, in no order."""
+        # By a descriptor of its own: two that list by the same one would each get a part.
+        with self.naming():
+            fd = os.open(".", _DIRECTORY, dir_fd=self.fd)
+        try:
+            return os.listdir(fd)  # noqa: PTH208 - by a descriptor
+        finally:
+            os.close(fd)
+
+    def open(self, name: str, flags: int) -> int:
+        """A descriptor of a file; where the flags make it, it is for its owner alone."""
+        with self.naming(name):
+            return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE, dir_fd=self.fd)
+
+    def unlink(self, name: str) -> None:
+        """Removes a file.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        with self.naming(name):
+            os.unlink(name, dir_fd=self.fd)
+
+    def sync(self) -> None:
+        """Makes names, and their removal, last."""
+        with self.naming():
+            os.fsync(self.fd)
+
+    @contextmanager
+    def naming(self, name: str = "") -> Iterator[None]:
+        """An OSError in the block names the whole path of a file, whatever the call knew."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path / name)) from error
+
+    def close(self) -> None:
+        """Closes the descriptor; idempotent."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory, and those above it, if they are not there, and has their names on the disk.
+
+    Where it is there already its name is synced all the same, since whoever made it need not have seen to
+    that, and a crash could take a whole chain with it; but not where this process may not read the directory
+    above it.
+
+    Raises:
+        OSError: as the system says; none if something else has the name.
+    """
+    if not path.is_dir():
+        make_directory(path.parent)
+        with suppress(FileExistsError):  # who opens it sees what it is
+            path.mkdir(mode=0o700)
+    try:
+        fd = os.open(path.parent, _DIRECTORY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def transfer(
+    call: Callable[[int, Sequence[memoryview], int], int], fd: int, buffers: Sequence[Buffer], offset: int
+) -> int:
+    """Reads or writes the buffers, one after the other, from an offset of a file on.
+
+    Args:
+        call: ``os.preadv`` or ``os.pwritev``, either of which may do less than it was asked for.
+        fd: of the file.
+        buffers: of any number.
+        offset: of the first byte.
+
+    Returns:
+        The offset after the last byte that was transferred: if a call did nothing there is more left.
+    """
+    left = [memoryview(buffer).cast("B") for buffer in buffers]
+    at = 0
+    while at < len(left):
+        done = call(fd, left[at : at + _MOST_BUFFERS], offset)
+        if done <= 0:
+            break
+        offset += done
+        while at < len(left) and done >= len(left[at]):
+            done -= len(left[at])
+            at += 1
+        if done:
+            left[at] = left[at][done:]
+    return offset
+
+
+def check(error: int) -> None:
+    """Raises what a native call has returned as -errno."""
+    if error:
+        raise OSError(-error, os.strerror(-error))

@@ -1,0 +1,207 @@
+"""The store that is a directory: calls that do less than they were asked for, syncs, modes, odd files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+
+import pytest
+
+from dirtytrack.checkpoint.store import system
+from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.protocol import UnreadableError
+
+pytestmark = pytest.mark.anywhere
+
+NAME = "0000000003-0000000000000000.delta"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "chain"
+
+
+@pytest.fixture
+def directory(path):
+    opened = Directory(path, create=True)
+    yield opened
+    opened.close()
+
+
+def test_other_files_are_left_alone(directory, path):
+    """Foreign names are listed, as far as they are no temporary ones; a claim removes those and no others."""
+    directory.create()
+    for name in (".mine.tmp", ".0123456789abcdeg.tmp", "notes.txt"):
+        (path / name).touch()
+    assert sorted(directory.names()) == [".0123456789abcdeg.tmp", ".mine.tmp", "notes.txt"]
+    directory.claim().close()
+    assert sorted(os.listdir(path)) == [".0123456789abcdeg.tmp", ".mine.tmp", "lock", "notes.txt"]
+
+
+def test_files_are_private(directory, path):
+    """Mode 0600, and 0700 for a directory that was made."""
+    directory.create().publish(NAME, sync=False)
+    assert (path / NAME).stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_mode & 0o777 == 0o700
+
+
+def test_usage_leaves_holes_out(directory, path):
+    """It is the room on the disk."""
+    file = directory.create()
+    file.write(1 << 30, [b"x"])
+    file.publish(NAME, sync=True)
+    (usage,) = directory.usage()
+    assert usage.nbytes == os.stat(path / NAME).st_blocks * 512 < 1 << 20
+
+
+def test_short_transfers_are_continued(directory, path, monkeypatch):
+    """Every byte arrives in its place, however little the system takes or gives at a time."""
+    pwritev, preadv = os.pwritev, os.preadv
+    monkeypatch.setattr(os, "pwritev", lambda fd, buffers, offset: pwritev(fd, [buffers[0][:3]], offset))
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: preadv(fd, [buffers[0][:2]], offset))
+    file = directory.create()
+    file.write(0, [b"abcd", b"", b"e", b"fghijklm"])
+    file.publish(NAME, sync=False)
+    assert (path / NAME).read_bytes() == b"abcdefghijklm"
+    data, opened = bytearray(13), directory.open(NAME)
+    opened.read_into(0, [memoryview(data)[:5], memoryview(data)[5:5], memoryview(data)[5:]])
+    assert data == b"abcdefghijklm"
+    opened.close()
+
+
+def test_a_write_without_progress_is_an_error(directory, monkeypatch):
+    """And not an endless loop."""
+    monkeypatch.setattr(os, "pwritev", lambda fd, buffers, offset: 0)
+    file = directory.create()
+    with pytest.raises(OSError, match="no progress"):
+        file.write(0, [b"a"])
+    file.discard()
+
+
+def test_more_buffers_than_one_call_takes(directory, path):
+    """Thousands of small runs are gathered into few calls."""
+    file = directory.create()
+    file.write(0, [bytes([i % 251]) for i in range(3000)])
+    file.publish(NAME, sync=False)
+    assert (path / NAME).read_bytes() == bytes(i % 251 for i in range(3000))
+
+
+def test_a_failed_sync_of_the_directory_takes_the_name_back(directory, path, monkeypatch):
+    """Committed is only what is known to be on the disk."""
+    file, fsync = directory.create(), os.fsync
+
+    def fail(fd):
+        if os.path.samestat(os.fstat(fd), path.stat()):
+            raise OSError(errno.EIO, "broken")
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="broken") as caught:
+        file.publish(NAME, sync=True)
+    file.discard()
+    assert caught.value.filename == str(path / NAME)
+    assert os.listdir(path) == []
+
+
+def _synced(monkeypatch):
+    # Inodes of what is synced from now on.
+    inodes, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (inodes.append(os.fstat(fd).st_ino), fsync(fd)))
+    return inodes
+
+
+def test_the_directory_is_on_the_disk(tmp_path, monkeypatch):
+    """Its name in its parent is, and so is that of every directory made for it, whoever made it."""
+    inodes = _synced(monkeypatch)
+    for path in (tmp_path / "a" / "b", tmp_path / "a" / "b"):
+        inodes.clear()
+        Directory(path, create=True).close()
+        assert (tmp_path / "a").stat().st_ino in inodes
+
+
+def test_removals_are_on_the_disk(directory, path, monkeypatch):
+    """When remove returns."""
+    directory.create().publish(NAME, sync=False)
+    inodes = _synced(monkeypatch)
+    directory.remove([NAME])
+    assert inodes == [path.stat().st_ino]
+
+
+def test_a_parent_that_may_not_be_read_is_not_synced(tmp_path, monkeypatch):
+    """Where the directory is there already."""
+    real = os.open
+
+    def refuse(path, *args, **kwargs):
+        if path == tmp_path.parent:
+            raise PermissionError(errno.EACCES, "refused")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(system.os, "open", refuse)
+    inodes = _synced(monkeypatch)
+    Directory(tmp_path, create=True).close()
+    assert inodes == []
+
+
+def test_a_directory_that_is_moved_is_the_same(directory, path, tmp_path):
+    """Who has it goes on in it, and not in what lies at its path by now."""
+    path.rename(tmp_path / "moved")
+    path.mkdir()
+    directory.create().publish(NAME, sync=True)
+    assert directory.names() == [NAME] == os.listdir(tmp_path / "moved")
+    directory.open(NAME).close()
+    directory.remove([NAME])
+    assert os.listdir(path) == os.listdir(tmp_path / "moved") == []
+
+
+def test_listings_at_once_are_whole(directory):
+    """Two threads that list do not take names from each other."""
+    names = [f"{number:04}" for number in range(2000)]
+    for name in names:
+        (directory._folder.path / name).touch()
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.extend(sorted(directory.names()) == names for _ in range(20)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 80
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "broken link", "fifo", "socket"])
+def test_what_is_no_file_is_refused(directory, path, kind):
+    """And without waiting for the other end of a fifo."""
+    with socket.socket(socket.AF_UNIX) as server:
+        {
+            "directory": (path / NAME).mkdir,
+            "link": lambda: (path / NAME).symlink_to(__file__),
+            "broken link": lambda: (path / NAME).symlink_to("nowhere"),
+            "fifo": lambda: os.mkfifo(path / NAME),
+            "socket": lambda: server.bind(str(path / NAME)),
+        }[kind]()
+        before = os.listdir("/proc/self/fd")
+        with pytest.raises(UnreadableError, match="not a regular file"):
+            directory.open(NAME)
+        assert os.listdir("/proc/self/fd") == before
+
+
+def test_errors_have_the_whole_path(directory, path):
+    """A directory that was removed is named."""
+    path.rmdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        directory.create()
+    assert caught.value.filename.startswith(str(path))
+
+
+def test_what_is_no_directory(tmp_path):
+    """It is left as it is, and so is what would be below it."""
+    (tmp_path / "file").write_text("mine")
+    for path in (tmp_path / "file", tmp_path / "file" / "deep" / "down"):
+        for create in (True, False):
+            with pytest.raises(NotADirectoryError):
+                Directory(path, create=create)
+    assert (tmp_path / "file").read_text() == "mine"

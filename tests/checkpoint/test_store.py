@@ -1,0 +1,263 @@
+"""What every store of a chain's files does, in a directory or in memory."""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import os
+import threading
+
+import pytest
+
+from _lib.checkpoint.places import KINDS
+from dirtytrack import BusyError
+from dirtytrack._lifetime.undo import Undo
+from dirtytrack.checkpoint.store import open_store
+from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.memory import MemoryStore
+from dirtytrack.checkpoint.store.protocol import Store, UnreadableError
+
+pytestmark = pytest.mark.anywhere
+
+NAME, OTHER = "0000000003-0000000000000000.delta", "0000000004-0000000000000000.delta"
+
+
+@pytest.fixture(params=KINDS)
+def store(request, tmp_path):
+    opened = Directory(tmp_path / "chain", create=True) if request.param == "directory" else MemoryStore()
+    yield opened
+    opened.close()
+
+
+def _publish(store, name, data):
+    file = store.create()
+    file.write(0, [data])
+    file.publish(name, sync=True)
+
+
+def _read(file, start, stop):
+    data = bytearray(stop - start)
+    file.read_into(start, [memoryview(data)])
+    return bytes(data)
+
+
+def test_it_is_one(store):
+    """It has all of the protocol."""
+    assert isinstance(store, Store)
+    assert store.locate(NAME).startswith(store.place)
+    assert store.locate(NAME).endswith(NAME)
+
+
+def test_a_file_appears_whole(store):
+    """Until it is published it has no name, whatever the order in which it was written."""
+    file = store.create()
+    assert file.write(2, [b"cd", memoryview(b"ef"), b""]) == 6
+    assert file.write(0, [bytearray(b"ab")]) == 2
+    assert store.names() == []
+    assert [usage.is_unfinished for usage in store.usage()] == [True]
+    with pytest.raises(FileNotFoundError) as caught:
+        store.open(NAME)
+    assert caught.value.filename == store.locate(NAME)
+    file.publish(NAME, sync=True)
+    assert store.names() == [NAME]
+    opened = store.open(NAME)
+    assert (opened.nbytes, _read(opened, 0, 6)) == (6, b"abcdef")
+    opened.close()
+
+
+def test_what_is_not_written_is_zeros(store):
+    """Between two writes; and a hole may be skipped, what was written never."""
+    file = store.create()
+    file.write(1 << 20, [b"\1"])
+    file.publish(NAME, sync=False)
+    opened = store.open(NAME)
+    assert _read(opened, 0, 1 << 20) == bytes(1 << 20)
+    assert 0 <= opened.skip_hole(0, 1 << 21) <= 1 << 20
+    assert opened.skip_hole(1 << 20, 1 << 21) == 1 << 20
+    assert opened.skip_hole(0, 10) in (0, 10)
+    opened.close()
+
+
+def test_reads_fill_many_buffers(store):
+    """From any offset, into memory of any sizes."""
+    data = bytes(range(256)) * 20
+    _publish(store, NAME, data)
+    opened = store.open(NAME)
+    target = bytearray(3000)
+    whole = memoryview(target)
+    pieces = [whole[:1], whole[1:1], *(whole[at : at + 1] for at in range(1, 2000)), whole[2000:]]
+    opened.read_into(77, pieces)
+    assert target == data[77:3077]
+    opened.close()
+
+
+def test_a_read_beyond_the_end_is_the_files_fault(store):
+    """It is not as long as it was said to be."""
+    _publish(store, NAME, b"abc")
+    opened = store.open(NAME)
+    for start, stop in ((0, 4), (3, 4), (100, 101)):
+        with pytest.raises(UnreadableError, match="length has changed"):
+            _read(opened, start, stop)
+    opened.close()
+
+
+def test_nothing_is_replaced(store):
+    """A name that is taken is an error, and the file that has it stays."""
+    _publish(store, NAME, b"first")
+    second = store.create()
+    second.write(0, [b"second"])
+    with pytest.raises(FileExistsError) as caught:
+        second.publish(NAME, sync=False)
+    assert caught.value.filename == store.locate(NAME)
+    second.discard()
+    opened = store.open(NAME)
+    assert _read(opened, 0, 5) == b"first"
+    opened.close()
+    assert len(store.usage()) == 1
+
+
+def test_what_is_discarded_is_gone(store):
+    """Before it was published; after that it stays."""
+    kept, gone = store.create(), store.create()
+    for file in (kept, gone):
+        file.write(0, [b"abc"])
+    kept.publish(NAME, sync=False)
+    for file in (kept, gone, gone):
+        file.discard()
+    assert [usage.name for usage in store.usage()] == store.names() == [NAME]
+
+
+def test_removed_files_stay_open(store):
+    """And what is not there any more is no error."""
+    for name in (NAME, OTHER):
+        _publish(store, name, name.encode())
+    opened = store.open(NAME)
+    store.remove([NAME, "nothing"])
+    store.remove([NAME])
+    store.remove([])
+    assert store.names() == [OTHER]
+    assert _read(opened, 0, len(NAME)) == NAME.encode()
+    opened.close()
+    opened.close()
+
+
+def test_a_file_outlives_what_it_was_opened_by(store):
+    """Closing the store closes none of its files."""
+    _publish(store, NAME, b"abc")
+    opened = store.open(NAME)
+    store.close()
+    store.close()
+    del store
+    gc.collect()
+    assert _read(opened, 0, 3) == b"abc"
+    opened.close()
+
+
+def test_descriptors_are_lent_where_there_are_any(store):
+    """For native code: what it would write and read by them is the file."""
+    file = store.create()
+    descriptor = file.fd()
+    if descriptor is None:
+        file.write(0, [b"abc"])
+    else:
+        os.pwrite(descriptor, b"abc", 0)
+    file.publish(NAME, sync=False)
+    opened = store.open(NAME)
+    assert (opened.fd() is None) == (descriptor is None)
+    if opened.fd() is not None:
+        assert os.pread(opened.fd(), 10, 0) == b"abc"
+    assert _read(opened, 0, 3) == b"abc"
+    opened.close()
+
+
+def test_mappings_are_private(store):
+    """Where the store has any; they outlive the file, and what is written to one stays in memory."""
+    data = b"".join(bytes([at]) * mmap.PAGESIZE for at in range(4))
+    _publish(store, NAME, data)
+    opened = store.open(NAME)
+    if not store.maps:
+        with pytest.raises(OSError, match="can't be mapped"):
+            opened.map(0, len(data))
+        return
+    mapping = opened.map(mmap.PAGESIZE, 2 * mmap.PAGESIZE)
+    opened.close()
+    assert mapping[:] == data[mmap.PAGESIZE : 3 * mmap.PAGESIZE]
+    mapping[:3] = b"abc"
+    again = store.open(NAME)
+    assert _read(again, 0, len(data)) == data
+    again.close()
+
+
+def test_one_writer_at_a_time(store):
+    """Whoever has the claim; it can be given back twice, and is free then."""
+    claim = store.claim()
+    with pytest.raises(BusyError, match="This process"):
+        store.claim()
+    claim.renew()
+    claim.close()
+    claim.close()
+    store.claim().close()
+    del claim
+    gc.collect()
+    claim = store.claim()
+    del claim  # nobody can give it back any more
+    gc.collect()
+    store.claim().close()
+
+
+def test_one_writer_among_threads(store):
+    """Of many that try at once one has it."""
+    start, got = threading.Barrier(8, timeout=30), []
+
+    def attempt():
+        start.wait()
+        try:
+            got.append(store.claim())
+        except BusyError:
+            got.append(None)
+
+    threads = [threading.Thread(target=attempt) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len([claim for claim in got if claim]) == 1
+
+
+def test_a_claim_removes_what_the_dead_have_left(store):
+    """Files without a name, and no others."""
+    _publish(store, NAME, b"abc")
+    left = store.create()
+    left.write(0, [b"abc"])
+    assert len(store.usage()) == 2
+    claim = store.claim()
+    assert {usage.name for usage in store.usage() if usage.is_unfinished} == set()
+    assert NAME in store.names()
+    claim.close()
+
+
+def test_usage_is_what_files_take(store):
+    """Of each at least its contents on the disk."""
+    _publish(store, NAME, b"x" * 10_000)
+    (usage,) = store.usage()
+    assert (usage.name, usage.is_unfinished) == (NAME, False)
+    assert usage.nbytes >= 10_000
+
+
+@pytest.mark.parametrize("place", [7, None, b"bytes", object()])
+def test_what_is_no_place(place):
+    """Neither a path nor a store: TypeError."""
+    with pytest.raises(TypeError):
+        open_store(place, Undo())
+
+
+def test_a_store_that_was_given_stays_its_owners(tmp_path):
+    """It is closed by whom it was opened; a path by the undo."""
+    undo, store = Undo(), Directory(tmp_path)
+    assert open_store(store, undo) is store
+    opened = open_store(str(tmp_path), undo)
+    undo.close()
+    assert store.names() == []
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        opened.names()
+    store.close()
