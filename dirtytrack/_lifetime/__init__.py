@@ -1,1 +1,1 @@
-"""Objects that survive forks, threads and interrupts: closing, undoing, taking turns, background threads."""
+"""Objects that survive forks, threads and interrupts: closing, undoing, taking turns, threads, pools."""

@@ -14,7 +14,7 @@ from _lib.checkpoint import forge
 from _lib.checkpoint.files import opened
 from _lib.checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, File, Run
 from _lib.support import PMD_SIZE, resident_bytes
-from dirtytrack.checkpoint.read import state as _state_module
+from dirtytrack._lifetime import interruptible_pool
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 from dirtytrack.checkpoint.read.state import DamagedFile, State
 
@@ -272,8 +272,8 @@ def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_r
     Nor do interrupts of the wait for it end that.
     """
     (file,) = _files([[Run(0, at, _content(at, 1, 1)) for at in range(BLOCKS)]])
-    monkeypatch.setattr(_state_module, "_THREADS", 2)
-    monkeypatch.setattr(_state_module, "_TASKS_PER_THREAD", 1)
+    monkeypatch.setattr(interruptible_pool, "_THREADS", 2)
+    monkeypatch.setattr(interruptible_pool, "_TASKS_PER_THREAD", 1)
     read, begun, done, struck = CheckpointFile._read_stored, [], [], []
     main = threading.main_thread()
     both, raising = threading.Barrier(2, timeout=30), threading.Event()
@@ -308,22 +308,6 @@ def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_r
             assert (len(begun), len(done), len(struck)) == (2, 1, signals)
     finally:
         signal.signal(signal.SIGUSR1, before)
-
-
-def test_without_more_threads_it_goes_on_alone(tmp_path, monkeypatch):
-    """Where the system refuses to start one."""
-    (file,) = _files([[Run(0, at, _content(at, 1, 1)) for at in range(BLOCKS)]])
-    monkeypatch.setattr(_state_module, "_THREADS", 4)
-    monkeypatch.setattr(_state_module, "_TASKS_PER_THREAD", 1)
-
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    target = bytearray(NBYTES)
-    with _state(tmp_path, [file]) as state:
-        state.fill(0, memoryview(target))
-    assert target == _content(0, BLOCKS, 1)
 
 
 def test_a_region_too_large_to_read_names_its_file(tmp_path):
