@@ -9,10 +9,10 @@ from typing import NamedTuple
 from dirtytrack.checkpoint.format.structures import BLOCK
 from dirtytrack.native import ffi, lib
 
-OMITTED, DATA, ZEROS = 0, 1, 2
+OMITTED, DATA, ZEROS = 0, 1, 2  # kinds of blocks
 
-_RUNS = re.compile(rb"\x01+|\x02+")
-_FROM_MASK = bytes([DATA, ZEROS, *range(2, 256)])
+_RUNS = re.compile(rb"\x01+|\x02+")  # of DATA, or of ZEROS
+_KIND_OF_MASK = bytes([DATA, ZEROS, *range(2, 256)])  # the native mask has 1 for zeros
 
 
 class BlockRun(NamedTuple):
@@ -23,15 +23,15 @@ class BlockRun(NamedTuple):
     data: memoryview | None
 
 
-def kinds(data: memoryview) -> bytearray:
-    """For each block of *data*, DATA or ZEROS."""
+def classify(data: memoryview) -> bytearray:
+    """The kind of each block of *data*, DATA or ZEROS."""
     mask = bytearray(-(-len(data) // BLOCK))
     lib.dt_zero_blocks(ffi.from_buffer("uint8_t[]", data), len(data), ffi.from_buffer("uint8_t[]", mask))
-    return mask.translate(_FROM_MASK)
+    return mask.translate(_KIND_OF_MASK)
 
 
-def runs(first: int, data: memoryview, kinds: bytearray) -> Iterator[BlockRun]:
-    """The blocks of *data*, which begins with block *first*, but for those whose kind is OMITTED."""
+def runs_of(first: int, data: memoryview, kinds: bytearray) -> Iterator[BlockRun]:
+    """The blocks of *data*, which begins with block *first*, in runs of one kind; without those OMITTED."""
     for run in _RUNS.finditer(kinds):
         start, stop = run.span()
         part = data[start * BLOCK : stop * BLOCK] if kinds[start] == DATA else None

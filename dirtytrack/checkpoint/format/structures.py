@@ -20,6 +20,7 @@ NO_PARENT = bytes(16)
 
 _MAGIC = b"\x89DTCK\r\n\x1a"
 _END = b"DTCKEND\n"
+_PREFIX = struct.Struct("<8sI")  # of the header, in every version
 _HEADER = struct.Struct("<8sII16s16s16s8sQI36s")
 _FOOTER = struct.Struct("<QQQQQQ")
 _CHECKSUM = struct.Struct("<Q")
@@ -114,15 +115,21 @@ class Header(NamedTuple):
         Raises:
             FormatError: with the reason.
         """
-        if len(data) < HEADER_BYTES:
+        if len(data) < _PREFIX.size:
             raise FormatError("it is too short for a header")
-        magic, version, kind, chain, checkpoint, parent, file, number, block, zeros = _HEADER.unpack_from(
-            data
-        )
+        magic, version = _PREFIX.unpack_from(data)
         if magic != _MAGIC:
             raise FormatError("it is no checkpoint file")
-        if version != VERSION:
+        unpack = {VERSION: cls._unpack_version_1}.get(version)
+        if unpack is None:
             raise FormatError(f"its format has version {version}, and only version {VERSION} is known here")
+        return unpack(data)
+
+    @classmethod
+    def _unpack_version_1(cls, data: bytes) -> Self:
+        if len(data) < HEADER_BYTES:
+            raise FormatError("it is too short for a header")
+        _, _, kind, chain, checkpoint, parent, file, number, block, zeros = _HEADER.unpack_from(data)
         _expect(_CHECKSUM.unpack_from(data, _HEADER.size)[0] == checksum(data[: _HEADER.size]), "its header")
         if kind not in Kind.__members__.values() or block != BLOCK or zeros != bytes(36):
             raise FormatError("its header holds impossible values")

@@ -153,7 +153,7 @@ def _copy(writer: CheckpointWriter, state: State, place: int, first: int, nbytes
     start, stop = first * BLOCK, min((first + RUN_BLOCKS) * BLOCK, nbytes)
     if not state.is_zero(place, first, block_count(stop) - first):
         data = memoryview(state.read(place, start, stop))
-        for run in blocks.runs(first, data, blocks.kinds(data)):
+        for run in blocks.runs_of(first, data, blocks.classify(data)):
             if run.data is not None:
                 writer.store(place, run.first, run.data, linear=True)
         writer.flush()
