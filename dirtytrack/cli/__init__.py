@@ -1,4 +1,4 @@
-"""FLOOR 3: the command line. One module per verb, imported when it is used.
+"""The command line. One module per verb, imported when it is used.
 
 A verb is a module ``dirtytrack.cli.NAME`` with a docstring (its help), ``add_arguments(parser)`` and
 ``run(args)``, which returns the exit code. Exit codes: 0 success; 1 it failed, one line on stderr says why
@@ -18,12 +18,11 @@ from importlib import metadata
 from dirtytrack.errors import DirtyTrackError
 
 _VERBS = {
-    "demo": "watch the pages that a real program writes (the default)",
     "doctor": "can this kernel and environment track writes, and if not, what to do",
+    "demo": "watch the pages that a real program writes",
     "bench": "measure the cost of tracking on this machine",
     "checkpoint": "list, verify, restore and compact chains of checkpoints",
 }
-_DEFAULT = "demo"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(sys, stream) is None:  # the shell closed it
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115, PTH123
     try:
-        return _run(arguments or [_DEFAULT])
+        return _run(arguments)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -52,8 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    args = _parser(next((word for word in arguments if word in _VERBS), None)).parse_args(arguments)
-    result: int = args.run(args)
+    """Run the verb that is asked for; without any arguments print the help."""
+    parser = _parser(next((word for word in arguments if word in _VERBS), None))
+    result = 0
+    if arguments:
+        args = parser.parse_args(arguments)
+        result = args.run(args)
+    else:
+        parser.print_help()
     sys.stdout.flush()
     return result
 
@@ -63,7 +68,7 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dirtytrack",
         description="Which pages of my memory were written since I last asked?",
-        epilog=f"'dirtytrack VERB --help' tells more. Without a verb: {_DEFAULT}.",
+        epilog="'dirtytrack VERB --help' tells more.",
     )
     parser.add_argument("--version", action="version", version=_version())
     verbs = parser.add_subparsers(metavar="VERB", required=True)

@@ -1,4 +1,4 @@
-"""Arguments of verbs, checked. Private to ``dirtytrack.cli``."""
+"""Arguments of verbs, checked."""
 
 from __future__ import annotations
 

@@ -3,8 +3,7 @@
 Skip-gram with negative sampling, in mini-batches of running text. A batch touches the rows of the words in it
 and of a few sampled ones, and nothing else; word frequencies follow Zipf's law, so with rows sorted by
 frequency the front of both arrays is always hot and the rest seldom touched. All chance is in the batches, so
-that with the same ones the same training follows, bit for bit, from wherever the arrays are. Private to
-``dirtytrack.cli``; needs numpy.
+that with the same ones the same training follows, bit for bit, from wherever the arrays are. Needs numpy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Regions of a checkpoint as files of their own. Private to ``dirtytrack.cli``."""
+"""Regions of a checkpoint as files of their own."""
 
 from __future__ import annotations
 

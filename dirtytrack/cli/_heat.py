@@ -1,6 +1,6 @@
 """Heat bars for the terminal: which part of a region was written, one character per stretch of pages.
 
-Private to ``dirtytrack.cli``; needs nothing but the standard library.
+Needs nothing but the standard library.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far something long is, on stderr. Private to ``dirtytrack.cli``."""
+"""How far something long is, on stderr."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import time
 from types import TracebackType
 from typing import Self
 
-from ._heat import Screen
-from ._text import size
+from dirtytrack.cli._heat import Screen
+from dirtytrack.cli._text import size
 
 _INTERVAL = 0.1  # seconds between two redraws
 

@@ -1,4 +1,4 @@
-"""What a chain holds, as lines of text and as facts for JSON. Private to ``dirtytrack.cli``."""
+"""What a chain holds, as lines of text and as facts for JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text for the terminal: sizes, and what files or users have named. Private to ``dirtytrack.cli``."""
+"""Text for the terminal: sizes, and what files or users have named."""
 
 from __future__ import annotations
 

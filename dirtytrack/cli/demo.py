@@ -20,12 +20,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dirtytrack
-
-from ._arguments import at_least
-from ._heat import Screen
+from dirtytrack.cli._arguments import at_least
+from dirtytrack.cli._heat import Screen
 
 if TYPE_CHECKING:
-    from ._embedding import Corpus, Embedding
+    from dirtytrack.cli._embedding import Corpus, Embedding
 
 _BATCH = 512  # words
 _VOCABULARY = 16384  # words, at most
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         import numpy as np
     except ModuleNotFoundError as error:
         raise ImportError('the demo needs numpy: pip install "dirtytrack[demo]"') from error
-    from . import _embedding
+    from dirtytrack.cli import _embedding
 
     screen = Screen(sys.stdout)
     rng = np.random.default_rng(args.seed)

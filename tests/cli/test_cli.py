@@ -43,10 +43,26 @@ def raiser(error: BaseException) -> Callable[[argparse.Namespace], int]:
     return run
 
 
-def test_without_arguments_the_demo_runs(install: Install) -> None:
-    """The verb's result is the exit code."""
+def test_without_arguments_help_is_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All verbs are named, and none runs."""
+    monkeypatch.setenv("COLUMNS", "100")
+    assert cli.main([]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("usage: dirtytrack ")
+    assert err == ""
+    assert {"doctor", "demo", "bench", "checkpoint"} <= {line.split()[0] for line in out.splitlines() if line}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "dirtytrack"], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, out, "")
+
+
+def test_the_result_of_a_verb_is_the_exit_code(install: Install) -> None:
+    """Whichever it is."""
     install("demo", lambda _: 7)
-    assert cli.main([]) == 7
+    assert cli.main(["demo"]) == 7
 
 
 def test_arguments_reach_the_verb(install: Install) -> None:
