@@ -6,14 +6,14 @@ import errno
 import functools
 import json
 import mmap
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from dirtytrack.checkpoint._arguments import check_regions
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import FormatError
-from dirtytrack.checkpoint.read.archive import Archive, opened
-from dirtytrack.checkpoint.read.lineage import Node
+from dirtytrack.checkpoint.read.archive import opened
+from dirtytrack.checkpoint.read.filling import Target, fill
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.store import Place
 from dirtytrack.errors import ChainError
@@ -82,27 +82,6 @@ def load(path: Place, *, at: int | str | None = None, lazy: bool = False) -> dic
         if lazy and not archive.store.maps:
             raise ChainError(f"{archive.store.place} can't be mapped: load it with lazy=False")
         return archive.read_at(at, _map if lazy else _load)[1]
-
-
-class Target(NamedTuple):
-    """Memory for a region: its layout says which and what, the view has its bytes."""
-
-    layout: Layout
-    view: memoryview
-
-
-def fill(archive: Archive, targets: Sequence[Target], at: int | str | None = None) -> Node:
-    """Does what `restore` does, and returns the state that the memory holds now."""
-
-    def write(state: State) -> None:
-        places = [archive.find_region(state.layouts, target.layout.name) for target in targets]
-        for place, target in zip(places, targets, strict=True):
-            if reason := state.layouts[place].mismatch(target.layout):
-                raise ChainError(reason)
-        for place, target in zip(places, targets, strict=True):
-            state.fill(place, target.view)
-
-    return archive.read_at(at, write)[0]
 
 
 def _targets(into: Mapping[str, object]) -> list[Target]:

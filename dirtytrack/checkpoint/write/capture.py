@@ -165,11 +165,7 @@ class Capturer:
         while left is None or self._expected(left) > (max_pause or 0):
             self._round(captures, sink, everything and left is None)
             before, left = left, self._written_bytes()
-            if (
-                max_pause is None
-                or len(captures) == _MOST_ROUNDS
-                or (before is not None and left >= before)
-            ):
+            if max_pause is None or len(captures) == _MOST_ROUNDS or (before is not None and left >= before):
                 break
         self._staging.wait_for(left // BLOCK + 1)  # now, and not while the writers are stopped
 

@@ -12,8 +12,8 @@ from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION, MAX_NUMBER, NO_PARENT, FileName
 from dirtytrack.checkpoint.read.archive import opened
+from dirtytrack.checkpoint.read.filling import Target, fill
 from dirtytrack.checkpoint.read.lineage import Node
-from dirtytrack.checkpoint.restore import Target, fill
 from dirtytrack.checkpoint.store.protocol import Store
 from dirtytrack.errors import ChainError
 from dirtytrack.tracking import Region, Session, resolve, track_many

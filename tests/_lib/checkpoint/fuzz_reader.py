@@ -25,7 +25,8 @@ from _lib.checkpoint.forge import BLOCK, ZSTD
 from dirtytrack import ChainError
 from dirtytrack.checkpoint.chain import Chain
 from dirtytrack.checkpoint.format.layout import Layout
-from dirtytrack.checkpoint.restore import Target, fill, load
+from dirtytrack.checkpoint.read.filling import Target, fill
+from dirtytrack.checkpoint.restore import load
 
 Choose = Callable[[int], int]  # a number from 0 to below the argument
 
