@@ -15,19 +15,26 @@ _TEXT = (_ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 _DIAGRAMS = "\n".join(line for line in _TEXT.splitlines() if line.startswith("     "))
 _QUOTED = set(re.findall(r"`([^`]+)`", _TEXT))
 _KINDS = ("py", "pyi", "c", "h", "txt")
-_OTHERS = {"Condition", "Barrier", "Queue", "acquire", "repr", "vfork"}  # Python's and the system's
+_OTHERS = {"Condition", "Barrier", "Queue", "acquire", "vfork"}  # Python's and the system's
+
+# What the page names and the code does not have yet. Whatever arrives has to leave these, or a test fails.
+_NAMES_TO_COME = {
+    *("Claim", "Committer", "Consumer", "NativeEpoch", "Pipeline", "TrackedSet", "Tracker"),
+    *("_defaults_lock", "_drop", "end_capture", "interruptible_pool"),
+}
+_PATHS_TO_COME = {"_lifetime/interruptible_pool.py", "objects/", "tracking/_core/"}
 
 
 def _words(*places: Path) -> set[str]:
-    """All words of the sources there, and the names of files and folders."""
+    """All words of the sources there but for this one, and the names of files and folders."""
     paths = [path for place in places for kind in _KINDS for path in place.rglob(f"*.{kind}")]
-    texts = [path.read_text(encoding="utf-8") for path in paths]
+    texts = [path.read_text(encoding="utf-8") for path in paths if path != Path(__file__)]
     parts = {part for path in paths for part in (path.stem, *path.relative_to(_ROOT).parts)}
     return set(re.findall(r"\w+", " ".join(texts))) | parts
 
 
 def _exists(path: str) -> bool:
-    places = (_ROOT, _PACKAGE, _PACKAGE / "native", _PACKAGE / "checkpoint", _PACKAGE / "tracking")
+    places = (_ROOT, _PACKAGE, _PACKAGE / "native", _PACKAGE / "checkpoint")
     return any((place / path).exists() for place in places) or any(_PACKAGE.rglob(path))
 
 
@@ -35,7 +42,7 @@ def test_every_path_leads_somewhere() -> None:
     """From the root, the package, or the folder that the page is speaking of."""
     paths = {one for one in _QUOTED if re.fullmatch(r"[\w/]+(/|\.(py|c|h|txt|md))", one)}
     assert len(paths) > 20
-    assert [path for path in sorted(paths) if not _exists(path.rstrip("/"))] == []
+    assert {path for path in paths if not _exists(path.rstrip("/"))} == _PATHS_TO_COME
 
 
 def test_every_test_is_there() -> None:
@@ -47,12 +54,12 @@ def test_every_test_is_there() -> None:
 
 
 def test_every_name_is_used() -> None:
-    """Whatever stands in backticks or in a diagram like a name of the code is one."""
-    here = Path(__file__)
-    known = _words(_PACKAGE, _TESTS) - {here.name, here.stem} | _OTHERS
+    """Whatever stands in backticks, or in a diagram like a name of the code, is a word of the sources."""
     names = {word for one in _QUOTED for word in re.findall(r"[A-Za-z_]\w+", one)}
-    names |= set(re.findall(r"\b(?:dt_\w+|[A-Z]\w+[.]\w+|\w+\.c)\b", _DIAGRAMS))
-    assert {name for name in names if not set(name.split(".")) <= known} == set()
+    diagrams = re.findall(r"\b(?:dt_\w+|[A-Z]\w+[.]\w+|\w+[.]c)\b", _DIAGRAMS)
+    names.update(word for name in diagrams for word in name.split("."))
+    assert len(names) > 150
+    assert names - _words(_PACKAGE, _TESTS) - _OTHERS == _NAMES_TO_COME
 
 
 def test_the_glossary_is_sorted_and_says_each_word_once() -> None:
