@@ -126,6 +126,19 @@ class Lib(Protocol):
     def dt_find_protected(
         self, maps: int, extents: CData, n: int, entries: CData, runs: CData, write: int
     ) -> int: ...
+    def dt_mirror_fill(
+        self, session: CData, extent: CData, start: int, stop: int, copy: CData, failure: CData
+    ) -> int: ...
+    def dt_mirror_update(
+        self,
+        session: CData,
+        cursor: int,
+        slice: CData,
+        extent: CData,
+        copy: CData,
+        epoch: CData,
+        copied: CData,
+    ) -> int: ...
     def dt_history_new(self, size: int) -> CData: ...
     def dt_history_free(self, history: CData) -> None: ...
     def dt_history_open(self, history: CData, extents: CData, n: int) -> int: ...

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from dirtytrack.errors import KernelPermissionError
 from dirtytrack.kernel import mappings
-from dirtytrack.kernel.mappings import Kind, Mapping
-from dirtytrack.kernel.pagemap import Category, scan_all
+from dirtytrack.kernel.mappings import Mapping
 from dirtytrack.native import lib
 from dirtytrack.tracking import Consumer, Region
-
-_POPULATED = Category.PRESENT | Category.SWAPPED
 
 
 class Access:
@@ -75,24 +71,6 @@ class Access:
                     stop=mapping.stop,
                     remedy=remedy,
                 )
-
-
-def possibly_nonzero(region: Region) -> Iterator[tuple[int, int]]:
-    """The bytes [start, stop) of a region that may be other than zeros.
-
-    What a sparse one has not populated is not: a look at it would populate it, which counts as a write.
-    """
-    if not region.sparse:
-        yield 0, region.nbytes
-        return
-    low, high = region.page_range
-    for mapping in mappings.overlapping(low, high):
-        start, stop = max(low, mapping.start), min(high, mapping.stop)
-        pieces = [(start, stop)]
-        if mapping.kind is Kind.ANONYMOUS:
-            pieces = [piece[:2] for piece in scan_all(start, stop, category_anyof_mask=_POPULATED)]
-        for start, stop in pieces:
-            yield max(start - region.address, 0), min(stop - region.address, region.nbytes)
 
 
 def _holds(mapping: Mapping, region: Region, runs: Any) -> bool:

@@ -6,11 +6,10 @@ from typing import Any
 
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack.native import ffi, lib
-from dirtytrack.snapshot._access import possibly_nonzero
 from dirtytrack.snapshot._changes import Changes
 from dirtytrack.snapshot._tracked_set import TrackedSet
 from dirtytrack.snapshot.diff import Diff
-from dirtytrack.tracking import NativeEpoch, PageSet, Region, Session, alloc
+from dirtytrack.tracking import NativeEpoch, PageSet, Region, Session, alloc, possibly_nonzero
 
 _ALIGNMENT = 64
 _LARGE = 1 << 22  # bytes from which on a copy takes huge pages

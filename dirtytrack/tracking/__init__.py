@@ -6,11 +6,13 @@ to make native calls.
 """
 
 from dirtytrack.tracking._core import Consumer, NativeEpoch, Tracker
+from dirtytrack.tracking._possibly_nonzero import possibly_nonzero
 from dirtytrack.tracking._track_many import open_consumer, refuse_overlaps, session_for, track_many
 from dirtytrack.tracking.blindspots import BlindSpot
 from dirtytrack.tracking.cursor import Cursor
 from dirtytrack.tracking.epoch import Epoch
 from dirtytrack.tracking.memory import alloc, empty, resolve
+from dirtytrack.tracking.mirror import Mirror
 from dirtytrack.tracking.pages import Geometry, PageSet, Runs
 from dirtytrack.tracking.region import Region, RegionSlice
 from dirtytrack.tracking.session import Session, default_session
@@ -21,6 +23,7 @@ __all__ = [
     "Cursor",
     "Epoch",
     "Geometry",
+    "Mirror",
     "NativeEpoch",
     "PageSet",
     "Region",
@@ -32,6 +35,7 @@ __all__ = [
     "default_session",
     "empty",
     "open_consumer",
+    "possibly_nonzero",
     "refuse_overlaps",
     "resolve",
     "session_for",

@@ -34,13 +34,23 @@ def of_the_package(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_PACKAGE)
 
 
+def _press_ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
 @contextmanager
-def interrupted_at(count: int, *, among: Callable[[FrameType], bool] = of_the_package) -> Iterator[None]:
-    """Raise KeyboardInterrupt at point number *count* of those where a signal handler could run.
+def interrupted_at(
+    count: int,
+    *,
+    among: Callable[[FrameType], bool] = of_the_package,
+    by: Callable[[], object] = _press_ctrl_c,
+) -> Iterator[None]:
+    """Run a signal handler at point number *count* of those where one could run.
 
     Args:
         count: from 1 on.
         among: whether the points in a frame count.
+        by: the handler; by default it raises KeyboardInterrupt.
     """
     left = count
 
@@ -57,7 +67,8 @@ def interrupted_at(count: int, *, among: Callable[[FrameType], bool] = of_the_pa
                 left -= last in _AFTER
                 last = dis.opname[code[frame.f_lasti]]
                 if left == 0:
-                    raise KeyboardInterrupt
+                    left = -1  # once
+                    by()
             return trace
 
         return trace

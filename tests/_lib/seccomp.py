@@ -24,8 +24,22 @@ USERFAULTFD_IOC_NEW = 0xAA00
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _NUMBERS = {
-    "x86_64": {"fsync": 74, "ioctl": 16, "madvise": 28, "msync": 26, "userfaultfd": 323},
-    "aarch64": {"fsync": 82, "ioctl": 29, "madvise": 233, "msync": 227, "userfaultfd": 282},
+    "x86_64": {
+        "ioctl": 16,
+        "msync": 26,
+        "madvise": 28,
+        "fsync": 74,
+        "process_vm_readv": 310,
+        "userfaultfd": 323,
+    },
+    "aarch64": {
+        "ioctl": 29,
+        "fsync": 82,
+        "msync": 227,
+        "madvise": 233,
+        "process_vm_readv": 270,
+        "userfaultfd": 282,
+    },
 }
 _LOADER = os.getpid()
 

@@ -23,4 +23,5 @@
 #include "../kernel/userfaultfd.h"
 #include "../snapshot/changes.h"
 #include "../snapshot/history.h"
+#include "../snapshot/mirror.h"
 #include "../snapshot/snapshot.h"
