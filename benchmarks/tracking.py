@@ -184,6 +184,38 @@ def _find_memcmp(scale: Scale, *, settle: bool) -> Outcome:
         return _find(memory, "memcmp of each page, in C", look, scale.repeat(30), settle=settle)
 
 
+@row("mirror-update")
+def mirror_update(scale: Scale) -> Iterator[Outcome]:
+    """The library has the kernel read the pages for it, which may have become unreadable; memcpy may not."""
+    nbytes = scale.gib(1)
+    require_memory(3 * nbytes)
+    with Tracked(nbytes) as memory:
+        memory.array[:] = 1  # copies of pages of zeros would have no memory yet
+        native, copy = c_library(), memory.array.copy()
+        runs = np.zeros((0, 2), np.uint64)
+
+        def write(fraction: float, pair: int) -> None:
+            nonlocal runs
+            pages = np.sort(some_pages(memory.pages, fraction, pair))
+            store(memory.array, pages)
+            runs = np.stack([pages, pages + np.uint64(1)], axis=1)
+
+        def scan_and_copy() -> None:
+            memory.scan()
+            native.bench_copy(address(copy), address(memory.array), address(runs), len(runs), PAGE)
+
+        with dirtytrack.Mirror(memory.session, memory.region) as mirror:
+            for fraction in (0.01, 0.10):
+                prepare = functools.partial(write, fraction)
+                yield compare(
+                    f"Mirror.update, {size(nbytes)}, {fraction:.0%} written",
+                    Side(mirror.update, prepare),
+                    Side(scan_and_copy, prepare, "bare ioctl, then memcpy of the pages in C"),
+                    pairs=scale.repeat(60),
+                    note="the library learns from the scan which pages they are; the yardstick is told",
+                )
+
+
 @row("collect-compared")
 def collect_compared(scale: Scale) -> Iterator[Outcome]:
     """One page in a hundred written, found by a session that compares, beside memcmp of the same bytes."""
