@@ -62,7 +62,7 @@ class Snapshot(TrackedSet):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of address space that the copy takes; pages that were zeros take no memory."""
+        """Bytes of address space that the copy takes. How much memory that is, is in ``docs/snapshot.md``."""
         return sum(map(_room, self.regions))
 
     @in_turn
