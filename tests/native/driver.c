@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 
+#include "backends/compare.h"
 #include "driver.h"
 
 struct dt_session *session;
@@ -28,6 +29,16 @@ struct dt_session *open_tracker(enum dt_hole_reporting holes)
 	check(pagemap >= 0);
 	struct dt_session *opened;
 	check(dt_session_open(userfaultfd, pagemap, holes, &opened, &cursor) == 0);
+	return opened;
+}
+
+struct dt_session *open_compare(void)
+{
+	struct dt_session *opened;
+	uint64_t cursor;
+	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	check(pagemap >= 0);
+	check(dt_session_open_compare(pagemap, &opened, &cursor) == 0);
 	return opened;
 }
 
@@ -87,6 +98,7 @@ int main(int argc, char **argv)
 	try_capture(&random);
 	try_snapshot(&random);
 	try_history(&random);
+	try_mirror(&random);
 	try_cards(&random);
 	try_write_watch(&random);
 	try_kinds(&random);

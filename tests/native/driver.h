@@ -40,6 +40,7 @@ extern char *memory;
 // A number below a limit, of a sequence that is always the same.
 uint64_t draw(uint64_t *state, uint64_t below);
 struct dt_session *open_tracker(enum dt_hole_reporting holes);
+struct dt_session *open_compare(void);
 // Tracks the pages [start, stop) of the memory.
 uint64_t add(uint64_t start, uint64_t stop);
 // Tracks two regions that begin in the middle of pages and share one.
@@ -55,6 +56,7 @@ void try_capture(uint64_t *random);
 void try_files(void);
 void try_snapshot(uint64_t *random);
 void try_history(uint64_t *random);
+void try_mirror(uint64_t *random);
 void try_cards(uint64_t *random);
 void try_write_watch(uint64_t *random);
 void try_kinds(uint64_t *random);

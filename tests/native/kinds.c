@@ -3,23 +3,12 @@
 #include <pthread.h>
 
 #include "backends/adaptive.h"
-#include "backends/compare.h"
 #include "core/double_check.h"
 #include "driver.h"
 
 enum { ROUNDS = 400, HOT = 40 };
 
 static uint64_t hot[HOT];
-
-static struct dt_session *open_compare(void)
-{
-	struct dt_session *opened;
-	uint64_t cursor;
-	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	check(pagemap >= 0);
-	check(dt_session_open_compare(pagemap, &opened, &cursor) == 0);
-	return opened;
-}
 
 static void write_some(uint64_t *random, bool *written)
 {

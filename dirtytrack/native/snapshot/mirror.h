@@ -6,8 +6,8 @@
 #include "../core/collect.h"
 
 // Copies bytes [start, stop) of a region, counted from its first, to its copy, which is zeros there; pages of zeros are
-// left out. Every store that the copy lacks is found by a later scan. -EFAULT: some of it can't be read, and the failure
-// says what.
+// left out. Every store that the copy lacks is found by a later scan. -EFAULT: some of it can't be read, and the
+// failure says what.
 int dt_mirror_fill(struct dt_session *session, const struct dt_extent *extent, uint64_t start, uint64_t stop,
 		   uint8_t *copy, struct dt_failure *failure);
 // Collects a region, one whole slice, and copies the bytes on the pages that were written, in the same way; *copied is
