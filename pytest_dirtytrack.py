@@ -1,14 +1,15 @@
-"""A fixture for tests that a function leaves memory alone, or nearly so.
+"""For tests: a fixture that watches memory, and what a failing comparison of page sets looks like.
 
 A module of its own, so that pytest does not load the library for those who don't ask for the fixture.
 """
 
 from __future__ import annotations
 
+import operator
 import re
 import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -59,6 +60,35 @@ class MemoryWatch:
 def memory_watch() -> MemoryWatch:
     """Watch memory: ``with memory_watch.unchanged(a):``, ``with memory_watch.dirty_at_most("4 KiB", a):``."""
     return MemoryWatch()
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Shows how a page set and another set differ: by the pages that are in one of them only."""
+    loaded = sys.modules.get("dirtytrack.tracking.pages")  # by whoever has a page set
+    if loaded is None or op not in ("==", "<=", ">=", "<", ">"):
+        return None
+    if not (isinstance(left, Set) and isinstance(right, Set)):
+        return None
+    if not isinstance(left, loaded.PageSet) and not isinstance(right, loaded.PageSet):
+        return None
+    try:
+        mine, theirs = ({operator.index(page) for page in side} for side in (left, right))
+    except TypeError:  # a set of something else
+        return None
+    lines = [f"pages {_pages(mine)} {op} {_pages(theirs)}", ""]
+    if mine - theirs:
+        lines.append(f"Only in the left: {_pages(mine - theirs)}")
+    if theirs - mine:
+        lines.append(f"Only in the right: {_pages(theirs - mine)}")
+    geometries = [side.geometry for side in (left, right) if isinstance(side, loaded.PageSet)]
+    if geometries[0] != geometries[-1]:
+        lines.append(f"Of regions that lie differently: {geometries[0]} and {geometries[-1]}")
+    return lines
+
+
+def _pages(pages: set[int]) -> str:
+    shown = ", ".join(str(page) for page in sorted(pages)[:_SHOWN])
+    return f"{{{shown}}}" if len(pages) <= _SHOWN else f"{{{shown}, and {len(pages) - _SHOWN} more}}"
 
 
 def _watch(memories: tuple[object, ...]) -> watch:

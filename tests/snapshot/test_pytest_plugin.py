@@ -8,6 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from dirtytrack import PageSet
+from dirtytrack.tracking import Geometry
+
 _TEST = """
 import dirtytrack, numpy as np
 array, other, scalar = np.zeros((20, 30)), bytearray(100), np.zeros(())
@@ -125,6 +128,39 @@ def test_a_size_that_is_none(tmp_path, limit):
     """It says what a size looks like."""
     done = _run(tmp_path, f"memory_watch.dirty_at_most({limit}, array)", "pass")
     assert "is no size: give bytes" in done.stdout
+
+
+def _page_set(*pages: int, count: int = 100) -> PageSet:
+    return PageSet(Geometry(count * 4096, 0, 4096), [(page, page + 1) for page in pages])
+
+
+@pytest.mark.anywhere
+def test_a_page_set_that_is_not_equal_says_which_pages():
+    """Those that it has beyond the other one, and those that it lacks, on either side of the sign."""
+    with pytest.raises(AssertionError) as failure:
+        assert _page_set(2, 3, 7) == {2, 99, 100}
+    assert str(failure.value).splitlines()[0].startswith("assert pages {2, 3, 7} == {2, 99, 100}")
+    assert "Only in the left: {3, 7}" in str(failure.value)
+    assert "Only in the right: {99, 100}" in str(failure.value)
+    with pytest.raises(AssertionError, match=r"Only in the left: \{1\}"):
+        assert frozenset({1}) <= _page_set(2)
+    with pytest.raises(AssertionError, match=r"Only in the left: \{0, 2, 4, .*, 22, and 38 more\}"):
+        assert _page_set(*range(0, 100, 2)) == set()
+
+
+@pytest.mark.anywhere
+def test_page_sets_of_two_regions_say_so():
+    """Their numbers may be the same."""
+    with pytest.raises(AssertionError, match=r"lie differently: .*nbytes=409600.* and .*nbytes=36864"):
+        assert _page_set(2) == _page_set(2, count=9)
+
+
+@pytest.mark.anywhere
+@pytest.mark.parametrize("other", [{"a"}, [2], None])
+def test_what_is_no_set_of_pages_is_shown_as_ever(other):
+    """And nothing goes wrong by it."""
+    with pytest.raises(AssertionError, match="<PageSet: 1 o"):
+        assert _page_set(2) == other
 
 
 @pytest.mark.anywhere
