@@ -12,6 +12,6 @@ class Handle:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"a {type(self).__name__} stands for memory of this process: it can't be copied or pickled. "
-            "Page sets can be pickled"
+            f"{type(self).__name__} objects stand for memory of this process: they can't be copied or "
+            "pickled. Page sets can be pickled"
         )

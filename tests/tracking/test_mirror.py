@@ -496,7 +496,10 @@ def test_a_leaked_mirror_warns_and_lets_go(session: Session) -> None:
 
 def test_it_is_a_handle(session: Session) -> None:
     """Which can't be pickled."""
-    with Mirror(session, bytearray(10)) as mirror, pytest.raises(TypeError, match="Mirror stands for memory"):
+    with (
+        Mirror(session, bytearray(10)) as mirror,
+        pytest.raises(TypeError, match="Mirror objects stand for memory"),
+    ):
         pickle.dumps(mirror)
 
 
