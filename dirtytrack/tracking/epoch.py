@@ -10,7 +10,7 @@ from dirtytrack._lifetime.handle import Handle
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking._core import NativeEpoch
 from dirtytrack.tracking.pages import PageSet
-from dirtytrack.tracking.region import Region, RegionSlice, SessionLike, pages_of
+from dirtytrack.tracking.region import Region, RegionSlice, SessionLike, pages_of, region_called
 
 
 class _Cursor(Protocol):
@@ -28,8 +28,9 @@ class _Cursor(Protocol):
 class Epoch(Handle, Mapping[Region, PageSet]):
     """The pages written since the cursor's last epoch: a mapping of every region collected to its `PageSet`.
 
-    Regions without a written page are in it, with an empty set; so ``if epoch.pages:`` asks whether anything
-    was written. Of a region that was narrowed it knows the pages asked for, and no others.
+    Regions without a written page are in it, with an empty set. ``if epoch:`` asks whether anything was
+    written, which takes nothing over. A region is found by its name as well, ``epoch["weights"]``. Of a
+    region that was narrowed it knows the pages asked for, and no others.
 
     As a context manager an epoch aborts when its block raises. One that dies unread and unentered, or is
     interrupted before its block is done, aborts itself: no page is lost by it. Reading it outside of a
@@ -100,8 +101,13 @@ class Epoch(Handle, Mapping[Region, PageSet]):
         """
         self._native.abort()
 
-    def __getitem__(self, key: Region | RegionSlice) -> PageSet:
+    def __bool__(self) -> bool:
+        return self._native.pages > 0
+
+    def __getitem__(self, key: Region | RegionSlice | str) -> PageSet:
         native = self._read()
+        if isinstance(key, str):
+            key = region_called(key, self._regions)
         region = key.region if isinstance(key, RegionSlice) else key
         if not isinstance(region, Region) or region.session is not self.cursor.session:
             raise KeyError(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from dirtytrack._lifetime.handle import Handle
@@ -170,6 +170,23 @@ class Region(Handle):
             f"<{self.title}: [{self.address:#x}, {self.address + self.nbytes:#x}), {self.nbytes} bytes on "
             f"{self.geometry.page_count} pages of {self.page_size}{state}{unseen}>"
         )
+
+
+def region_called(name: str, regions: Sequence[Region]) -> Region:
+    """The one of some regions that has a name.
+
+    Raises:
+        KeyError: none has it, or more than one; it says which there are.
+    """
+    found = [region for region in regions if region.name == name]
+    if len(found) > 1:
+        places = " and ".join(f"{region.address:#x}" for region in found)
+        raise KeyError(f"{len(found)} regions are called {name!r}, at {places}: give each a name of its own")
+    if not found:
+        names = ", ".join(repr(str(region.name)) for region in regions if region.name)
+        there_are = f"there are {names}" if names else "none has a name"
+        raise KeyError(f"no region is called {name!r}: {there_are}")
+    return found[0]
 
 
 class RegionSlice(Handle):

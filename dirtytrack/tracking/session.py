@@ -6,7 +6,7 @@ import atexit
 import operator
 import threading
 import warnings
-from typing import Literal
+from typing import Literal, SupportsFloat
 
 from dirtytrack._lifetime.closable import Closable
 from dirtytrack._lifetime.handle import Handle
@@ -16,7 +16,7 @@ from dirtytrack.objects import describe
 from dirtytrack.tracking._core import Consumer, Tracker
 from dirtytrack.tracking.cursor import Cursor
 from dirtytrack.tracking.epoch import Epoch
-from dirtytrack.tracking.region import Region, RegionSlice, check_requests
+from dirtytrack.tracking.region import Region, RegionSlice, check_requests, region_called
 
 
 class Session(Handle, Closable):
@@ -60,10 +60,15 @@ class Session(Handle, Closable):
         Raises:
             UnsupportedError: the backend can't work here; the message says why and what to do.
             ValueError: no such backend, not a fraction, or neither "raise" nor "warn".
+            TypeError: neither True nor False.
         """
-        _check_double_check(double_check, on_missed)
+        if on_missed not in ("raise", "warn"):
+            raise ValueError(f'on_missed is "raise" or "warn", not {on_missed!r}')
         self._tracker = Tracker(
-            backend, adaptive=bool(adaptive), double_check=double_check, warns=on_missed == "warn"
+            backend,
+            adaptive=_boolean("adaptive", adaptive),
+            double_check=_fraction(double_check),
+            warns=on_missed == "warn",
         )
         self._cursors: dict[str, Cursor] = {}
         self._default = Cursor(self, Consumer.default(self._tracker), self._cursors)
@@ -86,6 +91,11 @@ class Session(Handle, Closable):
         return self._tracker.adaptive
 
     @property
+    def double_check(self) -> float:
+        """The fraction of clean pages that is double-checked; 0.0 also where memory is compared anyway."""
+        return self._tracker.double_check
+
+    @property
     def closed(self) -> bool:
         """Whether the session is closed."""
         return self._closed
@@ -94,6 +104,21 @@ class Session(Handle, Closable):
     def regions(self) -> tuple[Region, ...]:
         """The tracked regions, in the order in which they were tracked."""
         return self._tracker.regions
+
+    @property
+    def cursors(self) -> tuple[Cursor, ...]:
+        """The open cursors, the session's own first."""
+        return () if self._closed else tuple(self._cursors.copy().values())
+
+    def __getitem__(self, name: str) -> Region:
+        """The tracked region of that name.
+
+        Raises:
+            KeyError: no region has it, or more than one; it says which there are.
+        """
+        if not isinstance(name, str):
+            raise TypeError(f"a session's regions are looked up by name, a str, not by {name!r}")
+        return region_called(name, self.regions)
 
     def track(self, memory: object, *, name: str | None = None, sparse: bool = False) -> Region:
         """Tracks *memory*: what is stored there from now on is in the next epoch of every cursor.
@@ -119,7 +144,8 @@ class Session(Handle, Closable):
             TypeError: not memory, or memory that holds Python objects.
             ValueError: read-only, not contiguous, empty, on a GPU, not mapped; sparse and dense regions would
                 share pages; shared memory to be tracked sparsely; pages of different sizes.
-            BusyError: another userfaultfd owns the range. Share a session, such as `default_session`.
+            BusyError: another session tracks memory on these pages, or another userfaultfd owns them. Share a
+                session, such as `default_session`; for neighbours on a page, `alloc` memory of its own.
             KernelError: the kernel refused, with what to do.
             ClosedError, ForkedError: not a session of this process any more.
 
@@ -238,17 +264,23 @@ class Session(Handle, Closable):
         self._check()
         if name is not None and not isinstance(name, str):
             raise TypeError(f"a region's name is a str, not {name!r}")
-        region = Region(self, self._tracker, describe(memory), name, bool(sparse))
+        region = Region(self, self._tracker, describe(memory), name, _boolean("sparse", sparse))
         if sparse:
             _refuse_shared(region)
         return region
 
 
-def _check_double_check(fraction: float, on_missed: str) -> None:
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction <= 1:
-        raise ValueError(f"double_check is a fraction of the pages, from 0.0 to 1.0, not {fraction!r}")
-    if on_missed not in ("raise", "warn"):
-        raise ValueError(f'on_missed is "raise" or "warn", not {on_missed!r}')
+def _boolean(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {value!r}")
+    return value
+
+
+def _fraction(value: object) -> float:
+    number = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else -1.0
+    if not 0 <= number <= 1:
+        raise ValueError(f"double_check is a fraction of the pages, from 0.0 to 1.0, not {value!r}")
+    return number
 
 
 def _refuse_shared(region: Region) -> None:

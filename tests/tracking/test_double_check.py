@@ -9,6 +9,8 @@ import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -245,7 +247,14 @@ def test_comparing_needs_no_check() -> None:
         memory.expect({5})
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), True, "0.1", None])
+@pytest.mark.parametrize("share", [np.float32(0.5), np.int64(1), Fraction(1, 2), Decimal("0.5"), 1, 0])
+def test_numbers_of_every_type_are_fractions(share: object) -> None:
+    """What can be made a float."""
+    with Session(double_check=share) as session:  # type: ignore[arg-type]
+        assert session.double_check == float(share)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan"), True, "0.1", None, b"1", [0.5], 1j])
 def test_what_is_no_fraction_is_refused(share: object) -> None:
     """Before anything is opened."""
     with pytest.raises(ValueError, match=r"fraction of the pages, from 0\.0 to 1\.0"):

@@ -49,6 +49,44 @@ def test_what_was_not_collected_is_a_key_error(session: Session, memory: Raw) ->
             assert key not in epoch
 
 
+def test_regions_are_found_by_name(session: Session, memory: Raw) -> None:
+    """What was not collected, and a name that two regions have, is a KeyError that says so."""
+    left = session.track(memory.piece(0, 4), name="left")
+    right = session.track(memory.piece(4, 8), name="right")
+    memory.write(1, 6)
+    epoch = session.collect()
+    assert epoch["left"] == {1}
+    assert epoch["right"] == epoch[right] == {2}
+    assert "left" in epoch
+    assert "middle" not in epoch
+    with pytest.raises(KeyError, match="no region is called 'middle': there are 'left', 'right'"):
+        epoch["middle"]
+    with pytest.raises(KeyError, match="no region is called 'right': there are 'left'"):
+        session.collect(left)["right"]
+    again = session.track(memory.piece(8, 12), name="left")
+    with pytest.raises(
+        KeyError, match=f"2 regions are called 'left', at {left.address:#x} and {again.address:#x}"
+    ):
+        session.collect()["left"]
+    session.untrack(left)
+    assert epoch["left"] == {1}
+    assert session.collect()["left"] == set()
+
+
+def test_an_epoch_is_true_if_something_was_written(session: Session, memory: Raw) -> None:
+    """Asking that takes nothing over: what dies unread is in the next one."""
+    region = session.track(memory.pair)
+    assert not session.collect()
+    memory.write(3)
+    assert session.peek()
+    assert session.collect()
+    gc.collect()
+    epoch = session.collect()
+    assert epoch
+    assert epoch[region] == {3}
+    assert not session.collect()
+
+
 def test_numbers_count_the_collects_of_a_cursor(session: Session, memory: Raw) -> None:
     """From 1; a peek has the number of the next collect; each cursor counts for itself; a reset does not."""
     session.track(memory.pair)

@@ -406,10 +406,33 @@ def test_a_second_session_is_refused_and_told_what_to_do(session: Session, memor
         with pytest.raises(BusyError, match="Share a session") as caught:
             other.track(memory.piece(4, 12))
         assert (caught.value.start, caught.value.stop) == memory.at(4, 12)
+        assert f"region at {memory.start:#x} of {session!r}" in str(caught.value)
+        assert "alloc" not in str(caught.value)  # which would not help
         memory.write(2, 5)
         assert other.regions == ()
         assert is_free(*memory.at(8, 12))
     assert set(session.collect()[region]) == {2, 5}
+
+
+def test_neighbours_of_two_sessions_on_one_page(session: Session, memory: Raw) -> None:
+    """The error names the other one, and memory that has its pages for itself."""
+    session.track((memory.start + 100, 50), name="mine")
+    with Session() as other, pytest.raises(BusyError, match=r"region 'mine' of .* same page") as caught:
+        other.track((memory.start + 150, 2 * PAGE_SIZE), name="theirs")
+    assert repr(session) in str(caught.value)
+    assert "dirtytrack.alloc()" in str(caught.value)
+    assert "dirtytrack.default_session()" in str(caught.value)
+
+
+def test_a_userfaultfd_of_somebody_else_is_not_ours(session: Session, memory: Raw) -> None:
+    """Sessions that track other memory, or compare, have nothing to do with it."""
+    with Userfaultfd() as foreign, Session() as other, Session(backend="compare") as comparing:
+        foreign.register(*memory.at(8, 16))
+        other.track(memory.piece(0, 4))
+        comparing.track(memory.pair)
+        with pytest.raises(BusyError, match="Another userfaultfd") as caught:
+            session.track(memory.piece(8, 12))
+        assert "region" not in str(caught.value)
 
 
 def test_a_refused_track_does_not_unregister_the_owner(session: Session, memory: Raw) -> None:

@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import resource
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -351,8 +352,9 @@ def test_the_default_session_is_one() -> None:
 
 def test_an_unknown_backend_is_refused() -> None:
     """The message names those that exist."""
-    with pytest.raises(ValueError, match="wp-async"):
-        Session(backend="magic")
+    for thing in ("magic", "", ["auto"], None, 1):
+        with pytest.raises(ValueError, match="wp-async"):
+            Session(backend=thing)
     with Session(backend="wp-async") as session:
         assert session.backend == "wp-async"
 
@@ -417,6 +419,51 @@ def test_a_name_is_a_string(session: Session) -> None:
         with pytest.raises(TypeError, match="name"):
             session.track(memory.pair, name=3)  # type: ignore[arg-type]
         assert is_free(memory.start, memory.stop)
+
+
+def test_regions_are_found_by_name(session: Session) -> None:
+    """None or two of a name are a KeyError that says what there is."""
+    with pytest.raises(KeyError, match="no region is called 'a': none has a name"):
+        session["a"]
+    with Raw(8) as memory:
+        first, second, nameless = (
+            session.track(memory.piece(at, at + 1), name=name) for at, name in enumerate(["a", "b", None])
+        )
+        assert (session["a"], session["b"]) == (first, second)
+        for missing in ("c", "", str(nameless.address)):
+            with pytest.raises(KeyError, match="there are 'a', 'b'"):
+                session[missing]
+        other = session.track(memory.piece(5, 6), name="a")
+        with pytest.raises(KeyError, match=f"2 regions .* {first.address:#x} and {other.address:#x}: .*own"):
+            session["a"]
+        session.untrack(first)
+        assert session["a"] is other
+        for thing in (0, None, first):
+            with pytest.raises(TypeError, match="name"):
+                session[thing]  # type: ignore[index]
+
+
+def test_what_it_was_opened_with(session: Session) -> None:
+    """Its cursors, too: also one whose owner has lost it."""
+    assert session.double_check == 0
+    session.cursor("lost")
+    assert [cursor.name for cursor in session.cursors] == ["default", "lost"]
+    session.cursors[1].close()
+    assert [cursor.name for cursor in session.cursors] == ["default"]
+    session.close()
+    assert session.cursors == ()
+    with Session(backend=session.backend, double_check=Fraction(1, 4)) as checking:  # type: ignore[arg-type]
+        assert checking.double_check == (0.25 if session.backend == "wp-async" else 0)
+
+
+@pytest.mark.parametrize("thing", ["yes", "no", 1, 0.0, None, [True]])
+def test_booleans_are_booleans(session: Session, thing: object) -> None:
+    """Text that means no is not taken for yes."""
+    with pytest.raises(TypeError, match="adaptive is True or False, not"):
+        Session(backend=session.backend, adaptive=thing)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="sparse is True or False, not"):
+        session.track(bytearray(10), sparse=thing)  # type: ignore[arg-type]
+    assert session.regions == ()
 
 
 @pytest.mark.registration

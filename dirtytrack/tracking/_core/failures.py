@@ -77,8 +77,15 @@ def _title_at(regions: Sequence[Region], address: int | None) -> str:
     return next(touched, "memory")
 
 
-def cannot_track(error: int, region: Region, failure: Any) -> Exception | None:
-    """The exception for a region that can't be tracked; None if the error says nothing of the memory."""
+def cannot_track(error: int, region: Region, failure: Any, others: Sequence[Region]) -> Exception | None:
+    """The exception for a region that can't be tracked; None if the error says nothing of the memory.
+
+    Args:
+        error: the native result.
+        region: what was to be tracked.
+        failure: the ``struct dt_failure`` that was filled.
+        others: regions of other sessions that lie on the same pages.
+    """
     start, stop = region.page_range
     where = f"[{start:#x}, {stop:#x})"
     call, _, _ = _where(failure)
@@ -90,12 +97,24 @@ def cannot_track(error: int, region: Region, failure: Any) -> Exception | None:
     if error == -errno.ENOMEM and call == "msync":
         return ValueError(f"{where} is not mapped, or not all of it: track what exists")
     if error == -errno.EBUSY:
-        remedy = (
-            "Another userfaultfd tracks part of it, perhaps that of a session that was not closed. Share a "
-            "session: dirtytrack.default_session() is one for the whole process."
-        )
-        return BusyError(errno.EBUSY, call, start=start, stop=stop, remedy=remedy)
+        return BusyError(errno.EBUSY, call, start=start, stop=stop, remedy=_busy_remedy(region, others))
     return None
+
+
+def _busy_remedy(region: Region, others: Sequence[Region]) -> str:
+    if not others:
+        return (
+            "Another userfaultfd tracks part of it: that of another library in this process, or of another "
+            "process that handles its faults. The kernel allows one."
+        )
+    other = others[0]
+    share = "Share a session: dirtytrack.default_session() is one for the whole process"
+    if region.address < other.address + other.nbytes and other.address < region.address + region.nbytes:
+        return f"{other.title} of {other.session!r} is there. {share}."
+    return (
+        f"{other.title} of {other.session!r} lies on the same page. {share}. Or give one of them pages of "
+        "its own: dirtytrack.alloc() and dirtytrack.empty() do."
+    )
 
 
 def warn_of_missed(tracker: Failing) -> None:

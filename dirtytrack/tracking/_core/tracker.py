@@ -128,7 +128,8 @@ class Tracker:
                 region._lie_on(_page_size(region))
                 error, failure = self._register(region)
         if error:
-            raise cannot_track(error, region, failure) or self.error(error, (region,), failure)
+            others = self._others_regions(region)
+            raise cannot_track(error, region, failure, others) or self.error(error, (region,), failure)
         self._take_from_others(region)
 
     def discard(self, region: Region) -> None:
@@ -243,14 +244,23 @@ class Tracker:
             region._memory = None
         return result
 
+    def _rivals(self) -> list[Tracker]:
+        # The others that can't track the same pages.
+        if not self.backend.exclusive:
+            return []
+        return [other for other in self.all_open() if other is not self and other.backend.exclusive]
+
+    def _others_regions(self, region: Region) -> list[Region]:
+        # Those of other sessions that lie on the same pages.
+        start, stop = region.page_range
+        theirs = [one for rival in self._rivals() for one in rival.regions]
+        return [one for one in theirs if one.page_range[0] < stop and start < one.page_range[1]]
+
     def _take_from_others(self, region: Region) -> None:
         # The kernel let us register these pages, so no other session has them any more, whatever it believes;
         # from now on a scan of its would take our writes.
-        if not self.backend.exclusive:
-            return
-        for other in self.all_open():
-            if other is not self and other.backend.exclusive:
-                lib.dt_session_lose(other._native, *region.page_range)
+        for rival in self._rivals():
+            lib.dt_session_lose(rival._native, *region.page_range)
 
     def _find_moved(self) -> None:
         for region in self._movable:

@@ -54,7 +54,7 @@ def find(name: str) -> tuple[Backend, str]:
         return _choose()
     try:
         return _BACKENDS[forced or name](), reason
-    except KeyError:
+    except (KeyError, TypeError):
         names = ", ".join(sorted([*_BACKENDS, "auto"]))
         told = f" ({_VARIABLE})" if forced else ""
         raise ValueError(f"no backend {forced or name!r}{told}: choose one of {names}") from None
