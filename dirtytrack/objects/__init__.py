@@ -2,5 +2,6 @@
 
 from dirtytrack.objects._adapters import describe
 from dirtytrack.objects.description import Description, Elements
+from dirtytrack.objects.trackable import Trackable
 
-__all__ = ["Description", "Elements", "describe"]
+__all__ = ["Description", "Elements", "Trackable", "describe"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import mmap
 import operator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 from dirtytrack.native import ffi
 from dirtytrack.objects import Description, describe
@@ -15,6 +16,8 @@ from dirtytrack.tracking.region import Region
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+_Scalar = TypeVar("_Scalar", bound="np.generic")
 
 _HUGE_SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 
@@ -85,9 +88,18 @@ def _alloc_aligned(nbytes: int, alignment: int) -> mmap.mmap:
     raise OSError(f"could not place {nbytes} bytes on a multiple of {alignment} in 16 tries: use huge=None")
 
 
+_Shape = SupportsIndex | Sequence[SupportsIndex]
+
+
+@overload
+def empty(shape: _Shape, *, huge: bool | None = None) -> npt.NDArray[np.float64]: ...
+@overload
 def empty(
-    shape: SupportsIndex | tuple[int, ...], dtype: npt.DTypeLike = float, *, huge: bool | None = None
-) -> np.ndarray[Any, Any]:
+    shape: _Shape, dtype: type[_Scalar] | np.dtype[_Scalar], *, huge: bool | None = None
+) -> npt.NDArray[_Scalar]: ...
+@overload
+def empty(shape: _Shape, dtype: npt.DTypeLike, *, huge: bool | None = None) -> npt.NDArray[Any]: ...
+def empty(shape: _Shape, dtype: npt.DTypeLike = float, *, huge: bool | None = None) -> npt.NDArray[Any]:
     """A numpy array of zeros in page-aligned memory of its own, so that it shares no page with anything else.
 
     Args:
@@ -105,7 +117,7 @@ def empty(
     except ImportError as error:
         raise ImportError('empty() needs numpy: pip install "dirtytrack[numpy]", or use alloc()') from error
     kind = np.dtype(dtype)
-    lengths = (operator.index(shape),) if isinstance(shape, SupportsIndex) else tuple(shape)
+    lengths = tuple(map(operator.index, (shape,) if isinstance(shape, SupportsIndex) else shape))
     if any(length < 0 for length in lengths):
         raise ValueError(f"an array of shape {lengths} has a negative length")
     if kind.hasobject:

@@ -13,6 +13,7 @@ from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import ffi, lib
+from dirtytrack.objects import Trackable
 from dirtytrack.tracking._core import NativeEpoch
 from dirtytrack.tracking._possibly_nonzero import possibly_nonzero
 from dirtytrack.tracking._track_many import open_consumer, track_many
@@ -43,7 +44,7 @@ class Mirror(Handle, Closable):
     _copy: mmap | None = None  # until there is something to close
     _closed = True
 
-    def __init__(self, session: Session | None, memory: object) -> None:
+    def __init__(self, session: Session | None, memory: Trackable | Region) -> None:
         """Copies all of the memory; pages of zeros take no room in the copy.
 
         Args:

@@ -12,7 +12,7 @@ from dirtytrack._lifetime.closable import Closable
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack.kernel import mappings
 from dirtytrack.native import lib
-from dirtytrack.objects import describe
+from dirtytrack.objects import Trackable, describe
 from dirtytrack.tracking._core import Consumer, Tracker
 from dirtytrack.tracking.cursor import Cursor
 from dirtytrack.tracking.epoch import Epoch
@@ -120,7 +120,7 @@ class Session(Handle, Closable):
             raise TypeError(f"a session's regions are looked up by name, a str, not by {name!r}")
         return region_called(name, self.regions)
 
-    def track(self, memory: object, *, name: str | None = None, sparse: bool = False) -> Region:
+    def track(self, memory: Trackable, *, name: str | None = None, sparse: bool = False) -> Region:
         """Tracks *memory*: what is stored there from now on is in the next epoch of every cursor.
 
         What was in the memory before is not "written", and reading is no write. Memory that does not begin or
