@@ -1,0 +1,154 @@
+"""A store whose operations fail, one in turn, whatever it keeps its files in."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from dirtytrack.checkpoint.store.protocol import Claim, NewFile, Store, StoredFile, Usage
+
+_T = TypeVar("_T")
+
+
+class Trouble:
+    """Decides which operation fails.
+
+    Attributes:
+        struck: the name of the one that did; None so far.
+        count: how many there were.
+    """
+
+    def __init__(self, at: int, *, late: bool = False, lasting: bool = False) -> None:
+        """Makes operation number *at* fail, counted from 1.
+
+        Args:
+            at: which one.
+            late: it is done, and fails then, as if its answer had been lost.
+            lasting: also all after it, until `mend`.
+        """
+        self.at = at
+        self.struck: str | None = None
+        self.count = 0
+        self._late, self._lasting = late, lasting
+        self._is_mended = False
+        self._mutex = threading.Lock()
+
+    def mend(self) -> None:
+        """Nothing fails any more."""
+        self._is_mended = True
+
+    def step(self, name: str, act: Callable[[], _T]) -> _T:
+        """Does what *act* does, or fails."""
+        with self._mutex:
+            self.count += 1
+            strikes = self.count == self.at or (self._lasting and self.count > self.at)
+            strikes &= not self._is_mended
+            if strikes:
+                self.struck = name
+        if strikes and self._late:
+            act()
+        if strikes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+        return act()
+
+
+class FaultyStore:
+    """Another store, with trouble."""
+
+    def __init__(self, store: Store, trouble: Trouble) -> None:
+        self._store, self._trouble = store, trouble
+
+    @property
+    def place(self) -> str:
+        """The other's."""
+        return self._store.place
+
+    @property
+    def maps(self) -> bool:
+        """The other's."""
+        return self._store.maps
+
+    def locate(self, name: str) -> str:
+        """Never fails."""
+        return self._store.locate(name)
+
+    def names(self) -> list[str]:
+        """May fail, as all below."""
+        return self._trouble.step("names", self._store.names)
+
+    def usage(self) -> list[Usage]:
+        return self._trouble.step("usage", self._store.usage)
+
+    def open(self, name: str) -> StoredFile:
+        opened = self._trouble.step("open", lambda: self._store.open(name))
+        return FaultyFile(opened, self._trouble)
+
+    def create(self) -> NewFile:
+        return FaultyNewFile(self._trouble.step("create", self._store.create), self._trouble)
+
+    def remove(self, names: Sequence[str]) -> None:
+        self._trouble.step("remove", lambda: self._store.remove(names))
+
+    def claim(self) -> Claim:
+        return FaultyClaim(self._trouble.step("claim", self._store.claim), self._trouble)
+
+    def close(self) -> None:
+        """Never fails."""
+        self._store.close()
+
+
+class FaultyFile:
+    """Another file, whose reading may fail."""
+
+    def __init__(self, file: StoredFile, trouble: Trouble) -> None:
+        self._file, self._trouble, self.nbytes = file, trouble, file.nbytes
+
+    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        self._trouble.step("read_into", lambda: self._file.read_into(offset, buffers))
+
+    def skip_hole(self, start: int, stop: int) -> int:
+        return self._trouble.step("skip_hole", lambda: self._file.skip_hole(start, stop))
+
+    def map(self, offset: int, nbytes: int) -> Any:
+        return self._trouble.step("map", lambda: self._file.map(offset, nbytes))
+
+    def fd(self) -> int | None:
+        return self._file.fd()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class FaultyNewFile:
+    """Another new file, whose writing may fail."""
+
+    def __init__(self, file: NewFile, trouble: Trouble) -> None:
+        self._file, self._trouble = file, trouble
+
+    def write(self, offset: int, buffers: Sequence[Any]) -> int:
+        return self._trouble.step("write", lambda: self._file.write(offset, buffers))
+
+    def fd(self) -> int | None:
+        return self._file.fd()
+
+    def publish(self, name: str, *, sync: bool) -> None:
+        self._trouble.step("publish", lambda: self._file.publish(name, sync=sync))
+
+    def discard(self) -> None:
+        self._file.discard()
+
+
+class FaultyClaim:
+    """Another claim, whose renewal may fail."""
+
+    def __init__(self, claim: Claim, trouble: Trouble) -> None:
+        self._claim, self._trouble = claim, trouble
+
+    def renew(self) -> None:
+        self._trouble.step("renew", self._claim.renew)
+
+    def close(self) -> None:
+        self._claim.close()
