@@ -61,9 +61,10 @@ class Checkpointer(Handle, Closable):
     bit. It has a cursor of its own, so other users of the session do not disturb it, and it takes the write
     lock of the directory.
 
-    A save is captured when `save` returns. What remains is done by a thread behind it, in order, with
-    memory bounded by *staging_bytes*. When a write fails, everything captured after that state fails with
-    it, nothing is lost, and the next `save`, `flush` or `close` raises one `CheckpointError`.
+    A save is captured when `save` returns. A background thread hashes, compresses and writes it, in order,
+    with memory bounded by *staging_bytes*. When a write fails, everything captured after that state fails
+    with it. Nothing is lost by that: the pages are in the next save. The next `save`, `flush` or `close`
+    raises one `CheckpointError`.
 
     All methods may be called from any thread; they take turns. In a forked child every call but `close`
     raises ForkedError, and nothing is written.
@@ -86,20 +87,21 @@ class Checkpointer(Handle, Closable):
         """Starts a new chain.
 
         Args:
-            path: a directory for it, made if it is not there; it may not hold a chain.
+            path: the directory. It is made if it is not there; it may not hold a chain.
             regions: memory by name: what `Session.track` takes, or a region of the session.
-            session: to track with; by default that of the regions, or `default_session`.
-            keep: how many of the newest checkpoints have to stay. When there are twice as many, a new base
-                for the oldest of them is written in the background and all before it is removed. None:
-                everything stays.
-            compression: "auto" compresses what a sample shows to be compressible, "none" nothing, "zstd"
-                every run that becomes shorter by it. A base that is not compressed can be loaded lazily.
-            fsync: have each checkpoint on the disk before it counts as committed. Without, a crash of the
-                machine (not of the process) may cost the last checkpoints or all.
-            staging_bytes: memory for what is captured and not yet written. A save that finds no room waits
-                for the disk, so give it what a few saves take. By default a quarter of the regions, from
-                64 MiB to 1 GiB.
-            max_pause: seconds; with ``save(pause=...)`` what is left for the pause is to fit this.
+            session: the session to track with. Default: that of the regions, or `default_session`.
+            keep: number of newest checkpoints that stay. When there are more than twice as many, a background
+                thread writes a base for the oldest of them and removes everything older. None, the default:
+                all stay.
+            compression: "auto", the default, compresses the regions whose samples become at least 10 %
+                smaller; "zstd" every run that becomes shorter; "none" nothing. A base that is not compressed
+                can be loaded lazily.
+            fsync: whether each checkpoint is on the disk before it counts as committed. Without, a crash of
+                the machine may cost the last checkpoints or all; a crash of the process costs none.
+            staging_bytes: bytes of memory for what is captured and not yet written. A save that finds too
+                little free waits for the disk, so give it what a few saves take. Default: a quarter of the
+                regions, from 64 MiB to 1 GiB.
+            max_pause: bound of the pause in seconds, for ``save(pause=...)``. None, the default: no bound.
 
         Raises:
             FileExistsError: the directory holds a chain: `resume` or `open` it.
@@ -129,9 +131,8 @@ class Checkpointer(Handle, Closable):
         Args:
             path: the directory of the chain.
             into: memory for every region of the chain, by name, wherever it lies.
-            at: the checkpoint to go on from, by number or identifier. Later ones stay, and the next save
-                begins a branch beside them, whose checkpoints are the newer ones. By default the newest
-                checkpoint that is intact.
+            at: the checkpoint to go on from, by number or identifier. Later ones stay; the next save begins
+                a branch beside them, and is the newest. Default: the newest checkpoint that is intact.
             **keywords: as for the constructor.
 
         Raises:
@@ -148,8 +149,8 @@ class Checkpointer(Handle, Closable):
     def open(cls, path: Place, regions: Mapping[str, object], **keywords: Unpack[Keywords]) -> Self:
         """Resumes the chain in a directory if there is one, else starts it.
 
-        Where there are files of a chain and no checkpoint is intact, it raises ChainError: it never starts
-        anew over what somebody may still repair. `meta` tells which it was: None for a chain that begins.
+        A directory with files of a chain and no intact checkpoint is a ChainError: a new chain is never
+        started over what somebody may still repair. `meta` is None for a new chain.
 
         Args and errors: as for `resume` and the constructor.
         """
@@ -159,7 +160,10 @@ class Checkpointer(Handle, Closable):
 
     @property
     def meta(self) -> Any:
-        """The newest committed save's, or until then the resumed checkpoint's; None for a new chain."""
+        """The meta of the newest committed save, or until then of the resumed checkpoint.
+
+        A new copy at each access; None for a new chain.
+        """
         return json.loads(self._pipeline.meta)
 
     @property
@@ -172,22 +176,22 @@ class Checkpointer(Handle, Closable):
     ) -> Save:
         """Captures the regions as they are now.
 
-        Of a chain that has a base, what was written since the last save is copied, and this returns; the
-        first save copies everything, at the speed of the disk.
+        The first save copies everything, at the speed of the disk. Each later one copies what was written
+        since the one before, and returns.
 
-        Without writers beside it a save is exact. If other threads write meanwhile, a look at the pages after
-        the copy tells: either none was written, or the save says ``consistency="unproven"``, and so does
-        its file; what they wrote is in the next save. To stop them pass *pause*.
+        Without writers beside it a save is exact. If other threads write meanwhile, the pages are looked at
+        again after the copy: either none was written, or the save and its file say
+        ``consistency="unproven"``. What the threads wrote is in the next save. To stop them pass *pause*.
 
         Args:
-            meta: anything that JSON can hold; comes back with `restore`.
-            wait: until it is committed.
+            meta: anything that JSON can hold. `restore` returns it.
+            wait: whether to wait until the save is committed.
             pause: a context manager in whose block nobody writes to the regions. With *max_pause* set, what
-                has been written so far is copied before it, round by round, until the rest is expected to
-                fit, or no longer shrinks. It must not write to the regions either.
+                has been written so far is copied before the block is entered, round by round, until the rest
+                is expected to fit, or no longer shrinks. The manager must not write to the regions either.
 
         Returns:
-            What was captured; the rest of its figures come when it is committed.
+            What was captured. The figures of the file are known once it is committed.
 
         Raises:
             CheckpointError: an earlier save could not be written, and this one was not begun: call it again.
@@ -212,13 +216,13 @@ class Checkpointer(Handle, Closable):
         self._flush()
 
     def compact(self, *, wait: bool = False) -> None:
-        """Begins to shorten the chain: the oldest checkpoint to keep becomes a base, older ones are removed.
+        """Shortens the chain: the oldest checkpoint to keep becomes a base, older ones are removed.
 
-        It keeps *keep* checkpoints, or if that is None the newest alone. It runs in a thread of its own
+        The newest *keep* checkpoints stay; if that is None, the newest alone. A background thread does this,
         beside later saves. Readers that have the chain open are not disturbed.
 
         Args:
-            wait: until it is done, as `flush` does.
+            wait: whether to wait until it is done, as `flush` does.
 
         Raises:
             As `flush`; there is nothing to do before the first save is committed.
@@ -229,8 +233,8 @@ class Checkpointer(Handle, Closable):
     def close(self) -> None:
         """Commits what was captured, ends the tracking, and gives up the directory; idempotent.
 
-        In a forked child it only closes the child's copies of descriptors. If an interrupt ends the wait, it
-        can be called again; at the latest it is when Python exits.
+        In a forked child this only closes the child's copies of descriptors. If an interrupt ends the wait,
+        call it again; at the latest, Python does so when it exits.
 
         Raises:
             CheckpointError, ChainError: as `flush`. It is closed all the same, and those checkpoints are not

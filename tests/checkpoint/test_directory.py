@@ -197,6 +197,27 @@ def test_errors_have_the_whole_path(directory, path):
     assert caught.value.filename.startswith(str(path))
 
 
+@pytest.mark.parametrize(("code", "kind"), [(errno.EIO, UnreadableError), (errno.ENOMEM, OSError)])
+def test_a_read_that_fails(directory, path, monkeypatch, code, kind):
+    """EIO is the file's fault, and says where; any other error is not, and names the file."""
+    file = directory.create()
+    file.write(0, [b"abc"])
+    file.publish(NAME, sync=False)
+    opened = directory.open(NAME)
+
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "preadv", fail)
+    with pytest.raises(kind, match=os.strerror(code)) as caught:
+        opened.read_into(1, [memoryview(bytearray(2))])
+    if kind is OSError:
+        assert caught.value.filename == str(path / NAME)
+    else:
+        assert "at 1" in str(caught.value)
+    opened.close()
+
+
 def test_what_is_no_directory(tmp_path):
     """It is left as it is, and so is what would be below it."""
     (tmp_path / "file").write_text("mine")

@@ -109,6 +109,7 @@ class DirectoryFile:
 
     def __init__(self, folder: Folder, name: str) -> None:
         """Opens it, as `Store.open` says."""
+        self._folder, self._name = folder, name
         try:
             self._fd = folder.open(name, os.O_RDONLY | os.O_NONBLOCK)  # a fifo has no other end to wait for
         except OSError as error:
@@ -127,7 +128,8 @@ class DirectoryFile:
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
         """See `StoredFile`."""
         try:
-            reached = transfer(os.preadv, self._fd, buffers, offset)
+            with self._folder.naming(self._name):
+                reached = transfer(os.preadv, self._fd, buffers, offset)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
@@ -138,7 +140,8 @@ class DirectoryFile:
     def skip_hole(self, start: int, stop: int) -> int:
         """See `StoredFile`."""
         try:
-            return min(os.lseek(self._fd, start, os.SEEK_DATA), stop)
+            with self._folder.naming(self._name):
+                return min(os.lseek(self._fd, start, os.SEEK_DATA), stop)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
@@ -149,7 +152,8 @@ class DirectoryFile:
         if os.fstat(self._fd).st_size != self.nbytes:
             raise UnreadableError("its length has changed")
         flags, access = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
-        return mmap.mmap(self._fd, nbytes, flags=flags, prot=access, offset=offset)
+        with self._folder.naming(self._name):
+            return mmap.mmap(self._fd, nbytes, flags=flags, prot=access, offset=offset)
 
     def fd(self) -> int:
         """See `StoredFile`."""
