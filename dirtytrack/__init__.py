@@ -1,16 +1,16 @@
 """Which pages of my memory were written since I last asked?
 
-The public names, and nothing else. Behind them stand the floors, each built on those before it:
+The public names, and nothing else. Behind them stand the packages, each built on those above it in this list:
 
     errors       every exception
-    closable     what ends with a `with` block
     native       the C core, private
+    c_interface  the core in C: what a native runtime builds into itself
     kernel       what the kernel offers: userfaultfd, PAGEMAP_SCAN, mappings, and what of it works here
+    objects      what an object means beyond its bytes: where these lie, what they are, whether they moved
     tracking     sessions, regions, cursors, epochs, page sets
     snapshot     copies of memory, diffs to the byte, and the way back; imported by whoever uses it
     checkpoint   incremental checkpoints on disk; imported by whoever uses it
     barrier      card tables and write watch for garbage collectors; imported by whoever uses it
-    c_interface  the same in C: what a native runtime builds into itself
     cli          the command line
 
 The wheel has a plugin of pytest, which therefore would rewrite the library's assertions: PYTEST_DONT_REWRITE.

@@ -13,7 +13,7 @@ class Segment(Handle):
 
     Attributes:
         region: the memory, tracked.
-        cards: the numbers of its cards in the table, a range.
+        cards: the numbers of its cards in the table.
     """
 
     def __init__(self, region: Region, cards: range, card_size: int) -> None:
@@ -22,14 +22,14 @@ class Segment(Handle):
         self._card_size = card_size
 
     def card_of(self, address: int) -> int:
-        """The number of the card that an address is on. ValueError: it is not in the segment."""
+        """Returns the number of the card that an address is on. ValueError: it is not in the segment."""
         offset = operator.index(address) - self.region.address
         if not 0 <= offset < self.region.nbytes:
             raise ValueError(f"{address:#x} is not in {self!r}")
         return self.cards.start + offset // self._card_size
 
     def address_of(self, card: int) -> int:
-        """The first address of a card. ValueError: it is not one of the segment."""
+        """Returns the first address of a card. ValueError: it is not one of the segment."""
         if card not in self.cards:
             raise ValueError(f"card {card} is not in {self!r}")
         return self.region.address + (card - self.cards.start) * self._card_size

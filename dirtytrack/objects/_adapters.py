@@ -1,4 +1,4 @@
-"""One question to an object, whatever kind it is of."""
+"""What every object is asked, whatever kind it is of."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ADAPTERS: tuple[Callable[[object], Description | None], ...] = (
 
 
 def describe(memory: object) -> Description:
-    """What *memory* is: where its bytes lie and what they are.
+    """Tells where the bytes of an object lie, and what they are.
 
     Args:
         memory: a writable contiguous buffer, an object with ``__array_interface__``, a CPU torch tensor, or

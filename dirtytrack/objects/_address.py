@@ -8,7 +8,7 @@ from dirtytrack.objects.description import Description
 
 
 def describe(memory: object) -> Description | None:
-    """The bytes at an address; None if *memory* is no tuple."""
+    """Describes the bytes at an address; None if *memory* is no tuple."""
     if not isinstance(memory, tuple):
         return None
     if len(memory) != 2 or not all(type(item) is int for item in memory):

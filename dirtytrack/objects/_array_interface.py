@@ -20,7 +20,7 @@ from dirtytrack.objects.description import Description, Elements, is_dense
 
 
 def describe(memory: object) -> Description | None:
-    """The elements of an array, and where they lie; None if *memory* has no array interface.
+    """Describes an array; None if *memory* has no array interface.
 
     An array's export is held where it has one; types such as datetime64 have none.
     """

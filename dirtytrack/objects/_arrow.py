@@ -10,7 +10,7 @@ from dirtytrack.objects.description import Description
 
 
 def describe(memory: object) -> Description | None:
-    """A mutable buffer; None if *memory* is nothing of pyarrow.
+    """Describes a mutable buffer; None if *memory* is nothing of pyarrow.
 
     ``resize`` moves a resizable buffer whatever views of it there are, so its place is asked for.
     """

@@ -18,7 +18,7 @@ _KINDS = {
 
 
 def describe(memory: object, place: Callable[[], object] | None = None) -> Description | None:
-    """The bytes of a buffer; None if *memory* exports none.
+    """Describes a buffer; None if *memory* exports none.
 
     Args:
         memory: the object.
@@ -33,7 +33,12 @@ def describe(memory: object, place: Callable[[], object] | None = None) -> Descr
 
 
 def exported(memory: object) -> memoryview | None:
-    """What an object exports, if it may be written and is not empty; None if it exports nothing."""
+    """Returns what an object exports; None if it exports nothing.
+
+    Raises:
+        TypeError: elements that are Python objects.
+        ValueError: it is read-only or empty.
+    """
     try:
         view = memoryview(memory)  # type: ignore[arg-type]
     except (TypeError, ValueError, BufferError):

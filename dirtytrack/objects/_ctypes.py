@@ -13,7 +13,7 @@ _POINTER_CODES = "PzZ"  # c_void_p, c_char_p, c_wchar_p
 
 
 def describe(memory: object) -> Description | None:
-    """An array, a structure or a number of ctypes; None if *memory* is nothing of ctypes.
+    """Describes an array, a structure or a number of ctypes; None if *memory* is nothing of ctypes.
 
     ``ctypes.resize`` moves an object whatever buffers it exports, so its place is asked for.
     """

@@ -8,7 +8,7 @@ EMPTY = "empty: there is no byte to track"
 
 
 def kind_of(memory: object) -> str:
-    """The object's type, for a message."""
+    """Returns the type of an object, for a message."""
     kind = type(memory)
     return f"{'' if kind.__module__ == 'builtins' else kind.__module__ + '.'}{kind.__qualname__} object"
 

@@ -23,7 +23,7 @@ _NUMPY_NAMES = {
 
 
 def describe(memory: object) -> Description | None:
-    """The elements of a tensor on the CPU; None if *memory* is no tensor.
+    """Describes a tensor on the CPU; None if *memory* is no tensor.
 
     ``resize_`` moves a tensor's storage, ``set_`` and ``.data =`` give it another one, so it is asked for.
     """

@@ -24,7 +24,7 @@ class Elements(NamedTuple):
     strides: tuple[int, ...] | None = None
 
     def array(self, buffer: Any) -> np.ndarray[Any, Any]:
-        """A numpy array of these elements on *buffer*, which has their bytes and no others.
+        """Makes a numpy array of these elements on *buffer*, which has their bytes and no others.
 
         Raises:
             ValueError, TypeError, KeyError, OverflowError, SyntaxError: there is no such array, on whatever
@@ -44,15 +44,15 @@ class Elements(NamedTuple):
 
 
 class Description:
-    """An object as memory: the range of its bytes, and what they mean.
+    """An object as memory: where its bytes lie, and what they mean.
 
-    Writing into the bytes is writing into the object; one of which that is not true is not described.
+    Writing into the bytes is writing into the object: an object for which that does not hold has none.
 
     Attributes:
-        address: of the first byte.
+        address: address of the first byte.
         nbytes: length in bytes.
-        view: the bytes, writable. As long as it or a slice of it lives, so does the memory: it holds the
-            object's export, or the object; for a bare address the caller vouches.
+        view: the bytes, writable. The memory lives as long as the view or a slice of it, which hold the
+            object's export or the object. For a bare address the caller vouches.
         elements: what the bytes are elements of; None: plain bytes, or the object does not say.
     """
 

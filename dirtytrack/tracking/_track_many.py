@@ -14,7 +14,7 @@ from dirtytrack.tracking.session import Session, default_session
 
 
 def session_for(session: Session | None, memories: Iterable[object]) -> Session:
-    """The session to track memory with: the one given, else that of its regions, else `default_session`.
+    """Chooses the session to track memory with: the one given, else its regions', else `default_session`.
 
     Raises:
         TypeError: no session.

@@ -23,9 +23,9 @@ _HUGE_SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 
 
 def resolve(memory: object) -> Description:
-    """The bytes of a region, or of what `Session.track` takes.
+    """Describes a region, or what `Session.track` takes.
 
-    Of a region it knows no elements: what was tracked may have been a part of something.
+    A region is described as plain bytes: what its elements are is not asked again.
 
     Raises:
         TypeError, ValueError: as `Session.track`.
@@ -37,7 +37,7 @@ def resolve(memory: object) -> Description:
 
 
 def alloc(nbytes: int, *, huge: bool | None = None) -> mmap.mmap:
-    """Page-aligned anonymous private memory, zeroed.
+    """Allocates page-aligned anonymous private memory, zeroed.
 
     Args:
         nbytes: length in bytes, at least 1.
@@ -100,7 +100,7 @@ def empty(
 @overload
 def empty(shape: _Shape, dtype: npt.DTypeLike, *, huge: bool | None = None) -> npt.NDArray[Any]: ...
 def empty(shape: _Shape, dtype: npt.DTypeLike = float, *, huge: bool | None = None) -> npt.NDArray[Any]:
-    """A numpy array of zeros in page-aligned memory of its own, so that it shares no page with anything else.
+    """Makes a numpy array of zeros in page-aligned memory of its own: it shares no page with anything else.
 
     Args:
         shape: as for ``numpy.empty``.

@@ -38,16 +38,16 @@ class Geometry(NamedTuple):
         return -(-(self.offset + self.nbytes) // self.page_size)
 
     def pages_of(self, start: int, stop: int) -> tuple[int, int]:
-        """The half-open range of pages that bytes [start, stop) of the region touch."""
+        """Returns the half-open range of pages that bytes [start, stop) of the region touch."""
         if start == stop:
             return 0, 0
         return (self.offset + start) // self.page_size, -(-(self.offset + stop) // self.page_size)
 
-    def bytes_of(self, first: int, last: int) -> slice:
-        """The bytes of the region that lie on pages [first, last): never beyond its own."""
-        start = first * self.page_size - self.offset
-        stop = last * self.page_size - self.offset
-        return slice(max(start, 0), min(stop, self.nbytes))
+    def bytes_of(self, start: int, stop: int) -> slice:
+        """Returns the bytes of the region that lie on pages [start, stop), and none beyond the region."""
+        first = start * self.page_size - self.offset
+        end = stop * self.page_size - self.offset
+        return slice(max(first, 0), min(end, self.nbytes))
 
 
 class Runs(Sequence[tuple[int, int]]):
@@ -154,7 +154,7 @@ class PageSet(AbstractSet[int]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the region on these pages, without what is not the region's on its first and last page."""
+        """How many bytes of the region lie on these pages; those of its neighbours don't count."""
         total = self._length * self.geometry.page_size
         if self._length:
             last = self.geometry.page_count - 1
@@ -165,18 +165,18 @@ class PageSet(AbstractSet[int]):
         return total
 
     def slices(self) -> list[slice]:
-        """The bytes on these pages as slices of the tracked buffer, one per run, clipped to the buffer."""
+        """Returns the bytes of these pages as slices of the tracked buffer, one for each run."""
         clip = self.geometry.bytes_of
         return [clip(start, stop) for start, stop in self.runs]
 
     def mask(self) -> memoryview:
-        """One byte for every page of the region (format B): 1 for the pages in the set, 0 for the others."""
+        """Returns a byte for each page of the region (format B): 1 for those in the set, 0 for the others."""
         mask = bytearray(self.geometry.page_count)
         lib.dt_runs_mask(self.runs._data, len(self.runs), len(mask), ffi.from_buffer("uint8_t[]", mask))
         return memoryview(mask).toreadonly()
 
     def elements(self, dtype: Any) -> list[slice]:
-        """The smallest slices of elements that cover these pages.
+        """Returns the smallest slices of elements that cover these pages.
 
         Args:
             dtype: the element type of the buffer: a size in bytes, an object with ``itemsize``, or anything

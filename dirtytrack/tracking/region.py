@@ -81,7 +81,7 @@ class Region(Handle):
 
     @property
     def id(self) -> int:
-        """The region's number in its session, by which native code knows it; never used again for another."""
+        """The number by which native code knows the region, 0 until it is tracked. It is never used again."""
         return int(self._identifier[0])
 
     @property
@@ -145,7 +145,7 @@ class Region(Handle):
         return f"region {self.name!r}" if self.name else f"region at {self.address:#x}"
 
     def page_set(self, runs: Iterable[tuple[int, int]] | None = None) -> PageSet:
-        """A set of this region's pages, from half-open runs of page numbers; all of its pages by default.
+        """Makes a set of this region's pages, from half-open runs of page numbers; of all by default.
 
         Raises:
             ValueError: a run is empty or outside of the region.
@@ -224,7 +224,7 @@ class RegionSlice(Handle):
 
 
 def pages_of(request: Region | RegionSlice) -> tuple[int, int]:
-    """The half-open range of a region's pages that a request for it, or for a slice of it, means."""
+    """Returns the half-open range of a region's pages that a request for it, or for a slice of it, means."""
     if isinstance(request, Region):
         return 0, request.geometry.page_count
     return request.region.geometry.pages_of(request.start, request.stop)
@@ -246,7 +246,7 @@ def check_requests(requests: Iterable[object], session: SessionLike) -> None:
 
 
 def pages_asked(requests: tuple[Region | RegionSlice, ...]) -> dict[Region, PageSet | None]:
-    """The pages that are asked of each region, all requests for it together; None: all of a lone region's."""
+    """Returns the pages asked of each region, all requests for it together; None: all of a lone region."""
     if len(requests) == 1 and isinstance(requests[0], Region):
         return {requests[0]: None}
     ranges: dict[Region, list[tuple[int, int]]] = {}

@@ -230,12 +230,11 @@ class Session(Handle, Closable):
         check_requests((region,), self)
         whole = region if isinstance(region, RegionSlice) else RegionSlice(region, 0, region.nbytes)
         length = whole.stop - whole.start
-        first, last = operator.index(start), length if stop is None else operator.index(stop)
-        if not 0 <= first <= last <= length:
-            raise ValueError(f"[{first}, {last}) is not a range within the {length} bytes of {region!r}")
-        self._tracker.mark(
-            whole.region, *whole.region.geometry.pages_of(whole.start + first, whole.start + last)
-        )
+        start, stop = operator.index(start), length if stop is None else operator.index(stop)
+        if not 0 <= start <= stop <= length:
+            raise ValueError(f"[{start}, {stop}) is not a range within the {length} bytes of {region!r}")
+        pages = whole.region.geometry.pages_of(whole.start + start, whole.start + stop)
+        self._tracker.mark(whole.region, *pages)
 
     def close(self) -> None:
         """Unregisters everything and closes the descriptors; idempotent. Epochs stay readable.

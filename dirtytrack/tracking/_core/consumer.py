@@ -14,10 +14,11 @@ from dirtytrack.tracking.region import Region
 
 
 class Consumer:
-    """A cursor of a tracker, with the regions that it is about.
+    """A cursor of a tracker, with the regions that it is about, and the one way to make native calls.
 
-    Its native functions begin with the session and the cursor. `run` calls those that take pages, `call` the
-    others; both ask before it whether the memory is still where it was.
+    The native functions take the session and the cursor first. `run` calls one that takes pages from the
+    cursor: whatever goes wrong, the pages are the cursor's again. `call` calls any other. Both find memory
+    that has moved, as `Tracker.call` does.
 
     Attributes:
         tracker: whose cursor it is.
@@ -42,12 +43,12 @@ class Consumer:
 
     @classmethod
     def default(cls, tracker: Tracker) -> Consumer:
-        """The one whose cursor a tracker has from the start."""
+        """Returns a consumer for the cursor that the tracker has from the start."""
         return cls(tracker, "default", cursor=tracker.default_cursor)
 
     @property
     def is_default(self) -> bool:
-        """Whether its cursor ends with the tracker, and no sooner."""
+        """Whether it has the cursor that the tracker has from the start."""
         return bool(self._opened[0] == self.tracker.default_cursor)
 
     def open(self) -> Self:
@@ -70,21 +71,24 @@ class Consumer:
         self._natives = (self.tracker._native, 0)
 
     def check(self) -> None:
-        """Raises ClosedError or ForkedError unless it can be used."""
+        """Raises ClosedError or ForkedError if it can't be used any more, or in this process."""
         self.tracker.check()
         if not self._natives[1]:
             raise self.error(-lib.DT_ECLOSED)
 
     def collect(self) -> NativeEpoch:
-        """What was written to its regions since the last time; re-armed.
+        """Takes what was written to its regions since the last time, and re-arms it.
+
+        Returns:
+            The pages, by the places of the regions; best used as a context manager.
 
         Raises:
-            As `Session.collect`; no page is lost.
+            RegionLostError, MissedWriteError, ClosedError, ForkedError, KernelError: as `Session.collect`.
         """
         return self._look(lib.DT_COLLECT)
 
     def peek(self) -> NativeEpoch:
-        """The same without taking or arming anything."""
+        """Looks at what `collect` would take. Takes and arms nothing."""
         return self._look(lib.DT_PEEK)
 
     def run(
@@ -97,10 +101,10 @@ class Consumer:
         """Makes a native call that fills *epoch*: ``function(session, cursor, *arguments)``.
 
         Args:
-            epoch: takes the pages. Whatever goes wrong they are the cursor's again when this raises.
+            epoch: takes the pages; when this raises they are the cursor's again.
             function: returns 0 or a negative error.
             *arguments: one of them is ``epoch.native``.
-            regions: what the call is about, if that is not all of its own.
+            regions: those that the call is about; all of its own by default.
 
         Raises:
             RegionLostError, MissedWriteError, ClosedError, ForkedError, KernelError: as `Session.collect`.
@@ -117,7 +121,7 @@ class Consumer:
             raise
 
     def look_at_all(self, epoch: NativeEpoch, verb: int) -> tuple[Region, ...]:
-        """Runs a verb on every region of the tracker, and returns them."""
+        """Runs a verb (DT_COLLECT, DT_PEEK, DT_RESET) on every region of the tracker, and returns them."""
         generation, regions = self.tracker.listing or self.tracker.list_regions()
         while True:
             try:
@@ -128,16 +132,20 @@ class Consumer:
                 return regions
 
     def look_at(self, epoch: NativeEpoch, verb: int, asked: Mapping[Region, PageSet | None]) -> None:
-        """Runs a verb on pages of regions; None: all of a region's."""
+        """Runs a verb on pages of regions; None: on all of a region's."""
         slices, count = slices_of(asked)
         self.run(epoch, lib.dt_collect, verb, slices, count, epoch.native, regions=tuple(asked))
 
     def call(self, function: Callable[..., int], *arguments: Any) -> int:
-        """Makes a native call that takes no pages, and returns its result: `error` says what it means."""
+        """Makes a native call, ``function(session, cursor, *arguments)``, that takes no pages.
+
+        Returns:
+            The result of the call, also if it is an error: `error` says which.
+        """
         return self.tracker.call(function, self._natives + arguments)
 
     def error(self, error: int, failure: Any = None, regions: Sequence[Region] | None = None) -> Exception:
-        """The exception for a negative native result, as `Tracker.error`."""
+        """Returns the exception for a negative native result, as `Tracker.error` does."""
         return self.tracker.error(error, self.regions if regions is None else regions, failure, self.name)
 
     def _look(self, verb: int) -> NativeEpoch:
@@ -147,7 +155,7 @@ class Consumer:
 
 
 def slices_of(asked: Mapping[Region, PageSet | None]) -> tuple[Any, int]:
-    """Pages of each region, natively (None: all of them), and how many slices that are."""
+    """Makes native slices of pages of regions (None: of all pages); returns them and their number."""
     if len(asked) == 1 and None in asked.values():
         (region,) = asked
         if region._whole is None:

@@ -53,7 +53,7 @@ class Failing(Protocol):
 def native_error(
     tracker: Failing, error: int, regions: Sequence[Region], failure: Any, cursor: str
 ) -> Exception:
-    """The exception for a negative native result; the arguments are those of `Tracker.error`."""
+    """Returns the exception for a negative native result; the arguments are those of `Tracker.error`."""
     if error == -lib.DT_EFORKED:
         return ForkedError(
             f"{tracker!r} can't be used in process {os.getpid()}, a fork of its owner: open a session here"
@@ -78,7 +78,7 @@ def _title_at(regions: Sequence[Region], address: int | None) -> str:
 
 
 def cannot_track(error: int, region: Region, failure: Any, others: Sequence[Region]) -> Exception | None:
-    """The exception for a region that can't be tracked; None if the error says nothing of the memory.
+    """Returns the exception for memory that can't be tracked; None if the error is of another kind.
 
     Args:
         error: the native result.
@@ -175,13 +175,13 @@ def _not_ours(tracker: Failing, start: int, stop: int) -> tuple[tuple[int, int],
     lost: list[tuple[int, int]] = []
     at = start
     for mapping in mappings.overlapping(start, stop):
-        first, last = max(mapping.start, start), min(mapping.stop, stop)
-        if at < first:
-            lost.append((at, first))
+        low, high = max(mapping.start, start), min(mapping.stop, stop)
+        if at < low:
+            lost.append((at, low))
         # A mapping belongs to one userfaultfd, or to none, so the answer is for all of it.
-        if not tracker.holds(first, last):
-            lost.append((first, last))
-        at = last
+        if not tracker.holds(low, high):
+            lost.append((low, high))
+        at = high
     if at < stop:
         lost.append((at, stop))
     return _merged(lost)

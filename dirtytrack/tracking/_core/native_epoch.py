@@ -35,12 +35,12 @@ class NativeEpoch:
         return int(self.native.pages)
 
     def places(self) -> dict[int, int]:
-        """At which place the region of an identifier is."""
+        """Returns the place of each region that it has pages of, by the region's identifier."""
         entries = self.native.buffers.entries
         return {entries[place].region: place for place in range(self.native.entry_count)}
 
     def page_set(self, place: int, geometry: Geometry) -> PageSet:
-        """The pages of the region at a place: for slices of whole regions, its place among these."""
+        """Returns the pages of the region at a place. The places are in the order of the slices asked for."""
         buffers = self.native.buffers
         entry = buffers.entries[place]
         return PageSet._on(
@@ -48,7 +48,7 @@ class NativeEpoch:
         )
 
     def settle(self) -> None:
-        """Takes the pages over for good: nothing gives them back but `abort`."""
+        """Ends its hold on the pages: its end does not give them back any more, only `abort` does."""
         self.native.settled = 1
 
     def abort(self) -> None:
@@ -61,7 +61,7 @@ class NativeEpoch:
             raise ForkedError("this epoch belongs to the parent process, which still has it")
 
     def give_back(self) -> None:
-        """Does at once what its end would do: aborts, unless it is settled."""
+        """Aborts unless it is settled, as its end would do."""
         if not self.native.settled:
             lib.dt_epoch_abort(self.native)
 

@@ -23,7 +23,7 @@ os.register_at_fork(after_in_child=_trackers.clear)  # (a tracker itself knows a
 
 
 class Tracker:
-    """A native session: its backend, its regions, and what its failures mean.
+    """A native session with its backend, its regions, and the meaning of its failures.
 
     Every method may be called from any thread. In a forked child every call but `close` raises ForkedError.
 
@@ -32,7 +32,7 @@ class Tracker:
         backend_reason: why it is that one.
         adaptive: whether hot pages may be left open.
         double_check: the fraction of clean pages that are compared.
-        warns: whether a page that was called clean and had changed is a warning, and no error.
+        warns: whether a page that has changed without being reported is a warning, and not an error.
         listing: what `list_regions` has found, until a region comes or goes.
         default_cursor: identifier of the cursor that exists from the start.
         closed: whether it is closed.
@@ -64,7 +64,7 @@ class Tracker:
 
     @staticmethod
     def all_open() -> list[Tracker]:
-        """The trackers of this process that are not closed."""
+        """Returns the trackers of this process that are not closed."""
         found = [reference() for reference in _trackers.copy().values()]
         return [tracker for tracker in found if tracker is not None and not tracker.closed]
 
@@ -79,7 +79,7 @@ class Tracker:
         return lib.dt_session_usable(self._native) == -lib.DT_EFORKED
 
     def check(self) -> None:
-        """Raises ClosedError or ForkedError unless it can be used. Takes no lock."""
+        """Raises ClosedError or ForkedError if it can't be used any more, or here. Takes no lock."""
         error = lib.dt_session_usable(self._native)
         if error:
             raise self.error(error)
@@ -93,7 +93,7 @@ class Tracker:
         """Makes the listing anew: the generation of the native list of regions, and that list.
 
         Raises:
-            ClosedError, ForkedError: it can't be used.
+            ClosedError, ForkedError: as `check`.
         """
         # Waits for whoever is tracking or untracking, so the list and the generation belong together; in a
         # forked child that may be a thread of the parent.
@@ -103,9 +103,9 @@ class Tracker:
             return self.listing
 
     def call(self, function: Callable[..., int], arguments: tuple[Any, ...]) -> int:
-        """Makes a native call that looks at tracked memory, and returns its result, errors too.
+        """Makes a native call that looks at tracked memory, and returns its result, also if that is an error.
 
-        Objects that can get other storage are asked before it whether they still have theirs. The region of
+        Before it, objects that can get other storage are asked whether they still have theirs. The region of
         one that has not is lost, and the call finds it so.
         """
         if self._movable:
@@ -115,7 +115,7 @@ class Tracker:
     def add(self, region: Region) -> None:
         """Tracks a region: it is armed when this returns.
 
-        An interrupt may leave it tracked: whoever calls this has to `discard` it then.
+        An interrupt may leave it tracked, so `discard` is to be called then.
 
         Raises:
             ValueError, BusyError, KernelError, ClosedError, ForkedError: as `Session.track`; nothing of it
@@ -167,7 +167,7 @@ class Tracker:
     def error(
         self, error: int, regions: Sequence[Region] = (), failure: Any = None, cursor: str = "?"
     ) -> Exception:
-        """The exception for a negative native result.
+        """Returns the exception for a negative native result.
 
         Args:
             error: the result.
@@ -182,7 +182,7 @@ class Tracker:
         return lib.dt_session_holds(self._native, start, stop) == 1
 
     def take_missed(self) -> list[tuple[int, int]]:
-        """Addresses of pages that changed and were called clean, as far as nobody was told of them."""
+        """Returns the addresses of pages that have changed without being reported, each once."""
         count = max(lib.dt_session_missed(self._native, ffi.NULL, 0), 0)
         pages = ffi.new("struct dt_run[]", count)
         count = min(count, lib.dt_session_missed(self._native, pages, count)) if count else 0
@@ -239,8 +239,8 @@ class Tracker:
             if result > 0:  # a part is unmapped or another's; what is ours lies in mappings of its own
                 start, stop = region.page_range
                 for mapping in mappings.overlapping(start, stop):
-                    first, last = max(start, mapping.start), min(stop, mapping.stop)
-                    lib.dt_session_release_range(self._native, first, last)
+                    low, high = max(start, mapping.start), min(stop, mapping.stop)
+                    lib.dt_session_release_range(self._native, low, high)
             region._memory = None
         return result
 

@@ -40,14 +40,18 @@ class Backend(Protocol):
         """
 
     def blind_spots(self, mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
-        """The kinds of change that memory of such a mapping can suffer unseen."""
+        """Returns the kinds of change that memory of such a mapping can suffer unseen."""
 
 
 _BACKENDS: dict[str, type[Backend]] = {"wp-async": WpAsync, "compare": Compare}
 
 
 def find(name: str) -> tuple[Backend, str]:
-    """The backend of that name, and why it is that one; a ValueError names those that exist."""
+    """Returns the backend of a name, and why it is that one.
+
+    Raises:
+        ValueError: there is no such backend; the message names those that there are.
+    """
     forced = os.environ.get(_VARIABLE)
     reason = f"{_VARIABLE} asks for it" if forced else "asked for"
     if (forced or name) == "auto":

@@ -22,7 +22,7 @@ class Compare:
     sees_every_store = False
 
     def open(self) -> Descriptors:
-        """The pagemap, where there is one."""
+        """Opens the pagemap, where there is one."""
         try_it = ffi.new("char[2]", b"1")
         got = lib.dt_read_memory(int(ffi.cast("uintptr_t", try_it)), try_it + 1, 1)
         if got < 0:
@@ -35,6 +35,6 @@ class Compare:
         return Descriptors(pagemap)
 
     def blind_spots(self, _mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
-        """What leaves contents as they were; the kind of memory makes no difference."""
+        """Returns what leaves contents as they were; the kind of memory makes no difference."""
         spots = {BlindSpot.UNDONE_STORES}
         return frozenset(spots | {BlindSpot.DROPPED_PAGES} if sparse else spots)

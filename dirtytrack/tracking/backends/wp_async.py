@@ -33,7 +33,7 @@ class WpAsync:
     sees_every_store = True
 
     def open(self) -> Descriptors:
-        """A new userfaultfd and this process's pagemap."""
+        """Opens a new userfaultfd and this process's pagemap."""
         try:
             with Userfaultfd() as userfaultfd:
                 holes = _hole_reporting()
@@ -43,7 +43,7 @@ class WpAsync:
             raise _unsupported(error) from error
 
     def blind_spots(self, mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
-        """What page tables can't show of this kind of mapping."""
+        """Returns what page tables can't show of this kind of mapping."""
         spots = {BlindSpot.DMA} | _UNSEEN[mapping.kind]
         if mapping.name.startswith("/anon_hugepage") and not mapping.shared:
             spots -= _BACKED  # MAP_ANONYMOUS: the kernel's own file behind it has no other user
