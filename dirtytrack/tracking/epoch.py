@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from dirtytrack._lifetime.handle import Handle
+from dirtytrack.errors import ForkedError
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking._core import NativeEpoch
 from dirtytrack.tracking.pages import PageSet
@@ -99,7 +100,8 @@ class Epoch(Handle, Mapping[Region, PageSet]):
         Raises:
             ForkedError: in a child of the process that collected.
         """
-        self._native.abort()
+        if not self._native.abort():
+            raise ForkedError("this epoch belongs to the parent process, which still has it")
 
     def __bool__(self) -> bool:
         return self._native.pages > 0
@@ -144,7 +146,7 @@ class Epoch(Handle, Mapping[Region, PageSet]):
         if kind is None:
             self._native.settle()
         else:
-            lib.dt_epoch_abort(self._native.native)
+            self._native.abort()
 
     def _read(self) -> NativeEpoch:
         # Within a with block the pages belong to whoever leaves it: the exit settles.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-from dirtytrack.errors import ForkedError
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking.pages import Geometry, PageSet
 
@@ -51,19 +50,18 @@ class NativeEpoch:
         """Ends its hold on the pages: its end does not give them back any more, only `abort` does."""
         self.native.settled = 1
 
-    def abort(self) -> None:
+    def abort(self) -> bool:
         """Gives the pages back to the cursor, once; what was closed or untracked meanwhile is skipped.
 
-        Raises:
-            ForkedError: in a child of the process that made the call.
+        Returns:
+            False in a child of the process that made the call: the parent has the pages.
         """
-        if lib.dt_epoch_abort(self.native) == -lib.DT_EFORKED:
-            raise ForkedError("this epoch belongs to the parent process, which still has it")
+        return lib.dt_epoch_abort(self.native) != -lib.DT_EFORKED
 
     def give_back(self) -> None:
         """Aborts unless it is settled, as its end would do."""
         if not self.native.settled:
-            lib.dt_epoch_abort(self.native)
+            self.abort()
 
     def __enter__(self) -> Self:
         return self
@@ -74,4 +72,4 @@ class NativeEpoch:
         if kind is None:
             self.settle()
         else:
-            lib.dt_epoch_abort(self.native)
+            self.abort()
