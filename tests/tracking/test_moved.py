@@ -190,6 +190,20 @@ def test_a_write_watch_says_that_it_is_lost(
     assert not any(out)
 
 
+@pytest.mark.parametrize("nbytes", [100, 1 << 20])
+def test_an_object_of_ctypes_that_was_resized(session: Session, nbytes: int) -> None:
+    """Which ctypes does although the object is exported; it can be tracked anew where it is."""
+    thing = (ctypes.c_ubyte * nbytes)()
+    region = session.track(thing)
+    ctypes.resize(thing, 4 << 20)
+    with pytest.raises(RegionLostError):
+        session.collect()
+    session.untrack(region)
+    session.track(thing)
+    thing[0] = 1
+    assert session.collect().pages == 1
+
+
 def test_the_other_regions_are_as_they_were(session: Session, moving: Moving) -> None:
     """What was written to them is in their next epoch."""
     memory = dirtytrack.alloc(NBYTES)
