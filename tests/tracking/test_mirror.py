@@ -187,18 +187,20 @@ def test_threads_that_update_at_once(session: Session) -> None:
             while not stop.is_set():
                 mirror.update()
 
+        writers = Writers(memory, chaos="none", shared=False)
         threads = [threading.Thread(target=update) for _ in range(3)]
         for thread in threads:
             thread.start()
-        writers = Writers(memory, chaos="none", shared=False)
-        for _ in range(20):
-            with writers:
+        try:
+            for _ in range(20):
+                with writers:
+                    mirror.update()
                 mirror.update()
-            mirror.update()
-            assert mirror.view == memory[:]
-        stop.set()
-        for thread in threads:
-            thread.join()
+                assert mirror.view == memory[:]
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
 
 
 @traced
