@@ -9,7 +9,7 @@ import secrets
 import struct
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import numpy as np
@@ -21,6 +21,8 @@ import dirtytrack
 from _lib.cli.chains import Made, call, chain, original, room, settle, shell, terminal
 from _lib.works import tracking_works
 from dirtytrack.checkpoint import Checkpointer
+from dirtytrack.checkpoint.write.compression import CompressionName
+from dirtytrack.cli import main
 from dirtytrack.cli._extract import file_name
 
 __all__ = ["call", "chain", "original", "tracking_works"]
@@ -425,6 +427,16 @@ def test_compact_compresses_if_asked(tmp_path: Path, call: Any, compression: str
     footer = struct.unpack("<Q", (tmp_path / name).read_bytes()[-64:][:8])
     end_of_header = 65536 if compression == "none" else 128
     assert stored <= footer[0] - end_of_header < stored + 200
+
+
+@pytest.mark.anywhere
+def test_compact_takes_what_compression_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every choice of the package, and no other."""
+    with pytest.raises(SystemExit):
+        main(["checkpoint", "compact", "--help"])
+    choices = re.search(r"--compression {(.*?)}", capsys.readouterr().out)
+    assert choices
+    assert set(choices[1].split(",")) == set(get_args(CompressionName))
 
 
 def test_compact_of_a_chain_with_a_writer_names_its_process(tmp_path: Path) -> None:
