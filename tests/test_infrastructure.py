@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from _lib import limits, seccomp
-from _lib.support import PAGE_SIZE, Memory, in_child, require, reserve_hugepages
+from _lib.support import PAGE_SIZE, PMD_SIZE, Memory, in_child, require, reserve_hugepages
 
 ROOT = Path(__file__).parent.parent
 
@@ -195,18 +195,20 @@ def test_memory_knows_its_changes() -> None:
 
 def test_hugepages_are_reserved_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reserve holds while the block runs and is what it was afterwards."""
-    with open("/proc/sys/vm/nr_hugepages") as sysctl:
-        fcntl.flock(sysctl, fcntl.LOCK_EX)  # from before the first look to after the last
+    pool = Path(f"/sys/kernel/mm/hugepages/hugepages-{PMD_SIZE >> 10}kB")
+    require(pool.exists(), "the kernel has no hugetlb support")
+    with open(pool / "nr_hugepages") as reserve:
+        fcntl.flock(reserve, fcntl.LOCK_EX)  # from before the first look to after the last
         monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-        before = sysctl.read()
+        before = reserve.read()
         with reserve_hugepages(2) as size:
             assert size > PAGE_SIZE
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000  # MAP_HUGETLB
             with Memory(2, flags=flags, page_size=size) as memory:
                 memory.touch(1)
                 assert memory.changed() == {1}
-        sysctl.seek(0)
-        assert sysctl.read() == before
+        reserve.seek(0)
+        assert reserve.read() == before
 
 
 def test_seccomp_is_refused_outside_a_child() -> None:

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import pytest
 
 from _lib import limits
+from _lib.syscalls import madvise, map_aligned, munmap
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 PMD_SIZE = PAGE_SIZE * (PAGE_SIZE // 8)  # what one page table maps: the size of a transparent huge page
@@ -163,33 +164,40 @@ def _drain(pipe: int) -> bytes:
 
 
 @contextmanager
-def reserve_hugepages(count: int) -> Iterator[int]:
+def reserve_hugepages(count: int, size: int | None = None) -> Iterator[int]:
     """Keep *count* huge pages free while the block runs, and yield the size of one in bytes.
 
     As root it raises the system's reserve and puts it back afterwards; tests in other processes wait. Without
     root it makes do with what is reserved, or skips the test.
+
+    Args:
+        count: how many.
+        size: bytes of one. The default is the system's, of which a complete test machine has enough.
     """
-    size = _meminfo("Hugepagesize") * 1024
-    require(size, "the kernel has no hugetlb support")
+    wanted = optional if size else require
+    size = size or _meminfo("Hugepagesize") * 1024
+    pool = Path(f"/sys/kernel/mm/hugepages/hugepages-{size >> 10}kB")
+    require(size and pool.exists(), "the kernel has no hugetlb support")
     if os.geteuid() != 0:
-        optional(_meminfo("HugePages_Free") >= count, f"needs root to reserve {count} huge pages")
+        optional(_free_pages(pool) >= count, f"needs root to reserve {count} huge pages")
         yield size
         return
-    with open("/proc/sys/vm/nr_hugepages", "r+") as sysctl:
-        fcntl.flock(sysctl, fcntl.LOCK_EX)
-        before = int(sysctl.read())
-        missing = max(0, count - _meminfo("HugePages_Free") + _meminfo("HugePages_Rsvd"))
+    with open(pool / "nr_hugepages", "r+b", buffering=0) as reserve:
+        fcntl.flock(reserve, fcntl.LOCK_EX)
+        before = int(reserve.read())
         try:
-            _write_sysctl(sysctl.fileno(), before + missing)
-            free = _meminfo("HugePages_Free") - _meminfo("HugePages_Rsvd")
-            require(free >= count, f"the system has no {count} huge pages to reserve")
+            if (missing := count - _free_pages(pool)) > 0:
+                os.pwrite(reserve.fileno(), b"%d" % (before + missing), 0)
+            wanted(_free_pages(pool) >= count, f"the system has no {count} pages of {size >> 10} KiB")
             yield size
         finally:
-            _write_sysctl(sysctl.fileno(), before)
+            os.pwrite(reserve.fileno(), b"%d" % before, 0)
 
 
-def _write_sysctl(fd: int, value: int) -> None:
-    os.pwrite(fd, f"{value}\n".encode(), 0)
+def _free_pages(pool: Path) -> int:
+    """Huge pages that nobody has, and that nobody was promised."""
+    free, promised = (int((pool / f"{name}_hugepages").read_text()) for name in ("free", "resv"))
+    return free - promised
 
 
 def _meminfo(key: str) -> int:
@@ -217,11 +225,13 @@ class Memory:
     It begins as zeros, and so does the shadow, without the memory being read: its pages stay unpopulated.
 
     Attributes:
-        map: the mmap object, to be tracked.
+        map: the mmap object, or a memoryview; to be tracked.
         pages: its size in pages.
         page_size: bytes per page; the huge page size for hugetlb.
         address: of the first byte.
     """
+
+    map: Any
 
     def __init__(
         self,
@@ -230,10 +240,17 @@ class Memory:
         flags: int = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
         fd: int = -1,
         page_size: int = PAGE_SIZE,
+        aligned: bool = False,
     ) -> None:
+        """Map it, *aligned* to transparent huge pages or as chance has it."""
         self.pages = pages
         self.page_size = page_size
-        self.map = mmap.mmap(fd, pages * page_size, flags=flags)
+        self._aligned = aligned
+        if aligned:
+            start = map_aligned(self.nbytes, PMD_SIZE, flags, fd)
+            self.map = memoryview((ctypes.c_ubyte * self.nbytes).from_address(start)).cast("B")
+        else:
+            self.map = mmap.mmap(fd, self.nbytes, flags=flags)
         self.address = address_of(self.map)
         self._shadow = bytearray(pages * page_size)
 
@@ -250,7 +267,7 @@ class Memory:
 
     def read(self, page: int) -> bytes:
         """The whole page. Reading one that is not there maps the zero page."""
-        return self.map[self.slice(page)]
+        return bytes(self.map[self.slice(page)])
 
     def touch(self, page: int) -> None:
         """Store one byte into the page, never the one that is there: its contents change."""
@@ -271,7 +288,7 @@ class Memory:
     def advise(self, advice: int, start: int = 0, stop: int | None = None) -> None:
         """``madvise`` for the pages [start, stop)."""
         stop = self.pages if stop is None else stop
-        self.map.madvise(advice, start * self.page_size, (stop - start) * self.page_size)
+        madvise(self.address + start * self.page_size, (stop - start) * self.page_size, advice)
 
     def changed(self) -> set[int]:
         """Pages whose contents differ from the shadow. Reads all of the memory."""
@@ -290,7 +307,11 @@ class Memory:
 
     def close(self) -> None:
         """Unmap the memory."""
-        self.map.close()
+        if self._aligned:
+            self.map.release()
+            munmap(self.address, self.nbytes)
+        else:
+            self.map.close()
 
     def __enter__(self) -> Memory:
         return self

@@ -76,6 +76,28 @@ def map_anonymous(nbytes: int, *, at: int | None = None, flags: int = 0) -> int:
     return int(_checked("mmap", result, _FAILED))
 
 
+def map_aligned(nbytes: int, alignment: int, flags: int, fd: int) -> int:
+    """Map memory, readable and writable, at a multiple of *alignment*; returns the address."""
+    zero = ctypes.c_long(0)
+
+    def mmap(at: int | None, size: int, protection: int, how: int, file: int) -> int:
+        arguments = ctypes.c_void_p(at), ctypes.c_size_t(size), protection, how, ctypes.c_int(file), zero
+        return int(_checked("mmap", _libc.mmap(*arguments), _FAILED))
+
+    start = mmap(None, nbytes + alignment, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1)
+    address = (start + alignment - 1) // alignment * alignment
+    mmap(address, nbytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED, fd)
+    for first, last in ((start, address), (address + nbytes, start + nbytes + alignment)):
+        if first < last:
+            munmap(first, last - first)
+    return address
+
+
+def madvise(address: int, nbytes: int, advice: int) -> None:
+    """Tell the kernel what the memory is for."""
+    _call("madvise", address, nbytes, advice)
+
+
 def mremap(address: int, nbytes: int, new_nbytes: int, flags: int = 0, *, to: int = 0) -> int:
     """Resize a mapping, or move it where *flags* allow that; returns its address."""
     start, old, new, target = (ctypes.c_void_p(item) for item in (address, nbytes, new_nbytes, to))
