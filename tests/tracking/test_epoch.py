@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Iterator
+import mmap
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from _lib.raw import Raw
-from _lib.support import PAGE_SIZE
+from _lib.support import PAGE_SIZE, Memory
+from _lib.syscalls import MAP_HUGETLB
 from dirtytrack import Epoch, Region, Session
 
 
@@ -386,6 +388,23 @@ def test_overlapping_regions_keep_their_own_accounts(session: Session, memory: R
     assert set(session.collect(left)[left]) == set()
     assert set(session.collect(right[:PAGE_SIZE])[right]) == set()
     assert set(session.collect()[right]) == {1, 6}
+
+
+@pytest.mark.registration
+def test_overlapping_regions_on_huge_pages(session: Session, hugepages: Callable[[int], int]) -> None:
+    """The same for pages of the pool, one of which the regions share."""
+    size = hugepages(3)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_HUGETLB
+    with Memory(3, flags=flags, page_size=size) as memory:
+        left = session.track((memory.address, 2 * size))
+        right = session.track((memory.address + size + 5, 2 * size - 5))
+        memory.touch(1)
+        memory.touch(2)
+        assert set(session.collect(left)[left]) == {1}
+        assert set(session.collect(left)[left]) == set()
+        assert set(session.collect(right)[right]) == {0, 1}
+        session.untrack(left)
+        session.untrack(right)
 
 
 def test_epochs_outlive_everything(memory: Raw) -> None:

@@ -124,7 +124,7 @@ class Tracker:
         self.check()
         with self._membership:
             error, failure = self._register(region)
-            if error in (-lib.DT_EHUGETLB, -errno.EINVAL):
+            if error in (-lib.DT_EHUGETLB, -lib.DT_EMIXED, -errno.EINVAL):  # it may lie on huge pages
                 region._lie_on(_page_size(region))
                 error, failure = self._register(region)
         if error:
