@@ -108,6 +108,10 @@ def scan(
     splits it when WP_MATCHING is set; one inside a hugetlb page protects nothing and makes `walk_end` skip
     pages: scan hugetlb aligned to its page size and without *max_pages*.
 
+    **Huge pages.** With WP_MATCHING, kernels before mid-2026 neither report nor protect hugetlb pages that
+    are not as large as what a page table maps (1 GiB on x86-64): scan without it, and protect what was
+    reported by `Userfaultfd.write_protect`.
+
     **Cost.** Asking with ``category_mask=WRITTEN, return_mask=WRITTEN`` and nothing else takes the kernel's
     fast path, three times as fast as any other question. FILE is ten times slower than the rest.
 

@@ -140,7 +140,7 @@ def _command(
     package: Package, root: Path, console: Path, results: Path, groups: list[str], args: str
 ) -> list[str | Path]:
     machine = package.machine
-    words = f"console={machine.console} {machine.words} {_COMMAND_LINE}"
+    words = f"console={machine.console} {machine.words} {machine.hugetlb} {_COMMAND_LINE}"
     words += f" dirtytrack.results={machine.results} dirtytrack.groups={','.join(groups)}"
     if args:
         # The kernel knows no escapes inside its quotes.

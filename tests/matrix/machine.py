@@ -19,7 +19,10 @@ class Machine:
         results: the device for the results of the tests.
         serial: the emulator's options that lead both into files, with their names left open.
         words: for the kernel's command line.
-        memory: in MiB; tests count in pages, so it grows with their size.
+        hugetlb: what it reserves at boot: the sizes of huge pages other than a page table's, which tests may
+            not find in one piece later.
+        memory: in MiB; tests count in pages, so it grows with their size. It has to have a GiB that nothing
+            lies in at boot.
         has_root_drivers: the kernel can read its root file system without loading a module.
     """
 
@@ -31,8 +34,9 @@ class Machine:
     console: str
     results: str
     serial: tuple[str, ...]
+    hugetlb: str
     words: str = ""
-    memory: int = 1024
+    memory: int = 4096
     has_root_drivers: bool = True
 
 
@@ -45,6 +49,7 @@ _X86 = Machine(
     "ttyS0",
     "ttyS1",
     ("-serial", "file:{console}", "-serial", "file:{results}"),
+    "hugepagesz=1G hugepages=1",
     # qemu 7.2's cmpxchg16b corrupts flags, and one boot in two does not survive it. Hidden from the kernel
     # only: numpy refuses to start on a processor without it.
     # no_timer_check: on a busy host the emulated timer's first ticks come late, and the kernel panics for it.
@@ -68,6 +73,7 @@ _ARM = Machine(
         "-device",
         "pci-serial,chardev=results",
     ),
+    "hugepagesz=64K hugepages=3 hugepagesz=32M hugepages=3 hugepagesz=1G hugepages=1",
 )
 _ARM_16K = Machine(
     "arm64-16k",
@@ -78,7 +84,8 @@ _ARM_16K = Machine(
     _ARM.console,
     _ARM.results,
     _ARM.serial,
-    memory=4096,
+    "hugepagesz=2M hugepages=3 hugepagesz=1G hugepages=1",
+    memory=6144,
     has_root_drivers=False,
 )
 

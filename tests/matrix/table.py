@@ -16,7 +16,7 @@ The test suite on real kernels, run by `make kernels`: Debian's cloud kernels fo
 arm64 with pages of 16 KiB, as apt has them, booted under qemu's software emulation, with Python, the built wheel and
 the tests and nothing else on them. A guest panics when its kernel oopses or when a task hangs for five minutes; either
 is a failure here. So is a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find tracking to
-work, and an older one on which it does.
+work, and an older one on which it does. Guests find hugetlb pages of every size in reserve that their processor has.
 
 The column "holes" says which holes in memory the kernel reports, as found by probing: see
 [kernel.md](kernel.md#dropped-memory-three-kinds-of-kernel). `make kernels` writes this page anew;

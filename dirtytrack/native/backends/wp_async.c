@@ -1,4 +1,4 @@
-// Asynchronous write-protection, and the kernels that do not report holes.
+// Asynchronous write-protection, and the kernels that do not report holes, or do not arm huge pages of every size.
 #include "wp_async.h"
 
 #include <errno.h>
@@ -36,9 +36,11 @@ static int remove_range(struct dt_backend *backend, uint64_t start, uint64_t sto
 	return error == -EBUSY ? error : dt_uffd_unregister(backend->userfaultfd, start, stop - start);
 }
 
+// What is not registered any more is EPERM, as it is to a scan.
 static int arm_huge(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
-	return dt_uffd_writeprotect(backend->userfaultfd, start, stop - start, 1);
+	int error = dt_uffd_writeprotect(backend->userfaultfd, start, stop - start, 1);
+	return error == -ENOENT ? -EPERM : error;
 }
 
 static void disarm(struct dt_backend *backend, uint64_t start, uint64_t stop)
@@ -89,11 +91,34 @@ static long scan_with_holes(const struct dt_backend *backend, struct dt_scan_con
 				     (size_t)dropped, out);
 }
 
+// Kernels before mid-2026 neither report nor arm hugetlb pages of another size than a page table maps, if a scan is to
+// arm. A look finds them on every kernel, and UFFDIO_WRITEPROTECT arms them: a store in between is to a page that is
+// reported. Whether a scan would do, the first page found tells, once for each size.
+static long scan_hugetlb(struct dt_backend *backend, const struct dt_scan_context *context, uint32_t page_shift,
+			 struct dt_pm_scan_arg *arg, struct dt_run *out)
+{
+	const uint64_t size = 1ULL << page_shift;
+	struct dt_pm_scan_arg trial = *arg;
+	if (!(arg->flags & DT_PM_SCAN_WP_MATCHING) || backend->armed_by_scan & size)
+		return scan_pass(backend, context, arg, out);
+	arg->flags &= ~DT_PM_SCAN_WP_MATCHING;
+	long n = scan_pass(backend, context, arg, out);
+	if (n > 0 && backend->holes != DT_HOLES_UNREPORTED_FOR_TESTS) {
+		trial.start = out->start;
+		trial.end = out->start + size;
+		if (dt_pagemap_scan(backend->pagemap, &trial) == 1)
+			backend->armed_by_scan |= size;
+	}
+	int error = 0;
+	for (long i = 0; i < n && !error; i++)
+		error = arm_huge(backend, out[i].start, out[i].stop);
+	return error ? error : n;
+}
+
 static long scan(struct dt_backend *backend, struct dt_scan_context *context, const struct dt_span *span,
 		 enum dt_scan_mode mode, struct dt_run *out)
 {
-	bool find_holes =
-		backend->holes != DT_HOLES_REPORTED && !span->sparse && span->page_shift == backend->page_shift;
+	bool find_holes = backend->holes != DT_HOLES_REPORTED && !span->sparse;
 	uint64_t pages = (span->stop - span->start) >> backend->page_shift;
 	struct dt_pm_scan_arg arg = {
 		.size = sizeof arg,
@@ -106,7 +131,9 @@ static long scan(struct dt_backend *backend, struct dt_scan_context *context, co
 		.category_mask = DT_PAGE_IS_WRITTEN,
 		.return_mask = DT_PAGE_IS_WRITTEN,
 	};
-	if (span->sparse || (find_holes && backend->holes == DT_HOLES_UNREPORTED_FOR_TESTS))
+	if (span->page_shift != backend->page_shift)
+		return scan_hugetlb(backend, context, span->page_shift, &arg, out);
+	if (span->sparse || backend->holes == DT_HOLES_UNREPORTED_FOR_TESTS)
 		arg.category_anyof_mask = DT_PAGE_IS_PRESENT | DT_PAGE_IS_SWAPPED;
 	return find_holes ? scan_with_holes(backend, context, &arg, out) : scan_pass(backend, context, &arg, out);
 }

@@ -50,5 +50,6 @@ struct dt_backend {
 	int userfaultfd;              // with WP_ASYNC; owned; -1: none
 	int pagemap;                  // of /proc/self/pagemap; owned; -1: none
 	enum dt_hole_reporting holes; // of the kernel
+	uint64_t armed_by_scan;       // the sizes of hugetlb pages, a bit each, that scans were seen to arm
 	uint32_t page_shift;          // log2 of the bytes of the system's page
 };

@@ -6,7 +6,8 @@
 enum dt_hole_reporting {
 	DT_HOLES_REPORTED = 0,
 	DT_HOLES_UNREPORTED = 1, // a second scan has to find them
-	// The kernel reports them, and the session's first scan is told not to: this tries the path of the second one.
+	// The kernel reports them, and the session's first scan is told not to: this tries the path of the second one,
+	// and that of hugetlb pages which a scan does not arm.
 	DT_HOLES_UNREPORTED_FOR_TESTS = 2,
 };
 
