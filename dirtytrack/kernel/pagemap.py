@@ -133,7 +133,9 @@ def scan(
         max_pages: the most pages to report in this call; 0 for no limit.
         size: of the argument, for kernels to come.
         pid: another process, by id. With WP_MATCHING its memory must be registered with a userfaultfd of its
-            own.
+            own. See to it that the process does not exit meanwhile (stop it, or have it wait for this one):
+            kernels before October 2026 may crash when a process with shared hugetlb memory is scanned while
+            it exits. Whether it still has memory is checked before the call, and can't be during it.
         vec: where the kernel shall write its ``struct page_region`` entries (24 bytes each): a writable
             contiguous buffer, an address, 0 for NULL, or None for memory of the library's own. A buffer
             inside the scanned range becomes written by the scan.

@@ -12,7 +12,7 @@ import pytest
 
 import dirtytrack
 from _lib.support import PAGE_SIZE, in_child, require, require_root
-from _lib.syscalls import MCL_CURRENT, Advice, mlock, mlockall
+from _lib.syscalls import MCL_CURRENT, PROT_READ, PROT_WRITE, Advice, mlock, mlockall, mprotect
 from _lib.tracked import KERNELS, Tracked, session_on
 
 _KSM = Path("/sys/kernel/mm/ksm")
@@ -106,6 +106,21 @@ def test_tracking_locked_memory() -> None:
         memory.expect()
         memory.touch(9)
         memory.expect({9})
+
+
+@pytest.mark.forked
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_protecting_locked_memory_is_reported(kernel: str) -> None:
+    """Mprotect takes locked pages for writing when it permits that again: false positives, of no others."""
+    with session_on(kernel) as session, Tracked(session) as memory:
+        mlock(memory.address, memory.nbytes)
+        memory.expect(range(16))
+        mprotect(memory.at(2), 4 * PAGE_SIZE, PROT_READ)
+        memory.expect()
+        mprotect(memory.at(2), 4 * PAGE_SIZE, PROT_READ | PROT_WRITE)
+        memory.expect({2, 3, 4, 5})
+        memory.touch(3)
+        memory.expect({3})
 
 
 def test_guard_pages(session: dirtytrack.Session) -> None:

@@ -8,7 +8,7 @@ import threading
 import dirtytrack
 from _lib.blocker import Blocker
 from _lib.iouring import Ring
-from _lib.support import PAGE_SIZE, optional, require
+from _lib.support import PAGE_SIZE, Memory, optional, require
 from _lib.tracked import Tracked
 from dirtytrack import BlindSpot
 
@@ -50,6 +50,30 @@ def test_a_buffered_read_in_flight_is_missed(session: dirtytrack.Session, ring: 
         os.write(writer, b"\xee" * 100)
         assert ring.wait() == 100
         memory.expect_unseen({7}, BlindSpot.DMA)
+
+
+def test_completions_in_the_callers_own_ring_are_missed(session: dirtytrack.Session) -> None:
+    """Rings of io_uring in tracked memory are pinned: what the kernel stores there is not reported."""
+    reader, writer = os.pipe()
+    with (
+        Tracked(session) as memory,
+        Memory(1) as target,
+        open(reader, "rb", buffering=0),
+        open(writer, "wb", buffering=0),
+    ):
+        memory.write(4, 0)  # some kernels take it for zeros
+        memory.write(5, 0)
+        try:
+            ring = Ring((memory.at(4), memory.view(4)), (memory.at(5), memory.view(5)))
+        except OSError as error:
+            require(False, f"no io_uring in memory of the caller's here: {error}")
+        with ring:
+            ring.register(target.address, PAGE_SIZE)
+            ring.submit_read(reader, target.address, 100)
+            memory.expect({4, 5})
+            os.write(writer, b"\xee" * 100)
+            ring.await_completion()
+            memory.expect_unseen({4}, BlindSpot.DMA)
 
 
 def test_direct_io_in_flight_is_missed(session: dirtytrack.Session, file: int) -> None:

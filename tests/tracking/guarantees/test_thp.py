@@ -54,8 +54,8 @@ def test_tracking_and_collecting_keep_huge_pages(session: dirtytrack.Session) ->
         assert memory.region.page_size == PAGE_SIZE
 
 
-def test_split_pages_form_again_after_untrack_only(session: dirtytrack.Session) -> None:
-    """MADV_COLLAPSE refuses split memory while it is tracked, and gets its huge page back afterwards."""
+def test_split_pages_stay_split_while_one_is_armed(session: dirtytrack.Session) -> None:
+    """MADV_COLLAPSE refuses them, and gets the huge page back once they are no longer tracked."""
     with huge_memory(session, 1) as memory:
         memory.touch(7)
         memory.expect({7})
@@ -65,6 +65,23 @@ def test_split_pages_form_again_after_untrack_only(session: dirtytrack.Session) 
         session.untrack(memory.region)
         memory.advise(Advice.COLLAPSE)
         assert huge_bytes(memory) == PMD_SIZE
+
+
+def test_split_pages_form_again_when_all_were_written(session: dirtytrack.Session) -> None:
+    """Before they are collected the kernel may put them together: all are reported, then each as before."""
+    with huge_memory(session) as memory:
+        memory.touch(7)
+        memory.expect({7})
+        assert huge_bytes(memory) == PMD_SIZE
+        memory.fill(5)
+        memory.advise(Advice.COLLAPSE)
+        assert huge_bytes(memory) == 2 * PMD_SIZE
+        memory.expect(range(2 * PER_HUGE))
+        assert huge_bytes(memory) == 2 * PMD_SIZE
+        memory.touch(PER_HUGE - 1)
+        memory.expect({PER_HUGE - 1})
+        memory.advise(Advice.PAGEOUT)
+        memory.expect()
 
 
 def test_memory_tracked_before_it_is_populated_gets_no_huge_pages(session: dirtytrack.Session) -> None:
