@@ -110,7 +110,9 @@ def scan(
 
     **Huge pages.** With WP_MATCHING, kernels before mid-2026 neither report nor protect hugetlb pages that
     are not as large as what a page table maps (1 GiB on x86-64): scan without it, and protect what was
-    reported by `Userfaultfd.write_protect`.
+    reported by `Userfaultfd.write_protect`. A transparent huge page of a file or of shared memory is
+    protected as a whole, and all of it counts as written when one byte of it is, on every kernel:
+    `write_protect` protects it by small pages.
 
     **Cost.** Asking with ``category_mask=WRITTEN, return_mask=WRITTEN`` and nothing else takes the kernel's
     fast path, three times as fast as any other question. FILE is ten times slower than the rest.

@@ -83,6 +83,12 @@ static int arm_huge(struct dt_backend *backend, uint64_t start, uint64_t stop)
 	return plain->ops->arm_huge(plain, start, stop);
 }
 
+static int arm_first(struct dt_backend *backend, uint64_t start, uint64_t stop)
+{
+	struct dt_backend *plain = &adaptive_of(backend)->plain;
+	return plain->ops->arm_first(plain, start, stop);
+}
+
 static void disarm(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
 	struct dt_backend *plain = &adaptive_of(backend)->plain;
@@ -301,6 +307,7 @@ static const struct dt_backend_ops dt_backend_adaptive = {
 	.add = add,
 	.remove = remove_range,
 	.arm_huge = arm_huge,
+	.arm_first = arm_first,
 	.disarm = disarm,
 	.scan = scan,
 	.still_ours = still_ours,

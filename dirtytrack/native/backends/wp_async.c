@@ -1,4 +1,4 @@
-// Asynchronous write-protection, and the kernels that do not report holes, or do not arm huge pages of every size.
+// Asynchronous write-protection, and the kernels that do not report holes, or do not arm huge pages as they should.
 #include "wp_async.h"
 
 #include <errno.h>
@@ -19,6 +19,8 @@ static int add(struct dt_backend *backend, uint64_t start, uint64_t stop, bool *
 	int error = dt_mapped(start, stop - start);
 	if (error)
 		return refused(failure, "msync", start, stop, error);
+	if (!backend->holds_files)
+		backend->holds_files = dt_may_hold_files(start, stop - start);
 	error = dt_uffd_register(backend->userfaultfd, start, stop - start, &ioctls);
 	if (error)
 		return refused(failure, "UFFDIO_REGISTER", start, stop, error);
@@ -41,6 +43,31 @@ static int arm_huge(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
 	int error = dt_uffd_writeprotect(backend->userfaultfd, start, stop - start, 1);
 	return error == -ENOENT ? -EPERM : error;
+}
+
+// Shared memory is a file's to the kernel, which unmaps a huge page of a file whole at the first store to it once a
+// scan has armed it, and when it is dropped or paged out: all of it counts as written then. UFFDIO_WRITEPROTECT maps it
+// by small pages instead, each with a mark of its own that outlasts all of that.
+static int arm_huge_files(struct dt_backend *backend, uint64_t start, uint64_t stop)
+{
+	const uint64_t huge = 1ULL << (2 * backend->page_shift - 3); // what a page table maps
+	for (uint64_t at = (start + huge - 1) & ~(huge - 1); backend->holds_files && at + huge <= stop; at += huge) {
+		struct dt_page_region found;
+		struct dt_pm_scan_arg arg = {
+			.size = sizeof arg,
+			.start = at,
+			.end = at + (1ULL << backend->page_shift), // its first small page tells for all of them
+			.vec = (uintptr_t)&found,
+			.vec_len = 1,
+			.category_mask = DT_PAGE_IS_HUGE | DT_PAGE_IS_FILE,
+			.return_mask = DT_PAGE_IS_HUGE,
+		};
+		long n = dt_pagemap_scan(backend->pagemap, &arg);
+		int error = n > 0 ? arm_huge(backend, at, at + huge) : (int)n;
+		if (error)
+			return error;
+	}
+	return 0;
 }
 
 static void disarm(struct dt_backend *backend, uint64_t start, uint64_t stop)
@@ -135,7 +162,11 @@ static long scan(struct dt_backend *backend, struct dt_scan_context *context, co
 		return scan_hugetlb(backend, context, span->page_shift, &arg, out);
 	if (span->sparse || backend->holes == DT_HOLES_UNREPORTED_FOR_TESTS)
 		arg.category_anyof_mask = DT_PAGE_IS_PRESENT | DT_PAGE_IS_SWAPPED;
-	return find_holes ? scan_with_holes(backend, context, &arg, out) : scan_pass(backend, context, &arg, out);
+	long n = find_holes ? scan_with_holes(backend, context, &arg, out) : scan_pass(backend, context, &arg, out);
+	int error = 0; // a store meanwhile is to a page that is reported
+	for (long i = 0; backend->holds_files && mode != DT_LOOK && i < n && !error; i++)
+		error = arm_huge_files(backend, out[i].start, out[i].stop);
+	return error ? error : n;
 }
 
 // The scan has just found every mapping in the range registered with some userfaultfd. Registering what is ours
@@ -173,6 +204,7 @@ const struct dt_backend_ops dt_backend_wp_async = {
 	.add = add,
 	.remove = remove_range,
 	.arm_huge = arm_huge,
+	.arm_first = arm_huge_files,
 	.disarm = disarm,
 	.scan = scan,
 	.still_ours = still_ours,

@@ -28,6 +28,8 @@ struct dt_backend_ops {
 	int (*remove)(struct dt_backend *backend, uint64_t start, uint64_t stop);
 	// Arms hugetlb memory that nobody else holds. NULL: there is never any.
 	int (*arm_huge)(struct dt_backend *backend, uint64_t start, uint64_t stop);
+	// Arms what a scan would arm with too wide an effect, in memory that nobody else holds. NULL: there is nothing.
+	int (*arm_first)(struct dt_backend *backend, uint64_t start, uint64_t stop);
 	// Disarms [start, stop), which is about to be written as a whole: one call instead of a fault for each page.
 	// May fail without harm. NULL: writing costs no faults.
 	void (*disarm)(struct dt_backend *backend, uint64_t start, uint64_t stop);
@@ -51,5 +53,6 @@ struct dt_backend {
 	int pagemap;                  // of /proc/self/pagemap; owned; -1: none
 	enum dt_hole_reporting holes; // of the kernel
 	uint64_t armed_by_scan;       // the sizes of hugetlb pages, a bit each, that scans were seen to arm
+	bool holds_files;             // files may be behind some of what is, or was, added
 	uint32_t page_shift;          // log2 of the bytes of the system's page
 };

@@ -59,9 +59,12 @@ static int acquire(struct dt_session *session, const struct dt_region *region, s
 		return error;
 	if (huge && region->page_shift == session->backend.page_shift)
 		return -DT_EHUGETLB;
-	error = dt_harvest(session, region);
-	if (!error && huge)
+	if (huge)
 		error = for_each_unheld(session, region->start, region->stop, ops->arm_huge);
+	else if (ops->arm_first && !(region->flags & DT_SPARSE))
+		error = for_each_unheld(session, region->start, region->stop, ops->arm_first);
+	if (!error)
+		error = dt_harvest(session, region);
 	if (error)
 		*failure = (struct dt_failure){ops->call, region->start, region->stop};
 	return error;

@@ -50,8 +50,10 @@ struct dt_uffdio_writeprotect {
 
 #define DT_PAGE_IS_WPALLOWED (1ULL << 0) // in a mapping that is registered for asynchronous write-protection
 #define DT_PAGE_IS_WRITTEN (1ULL << 1)
+#define DT_PAGE_IS_FILE (1ULL << 2)
 #define DT_PAGE_IS_PRESENT (1ULL << 3)
 #define DT_PAGE_IS_SWAPPED (1ULL << 4)
+#define DT_PAGE_IS_HUGE (1ULL << 6)
 
 #define DT_PM_SCAN_WP_MATCHING (1ULL << 0)
 #define DT_PM_SCAN_CHECK_WPASYNC (1ULL << 1)

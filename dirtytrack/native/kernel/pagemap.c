@@ -1,8 +1,9 @@
-// PAGEMAP_SCAN, the two questions about mappings (what is there, and is all of it there), and a careful read.
+// PAGEMAP_SCAN, the questions about mappings (what is there, and is all of it there), and a careful read.
 #define _GNU_SOURCE
 #include "pagemap.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -32,6 +33,19 @@ int dt_procmap_query(int fd, uint64_t address, int next, struct dt_procmap_query
 int dt_mapped(uint64_t start, uint64_t len)
 {
 	return msync((void *)(uintptr_t)start, len, MS_ASYNC) < 0 ? -errno : 0;
+}
+
+bool dt_may_hold_files(uint64_t start, uint64_t len)
+{
+	int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	struct dt_procmap_query found = {.vma_end = start};
+	bool may = maps < 0;
+	while (!may && found.vma_end < start + len)
+		may = dt_procmap_query(maps, found.vma_end, 0, &found, NULL, 0) < 0 || found.inode || found.dev_major ||
+		      found.dev_minor;
+	if (maps >= 0)
+		close(maps);
+	return may;
 }
 
 long dt_read_memory(uint64_t start, void *to, size_t bytes)

@@ -2,6 +2,7 @@
 // function returns 0 (or what it says) or -errno, keeps no state, takes no lock and knows no policy; from any thread.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,10 @@ int dt_procmap_query(int fd, uint64_t address, int next, struct dt_procmap_query
 
 // 0 when every page of [start, start + len) is mapped, -ENOMEM when one is not. Reads the mappings only.
 int dt_mapped(uint64_t start, uint64_t len);
+
+// Whether a file may be behind memory of [start, start + len), as one is behind shared memory. Any doubt is a yes:
+// before Linux 6.11, and where /proc can't be read.
+bool dt_may_hold_files(uint64_t start, uint64_t len);
 
 // Reads own memory that may be unreadable, which would be a signal otherwise: the bytes read, up to the first page that
 // can't be. -errno where a filter forbids process_vm_readv(2), on which it rests.

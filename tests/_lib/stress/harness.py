@@ -9,12 +9,13 @@ import random
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from _lib.support import PAGE_SIZE, PMD_SIZE, address_of, require
+from _lib.support import PAGE_SIZE, PMD_SIZE, Memory, address_of, require
+from _lib.syscalls import Advice
 from dirtytrack import Epoch, alloc
 
 CHAOS = ("none", "fork", "mprotect", "pageout", "drop", "free", "populate", "collapse", "process_vm_writev")
@@ -116,16 +117,23 @@ def memory_of(kind: str, hugepages: Any) -> Iterator[mmap.mmap]:
     if kind == "hugetlb":
         nbytes = 2 * hugepages(6)  # a fork may need a copy of each
         memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40000)  # MAP_HUGETLB
-    elif kind == "memfd":
-        fd = os.memfd_create("stress", os.MFD_CLOEXEC)
-        os.ftruncate(fd, nbytes)
-        memory = mmap.mmap(fd, nbytes)
-        os.close(fd)
+    elif kind in ("memfd", "memfd on huge pages"):
+        with os.fdopen(os.memfd_create("stress"), "w+b", buffering=0) as file:
+            file.truncate(nbytes)
+            flags = mmap.MAP_SHARED
+            aligned = Memory(nbytes // PAGE_SIZE, flags=flags, fd=file.fileno(), aligned=True)
+        with aligned:
+            if kind == "memfd on huge pages":
+                aligned.fill(1)
+                with suppress(OSError):  # the kernel refuses: they are small ones then
+                    aligned.advise(Advice.COLLAPSE)
+            yield aligned.map
+        return
     elif kind == "private file":
-        with tempfile.TemporaryFile() as file:
-            file.write(os.urandom(nbytes))
-            file.flush()
-            memory = mmap.mmap(file.fileno(), nbytes, flags=mmap.MAP_PRIVATE)
+        with tempfile.TemporaryFile() as content:
+            content.write(os.urandom(nbytes))
+            content.flush()
+            memory = mmap.mmap(content.fileno(), nbytes, flags=mmap.MAP_PRIVATE)
     else:
         memory = alloc(nbytes, huge=True)
         if kind == "small pages":
