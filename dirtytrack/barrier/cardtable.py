@@ -35,14 +35,17 @@ _MAP = ffi.typeof("uint8_t[]")
 class CardTable(Handle, Closable):
     """The cards of a heap that were written since they were last taken, without a store barrier.
 
+    A card is a piece of the heap of *card_size* bytes; it is dirty if it may have been written.
+
     `peek` during a concurrent mark, `take` in the final pause: both fill a map of the caller's, in one native
     call without the GIL that allocates nothing once its buffers have grown. The map is the caller's: it does
     not change while it is worked off. The table has a cursor of its own, so that other users of the session
     do not disturb it. A context manager, which closes it.
 
-    Stores are seen by page, those of the kernel (``read``, ``recv``) too: of cards smaller than a page all on
-    a written page are dirty; a larger one is dirty if one of its pages is. No store is lost: one made before
-    a take is in that one or was in an earlier one; one that races with it is in that one, the next, or both.
+    Stores are seen by page, those of the kernel (``read``, ``recv``) too. Of cards smaller than a page all on
+    a written page are dirty; a larger card is dirty if one of its pages was written. No store is lost: one
+    made before a take is in that one or was in an earlier one; one that races with it is in that one, the
+    next, or both.
 
     All methods may be called from any thread. In a forked child all but `close` raise ForkedError.
     """
@@ -55,10 +58,10 @@ class CardTable(Handle, Closable):
         """Tracks a heap from here on; nothing in it is dirty yet.
 
         Args:
-            session: to track with; None: that of the region, or `default_session`.
+            session: the session to track with. None: that of the region, or `default_session`.
             heap: the first segment: memory as `Session.track` takes it, or a region. It begins and ends on a
                 card. `grow` adds others.
-            card_size: bytes, a power of two, smaller or larger than a page.
+            card_size: bytes of a card, a power of two, smaller or larger than a page. Default: 4096.
             layout: what a map has for each card: "bits" (the default), a bit, the least significant first;
                 "bytes", a byte, 0 or 1.
 

@@ -9,7 +9,7 @@ from dirtytrack.tracking import Region
 
 
 class Segment(Handle):
-    """A part of a heap and its cards. Made by `CardTable.grow`.
+    """A part of a heap and its cards, made by `CardTable.grow`.
 
     Attributes:
         region: the memory, tracked.

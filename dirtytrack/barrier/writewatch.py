@@ -15,11 +15,11 @@ _ADDRESS_BYTES = 8
 
 
 class WriteWatch(NamedTuple):
-    """What `get_write_watch` found.
+    """How many pages `get_write_watch` listed, and of which size.
 
     Attributes:
         pages: how many addresses are in the buffer.
-        granularity: bytes in a page, from each address on.
+        granularity: the bytes of each page.
     """
 
     pages: int
@@ -33,7 +33,7 @@ def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> W
     own cursor, so `Session.collect` takes from the same pages; a `CardTable` or a `Cursor` does not.
 
     Args:
-        address: of the first byte of the range, in memory that a session of this process tracks.
+        address: address of the first byte of the range, in memory that a session of this process tracks.
         nbytes: bytes of the range. It is widened to whole pages.
         out: a writable buffer of unsigned 64-bit integers, such as ``array.array("Q", bytes(800))``.
         reset: re-arm the pages that are listed, and no others. When *out* is full there may be more: with

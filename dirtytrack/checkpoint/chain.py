@@ -33,13 +33,13 @@ class Checkpoint:
     Attributes:
         number: grows along the chain.
         id: identifier of the state, 32 hexadecimal digits.
-        parent: that of the checkpoint it followed; None for the first one.
-        kind: of its own file, "base" (everything) or "delta" (what changed since the parent).
+        parent: identifier of the checkpoint that it followed; None for the first one.
+        kind: what its own file is, "base" (everything) or "delta" (what changed since the parent).
         created: when it was captured, in seconds since 1970.
         consistency: "proven", "paused" or "unproven", as `Save.consistency`.
-        statistics: of the save: pause (seconds), rounds, blocks_written, blocks_stored.
+        statistics: figures of the save: pause (seconds), rounds, blocks_written, blocks_stored.
         nbytes: length of its own file. (That of a base may have holes, which take no room.)
-        regions: what it holds.
+        regions: the regions that it holds.
     """
 
     number: int
@@ -89,9 +89,9 @@ class Chain(Closable):
     """The checkpoints in a directory, for reading. A context manager, and a collection of `Checkpoint`.
 
     It opens all files when it is made, and knows no later ones; what a compaction removes meanwhile stays
-    readable here. Everything but the stored contents is checked then; these when they are read, or all at
-    once by `verify`. A file that turns out damaged is not used any more, nor is what stands on it: both are
-    in `problems` from then on.
+    readable here. Everything but the stored contents is checked then. The contents are checked when they are
+    read, or all at once by `verify`. A file that turns out damaged is not used any more, nor is what stands
+    on it: both are in `problems` from then on.
 
     It takes no lock and changes no file. It is for one thread at a time.
     """
@@ -131,7 +131,7 @@ class Chain(Closable):
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """Those whose files are all there and intact as far as is known, in the order of their numbers."""
+        """The checkpoints whose files are all there and not known to be damaged, by number."""
         return tuple(map(self._checkpoint, self._archive.nodes))
 
     @property
@@ -167,10 +167,10 @@ class Chain(Closable):
         return self._checkpoint(self._archive.find(at))
 
     def region(self, name: str, *, at: int | str | None = None) -> Layout:
-        """What is known of a region: its length, its elements.
+        """Describes a region: its length and its elements.
 
         Args:
-            name: of the region.
+            name: name of the region.
             at: the checkpoint, by number or identifier; None: the newest.
 
         Raises:
@@ -182,10 +182,10 @@ class Chain(Closable):
     def read(
         self, name: str, start: int = 0, stop: int | None = None, *, at: int | str | None = None
     ) -> bytes:
-        """The bytes [start, stop) of a region; only the runs that hold some of them are read.
+        """Reads the bytes [start, stop) of a region; only the runs that hold some of them are read.
 
         Args:
-            name: of the region.
+            name: name of the region.
             start: the first byte, counted in the region.
             stop: the byte after the last one; None: the region's end.
             at: the checkpoint, by number or identifier; None: the newest.
@@ -218,7 +218,7 @@ class Chain(Closable):
         return start == end or self._archive.read(node, lambda state: state.is_zero(region, first, count))
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> tuple[Problem, ...]:
-        """Reads everything, and says what is wrong.
+        """Reads everything, and returns what is wrong.
 
         Args:
             progress: called now and then with the bytes of the files done so far, and in all.
@@ -233,7 +233,7 @@ class Chain(Closable):
     def disk_usage(self) -> dict[str, int]:
         """The bytes that each file of the chain takes on the disk now, by name.
 
-        Files are among them that can't be used, and those that a writer has not completed.
+        These include files that can't be used, and files that a writer has not completed.
         """
         self._check()
         return disk_usage(self._archive.store)

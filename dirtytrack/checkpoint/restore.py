@@ -52,18 +52,18 @@ def restore(path: Place, *, into: Mapping[str, object], at: int | str | None = N
 
 
 def load(path: Place, *, at: int | str | None = None, lazy: bool = False) -> dict[str, np.ndarray[Any, Any]]:
-    """A checkpoint's regions as new arrays, page-aligned and writable.
+    """Reads a checkpoint's regions into new arrays, page-aligned and writable.
 
     A region that was saved as plain bytes becomes an array of uint8.
 
     Args:
         path: the directory of the chain.
         at: as for `restore`.
-        lazy: map the base's file copy-on-write instead of reading it: only what changed since is read, the
-            rest when it is touched. It takes a base that is not compressed. The bytes of the base are *not*
-            checked then (`Chain.verify` does that), and the process is killed by SIGBUS if somebody cuts the
-            file off or the disk fails. Compaction and `Chain.close` do no harm; what is written to an array
-            stays in memory.
+        lazy: whether to map the base's file copy-on-write instead of reading it. Then only what changed since
+            is read, the rest when it is touched. Default: all is read. It takes a base that is not
+            compressed. The bytes of the base are *not* checked then (`Chain.verify` does that), and the
+            process is killed by SIGBUS if somebody cuts the file off or the disk fails. Compaction and
+            `Chain.close` do no harm; what is written to an array stays in memory.
 
     Returns:
         The arrays by name.

@@ -10,7 +10,7 @@ from dirtytrack.checkpoint.write.job import Job, SaveState
 
 
 class Save:
-    """One save: its state, and what it took. Made by `Checkpointer.save`; read-only.
+    """One save: its state, and what it took. It is made by `Checkpointer.save`, and read-only.
 
     A save is captured when its caller gets it: later writes are not in it. It is committed, or has failed,
     some time later; `Checkpointer.flush` waits for that. What is known only then is None until then.

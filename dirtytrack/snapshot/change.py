@@ -9,7 +9,7 @@ class Change(NamedTuple):
     """Bytes [start, stop) of a region that are different.
 
     Attributes:
-        region: its name.
+        region: the name of the region.
         start, stop: bytes, counted in the region.
         before, after: read-only views of their contents, without a copy.
     """

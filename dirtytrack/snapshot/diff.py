@@ -77,15 +77,15 @@ class Diff(Sequence[Change]):
         return map(self._change, range(len(self)))
 
     def of(self, region: str) -> tuple[Change, ...]:
-        """The changes of one region, all of them made now; the diff itself makes each when it is asked for.
+        """Returns the changes of one region, all made now; the diff itself makes each when it is asked for.
 
         Raises:
-            KeyError: there was none of that name.
+            KeyError: no region of that name was compared.
         """
         return self[self._range(region)]
 
     def elements(self, array: np.ndarray[Any, Any], region: str | None = None) -> Elements:
-        """Which elements of an array are different.
+        """Finds the elements of an array that are different.
 
         Args:
             array: one that has the shape and the type of the region's memory; its contents do not matter.
@@ -94,7 +94,7 @@ class Diff(Sequence[Change]):
         Raises:
             DiffError: the array has another size than the region.
             ValueError: it is not contiguous, or it has to be said which region.
-            KeyError: there was none of that name.
+            KeyError: no region of that name was compared.
             ImportError: without numpy, naming the extra.
         """
         from dirtytrack.snapshot._elements import elements_of
@@ -114,7 +114,7 @@ class Diff(Sequence[Change]):
         Args:
             *memories: for each region, in their order, what `Session.track` takes, or a region, which has to
                 be of that name if it has one; or one mapping of names to these.
-            check: refuse memory that does not hold what was before.
+            check: whether to refuse memory that does not hold what was before. Default: it is not compared.
 
         Raises:
             DiffError: other names, numbers or sizes; with *check*, other contents.
@@ -135,11 +135,11 @@ class Diff(Sequence[Change]):
         lib.dt_changes_apply(rows, count, ffi.from_buffer(self._after), targets.native)
 
     def invert(self) -> Diff:
-        """The way back: before and after exchanged."""
+        """Returns the diff that undoes this one: before and after exchanged."""
         return Diff._from(self._sizes, bytes(self._rows), self._after, self._before)
 
     def merge(self, later: Diff) -> Diff:
-        """This diff and then *later* as one, with exactly the bytes that differ in the end.
+        """Returns this diff and then *later* as one, with exactly the bytes that differ in the end.
 
         Raises:
             DiffError: they are of other regions, or *later* does not begin where this one ends.
@@ -152,12 +152,12 @@ class Diff(Sequence[Change]):
         return Diff._of(self._sizes, _merging.merge((self.of(name), later.of(name)) for name in self._names))
 
     def to_bytes(self) -> bytes:
-        """The diff as bytes, with a version and a checksum; see ``docs/snapshot.md``."""
+        """Returns the diff as bytes, with a version and a checksum; see ``docs/snapshot.md``."""
         return _encoding.encode(*self._contents())
 
     @classmethod
     def from_bytes(cls, data: Buffer) -> Diff:
-        """The diff that `to_bytes` made these bytes of; they are checked, and it is no larger than they are.
+        """Reads what `to_bytes` wrote. The bytes are checked, and the diff is no larger than they are.
 
         Raises:
             DiffError: they are not such bytes, damaged, or of an unknown version.

@@ -15,10 +15,10 @@ _new = ffi.new_allocator(lib.dt_history_new, lib.dt_history_free, should_clear_a
 
 
 class State(Handle):
-    """A state of a history. Made by `History.save`.
+    """A state of a history, made by `History.save`.
 
     Attributes:
-        history: whose it is.
+        history: the history that it belongs to.
         number: 1 for the first one; grows with every save.
         parent: the state that memory was in before, or None: for the first one, or if that had been dropped.
     """
@@ -47,8 +47,8 @@ class History(TrackedSet):
     those in which memory differs from it, however many states lie between. States share what they have in
     common, pages of zeros take nothing. A context manager, which closes it and forgets the states.
 
-    What is written after a restore belongs to a branch from there. Of threads that write during a save a part
-    may be in the state; all of it is in the next one. Nobody may write during a restore, as with
+    What is written after a restore belongs to a branch from there. What threads write during a save may be in
+    the state in part; all of it is in the next one. Nobody may write during a restore, as with
     `Snapshot.rollback`. All methods may be called from any thread; they take turns.
     """
 
@@ -73,14 +73,14 @@ class History(TrackedSet):
     @property
     @in_turn
     def states(self) -> tuple[State, ...]:
-        """Those that can be restored, in the order in which they were saved."""
+        """The states that can be restored, in the order in which they were saved."""
         held = [state for state in self._states.values() if self._holds(state)]
         return tuple(sorted(held, key=lambda state: state.number))
 
     @property
     @in_turn
     def current(self) -> State | None:
-        """The one last saved or restored; None before that, and when it was dropped."""
+        """The state last saved or restored; None before the first one, and when it was dropped."""
         return None if self._closed else self._states.get(self._native.current)
 
     @property
@@ -91,7 +91,7 @@ class History(TrackedSet):
 
     @in_turn
     def save(self) -> State:
-        """Makes what memory is now a state.
+        """Saves what is in memory now as a state.
 
         The first one costs reading all of the memory.
 

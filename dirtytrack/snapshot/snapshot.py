@@ -19,7 +19,7 @@ class Snapshot(TrackedSet):
     """A copy of memory as it is now, on a cursor of its own: other users of the session are not disturbed.
 
     ``snap = Snapshot(session, array)``; then `diff` says to the byte what was written since, `rollback` puts
-    it back, `advance` makes the copy what memory is now. Each costs what the written pages cost, and nothing
+    it back, `advance` brings the copy up to date. Each costs what the written pages cost, and nothing
     else. A context manager, which closes it.
 
     Beside threads that write: what was written before a call is in it, and what is written while it runs
@@ -31,7 +31,7 @@ class Snapshot(TrackedSet):
         """Copies the memory.
 
         Args:
-            session: to track with; None: that of the regions, or `default_session`.
+            session: the session to track with. None: that of the regions, or `default_session`.
             *memories: what `Session.track` takes, or regions of the session. They keep their names; the
                 others are called by their place, "0", "1", and are tracked until the snapshot is closed.
 
@@ -67,13 +67,13 @@ class Snapshot(TrackedSet):
 
     @in_turn
     def diff(self, *, gap: int = 0, max_nbytes: int | None = None) -> Diff:
-        """What is different from the copy, to the byte.
+        """Returns what differs from the copy, to the byte.
 
-        Only pages that were written are compared. They stay written: the next diff is again one to the copy.
+        Only pages that were written are compared. They stay written: the next diff compares them again.
 
         Args:
-            gap: changes of a region with at most so many equal bytes between them become one.
-            max_nbytes: the most that may have changed, in bytes; None: anything.
+            gap: changes of a region with at most so many equal bytes between them become one. Default: 0.
+            max_nbytes: how many bytes may have changed at most. None, the default: any number.
 
         Raises:
             DiffError: more than that has changed.
@@ -98,12 +98,12 @@ class Snapshot(TrackedSet):
 
     @in_turn
     def rollback(self) -> int:
-        """Makes the memory what the copy is; returns how many pages were written back.
+        """Makes the memory equal to the copy. Returns how many pages were written back.
 
-        The pages are written while they are open, so it costs no fault; then they are re-armed. The other
-        cursors of the session find them in their next epoch. Nobody may write to the memory while it runs:
-        what is written to a page that is being put back may be lost or stay, and need not be in the next diff
-        (`verify` finds it). A write to any other page stays, and is in the next diff.
+        The pages are unprotected while they are written, so no write faults; then they are re-armed. The
+        other cursors of the session find them in their next epoch. Nobody may write to the memory while it
+        runs: what is written to a page that is being put back may be lost or stay, and need not be in the
+        next diff (`verify` finds it). A write to any other page stays, and is in the next diff.
 
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`. The memory may be put
@@ -126,7 +126,7 @@ class Snapshot(TrackedSet):
 
     @in_turn
     def advance(self) -> int:
-        """Makes the copy what the memory is; returns how many pages were copied.
+        """Makes the copy equal to the memory. Returns how many pages were copied.
 
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`; nothing is lost.

@@ -21,7 +21,7 @@ class watch(Diff):
     __slots__ = ("_gap", "_is_left", "_memories", "_snapshot")
 
     def __init__(self, *memories: object, gap: int = 0) -> None:
-        """What to watch.
+        """Says what to watch. The diff is to the contents at the beginning of the block.
 
         Args:
             *memories: as for `Snapshot`, with the session of the regions, or `default_session`.

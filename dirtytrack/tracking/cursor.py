@@ -12,7 +12,7 @@ from dirtytrack.tracking.region import Region, RegionSlice, SessionLike, check_r
 
 
 class Cursor(Handle, Closable):
-    """An independent consumer of a session. Made by `Session.cursor`. A context manager, which closes it.
+    """An independent consumer of a session, made by `Session.cursor`. A context manager, which closes it.
 
     Every cursor sees every write at least once, and exactly once unless the write raced with a scan, whatever
     the others do; one kernel scan feeds them all. Its methods may be called from any thread.
@@ -31,6 +31,8 @@ class Cursor(Handle, Closable):
     def collect(self, *regions: Region | RegionSlice) -> Epoch:
         """Reads which pages were written since the last epoch, and re-arms them, atomically per page.
 
+        An armed page is one whose next write will be noticed; the write itself succeeds as always.
+
         A write that races with the call is in this epoch, the next one, or both; a write after it has
         returned is in the next. So copy the contents of a page after the collect that reports it. Threads
         that run at the same time pay for a TLB flush per 2 MiB with a written page (``docs/performance.md``).
@@ -42,7 +44,7 @@ class Cursor(Handle, Closable):
             The epoch, best used as a context manager.
 
         Raises:
-            RegionLostError: a region asked for is lost. No page is: what was found is in the next epoch.
+            RegionLostError: a region that was asked for is lost. What was found is in the next epoch.
             ClosedError: the session, this cursor or a region is closed.
             ForkedError: in a child of the process that opened the session.
             ValueError: a region of another session.
@@ -58,7 +60,7 @@ class Cursor(Handle, Closable):
         return self._look(lib.DT_PEEK, regions)
 
     def reset(self, *regions: Region | RegionSlice) -> None:
-        """Re-arms, and forgets what was written. The other cursors still get it.
+        """Forgets what was written, and re-arms those pages. The other cursors still report them.
 
         Args and errors as for `collect`.
         """

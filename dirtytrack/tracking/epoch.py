@@ -29,16 +29,16 @@ class _Cursor(Protocol):
 class Epoch(Handle, Mapping[Region, PageSet]):
     """The pages written since the cursor's last epoch: a mapping of every region collected to its `PageSet`.
 
-    Regions without a written page are in it, with an empty set. ``if epoch:`` asks whether anything was
-    written, which takes nothing over. A region is found by its name as well, ``epoch["weights"]``. Of a
-    region that was narrowed it knows the pages asked for, and no others.
+    Regions without a written page have an empty set. A region is found by its name as well,
+    ``epoch["weights"]``. A region that was asked for by a slice has the pages of the slice, and no others.
+    ``if epoch:`` asks whether anything was written, and takes nothing over.
 
-    As a context manager an epoch aborts when its block raises. One that dies unread and unentered, or is
-    interrupted before its block is done, aborts itself: no page is lost by it. Reading it outside of a
-    ``with`` takes the pages over. To forget pages on purpose there is `Cursor.reset`.
+    As a context manager an epoch aborts when its block raises. An epoch that is dropped without being read
+    or entered, or is interrupted before its block is done, aborts itself: no page is lost by it. Reading it
+    outside of a ``with`` takes the pages over. To forget pages on purpose there is `Cursor.reset`.
 
     Attributes:
-        cursor: whose epoch it is.
+        cursor: the cursor that collected it.
     """
 
     __slots__ = ("_asked", "_entered", "_native", "_places", "_regions", "cursor")

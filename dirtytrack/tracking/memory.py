@@ -41,9 +41,9 @@ def alloc(nbytes: int, *, huge: bool | None = None) -> mmap.mmap:
 
     Args:
         nbytes: length in bytes, at least 1.
-        huge: None leaves transparent huge pages as the system has them; True asks for them and aligns the
-            memory to their size; False forbids them. Tracking splits a huge page at its first write after a
-            collect, see ``docs/guarantees.md``.
+        huge: None, the default, leaves transparent huge pages as the system has them; True asks for them and
+            aligns the memory to their size; False forbids them. Tracking splits a huge page at its first
+            write after a collect, see ``docs/guarantees.md``.
 
     Raises:
         ValueError: *nbytes* is not positive.

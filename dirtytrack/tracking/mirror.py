@@ -37,7 +37,7 @@ class Mirror(Handle, Closable):
     anybody looks again. All methods may be called from any thread.
 
     Attributes:
-        region: what it is a copy of.
+        region: the region that it is a copy of.
     """
 
     region: Region
@@ -48,7 +48,7 @@ class Mirror(Handle, Closable):
         """Copies all of the memory; pages of zeros take no room in the copy.
 
         Args:
-            session: to track with; None: that of the region, or `default_session`.
+            session: the session to track with. None: that of the region, or `default_session`.
             memory: what `Session.track` takes, which is tracked until the mirror is closed; or a region of
                 the session. Only its own bytes are copied, never their neighbours on a page.
 

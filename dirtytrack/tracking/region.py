@@ -47,14 +47,14 @@ class _Tracker(Protocol):
 
 
 class Region(Handle):
-    """A tracked piece of memory. Made by `Session.track`.
+    """A tracked piece of memory, made by `Session.track`.
 
-    ``region[start:stop]`` narrows it to bytes: what that gives is accepted wherever a region is.
+    ``region[start:stop]``, in bytes, is a `RegionSlice`, which is accepted wherever a region is.
 
     Attributes:
         session: the session that tracks it.
         name: as given to ``track``, or None.
-        address: of its first byte.
+        address: the address of its first byte.
         nbytes: its length in bytes.
         sparse: whether memory not yet populated is left alone.
         geometry: how it lies on its pages; carried by every `PageSet` of it.
@@ -173,7 +173,7 @@ class Region(Handle):
 
 
 def region_called(name: str, regions: Sequence[Region]) -> Region:
-    """The one of some regions that has a name.
+    """Returns the one of some regions that has this name.
 
     Raises:
         KeyError: none has it, or more than one; it says which there are.

@@ -59,8 +59,9 @@ class Session(Handle, Closable):
 
         Raises:
             UnsupportedError: the backend can't work here; the message says why and what to do.
-            ValueError: no such backend, not a fraction, or neither "raise" nor "warn".
-            TypeError: neither True nor False.
+            ValueError: there is no such backend, *double_check* is no number from 0.0 to 1.0, or *on_missed*
+                is neither "raise" nor "warn".
+            TypeError: *adaptive* is neither True nor False.
         """
         if on_missed not in ("raise", "warn"):
             raise ValueError(f'on_missed is "raise" or "warn", not {on_missed!r}')
@@ -82,7 +83,7 @@ class Session(Handle, Closable):
 
     @property
     def backend_reason(self) -> str:
-        """Why it is that one: whether it was asked for, or what keeps the other from working here."""
+        """The reason for that backend: that it was asked for, or what keeps the other from working here."""
         return self._tracker.backend_reason
 
     @property
@@ -138,7 +139,7 @@ class Session(Handle, Closable):
                 even a read, counts as a write, and a dropped page is not reported.
 
         Returns:
-            The region; armed.
+            The tracked region: every page of it is armed.
 
         Raises:
             TypeError: not memory, or memory that holds Python objects.
@@ -187,7 +188,7 @@ class Session(Handle, Closable):
         self._default._look(lib.DT_RESET, regions)
 
     def cursor(self, name: str) -> Cursor:
-        """Opens a new consumer, with its own idea of what was written since it last asked. It begins now.
+        """Opens a new cursor. It reports what is written from now on, whatever other cursors collect.
 
         Args:
             name: unique among the open cursors; the session's own is called "default".
