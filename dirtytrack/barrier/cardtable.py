@@ -6,7 +6,7 @@ import errno
 import operator
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dirtytrack._lifetime.closable import Closable
 from dirtytrack._lifetime.handle import Handle
@@ -53,7 +53,12 @@ class CardTable(Handle, Closable):
     _closed = True  # until there is something to close
 
     def __init__(
-        self, session: Session | None, heap: object, *, card_size: int = 4096, layout: str = "bits"
+        self,
+        session: Session | None,
+        heap: object,
+        *,
+        card_size: int = 4096,
+        layout: Literal["bits", "bytes"] = "bits",
     ) -> None:
         """Tracks a heap from here on; nothing in it is dirty yet.
 
@@ -106,7 +111,7 @@ class CardTable(Handle, Closable):
         return self._card_size
 
     @property
-    def layout(self) -> str:
+    def layout(self) -> Literal["bits", "bytes"]:
         """The layout of the maps: "bits" or "bytes"."""
         return self._layout
 

@@ -31,8 +31,8 @@ class Changes:
         Raises:
             TypeError, ValueError: not numbers of bytes.
         """
-        self.gap = checked("gap", gap)
-        self.limit = 2**64 - 1 if limit is None else checked("max_nbytes", limit)
+        self.gap = check_byte_count("gap", gap)
+        self.limit = 2**64 - 1 if limit is None else check_byte_count("max_nbytes", limit)
         self.native: Any = _new("struct dt_changes *")
 
     def check(self, error: int) -> None:
@@ -65,7 +65,7 @@ class Changes:
                 yield geometry.pages_of(table[row + 1], table[row + 2])
 
 
-def checked(name: str, value: int) -> int:
+def check_byte_count(name: str, value: int) -> int:
     """Checks a number of bytes that was given as the argument *name*, and returns it.
 
     Raises:

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from dirtytrack.errors import DirtyTrackError
-from dirtytrack.snapshot._changes import checked
+from dirtytrack.snapshot._changes import check_byte_count
 from dirtytrack.snapshot.diff import Diff
 from dirtytrack.snapshot.snapshot import Snapshot
 
@@ -30,7 +30,7 @@ class watch(Diff):
         Raises:
             TypeError, ValueError: the gap is no number of bytes.
         """
-        self._gap = checked("gap", gap)
+        self._gap = check_byte_count("gap", gap)
         self._is_left = False
         self._memories: tuple[object, ...] | None = memories
         self._snapshot: Snapshot | None = None

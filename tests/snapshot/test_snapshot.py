@@ -33,13 +33,6 @@ def memory():
         yield memory
 
 
-@pytest.fixture
-def session():
-    """A session."""
-    with Session() as session:
-        yield session
-
-
 @pytest.mark.slow
 def test_ten_thousand_rollbacks(session):
     """Each puts everything back; the tracker sees all of it."""

@@ -16,13 +16,6 @@ from dirtytrack.errors import KernelPermissionError
 from dirtytrack.snapshot import Snapshot
 
 
-@pytest.fixture
-def session():
-    """A session."""
-    with Session() as session:
-        yield session
-
-
 @pytest.mark.parametrize("offset", [0, 100])
 def test_a_sparse_region_stays_sparse(session, offset):
     """Memory that was never touched is not looked at: that would be a write, and undone as one."""

@@ -145,7 +145,7 @@ def test_verbs_of_a_cursor_are_those_of_the_session(session: Session, memory: Ra
 
 @pytest.mark.parametrize("seed", range(10))
 def test_every_cursor_sees_every_write_once(seed: int) -> None:
-    """Random writes, verbs, cursors and regions, against a model of what each cursor has coming."""
+    """Random writes, verbs, cursors and regions, against a model of what is pending for each cursor."""
     rng = random.Random(seed)
     pages = 24
     ranges = [(0, 10), (6, 16), (16, 24), (12, 14)]

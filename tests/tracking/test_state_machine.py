@@ -169,7 +169,7 @@ class Tracking(RuleBasedStateMachine):
     @precondition(lambda self: len(self.numbers) == 3)
     @rule(target=cursors, cursor=consumes(cursors))
     def close_cursor(self, cursor: Any) -> Any:
-        if cursor is self.session:  # the default cursor is for ever; what it has coming is not
+        if cursor is self.session:  # the default cursor stays; so does what is pending for it
             return multiple(cursor)
         cursor.close()
         self.oracle.close(cursor)
