@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
+TORCH := .venv-torch
 NATIVE := $(wildcard dirtytrack/native/*/*.[ch] dirtytrack/native/binding/*)
 C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks examples tests -name '*.[ch]')
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
-.PHONY: demo doctor help quick test bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks clean
+.PHONY: demo doctor help quick test test-torch bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks clean
 
 demo: $(VENV)/.built ## run the demo
 	$(PY) -m dirtytrack demo
@@ -21,8 +22,13 @@ help: ## show this list
 quick: $(VENV)/.built ## the tests that any kernel passes, without child processes: under a minute
 	$(PY) -m pytest --quick $(ARGS)
 
-test: $(VENV)/.built ## all tests; some of them: ARGS="tests/kernel -k epoch -x"
+test: $(VENV)/.built ## all tests; of those without torch some: ARGS="tests/kernel -k epoch -x"
 	$(PY) -m pytest $(ARGS)
+	$(if $(ARGS),,$(MAKE) test-torch)
+
+# In an environment of their own: they take more than a gigabyte.
+test-torch: $(TORCH)/.built ## the tests that need torch, pyarrow, pandas or ml_dtypes
+	DIRTYTRACK_TEST_TORCH=1 $(TORCH)/bin/python -m pytest -m torch $(ARGS)
 
 bench: $(VENV)/.built ## every cost beside its yardstick; ARGS="--list" shows the rows
 	$(PY) -m dirtytrack bench $(ARGS)
@@ -73,7 +79,7 @@ hooks: $(VENV)/.lint ## have git run lint and types before each commit
 	$(BIN)/pre-commit install
 
 clean: ## remove everything that was built
-	rm -rf $(VENV) build dist *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
+	rm -rf $(VENV) $(TORCH) build dist *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
 
 $(VENV)/.tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -84,6 +90,17 @@ $(VENV)/.tools: pyproject.toml
 $(VENV)/.built: $(VENV)/.tools setup.py $(NATIVE)
 	$(PY) -m pip install --quiet --editable .
 	touch $@
+
+$(TORCH)/.tools: pyproject.toml
+	$(PYTHON) -m venv $(TORCH)
+	$(TORCH)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(TORCH)/bin/python -m pip install --quiet --group test
+	touch $@
+
+# Where torch can't be had the tests say so; it is tried again the next time.
+$(TORCH)/.built: $(TORCH)/.tools setup.py | $(VENV)/.built
+	$(TORCH)/bin/python -m pip install --quiet --editable .
+	-$(TORCH)/bin/python -m pip install --quiet --group torch && touch $@
 
 $(VENV)/.lint: $(VENV)/.built
 	$(PY) -m pip install --quiet --group lint

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from _lib import limits, seccomp
-from _lib.support import PAGE_SIZE, PMD_SIZE, Memory, in_child, require, reserve_hugepages
+from _lib.support import PAGE_SIZE, PMD_SIZE, Memory, in_child, library, require, reserve_hugepages
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,6 +65,34 @@ def test_optional_skips_even_under_strict(tmp_path: Path) -> None:
     result = run_pytest(tmp_path, source, DIRTYTRACK_TEST_STRICT="1")
     assert result.returncode == 0, result.stdout + result.stderr
     assert "no torch" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "word"),
+    [({}, 5, "1 skipped"), ({"DIRTYTRACK_TEST_TORCH": "1"}, 2, "1 error")],
+)
+def test_a_file_whose_library_is_missing_is_skipped(
+    tmp_path: Path, environment: dict[str, str], code: int, word: str
+) -> None:
+    """As a whole, with the reason; under strict it fails where the library has to be."""
+    source = "from _lib.support import library\nlibrary('no_such_library')\ndef test_it():\n    pass\n"
+    result = run_pytest(tmp_path, source, DIRTYTRACK_TEST_STRICT="1", **environment)
+    assert result.returncode == code, result.stdout + result.stderr
+    assert word in result.stdout
+    assert "no_such_library is not installed: make test-torch has it" in result.stdout
+
+
+def test_a_library_that_is_there_is_imported(tmp_path: Path) -> None:
+    """And one that is broken is no missing one."""
+    assert library("json").dumps(1) == "1"
+    (tmp_path / "broken.py").write_text("import no_such_module\n")
+    source = (
+        f"import sys\nsys.path.append({str(tmp_path)!r})\n"
+        "from _lib.support import library\nlibrary('broken')\n"
+    )
+    result = run_pytest(tmp_path, source)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "No module named 'no_such_module'" in result.stdout
 
 
 @pytest.mark.parametrize(

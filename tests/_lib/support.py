@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import importlib
 import mmap
 import os
 import pickle
@@ -39,7 +40,7 @@ def require(condition: object, reason: str) -> None:
         return
     if os.environ.get("DIRTYTRACK_TEST_STRICT") == "1":
         pytest.fail(f"required under DIRTYTRACK_TEST_STRICT: {reason}")
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def optional(condition: object, reason: str) -> None:
@@ -48,7 +49,24 @@ def optional(condition: object, reason: str) -> None:
     For what a complete test machine may lack: root privileges, an optional dependency.
     """
     if not condition:
-        pytest.skip(reason)
+        pytest.skip(reason, allow_module_level=True)
+
+
+def library(name: str) -> Any:
+    """Import a module that only `make test-torch` installs; skip the test, or the file at whose top this is.
+
+    It may not be missing there under DIRTYTRACK_TEST_STRICT=1. Tests that need one are marked ``torch``.
+    """
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        missing = require if os.environ.get("DIRTYTRACK_TEST_TORCH") == "1" else optional
+        missing(False, f"{name} is not installed: make test-torch has it")
+    if name == "torch":
+        module.set_num_threads(1)  # a forked child has none of its parent's threads
+    return module
 
 
 def require_root(reason: str) -> None:

@@ -10,9 +10,13 @@ import pytest
 
 _FOLDER = Path(__file__).parents[2] / "examples"
 _EXAMPLES = sorted(_FOLDER.glob("*.py"))
+_RUN = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.torch if path.stem == "torch_tensor" else ())
+    for path in [*_EXAMPLES, _FOLDER / "collector/collector.py"]
+]
 
 
-@pytest.mark.parametrize("path", [*_EXAMPLES, _FOLDER / "collector/collector.py"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", _RUN)
 def test_example_holds(path, tmp_path):
     """The example exits with 0, states at least one thing proven and warns of nothing."""
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from _lib.support import optional
+from _lib.support import library
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _FENCE = re.compile(r"^```(.*)$")
@@ -33,7 +32,7 @@ def _program(document: str, fence: str) -> str:
     ("document", "fence"),
     [
         ("guide.md", "python"),
-        ("guide.md", "python torch"),
+        pytest.param("guide.md", "python torch", marks=pytest.mark.torch),
         ("checkpoint.md", "python"),
         ("snapshot.md", "python"),
         ("barrier.md", "python"),
@@ -42,7 +41,8 @@ def _program(document: str, fence: str) -> str:
 )
 def test_python_blocks_run(document, fence, tmp_path):
     """A guide's Python blocks, one after the other in one process, end well and warn of nothing."""
-    optional("torch" not in fence or importlib.util.find_spec("torch"), "torch is not installed")
+    if "torch" in fence:
+        library("torch")
     program = tmp_path / "guide.py"
     program.write_text(_program(document, fence), encoding="utf-8")
     done = subprocess.run(

@@ -18,7 +18,7 @@ import pytest
 
 import dirtytrack
 from _lib.raw import Raw, is_free
-from _lib.support import PAGE_SIZE, PMD_SIZE, address_of
+from _lib.support import PAGE_SIZE, PMD_SIZE, address_of, library
 from _lib.torch_like import Storage, Tensor
 from dirtytrack import RegionLostError, Session
 from dirtytrack.kernel import mappings
@@ -347,9 +347,10 @@ def test_other_tensors_are_refused(session: Session, tensor: Tensor, words: str)
         session.track(tensor)
 
 
+@pytest.mark.torch
 def test_torch_itself(session: Session) -> None:
-    """A real tensor, where torch is installed: tracked, and lost when its storage is resized."""
-    torch = pytest.importorskip("torch", reason="torch is not installed")
+    """A real tensor: tracked, and lost when its storage is resized."""
+    torch = library("torch")
     tensor = torch.zeros(NBYTES)
     region = session.track(tensor)
     tensor[0] = 1

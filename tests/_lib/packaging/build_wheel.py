@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
 # What a build or a test leaves behind, which may be there or not.
 LEFT_BEHIND = (
-    *(".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "cache"),
+    *(".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "build", "dist", "cache"),
     *("*.egg-info", "_core.c", "*.so"),
 )
 
