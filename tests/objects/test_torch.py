@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import Any
 
 import pytest
 
 import dirtytrack
+from _lib.support import library
 from _lib.torch_like import Storage, Tensor
 from dirtytrack.objects import Elements, describe
 
@@ -85,9 +85,10 @@ def test_a_tensor_that_is_not_its_bytes_is_refused(tensor: Tensor, words: str) -
         describe(tensor)
 
 
+@pytest.mark.torch
 def test_torch_itself() -> None:
     """Element types, a view of a slice, lazy views, and storage that is replaced."""
-    torch: Any = pytest.importorskip("torch", reason="torch is not installed")
+    torch = library("torch")
     whole = torch.zeros(8, 4, dtype=torch.complex64)
     part = whole[2:5]
     found = describe(part)
