@@ -86,7 +86,11 @@ def _watch(address: int, nbytes: int, reset: bool, addresses: object, room: int)
             )
         if error not in (-lib.DT_EUNTRACKED, -lib.DT_ECLOSED):
             raise consumer.error(error)
+    for tracker in Tracker.all_open():
+        regions = [one for one in tracker.regions if one.address < stop and start < one.address + one.nbytes]
+        if any(region.lost for region in regions):
+            raise tracker.error(-lib.DT_ELOST, regions)
     raise ValueError(
-        f"[{start:#x}, {stop:#x}) is not tracked by one session of this process, or not all of it, or it is "
-        "lost: track it first"
+        f"[{start:#x}, {stop:#x}) is not tracked by one session of this process, or not all of it: track it "
+        "first"
     )

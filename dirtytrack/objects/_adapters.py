@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dirtytrack.objects import _address, _array_interface, _arrow, _buffer, _ctypes, _torch
-from dirtytrack.objects._refusals import kind_of
+from dirtytrack.objects._refusals import EMPTY, kind_of, refuse
 from dirtytrack.objects.description import Description
 
 # In this order: what says more of an object than its buffer does comes before the buffer.
@@ -19,12 +19,13 @@ _ADAPTERS: tuple[Callable[[object], Description | None], ...] = (
 )
 
 
-def describe(memory: object) -> Description:
+def describe(memory: object, *, empty: bool = False) -> Description:
     """Tells where the bytes of an object lie, and what they are.
 
     Args:
         memory: a writable contiguous buffer, an object with ``__array_interface__``, a CPU torch tensor, or
             a pair ``(address, nbytes)``.
+        empty: whether it may have no byte.
 
     Raises:
         TypeError: it is no memory, holds Python objects, or only points to memory.
@@ -36,9 +37,12 @@ def describe(memory: object) -> Description:
     for adapter in _ADAPTERS:
         found = adapter(memory)
         if found is not None:
+            refuse(found.nbytes == 0 and not empty, memory, EMPTY)
             return found
     if hasattr(memory, "__cuda_array_interface__"):
         raise ValueError(f"{kind_of(memory)} is GPU memory: only host memory can be tracked")
+    if hasattr(memory, "named_parameters"):
+        raise TypeError(f"{kind_of(memory)} is no memory to track: pass its named_parameters(), by name")
     raise TypeError(
         f"{kind_of(memory)} is no memory to track: pass a writable buffer (mmap, bytearray, numpy array, "
         "SharedMemory.buf, ...), a CPU tensor, or a pair (address, nbytes)"

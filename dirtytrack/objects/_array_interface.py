@@ -7,16 +7,11 @@ import sys
 from typing import Any
 
 from dirtytrack.objects import _buffer
-from dirtytrack.objects._refusals import (
-    EMPTY,
-    NOT_CONTIGUOUS,
-    READ_ONLY,
-    kind_of,
-    refuse,
-    refuse_python_objects,
-)
+from dirtytrack.objects._places import is_array, place_of
+from dirtytrack.objects._refusals import NOT_CONTIGUOUS, READ_ONLY, kind_of, refuse, refuse_python_objects
 from dirtytrack.objects._views import export_of, view_at
-from dirtytrack.objects.description import Description, Elements, is_dense
+from dirtytrack.objects.description import Description, Elements, elements_of
+from dirtytrack.objects.element_types import of_interface, of_numpy, size_of
 
 
 def describe(memory: object) -> Description | None:
@@ -28,59 +23,53 @@ def describe(memory: object) -> Description | None:
         return None
     _refuse_masked(memory)
     view = _buffer.exported(memory)
+    elements = _elements(memory)
+    refuse(elements is None, memory, NOT_CONTIGUOUS)
     if view is not None and view.c_contiguous:
         address, whole = export_of(memory)
-        return Description(address, whole.nbytes, whole, _elements(memory.__array_interface__))
-    return _from_interface(memory, memory if view is None else view)
+        return Description(address, whole.nbytes, whole, elements, place_of(memory))
+    return _from_interface(memory, elements, memory if view is None else view)
 
 
-def _from_interface(array: Any, owner: object) -> Description | None:
+def _from_interface(array: Any, elements: Elements | None, owner: object) -> Description | None:
     interface = array.__array_interface__
-    shape, strides = interface["shape"], interface.get("strides")
-    kind, itemsize = _item(array, interface["typestr"])
-    refuse_python_objects("O" if kind == "O" or "'|O" in repr(interface.get("descr")) else "", array)
-    nbytes = math.prod(shape) * itemsize
-    refuse(nbytes == 0, array, EMPTY)
-    refuse(not is_dense(shape, strides, itemsize), array, NOT_CONTIGUOUS)
+    nbytes = math.prod(interface["shape"]) * _itemsize(array)
     data = interface.get("data")
     if not isinstance(data, tuple):
-        return _on_buffer(array, data, interface.get("offset", 0), nbytes)
+        return _on_buffer(array, elements, data, interface.get("offset", 0), nbytes)
     address, read_only = data
     refuse(read_only, array, READ_ONLY)
-    return Description(address, nbytes, view_at(address, nbytes, owner), _elements(interface))
+    return Description(address, nbytes, view_at(address, nbytes, owner), elements, place_of(array))
 
 
-def _on_buffer(array: Any, data: object, offset: int, nbytes: int) -> Description | None:
+def _on_buffer(
+    array: Any, elements: Elements | None, data: object, offset: int, nbytes: int
+) -> Description | None:
     # The other form of the protocol: an object with a buffer, and where in it the elements begin.
     found = _buffer.describe(data)
     if found is None:
         return None
     refuse(offset < 0 or offset + nbytes > found.nbytes, array, "longer than the buffer that it names")
     view = found.view[offset : offset + nbytes]
-    return Description(found.address + offset, nbytes, view, _elements(array.__array_interface__))
+    return Description(found.address + offset, nbytes, view, elements, place_of(array))
 
 
-def _item(array: Any, typestr: str) -> tuple[str, int]:
-    # The kind and the size in bytes: "<f8", "<M8[ns]"; that of "<U5" counts characters.
-    order, kind, size = typestr[:1], typestr[1:2], typestr[2:].partition("[")[0]
-    if order not in ("<", ">", "|", "=") or not kind.isalpha() or not size.isdecimal() or kind == "t":
-        raise TypeError(f"{kind_of(array)} has elements of type {typestr!r}: track its bytes instead")
-    return kind, int(size) * (4 if kind == "U" else 1)
+def _elements(array: Any) -> Elements | None:
+    interface = array.__array_interface__
+    typestr, descr = interface["typestr"], interface.get("descr")
+    refuse_python_objects("O" if typestr[1:2] == "O" or "'|O" in repr(descr) else "", array)
+    itemsize = _itemsize(array)
+    kind = of_numpy(array.dtype) if is_array(array) else of_interface(typestr, descr)
+    return elements_of(kind, itemsize, tuple(interface["shape"]), interface.get("strides"))
 
 
-def _elements(interface: dict[str, Any]) -> Elements:
-    dtype: str | list[Any] = interface["typestr"]
-    if dtype[1:2] == "V" and interface.get("descr"):
-        dtype = _lists(interface["descr"])
-        if len(dtype) == 1 and not dtype[0][0]:  # a void type without fields is no structure
-            dtype = interface["typestr"]
-    strides = interface.get("strides")
-    return Elements(dtype, tuple(interface["shape"]), None if strides is None else tuple(strides))
-
-
-def _lists(value: Any) -> Any:
-    # As JSON gives it back.
-    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
+def _itemsize(array: Any) -> int:
+    if is_array(array) and not array.dtype.hasobject:
+        return int(array.itemsize)
+    try:
+        return size_of(array.__array_interface__["typestr"])
+    except TypeError as error:
+        raise TypeError(f"{kind_of(array)}: {error}. Track its bytes instead") from None
 
 
 def _refuse_masked(array: object) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
-from dirtytrack.objects._refusals import EMPTY, NOT_CONTIGUOUS, READ_ONLY, refuse, refuse_python_objects
+from dirtytrack.objects._places import place_of
+from dirtytrack.objects._refusals import NOT_CONTIGUOUS, READ_ONLY, refuse, refuse_python_objects
 from dirtytrack.objects._views import export_of
 from dirtytrack.objects.description import Description, Elements
 
@@ -17,19 +17,14 @@ _KINDS = {
 }
 
 
-def describe(memory: object, place: Callable[[], object] | None = None) -> Description | None:
-    """Describes a buffer; None if *memory* exports none.
-
-    Args:
-        memory: the object.
-        place: as for `Description`.
-    """
+def describe(memory: object) -> Description | None:
+    """Describes a buffer; None if *memory* exports none."""
     view = exported(memory)
     if view is None:
         return None
     refuse(not view.c_contiguous, memory, NOT_CONTIGUOUS)
     address, whole = export_of(memory)
-    return Description(address, whole.nbytes, whole, _elements(view), place)
+    return Description(address, whole.nbytes, whole, _elements(view), place_of(memory))
 
 
 def exported(memory: object) -> memoryview | None:
@@ -37,7 +32,7 @@ def exported(memory: object) -> memoryview | None:
 
     Raises:
         TypeError: elements that are Python objects.
-        ValueError: it is read-only or empty.
+        ValueError: it is read-only.
     """
     try:
         view = memoryview(memory)  # type: ignore[arg-type]
@@ -45,7 +40,6 @@ def exported(memory: object) -> memoryview | None:
         return None
     refuse_python_objects(view.format, memory)
     refuse(view.readonly, memory, READ_ONLY)
-    refuse(view.nbytes == 0, memory, EMPTY)
     return view
 
 

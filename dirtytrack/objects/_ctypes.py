@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from dirtytrack.objects import _buffer
+from dirtytrack.objects._places import is_ctypes
 from dirtytrack.objects._refusals import kind_of
 from dirtytrack.objects.description import Description
 
@@ -13,17 +13,12 @@ _POINTER_CODES = "PzZ"  # c_void_p, c_char_p, c_wchar_p
 
 
 def describe(memory: object) -> Description | None:
-    """Describes an array, a structure or a number of ctypes; None if *memory* is nothing of ctypes.
-
-    ``ctypes.resize`` moves an object whatever buffers it exports, so its place is asked for.
-    """
-    if "_ctypes" not in sys.modules:  # which is there if an object of it is
+    """Describes an array, a structure or a number of ctypes; None if *memory* is nothing of ctypes."""
+    if not is_ctypes(memory):
         return None
     import _ctypes as ctypes
 
     data: Any = memory
-    if ctypes._SimpleCData.__base__ not in type(data).__mro__:
-        return None
     is_pointer = isinstance(memory, ctypes._Pointer | ctypes.CFuncPtr) or (
         isinstance(memory, ctypes._SimpleCData) and data._type_ in _POINTER_CODES
     )
@@ -31,4 +26,4 @@ def describe(memory: object) -> Description | None:
         raise TypeError(
             f"{kind_of(data)} is a pointer, and not what it points to: pass a pair (address, nbytes)"
         )
-    return _buffer.describe(data, lambda: (ctypes.addressof(data), ctypes.sizeof(data)))
+    return _buffer.describe(data)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dirtytrack.objects.element_types import ElementType, to_numpy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,33 +16,64 @@ class Elements(NamedTuple):
     """What the bytes of an object are elements of, in terms that JSON can hold.
 
     Attributes:
-        dtype: the element type as numpy names it: a str, or a list of fields.
+        dtype: the element type, as `element_types` has it.
         shape: lengths of the axes.
-        strides: bytes from one element to the next along each axis; None for C order, the last axis fastest.
+        order: the axes that have more than one element, from the one whose elements are furthest apart to the
+            one whose elements follow each other; None if that is ascending, C order.
     """
 
-    dtype: str | list[Any]
+    dtype: ElementType
     shape: tuple[int, ...]
-    strides: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
 
     def array(self, buffer: Any) -> np.ndarray[Any, Any]:
         """Makes a numpy array of these elements on *buffer*, which has their bytes and no others.
 
         Raises:
-            ValueError, TypeError, KeyError, OverflowError, SyntaxError: there is no such array, on whatever
-                of it numpy stumbles.
+            ValueError, TypeError, KeyError, OverflowError: there is no such array, on whatever of it numpy
+                stumbles.
         """
         import numpy as np
 
-        dtype = np.dtype(_numpy_fields(self.dtype))
+        dtype = to_numpy(self.dtype)
         nbytes = memoryview(buffer).nbytes
         if dtype.hasobject:
             raise ValueError("elements that are Python objects")
         if math.prod(self.shape) * dtype.itemsize != nbytes:
             raise ValueError(f"{self.shape} elements of {dtype} are not {nbytes} bytes")
-        if not is_dense(self.shape, self.strides, dtype.itemsize):
-            raise ValueError(f"strides {self.strides} leave gaps")
-        return np.ndarray(self.shape, dtype, buffer, strides=self.strides)
+        return np.ndarray(self.shape, dtype, buffer, strides=self._strides(dtype.itemsize))
+
+    def _strides(self, itemsize: int) -> tuple[int, ...] | None:
+        if self.order is None:
+            return None
+        if sorted(self.order) != [axis for axis, length in enumerate(self.shape) if length > 1]:
+            raise ValueError(f"{self.order} are not the axes of {self.shape} that have several elements")
+        strides = [itemsize] * len(self.shape)
+        for axis in reversed(self.order):
+            strides[axis], itemsize = itemsize, itemsize * self.shape[axis]
+        return tuple(strides)
+
+
+def elements_of(
+    dtype: ElementType, itemsize: int, shape: tuple[int, ...], strides: Sequence[int] | None
+) -> Elements | None:
+    """Returns the elements of memory that they fill without a gap; None if they do not fill it.
+
+    Args:
+        dtype: as for `Elements`.
+        itemsize: bytes of an element.
+        shape: lengths of the axes.
+        strides: bytes from one element to the next along each axis; None for C order.
+    """
+    if strides is None or 0 in shape:
+        return Elements(dtype, shape)
+    longer = [axis for axis, length in enumerate(shape) if length > 1]
+    order = sorted(longer, key=lambda axis: strides[axis], reverse=True)
+    for axis in reversed(order):
+        if strides[axis] != itemsize:
+            return None
+        itemsize *= shape[axis]
+    return Elements(dtype, shape, None if order == longer else tuple(order))
 
 
 class Description:
@@ -80,35 +113,8 @@ class Description:
         return self._place is not None
 
     def still_there(self) -> bool:
-        """Whether the object still has the storage that was described."""
-        return self._place is None or self._place() == self._first_place
-
-
-def is_dense(shape: tuple[int, ...], strides: tuple[int, ...] | None, itemsize: int) -> bool:
-    """Whether elements fill their memory without a gap, in whatever order of axes.
-
-    Args:
-        shape: lengths of the axes.
-        strides: bytes from one element to the next along each axis; None for C order.
-        itemsize: bytes of an element.
-    """
-    if strides is None:
-        return True
-    expected = itemsize
-    for stride, length in sorted(zip(strides, shape, strict=True)):
-        if length > 1:
-            if stride != expected:
-                return False
-            expected *= length
-    return True
-
-
-def _numpy_fields(dtype: Any) -> Any:
-    # numpy wants tuples for fields and shapes, and lists for lists of fields; JSON has lists alone.
-    if not isinstance(dtype, list):
-        return dtype
-    fields = []
-    for name, kind, *shape in dtype:
-        title = tuple(name) if isinstance(name, list) else name
-        fields.append((title, _numpy_fields(kind), *(tuple(lengths) for lengths in shape)))
-    return fields
+        """Whether the object still has the storage that was described; no, if it can't say."""
+        try:
+            return self._place is None or self._place() == self._first_place
+        except Exception:
+            return False

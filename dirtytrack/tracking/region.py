@@ -44,6 +44,7 @@ class _Tracker(Protocol):
     @property
     def is_forked(self) -> bool: ...
     def is_lost(self, region: Region) -> bool: ...
+    def check_place(self, region: Region) -> None: ...
 
 
 class Region(Handle):
@@ -101,10 +102,13 @@ class Region(Handle):
 
         Raises:
             ClosedError: the region is untracked.
+            RegionLostError: the object that was tracked has other memory now.
         """
         memory = self._memory
         if memory is None:
             raise ClosedError(f"{self.title} is not tracked any more: its memory may be gone")
+        if memory.can_move:
+            self._tracker.check_place(self)
         return memory.view
 
     @property

@@ -37,6 +37,7 @@ class Tensor:
         self.storage, self.offset, self.contiguous, self.lazy = storage, offset, contiguous, lazy
         self.device = SimpleNamespace(type=device)
         self.dtype = f"torch.{dtype}"
+        self.is_quantized = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,6 +58,9 @@ class Tensor:
 
     def is_contiguous(self) -> bool:
         return self.contiguous
+
+    def stride(self) -> tuple[int, ...]:
+        return (1 if self.contiguous else 2,)
 
     def is_conj(self) -> bool:
         return self.lazy == "conj"

@@ -43,8 +43,8 @@ def test_an_array_survives_its_description(kind: str) -> None:
     found = describe(array)
     found.view[:] = bytes(range(1, 128))[: found.nbytes] + bytes(max(found.nbytes - 127, 0))
     assert found.elements is not None
-    dtype, shape, strides = json.loads(json.dumps(found.elements))
-    copy = Elements(dtype, tuple(shape), strides and tuple(strides)).array(bytearray(found.view))
+    dtype, shape, order = json.loads(json.dumps(found.elements))
+    copy = Elements(dtype, tuple(shape), order and tuple(order)).array(bytearray(found.view))
     assert (copy.dtype, copy.shape, copy.strides) == (array.dtype, array.shape, array.strides)
     assert copy.tobytes() == array.tobytes()
     low, high = np.lib.array_utils.byte_bounds(array)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from _lib.support import address_of
+from _lib.support import address_of, library
 from dirtytrack.objects import describe
 
 
@@ -40,9 +39,10 @@ def test_what_has_no_buffer_of_its_own_is_refused() -> None:
         describe(array)
 
 
+@pytest.mark.torch
 def test_pyarrow_itself() -> None:
     """A resizable buffer, an immutable one, an array."""
-    pyarrow: Any = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    pyarrow = library("pyarrow")
     buffer = pyarrow.allocate_buffer(1000, resizable=True)
     found = describe(buffer)
     assert (found.address, found.nbytes) == (buffer.address, 1000)

@@ -26,11 +26,11 @@ def memory(nbytes: int = 64) -> Storage:
         ("uint8", Elements("|u1", (48,))),
         ("bool", Elements("|b1", (48,))),
         ("complex64", Elements("<c8", (6,))),
-        ("float8_e4m3fn", None),
+        ("float8_e4m3fn", Elements({"name": "float8_e4m3fn", "itemsize": 1}, (48,))),
     ],
 )
-def test_a_tensor_is_described(dtype: str, elements: Elements | None) -> None:
-    """Its own bytes, which are not all of its storage; its elements as far as numpy has a name for them."""
+def test_a_tensor_is_described(dtype: str, elements: Elements) -> None:
+    """Its own bytes, which are not all of its storage; its elements by numpy's name, or by torch's own."""
     storage = memory()
     found = describe(Tensor(storage, offset=16, dtype=dtype))
     assert (found.address, found.nbytes) == (storage.data_ptr() + 16, 48)
@@ -94,7 +94,8 @@ def test_torch_itself() -> None:
     found = describe(part)
     assert (found.address, found.nbytes) == (part.data_ptr(), 96)
     assert found.elements == Elements("<c8", (3, 4))
-    assert describe(torch.zeros(3, dtype=torch.bfloat16)).elements is None
+    bits = Elements({"name": "bfloat16", "itemsize": 2}, (3,))
+    assert describe(torch.zeros(3, dtype=torch.bfloat16)).elements == bits
     for lazy in (whole.conj(), whole.conj().imag, torch._neg_view(torch.zeros(3))):
         with pytest.raises(ValueError, match="resolve_"):
             describe(lazy)

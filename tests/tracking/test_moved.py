@@ -185,7 +185,7 @@ def test_a_write_watch_says_that_it_is_lost(
         with pytest.raises(RegionLostError):
             session.peek()
     out = array.array("Q", bytes(8 * 20))
-    with pytest.raises(ValueError, match="lost"):
+    with pytest.raises(RegionLostError, match="'weights'"):
         WATCHES[watch](moving.region.address, moving.region.nbytes, out)
     assert not any(out)
 

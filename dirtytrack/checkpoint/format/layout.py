@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from dirtytrack.checkpoint.format.structures import LINEAR_ALIGNMENT, FormatError
-from dirtytrack.objects import Description, Elements
+from dirtytrack.objects import Description, Elements, ElementType, title_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,26 +21,26 @@ class Layout:
     Attributes:
         name: unique in its chain.
         nbytes: its length in bytes.
-        dtype: how numpy calls its elements, a str or a list of fields; None: plain bytes, which fit any.
+        dtype: the type of its elements, as `Elements` has it; None: plain bytes, which fit any.
         shape: lengths of the axes; None if dtype is.
-        strides: bytes between elements along each axis; None for C order.
+        order: of the axes, as `Elements` has it.
         page_size: bytes in a page of the memory it was taken from; no part of the comparison.
         linear: offset in the file at which a base holds it as memory has it; None: it does not.
     """
 
     name: str
     nbytes: int
-    dtype: str | list[Any] | None
+    dtype: ElementType | None
     shape: tuple[int, ...] | None
-    strides: tuple[int, ...] | None
+    order: tuple[int, ...] | None
     page_size: int
     linear: int | None = None
 
     @classmethod
     def of(cls, name: str, memory: Description, page_size: int) -> Self:
         """The layout of memory that lies on pages of that size, in bytes."""
-        dtype, shape, strides = memory.elements or (None, None, None)
-        return cls(name, memory.nbytes, dtype, shape, strides, page_size)
+        dtype, shape, order = memory.elements or (None, None, None)
+        return cls(name, memory.nbytes, dtype, shape, order, page_size)
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -54,8 +54,8 @@ class Layout:
                 check_name(value["name"]),
                 _natural(value["nbytes"], 1),
                 value["dtype"],
-                _lengths(value["shape"], 0),
-                _lengths(value["strides"], -(1 << 62)),
+                _naturals(value["shape"]),
+                _naturals(value["order"]),
                 _natural(value["page_size"], 1),
                 None if value.get("linear") is None else _natural(value["linear"], 0),
             )
@@ -63,7 +63,7 @@ class Layout:
             raise FormatError(f"its table of regions holds something else ({error!r})") from None
         if layout.linear is not None and layout.linear % LINEAR_ALIGNMENT:
             raise FormatError(f"its region {layout.name!r} lies at {layout.linear}, which can't be mapped")
-        if not isinstance(layout.dtype, str | list | None) or (layout.dtype is None) != (
+        if not isinstance(layout.dtype, str | dict | None) or (layout.dtype is None) != (
             layout.shape is None
         ):
             raise FormatError(f"its region {layout.name!r} has elements of no known kind")
@@ -76,7 +76,7 @@ class Layout:
     @property
     def identity(self) -> tuple[object, ...]:
         """What may not differ between a checkpoint and its parent."""
-        return self.name, self.nbytes, repr(self.dtype), self.shape, self.strides
+        return self.name, self.nbytes, repr(self.dtype), self.shape, self.order
 
     def mismatch(self, other: Layout) -> str | None:
         """Why memory of layout *other* can't take the contents of this region; None if it can."""
@@ -85,10 +85,16 @@ class Layout:
             return f"{title} has {self.nbytes} bytes, and the memory given for it {other.nbytes}"
         if self.dtype is None or other.dtype is None:
             return None
-        for what in ("dtype", "shape", "strides"):
-            mine, theirs = getattr(self, what), getattr(other, what)
-            if mine != theirs:
-                return f"{title} has the {what} {mine}, and the memory given for it {theirs}"
+        if self.dtype != other.dtype:
+            mine, theirs = title_of(self.dtype), title_of(other.dtype)
+            return f"{title} has the dtype {mine}, and the memory given for it {theirs}"
+        if self.shape != other.shape:
+            return f"{title} has the shape {self.shape}, and the memory given for it {other.shape}"
+        if self.order != other.order:
+            mine, theirs = (
+                f"axes in the order {one}" if one else "axes in C order" for one in (self.order, other.order)
+            )
+            return f"{title} has {mine}, and the memory given for it {theirs}"
         return None
 
     def array(self, buffer: Any) -> np.ndarray[Any, Any]:
@@ -102,8 +108,8 @@ class Layout:
         if self.dtype is None:
             return np.frombuffer(buffer, np.uint8)
         try:
-            return Elements(self.dtype, self.shape or (), self.strides).array(buffer)
-        except (TypeError, ValueError, KeyError, OverflowError, SyntaxError) as error:
+            return Elements(self.dtype, self.shape or (), self.order).array(buffer)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise FormatError(f"its region {self.name!r} describes no array: {error}") from None
 
     def at(self, linear: int | None) -> Layout:
@@ -135,5 +141,5 @@ def _natural(value: Any, least: int) -> int:
     return value
 
 
-def _lengths(value: Any, least: int) -> tuple[int, ...] | None:
-    return None if value is None else tuple(_natural(item, least) for item in value)
+def _naturals(value: Any) -> tuple[int, ...] | None:
+    return None if value is None else tuple(_natural(item, 0) for item in value)

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -109,7 +109,7 @@ class Tracker:
         one that has not is lost, and the call finds it so.
         """
         if self._movable:
-            self._find_moved()
+            self._find_moved(self._movable)
         return function(*arguments)
 
     def add(self, region: Region) -> None:
@@ -159,6 +159,12 @@ class Tracker:
         error = self.call(lib.dt_session_mark, (self._native, region.id, start, stop))
         if error:
             raise self.error(error, (region,))
+
+    def check_place(self, region: Region) -> None:
+        """Raises RegionLostError if the object that a region is of has other memory now, or had since."""
+        self._find_moved((region,))
+        if self.is_lost(region):
+            raise self.error(-lib.DT_ELOST, (region,))
 
     def is_lost(self, region: Region) -> bool:
         """Whether the last look found the region's memory to be no longer what was registered."""
@@ -262,8 +268,8 @@ class Tracker:
         for rival in self._rivals():
             lib.dt_session_lose(rival._native, *region.page_range)
 
-    def _find_moved(self) -> None:
-        for region in self._movable:
+    def _find_moved(self, regions: Iterable[Region]) -> None:
+        for region in regions:
             memory = region._memory
             if memory is not None and not memory.still_there():
                 region._lost_ranges = (region.page_range,)

@@ -36,7 +36,7 @@ def checkpoint_id(number: int) -> bytes:
 
 def region(name: str, nbytes: int, **more: Any) -> dict[str, Any]:
     """A row of the table of regions: bytes, unless *more* says otherwise."""
-    plain = {"dtype": None, "shape": None, "strides": None, "page_size": 4096}
+    plain = {"dtype": None, "shape": None, "order": None, "page_size": 4096}
     return {"name": name, "nbytes": nbytes, **plain, **more}
 
 

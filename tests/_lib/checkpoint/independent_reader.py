@@ -77,7 +77,7 @@ def read_file(path: Path) -> File:
     check(lengths and all(type(nbytes) is int and nbytes >= 1 for nbytes in lengths))
     check(len({region["name"] for region in description["regions"]}) == len(lengths))
     runs = [read_run(data[:start], lengths, *entry) for entry in struct.iter_unpack("<IIQQQQQ", index)]
-    same = ("name", "nbytes", "dtype", "shape", "strides")
+    same = ("name", "nbytes", "dtype", "shape", "order")
     table = [{key: region[key] for key in same} for region in description["regions"]]
     return File(kind, chain, checkpoint, parent, number, description, table, runs)
 

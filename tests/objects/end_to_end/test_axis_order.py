@@ -54,9 +54,7 @@ TORCH: dict[str, Callable[[], Any]] = {
     ),
 }
 ALL = {**NUMPY, **TORCH}
-pending = pytest.mark.xfail(reason="tensors are taken in C order alone")
-_TORCH_KINDS = [pytest.param(kind, marks=[pytest.mark.torch, pending]) for kind in TORCH]
-KINDS = [*NUMPY, *_TORCH_KINDS]
+KINDS = [*NUMPY, *(pytest.param(kind, marks=pytest.mark.torch) for kind in TORCH)]
 
 
 def _bytes_of(thing: Any) -> bytes:
@@ -90,7 +88,6 @@ def _strides(thing: Any) -> tuple[int, ...]:
     return tuple(stride // size for stride, length in zip(own, thing.shape, strict=True) if length > 1)
 
 
-@pending
 @pytest.mark.torch
 @pytest.mark.parametrize(("kind", "take"), every_kind_and_taker(TORCH, "torch, channels last"))
 def test_dense_memory_is_taken_in_any_order(tmp_path: Path, kind: str, take: str) -> None:
@@ -134,21 +131,14 @@ def test_it_comes_back_into_its_like(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.torch
 @pytest.mark.parametrize("how", ["restore", "resume"])
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "numpy, transposed",
-        pytest.param("torch, channels last", marks=pending),
-        pytest.param("torch, permuted", marks=pending),
-    ],
-)
+@pytest.mark.parametrize("kind", ["numpy, transposed", "torch, channels last", "torch, permuted"])
 def test_it_fits_no_other_order(tmp_path: Path, kind: str, how: str) -> None:
     """Of the same shape; nothing is written."""
     torch = library("torch")
     thing = ALL[kind]()
     save(tmp_path, thing=thing)
     into = torch.zeros(tuple(thing.shape))
-    with pytest.raises(ChainError, match=r"region 'thing' has the (order|strides)"):
+    with pytest.raises(ChainError, match="region 'thing' has axes in"):
         if how == "restore":
             restore(tmp_path, into={"thing": into})
         else:

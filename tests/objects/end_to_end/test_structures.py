@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,6 @@ KINDS: dict[str, np.dtype[Any]] = {
     ),
     "record": np.dtype((np.record, [("a", "i1"), ("b", "f8")])),
 }
-pending = pytest.mark.xfail(
-    reason="a structure is described by numpy's descr, which fills gaps and keeps no order"
-)
-_DESCRIBED = {
-    *("packed", "default names", "titles", "sub-arrays", "sub-array of one", "nested", "several byte orders"),
-    *("text, bytes, dates and raw", "names of all sorts", "record"),
-}
-PARAMETERS = [pytest.param(kind, marks=() if kind in _DESCRIBED else pending) for kind in KINDS]
 WAYS = {
     "one axis": lambda array: array,
     "Fortran order": lambda array: np.asfortranarray(array.reshape(4, -1)),
@@ -87,8 +80,12 @@ def filled(dtype: np.dtype[Any], count: int = 40) -> np.ndarray[Any, Any]:
     return data.astype(np.uint8).view(dtype)
 
 
+def _memory_of(array: np.ndarray[Any, Any]) -> bytes:
+    return ctypes.string_at(array.ctypes.data, array.nbytes)
+
+
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("kind", PARAMETERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_structure_is_loaded_as_it_was(tmp_path: Path, kind: str, way: str) -> None:
     """Names, offsets, titles, lengths; every byte of it."""
     array = WAYS[way](filled(KINDS[kind]))
@@ -97,10 +94,12 @@ def test_a_structure_is_loaded_as_it_was(tmp_path: Path, kind: str, way: str) ->
     assert shape_of(loaded.dtype) == shape_of(array.dtype)
     assert loaded.dtype == array.dtype
     assert (loaded.shape, loaded.strides) == (array.shape, array.strides)
-    assert loaded.tobytes() == array.tobytes()
+    assert ctypes.string_at(loaded.ctypes.data, loaded.nbytes) == ctypes.string_at(
+        array.ctypes.data, array.nbytes
+    )
 
 
-@pytest.mark.parametrize("kind", PARAMETERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_structure_comes_back_into_its_like(tmp_path: Path, kind: str) -> None:
     """By restore, and by resume, which goes on with the chain."""
     array = filled(KINDS[kind])
@@ -137,7 +136,6 @@ def test_a_structure_fits_no_other(tmp_path: Path, kind: str) -> None:
     assert taken == []
 
 
-@pending
 def test_a_view_of_some_fields_is_a_structure_with_gaps(tmp_path: Path) -> None:
     """What lies between them is in its memory, and comes back with it."""
     array = filled(np.dtype([("a", "i4"), ("b", "i4"), ("c", "i4")]))

@@ -76,13 +76,7 @@ KINDS: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-pending = pytest.mark.xfail(reason="torch's own errors come through, or address 0 is tracked")
-_REFUSED = {"meta", "meta parameter", "not initialized"}
-
-
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind in _REFUSED else pending) for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_tensor_without_memory_is_refused(kind: str) -> None:
     """With what to give instead."""
     make, words = KINDS[kind]
@@ -90,7 +84,6 @@ def test_a_tensor_without_memory_is_refused(kind: str) -> None:
         session.track(make())
 
 
-@pending
 @pytest.mark.parametrize("take", TAKERS)
 @pytest.mark.parametrize("kind", ["sparse CSR", "mkldnn"])
 def test_it_is_refused_wherever_it_is_given(tmp_path: Path, kind: str, take: str) -> None:
@@ -100,7 +93,6 @@ def test_it_is_refused_wherever_it_is_given(tmp_path: Path, kind: str, take: str
         TAKERS[take](make(), tmp_path, 1024)
 
 
-@pending
 @pytest.mark.parametrize("kind", ["fake", "zeros without memory", "wrapper", "emptied by its owner"])
 def test_nothing_is_restored_to_address_0(tmp_path: Path, kind: str) -> None:
     """Where torch says that a tensor without storage lies."""
@@ -117,9 +109,7 @@ def test_nothing_is_restored_to_address_0(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        pytest.param(
-            lambda: torch.nn.Linear(4, 4), "Linear.*(parameters|state_dict)", id="module", marks=pending
-        ),
+        pytest.param(lambda: torch.nn.Linear(4, 4), "Linear.*(parameters|state_dict)", id="module"),
         pytest.param(
             lambda: torch.optim.SGD(torch.nn.Linear(4, 4).parameters()), "SGD.*no memory", id="optimizer"
         ),
