@@ -27,25 +27,26 @@ def check_place(place: Place) -> Place:
 
 
 def check_regions(regions: Mapping[str, object]) -> dict[str, object]:
-    """The memory of each name; each is memory that can be tracked, and none of it is another one's too.
+    """The memory of each name: none, or memory that can be tracked; several names may have the same.
 
     Raises:
-        TypeError, ValueError: not a mapping, empty, a bad name, memory that `Session.track` would refuse, or
-            that two names share.
+        TypeError, ValueError: not a mapping, no name, a bad name, memory that `Session.track` would refuse
+            although it has bytes, or of which another name has a part.
     """
     if not isinstance(regions, Mapping):
         raise TypeError(f"regions is a mapping of names to memory, not {type(regions).__name__}")
     if not regions:
         raise ValueError("there is no region: name at least one piece of memory")
-    ranges = []
+    names: dict[tuple[int, int], str] = {}
     for name, memory in regions.items():
         check_name(name)
         try:
-            found = memory if isinstance(memory, Region) else resolve(memory)
+            found = memory if isinstance(memory, Region) else resolve(memory, empty=True)
         except (TypeError, ValueError) as error:
             raise type(error)(f"region {name!r}: {error}") from None
-        ranges.append((found.address, found.nbytes, name))
-    refuse_overlaps(ranges)
+        if found.nbytes:
+            names.setdefault((found.address, found.nbytes), name)
+    refuse_overlaps((*place, name) for place, name in names.items())
     return dict(regions)
 
 

@@ -17,7 +17,7 @@ from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint._arguments import check_meta, check_pause, check_place, check_regions
-from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.structures import NO_PARENT
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.store import Place, open_store
@@ -293,14 +293,14 @@ class Checkpointer(Handle, Closable):
         claim = self._store.claim()
         self._descriptors.callback(claim.close)
         start = begin(self._store, layouts, regions)
-        tracked = tuple(regions[layout.name] for layout in start.layouts)
-        hashes = BlockHashes([layout.nbytes for layout in start.layouts])
+        tracked = tuple(regions[layout.name] for layout in stored(start.layouts))
+        hashes = BlockHashes([region.nbytes for region in tracked])
         if start.parent != NO_PARENT:
             for index, region in enumerate(tracked):
                 hashes.learn(index, region.view)
         # What is written from here on is its own.
         consumer = open_consumer(session, f"checkpoint of {self._store.place}", tracked, undo)
-        staging = Staging(options.staging(sum(layout.nbytes for layout in start.layouts)))
+        staging = Staging(options.staging(sum(region.nbytes for region in tracked)))
         compression = Compression(options.compression)
         compactor = Compactor(self._store, claim, compression, options.keep, start.numbers)
         undo.callback(compactor.stop)

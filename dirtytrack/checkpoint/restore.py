@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dirtytrack.checkpoint._arguments import check_regions
-from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.structures import FormatError
 from dirtytrack.checkpoint.read.archive import opened
 from dirtytrack.checkpoint.read.filling import Target, fill
@@ -87,31 +87,38 @@ def load(path: Place, *, at: int | str | None = None, lazy: bool = False) -> dic
 def _targets(into: Mapping[str, object]) -> list[Target]:
     targets = []
     for name, memory in check_regions(into).items():
-        found = resolve(memory)
-        targets.append(Target(Layout.of(name, found, mmap.PAGESIZE), found.view))
+        found = resolve(memory, empty=True)
+        targets.append(Target(Layout.of(name, found, mmap.PAGESIZE), found.address, found.view))
     return targets
 
 
 def _load(state: State) -> dict[str, np.ndarray[Any, Any]]:
-    arrays = {}
-    for place, layout in enumerate(state.layouts):
+    def load(place: int, layout: Layout) -> mmap.mmap:
         memory = _obtain(layout, functools.partial(alloc, layout.nbytes))
-        arrays[layout.name] = _array(layout, memory)
+        _array(layout, memory)  # which there has to be, before anything is read
         state.fill(place, memoryview(memory), zeroed=True)
-    return arrays
+        return memory
+
+    return _arrays(state, load)
 
 
 def _map(state: State) -> dict[str, np.ndarray[Any, Any]]:
-    for layout in state.base.layouts:
+    for layout in stored(state.base.layouts):
         if layout.linear is None:
             raise ChainError(
                 f"region {layout.name!r} can't be loaded lazily, for {state.base.name} is compressed: "
                 'compact() the chain with compression="none", or load it with lazy=False'
             )
-    return {
-        layout.name: _array(layout, _obtain(layout, functools.partial(state.map, place)))
-        for place, layout in enumerate(state.layouts)
-    }
+    return _arrays(state, lambda place, layout: _obtain(layout, functools.partial(state.map, place)))
+
+
+def _arrays(state: State, obtain: Callable[[int, Layout], mmap.mmap]) -> dict[str, np.ndarray[Any, Any]]:
+    memories = [obtain(place, layout) for place, layout in enumerate(stored(state.layouts))]
+    arrays = {}
+    for place, layout in enumerate(state.layouts):
+        owner = place if layout.same_as is None else layout.same_as
+        arrays[layout.name] = _array(layout, memories[owner] if layout.nbytes else bytearray())
+    return arrays
 
 
 def _obtain(layout: Layout, get: Callable[[], mmap.mmap]) -> mmap.mmap:
@@ -125,7 +132,7 @@ def _obtain(layout: Layout, get: Callable[[], mmap.mmap]) -> mmap.mmap:
         ) from error
 
 
-def _array(layout: Layout, memory: mmap.mmap) -> np.ndarray[Any, Any]:
+def _array(layout: Layout, memory: mmap.mmap | bytearray) -> np.ndarray[Any, Any]:
     try:
         return layout.array(memory)
     except (FormatError, RecursionError) as error:

@@ -118,6 +118,9 @@ class Extraction:
         from numpy.lib import format as npy
 
         layout = source.layout
+        if not layout.nbytes:
+            npy.write_array(file, layout.array(bytearray()), allow_pickle=False)
+            return
         file.truncate(layout.nbytes)
         array = _array(layout, file)  # of nothing yet: it knows what the header says
         if array.flags.forc:
@@ -159,7 +162,13 @@ def _private(path: str, flags: int) -> int:
 def _array(layout: Layout, file: IO[bytes]) -> np.ndarray[Any, Any]:
     # On a file's bytes, which are not touched before the array's elements are.
     memory = mmap.mmap(file.fileno(), layout.nbytes, access=mmap.ACCESS_READ)
+    from numpy.lib import format as npy
+
     try:
-        return layout.array(memory)
+        array = layout.array(memory)
+        npy.dtype_to_descr(
+            array.dtype
+        )  # there is none where fields overlap, or are not in the order of memory
+        return array
     except (ValueError, RecursionError) as error:
         raise ChainError(f"{error}. Use --format raw") from error

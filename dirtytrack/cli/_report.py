@@ -44,7 +44,7 @@ def table(chain: Chain, taken: dict[str, int]) -> Iterator[str]:
     if len(chain):
         regions = chain.newest.regions
         names = ", ".join(f"{json.dumps(layout.name)} {size(layout.nbytes)}" for layout in regions)
-        total = size(sum(layout.nbytes for layout in regions))
+        total = size(sum(layout.nbytes for layout in regions if layout.is_stored))
         yield shorten(f"{count(len(regions), 'region')}, {total}: {names}", columns)
 
 

@@ -22,10 +22,14 @@ _Scalar = TypeVar("_Scalar", bound="np.generic")
 _HUGE_SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 
 
-def resolve(memory: object) -> Description:
+def resolve(memory: object, *, empty: bool = False) -> Description:
     """Describes a region, or what `Session.track` takes.
 
     A region is described as plain bytes: what its elements are is not asked again.
+
+    Args:
+        memory: what to describe.
+        empty: whether it may have no byte, which `Session.track` refuses.
 
     Raises:
         TypeError, ValueError: as `Session.track`.
@@ -33,7 +37,7 @@ def resolve(memory: object) -> Description:
     """
     if isinstance(memory, Region):
         return Description(memory.address, memory.nbytes, memory.view)
-    return describe(memory)
+    return describe(memory, empty=empty)
 
 
 def alloc(nbytes: int, *, huge: bool | None = None) -> mmap.mmap:

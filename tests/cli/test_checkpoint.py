@@ -179,6 +179,31 @@ def test_restore_writes_arrays(chain: Made, tmp_path: Path, call: Any, at: int |
     assert f'meta {{"step": {at or 4}}}\n' in text
 
 
+def test_tied_and_empty_arrays_become_files(tmp_path: Path, call: Any) -> None:
+    """Each of its own; the list counts memory with two names once."""
+    weights = np.arange(5000.0).reshape(100, 50)
+    memories = {"a": weights, "b": weights.T, "none": np.zeros((0, 3), "i2"), "bytes": bytearray()}
+    with Checkpointer(tmp_path / "chain", memories, fsync=False) as checkpoints:
+        checkpoints.save()
+    assert "4 regions, 39.1 KiB: " in call("list", tmp_path / "chain")[1]
+    assert call("restore", tmp_path / "chain", "--into", tmp_path / "out")[0] == 0
+    found = {name: np.load(tmp_path / "out" / f"{name}.npy") for name in memories}
+    assert (found["a"] == weights).all()
+    assert (found["b"] == weights.T).all()
+    assert (found["none"].shape, found["none"].dtype, found["bytes"].shape) == ((0, 3), np.int16, (0,))
+
+
+def test_overlapping_fields_become_bytes(tmp_path: Path, call: Any) -> None:
+    """A file of numpy's has no word for them."""
+    word = np.dtype({"names": ["word", "low"], "formats": ["<u4", "<u2"], "offsets": [0, 0]})
+    with Checkpointer(tmp_path / "chain", {"a": np.array([7], "<u4").view(word)}, fsync=False) as checkpoints:
+        checkpoints.save()
+    code, _, err = call("restore", tmp_path / "chain", "--into", tmp_path / "out")
+    assert (code, "Use --format raw" in err, os.listdir(tmp_path / "out")) == (1, True, [])
+    assert call("restore", tmp_path / "chain", "--into", tmp_path / "out", "--format", "raw")[0] == 0
+    assert (tmp_path / "out" / "a.bin").read_bytes() == struct.pack("<I", 7)
+
+
 def test_restore_by_identifier_and_region_as_bytes(chain: Made, tmp_path: Path, call: Any) -> None:
     """It may be called by its identifier; --region names what is written; raw is the bytes alone."""
     identifier = chain.saves[1].id

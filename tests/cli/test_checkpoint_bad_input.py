@@ -190,8 +190,10 @@ def test_descriptions_may_say_anything(tmp_path: Path, call: Any, described: dic
         layout(dtype="|O", shape=(1,)),
         layout(dtype="<f4", shape=(3,)),
         layout(dtype="\x1b[31m", shape=(1,)),
-        layout(dtype=[["\x1b", nested(500)]], shape=(1,)),
-        layout(dtype=[], shape=()),
+        layout(
+            dtype={"fields": [{"name": "\x1b", "offset": 0, "dtype": nested(500)}], "itemsize": 8}, shape=()
+        ),
+        layout(dtype={}, shape=()),
     ],
     ids=lambda made_up: str(made_up.dtype)[:6],
 )

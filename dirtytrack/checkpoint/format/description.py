@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.layout import Layout, check_table
 from dirtytrack.checkpoint.format.structures import FormatError
 
 Consistency = Literal["proven", "paused", "unproven"]
@@ -55,8 +55,7 @@ class Description(NamedTuple):
             raise
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise FormatError(f"its description is something else ({error!r})") from None
-        if len({layout.name for layout in regions}) != len(regions) or not regions:
-            raise FormatError("its table of regions is empty, or a name is in it twice")
+        check_table(regions)
         if described.consistency not in _CONSISTENCIES or not isinstance(described.statistics, dict):
             raise FormatError("its description holds impossible values")
         return regions, described

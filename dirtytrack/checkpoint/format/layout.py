@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,12 +21,13 @@ class Layout:
 
     Attributes:
         name: unique in its chain.
-        nbytes: its length in bytes.
+        nbytes: its length in bytes, which may be 0.
         dtype: the type of its elements, as `Elements` has it; None: plain bytes, which fit any.
         shape: lengths of the axes; None if dtype is.
         order: of the axes, as `Elements` has it.
         page_size: bytes in a page of the memory it was taken from; no part of the comparison.
         linear: offset in the file at which a base holds it as memory has it; None: it does not.
+        same_as: place in the table of the region whose memory this one is, too; None: it is its own.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Layout:
     order: tuple[int, ...] | None
     page_size: int
     linear: int | None = None
+    same_as: int | None = None
 
     @classmethod
     def of(cls, name: str, memory: Description, page_size: int) -> Self:
@@ -52,12 +55,13 @@ class Layout:
         try:
             layout = cls(
                 check_name(value["name"]),
-                _natural(value["nbytes"], 1),
+                _natural(value["nbytes"], 0),
                 value["dtype"],
                 _naturals(value["shape"]),
                 _naturals(value["order"]),
                 _natural(value["page_size"], 1),
                 None if value.get("linear") is None else _natural(value["linear"], 0),
+                None if value.get("same_as") is None else _natural(value["same_as"], 0),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(f"its table of regions holds something else ({error!r})") from None
@@ -71,12 +75,18 @@ class Layout:
 
     def to_json(self) -> dict[str, Any]:
         """As a file describes it."""
-        return {key: value for key, value in vars(self).items() if key != "linear" or value is not None}
+        optional = ("linear", "same_as")
+        return {key: value for key, value in vars(self).items() if key not in optional or value is not None}
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether files hold bytes of it: it has some, and they are not another region's."""
+        return self.nbytes > 0 and self.same_as is None
 
     @property
     def identity(self) -> tuple[object, ...]:
         """What may not differ between a checkpoint and its parent."""
-        return self.name, self.nbytes, repr(self.dtype), self.shape, self.order
+        return self.name, self.nbytes, repr(self.dtype), self.shape, self.order, self.same_as
 
     def mismatch(self, other: Layout) -> str | None:
         """Why memory of layout *other* can't take the contents of this region; None if it can."""
@@ -106,7 +116,7 @@ class Layout:
         import numpy as np
 
         if self.dtype is None:
-            return np.frombuffer(buffer, np.uint8)
+            return np.ndarray(self.nbytes, np.uint8, buffer)
         try:
             return Elements(self.dtype, self.shape or (), self.order).array(buffer)
         except (TypeError, ValueError, KeyError, OverflowError) as error:
@@ -115,6 +125,38 @@ class Layout:
     def at(self, linear: int | None) -> Layout:
         """The same, laid out at that offset of a base."""
         return replace(self, linear=linear)
+
+
+def stored(table: Sequence[Layout]) -> tuple[Layout, ...]:
+    """The regions of a table of which files hold bytes: they come before the others."""
+    return tuple(layout for layout in table if layout.is_stored)
+
+
+def check_table(table: Sequence[Layout]) -> None:
+    """Checks what the regions of a table have to do with each other.
+
+    Raises:
+        FormatError: it can't be a table.
+    """
+    if len({layout.name for layout in table}) != len(table) or not table:
+        raise FormatError("its table of regions is empty, or a name is in it twice")
+    own = stored(table)
+    for layout in table[len(own) :]:
+        if layout.is_stored or layout.linear is not None:
+            raise FormatError(f"its region {layout.name!r} has bytes, and comes after those that have none")
+        if layout.same_as is not None and (
+            layout.same_as >= len(own) or own[layout.same_as].nbytes != layout.nbytes
+        ):
+            raise FormatError(f"its region {layout.name!r} is the memory of a region that there is not")
+
+
+def groups_of(table: Sequence[Layout]) -> dict[str, frozenset[str]]:
+    """For each region the names of all that are one memory with it, its own among them."""
+    groups: dict[str, list[str]] = {}
+    for layout in table:
+        owner = layout if layout.same_as is None else table[layout.same_as]
+        groups.setdefault(owner.name, []).append(layout.name)
+    return {name: frozenset(names) for names in groups.values() for name in names}
 
 
 def check_name(name: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from dirtytrack.checkpoint.format.codec import RunningChecksum, checksum
 from dirtytrack.checkpoint.format.description import Description
-from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.structures import (
     BLOCK,
     ENTRY_BYTES,
@@ -111,7 +111,7 @@ class CheckpointFile:
         Raises:
             FormatError: the file is damaged, also after entries were given.
         """
-        lengths = [layout.nbytes for layout in self.layouts]
+        lengths = [layout.nbytes for layout in stored(self.layouts)]
         for piece in self._index():
             for entry in Entry.unpack_many(piece):
                 entry.check(lengths, self._footer.index_offset)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.layout import Layout, groups_of
 from dirtytrack.checkpoint.read.archive import Archive
 from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.errors import ChainError
+from dirtytrack.tracking import refuse_overlaps
 
 
 class Target(NamedTuple):
-    """Memory for a region: its layout says which and what, the view has its bytes."""
+    """Memory for a region: its layout says which and what, the view has the bytes at the address."""
 
     layout: Layout
+    address: int
     view: memoryview
 
 
@@ -26,6 +28,7 @@ def fill(archive: Archive, targets: Sequence[Target], at: int | str | None = Non
 
     Raises:
         ChainError: a region does not fit, or the state can't be read; as `Archive.read_at`.
+        ValueError: two regions have one target, and are not one memory.
     """
 
     def write(state: State) -> None:
@@ -33,7 +36,15 @@ def fill(archive: Archive, targets: Sequence[Target], at: int | str | None = Non
         for place, target in zip(places, targets, strict=True):
             if reason := state.layouts[place].mismatch(target.layout):
                 raise ChainError(reason)
+        groups = groups_of(state.layouts)
+        first_at: dict[int, Target] = {}
+        for target in targets:
+            first = first_at.setdefault(target.address, target) if target.layout.nbytes else target
+            if first.layout.name not in groups[target.layout.name]:
+                both = (first.layout, target.layout)
+                refuse_overlaps((target.address, layout.nbytes, layout.name) for layout in both)
         for place, target in zip(places, targets, strict=True):
-            state.fill(place, target.view)
+            if first_at.get(target.address) is target:
+                state.fill(place, target.view)
 
     return archive.read_at(at, write)[0]

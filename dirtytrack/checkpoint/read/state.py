@@ -50,7 +50,10 @@ class State:
         """
         self.base = files[0]
         self.layouts = files[-1].layouts
-        self._owners = [BlockOwners(layout.nbytes) for layout in self.layouts]
+        self._owners: list[BlockOwners] = []
+        for layout in self.layouts:
+            owner = layout.same_as
+            self._owners.append(BlockOwners(layout.nbytes) if owner is None else self._owners[owner])
         self._last: tuple[StoredRun, bytes | memoryview] | None = None
         for file in files:
             for entry in _entries(file):
@@ -81,7 +84,7 @@ class State:
         run_all(tasks)
 
     def map(self, region: int) -> mmap.mmap:
-        """Memory with a region that its base holds linearly: a private, writable mapping of the base's file.
+        """Memory with a stored region that its base holds linearly: a private, writable mapping of the file.
 
         What the base holds in place is neither read nor checked.
 
@@ -110,6 +113,8 @@ class State:
             DamagedFile: with the file.
         """
         owners, data, last = self._owners[region], bytearray(stop - start), self._last
+        if not data:
+            return data
         spans: dict[int, list[Span]] = {}
         for owner, span in owners.groups(start // BLOCK, block_count(stop)):
             spans[owner] = [*spans.pop(owner, []), span]  # who owns the last block comes last

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dirtytrack.checkpoint.format.codec import Bytes, checksum
 from dirtytrack.checkpoint.format.description import Description
-from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.structures import (
     BLOCK,
     ENTRY_BYTES,
@@ -52,16 +52,16 @@ class CheckpointWriter:
             store: where.
             layouts: the table of regions.
             compression: of the runs that are not laid out as memory is.
-            linear: for each region, whether `store` lays it out as memory is.
+            linear: for each region that is stored, whether `store` lays it out as memory is.
 
         Raises:
             OSError: the file can't be made.
         """
         self.blocks = self.plain = self._stored = 0
         self._end = HEADER_BYTES
-        self._layouts = tuple(
-            self._place(one, is_linear) for one, is_linear in zip(layouts, linear, strict=True)
-        )
+        own = stored(layouts)
+        placed = [self._place(one, is_linear) for one, is_linear in zip(own, linear, strict=True)]
+        self._layouts = (*placed, *layouts[len(own) :])
         self._encoder = compression.encoder()
         self._index = bytearray()
         self._gathered: list[Buffer] = []

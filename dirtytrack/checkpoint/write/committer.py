@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dirtytrack._lifetime.background import Background
+from dirtytrack.checkpoint.format.layout import stored
 from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind, block_count
 from dirtytrack.checkpoint.store.protocol import GO_ON, Claim, Store
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
@@ -62,7 +63,7 @@ class Committer:
         self._compression = compression
         self._sync = sync
         self._committed = committed
-        self._blocks = sum(block_count(layout.nbytes) for layout in origin.layouts)
+        self._blocks = sum(block_count(layout.nbytes) for layout in stored(origin.layouts))
         self._open: tuple[Job, CheckpointWriter] | None = None
         self._failed: list[int] = []
         self._cause: Exception | None = None
@@ -185,7 +186,7 @@ class Committer:
 
     def _writer(self, job: Job) -> CheckpointWriter:
         if self._open is None or self._open[0] is not job:
-            linear = job.linear if job.kind is Kind.BASE else (False,) * len(self._layouts)
+            linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(self._layouts))
             self._open = job, CheckpointWriter(self._store, self._layouts, self._compression, linear)
         return self._open[1]
 

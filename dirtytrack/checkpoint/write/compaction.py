@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.format import blocks
+from dirtytrack.checkpoint.format.layout import stored
 from dirtytrack.checkpoint.format.structures import BLOCK, RUN_BLOCKS, FileName, Kind, block_count
 from dirtytrack.checkpoint.read.archive import Archive, disk_usage, opened
 from dirtytrack.checkpoint.read.lineage import Node
@@ -121,16 +122,16 @@ def _write_base(
     state: State,
     progress: Progress | None,
 ) -> FileName:
-    layouts = state.layouts
+    own = stored(state.layouts)
     linear = tuple(
         store.maps and not compression.suits(one.nbytes, functools.partial(_read, state, place))
-        for place, one in enumerate(layouts)
+        for place, one in enumerate(own)
     )
-    writer = CheckpointWriter(store, layouts, compression, linear)
-    total = sum(layout.nbytes for layout in layouts)
+    writer = CheckpointWriter(store, state.layouts, compression, linear)
+    total = sum(layout.nbytes for layout in own)
     done = 0
     try:
-        for place, layout in enumerate(layouts):
+        for place, layout in enumerate(own):
             for first in range(0, block_count(layout.nbytes), RUN_BLOCKS):
                 done += _copy(writer, state, place, first, layout.nbytes)
                 if progress is not None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import secrets
 from dataclasses import replace
 from typing import NamedTuple
 
 from dirtytrack._lifetime.undo import Undo
-from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.layout import Layout, groups_of
 from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION, MAX_NUMBER, NO_PARENT, FileName
 from dirtytrack.checkpoint.read.archive import opened
 from dirtytrack.checkpoint.read.filling import Target, fill
-from dirtytrack.checkpoint.read.lineage import Node
+from dirtytrack.checkpoint.read.lineage import Node, first_few_of
 from dirtytrack.checkpoint.store.protocol import Store
 from dirtytrack.errors import ChainError
 from dirtytrack.tracking import Region, Session, resolve, track_many
@@ -47,11 +48,27 @@ def track(
 ) -> tuple[Session, dict[str, Region], list[Layout]]:
     """Tracks the memory; *undo* ends that.
 
+    Returns:
+        The session; the region of each name whose memory has bytes, one region for names of the same memory;
+        and the table of regions.
+
     Raises:
         ValueError: it takes too long a description. Others: as `Session.track`.
     """
-    session, regions = track_many(memories, session, undo)
-    layouts = [Layout.of(name, resolve(memories[name]), one.page_size) for name, one in regions.items()]
+    found = {name: resolve(memory, empty=True) for name, memory in memories.items()}
+    owners: dict[tuple[int, int], str] = {}
+    for name in sorted(found, key=lambda name: not isinstance(memories[name], Region)):  # regions come first
+        if found[name].nbytes:
+            owners.setdefault((found[name].address, found[name].nbytes), name)
+    session, regions = track_many({name: memories[name] for name in owners.values()}, session, undo)
+    layouts = [Layout.of(name, found[name], region.page_size) for name, region in regions.items()]
+    for name in [name for name in found if name not in regions]:
+        owner = owners.get((found[name].address, found[name].nbytes))
+        layout = Layout.of(name, found[name], regions[owner].page_size if owner else mmap.PAGESIZE)
+        if owner:
+            layout = replace(layout, same_as=list(owners.values()).index(owner))
+        layouts.append(layout)
+    regions |= {one.name: regions[layouts[one.same_as].name] for one in layouts if one.same_as is not None}
     length = len(json.dumps([layout.to_json() for layout in layouts]))
     if length > _MAX_TABLE:
         raise ValueError(
@@ -84,8 +101,8 @@ def resume(
         ChainError: it can't be restored, or the regions are not those of the chain.
     """
     with opened(store) as archive:
-        _check_names(store, archive.newest if at is None else archive.find(at), regions)
-        node = fill(archive, [Target(layout, regions[layout.name].view) for layout in layouts], at)
+        _check_names(store, archive.newest if at is None else archive.find(at), layouts)
+        node = fill(archive, [_target(layout, regions) for layout in layouts], at)
         number = FileName.among(store.names())[-1].number + 1
         if number > _MAX_FIRST_NUMBER:
             raise ChainError(
@@ -108,9 +125,16 @@ def start_or_resume(store: Store, layouts: list[Layout], regions: dict[str, Regi
     return (resume if FileName.among(store.names()) else start)(store, layouts, regions)
 
 
-def _check_names(store: Store, node: Node, regions: dict[str, Region]) -> None:
-    names = {layout.name for layout in node.file.layouts}
-    missing, strange = sorted(names - set(regions)), sorted(set(regions) - names)
+def _target(layout: Layout, regions: dict[str, Region]) -> Target:
+    if not layout.nbytes:
+        return Target(layout, 0, memoryview(bytearray()))
+    region = regions[layout.name]
+    return Target(layout, region.address, region.view)
+
+
+def _check_names(store: Store, node: Node, layouts: list[Layout]) -> None:
+    theirs, ours = groups_of(node.file.layouts), groups_of(layouts)
+    missing, strange = sorted(set(theirs) - set(ours)), sorted(set(ours) - set(theirs))
     if missing or strange:
         raise ChainError(
             f"the chain in {store.place} has other regions: "
@@ -120,3 +144,13 @@ def _check_names(store: Store, node: Node, regions: dict[str, Region]) -> None:
             )
             + ". Resume with all its regions and no others"
         )
+    for name, group in theirs.items():
+        if group != ours[name]:
+            raise ChainError(
+                f"the chain in {store.place} has one memory for {_listed(group)}, and was given one for "
+                f"{_listed(ours[name])}. Resume with the same memory under the same names"
+            )
+
+
+def _listed(names: frozenset[str]) -> str:
+    return first_few_of(map(repr, sorted(names)))

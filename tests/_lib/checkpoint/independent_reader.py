@@ -36,6 +36,8 @@ class State(NamedTuple):
 
     def content(self, region: int) -> bytes:
         """The bytes of a region."""
+        owner = self.file.table[region]["same_as"]
+        region = region if owner is None else owner
         nbytes = self.file.table[region]["nbytes"]
         data = bytearray(nbytes)
         for number, block in self.blocks[region].items():
@@ -73,12 +75,15 @@ def read_file(path: Path) -> File:
     index, text = data[start:stop], data[stop:-64]
     check(of_index == xxh3(index) and of_text == xxh3(text))
     description = json.loads(text.decode())
-    lengths = [region["nbytes"] for region in description["regions"]]
-    check(lengths and all(type(nbytes) is int and nbytes >= 1 for nbytes in lengths))
-    check(len({region["name"] for region in description["regions"]}) == len(lengths))
+    same = ("name", "nbytes", "dtype", "shape", "order", "same_as")
+    table = [{key: region.get(key) for key in same} for region in description["regions"]]
+    check(table and len({region["name"] for region in table}) == len(table))
+    check(all(type(region["nbytes"]) is int and region["nbytes"] >= 0 for region in table))
+    lengths = [region["nbytes"] for region in table if region["nbytes"] and region["same_as"] is None]
+    check(all(region["nbytes"] and region["same_as"] is None for region in table[: len(lengths)]))
+    for region in table[len(lengths) :]:
+        check(region["nbytes"] == (0 if region["same_as"] is None else lengths[region["same_as"]]))
     runs = [read_run(data[:start], lengths, *entry) for entry in struct.iter_unpack("<IIQQQQQ", index)]
-    same = ("name", "nbytes", "dtype", "shape", "order")
-    table = [{key: region[key] for key in same} for region in description["regions"]]
     return File(kind, chain, checkpoint, parent, number, description, table, runs)
 
 

