@@ -6,13 +6,14 @@ import errno
 import operator
 import threading
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from dirtytrack._lifetime.closable import Closable
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.barrier.segment import Segment
-from dirtytrack.errors import ClosedError, ForkedError, kernel_error
+from dirtytrack.errors import ClosedError, ForkedError, RegionLostError, kernel_error
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import (
     Region,
@@ -187,11 +188,10 @@ class CardTable(Handle, Closable):
         self._check()
         if nbytes < 0 or not 0 <= address <= address + nbytes < 1 << 64:
             raise ValueError(f"{nbytes} bytes at {address:#x} are no range of addresses")
-        error = self._tracker.call(lib.dt_cards_mark, (self._native, address, nbytes))
-        if error == -lib.DT_EUNTRACKED:
-            raise ValueError(f"[{address:#x}, {address + nbytes:#x}) is not within the segments: {self!r}")
-        if error:
-            raise self._error(error)
+        for region, start, stop in self._pieces(address, address + nbytes):
+            with suppress(RegionLostError, ClosedError):  # then all cards of the segment are set
+                self._tracker.mark(region, *region.geometry.pages_of(start, stop))
+        self._check()
 
     def grow(self, memory: object) -> Segment:
         """Adds a segment; nothing in it is dirty yet. Its cards fill a gap in the table, or go to its end.
@@ -262,6 +262,20 @@ class CardTable(Handle, Closable):
         if found < 0:
             raise self._error(found, len(cards))
         return found
+
+    def _pieces(self, start: int, stop: int) -> list[tuple[Region, int, int]]:
+        # The bytes of each segment that [start, stop) is made of.
+        pieces = []
+        regions = sorted((one.region for one in self.segments), key=lambda one: one.address)
+        at = start
+        for region in regions:
+            end = min(region.address + region.nbytes, stop)
+            if region.address <= at < end:
+                pieces.append((region, at - region.address, end - region.address))
+                at = end
+        if at < stop:
+            raise ValueError(f"[{start:#x}, {stop:#x}) is not within the segments: {self!r}")
+        return pieces
 
     def _add(self, memory: object, address: int, nbytes: int, undo: Undo) -> Segment:
         (region,) = track_many({f"heap at {address:#x}": memory}, self._session, undo)[1].values()

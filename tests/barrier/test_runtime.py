@@ -12,25 +12,11 @@ import pytest
 
 import dirtytrack
 from _lib import limits
-from _lib.support import require
+from _lib.c_program import build
 
 _SOURCE = Path(__file__).with_name("runtime.c")
 _STORES = 100_000_000 if os.environ.get("DIRTYTRACK_STRESS_SECONDS") else 2_000_000
 _WRAPPED = ("malloc", "calloc", "realloc", "mmap", "munmap")
-
-
-def _build(folder, *options):
-    program = folder / "runtime"
-    command = ["gcc", "-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-pthread", *options]
-    command += [f"-I{dirtytrack.get_include()}", _SOURCE, *dirtytrack.get_sources(), "-o", program]
-    try:
-        built = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        require(False, "gcc, to build a runtime")
-    if "cannot find" in built.stderr:
-        require(False, f"gcc's runtime for {options}")
-    assert (built.returncode, built.stderr) == (0, "")
-    return program
 
 
 def _run(program, *arguments):
@@ -47,7 +33,7 @@ def program(request, tmp_path_factory):
     """The program, as it is and under the sanitizers."""
     folder = tmp_path_factory.mktemp("runtime")
     sanitizer = [f"-fsanitize={request.param}", "-fno-sanitize-recover=all"]
-    return _build(folder, *(sanitizer if request.param != "plain" else [])), request.param
+    return build(folder, _SOURCE, *(sanitizer if request.param != "plain" else [])), request.param
 
 
 def test_the_answers_are_right(program):
@@ -68,7 +54,7 @@ def test_no_store_is_missed_beside_mutators(program):
 
 def test_a_take_that_is_ignored_is_noticed(tmp_path):
     """The check above can fail."""
-    done = _run(_build(tmp_path), "drop", 200_000)
+    done = _run(build(tmp_path, _SOURCE), "drop", 200_000)
     assert done.returncode == 1
     assert "not so" in done.stderr
 
@@ -76,7 +62,7 @@ def test_a_take_that_is_ignored_is_noticed(tmp_path):
 def test_takes_ask_nobody_for_memory(tmp_path):
     """Neither the allocator nor the kernel, in thousands of peeks, marks and takes."""
     wrap = [f"-Wl,--wrap={name}" for name in _WRAPPED]
-    done = _run(_build(tmp_path, "-DCOUNT_ALLOCATIONS", *wrap), "steady")
+    done = _run(build(tmp_path, _SOURCE, "-DCOUNT_ALLOCATIONS", *wrap), "steady")
     assert (done.returncode, done.stdout, done.stderr) == (0, "0 allocations\n", "")
 
 

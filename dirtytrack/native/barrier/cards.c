@@ -9,15 +9,18 @@
 #include "../base/memory.h"
 #include "../core/collect.h"
 #include "../core/tracking.h"
+#include "marks.h"
 
 struct segment {
 	struct dt_extent extent;
-	uint64_t first; // its first card
-	bool lost;      // its memory is no longer what was added
+	uint64_t first;           // its first card
+	bool lost;                // its memory is no longer what was added
+	struct dt_marked *marked; // what was declared written since the last look
 };
 
 struct dt_cards {
-	struct dt_lock lock; // of all below
+	struct dt_lock lock; // of all below, but for dt_mark
+	struct dt_marks marks;
 	struct dt_session *session;
 	uint64_t cursor;
 	uint32_t card_shift;
@@ -76,6 +79,7 @@ void dt_cards_close(void *pointer)
 		return;
 	dt_epoch_end(&cards->epoch);
 	dt_session_drop(cards->session);
+	dt_marks_free(&cards->marks);
 	dt_free(cards->segments, cards->segment_room * sizeof *cards->segments);
 	dt_free(cards->slices, cards->slice_room * sizeof *cards->slices);
 	dt_free(cards, sizeof *cards);
@@ -115,6 +119,9 @@ static int add(struct dt_cards *cards, struct segment *segment)
 		error = dt_grow(&cards->slices, &cards->slice_room, cards->segment_count + 1, sizeof *cards->slices);
 	if (error)
 		return error;
+	segment->marked = dt_marks_add(&cards->marks, &segment->extent);
+	if (!segment->marked)
+		return -ENOMEM;
 	size_t at = find_place(cards, cards_in(cards, segment), &segment->first);
 	memmove(cards->segments + at + 1, cards->segments + at, (cards->segment_count - at) * sizeof *cards->segments);
 	cards->segments[at] = *segment;
@@ -156,6 +163,7 @@ int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret
 	if (!segment)
 		return dt_leave(&cards->lock, -DT_EUNTRACKED);
 	*region_ret = segment->extent.region;
+	dt_marks_remove(&cards->marks, segment->marked);
 	cards->segment_count--;
 	memmove(segment, segment + 1, (size_t)(cards->segments + cards->segment_count - segment) * sizeof *segment);
 	changed(cards);
@@ -260,8 +268,33 @@ static bool find_lost(struct dt_cards *cards)
 	return found;
 }
 
+struct marking {
+	struct dt_session *session;
+	uint64_t region;
+};
+
+static void mark_pages(void *context, struct dt_run pages)
+{
+	const struct marking *marking = context;
+	// It fails for a region that is lost or gone: the collect finds that, and all cards of its segment are set.
+	dt_session_mark(marking->session, marking->region, pages.start, pages.stop);
+}
+
+// Gives the session what was marked since the last look.
+static void hand_over_marks(struct dt_cards *cards)
+{
+	if (!dt_marks_any(&cards->marks))
+		return;
+	for_each_segment(segment, cards)
+	{
+		struct marking marking = {cards->session, segment->extent.region};
+		dt_marks_take(segment->marked, mark_pages, &marking);
+	}
+}
+
 static int collect(struct dt_cards *cards, int verb)
 {
+	hand_over_marks(cards);
 	for (;;) {
 		if (cards->outdated)
 			update_slices(cards);
@@ -305,40 +338,10 @@ int64_t dt_cards_look(struct dt_cards *cards, int verb, void *map, size_t bytes)
 	return error ? error : total;
 }
 
-// The segment that has an address; NULL if none has.
-static const struct segment *at_address(const struct dt_cards *cards, uint64_t address)
-{
-	for_each_segment(segment, cards) if (start_of(segment) <= address && address < stop_of(segment)) return segment;
-	return NULL;
-}
-
-static int mark(struct dt_cards *cards, const struct segment *segment, uint64_t start, uint64_t stop)
-{
-	const struct dt_extent *extent = &segment->extent;
-	uint64_t from = start - extent->address + extent->offset, to = stop - extent->address + extent->offset;
-	int error = dt_session_mark(cards->session, extent->region, from / extent->page_size,
-				    (to + extent->page_size - 1) / extent->page_size);
-	return error == -DT_ELOST ? 0 : error; // then all its cards are set
-}
-
 int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes)
 {
-	uint64_t stop = start + bytes;
-	int error = dt_enter(&cards->lock);
-	if (error)
-		return error;
-	const struct segment *segment;
-	for (uint64_t at = start; at < stop; at = stop_of(segment))
-		if (!(segment = at_address(cards, at)))
-			return dt_leave(&cards->lock, -DT_EUNTRACKED);
-	for (uint64_t at = start; at < stop && !error; at = stop_of(segment)) {
-		segment = at_address(cards, at);
-		uint64_t end = stop < stop_of(segment) ? stop : stop_of(segment);
-		error = segment->lost ? 0 : mark(cards, segment, at, end);
-		if (error == -DT_ECLOSED && !dt_session_usable(cards->session) && find_lost(cards))
-			error = 0;
-	}
-	return dt_leave(&cards->lock, stop < start ? -DT_EUNTRACKED : error);
+	int error = dt_lock_usable(&cards->lock);
+	return error ? error : dt_mark(&cards->marks, start, start + bytes);
 }
 
 int dt_cards_is_lost(struct dt_cards *cards, uint64_t start)

@@ -28,7 +28,8 @@ size_t dt_cards_map_bytes(struct dt_cards *cards);
 // DT_COLLECT or DT_PEEK: writes the map and returns the number of cards set, or an error. All cards of a lost segment
 // are set; all of everything if the scan failed. -DT_ESIZE: the map was not touched.
 int64_t dt_cards_look(struct dt_cards *cards, int verb, void *map, size_t bytes);
-// Declares bytes written. -DT_EUNTRACKED: some are in no segment, and none was marked.
+// Declares bytes written: the next look has their pages' cards. Takes no lock. -DT_EUNTRACKED: some are in no segment,
+// and none was marked.
 int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes);
 // Whether the segment that begins at this address was lost when somebody last looked; 0 if there is none.
 int dt_cards_is_lost(struct dt_cards *cards, uint64_t start);

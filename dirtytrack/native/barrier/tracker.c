@@ -68,11 +68,17 @@ static int open_session(struct dt_session **session_ret, uint64_t *cursor_ret)
 	return dt_session_open(userfaultfd, pagemap, holes, session_ret, cursor_ret);
 }
 
-int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
+static void close_tracker(struct dt_tracker *tracker)
+{
+	dt_cards_close(tracker->cards);
+	if (tracker->session)
+		dt_session_release(tracker->session);
+	dt_free(tracker, sizeof *tracker);
+}
+
+static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
 {
 	uint64_t cursor;
-	if (!card_size || card_size & (card_size - 1) || flags & ~(unsigned)DT_BYTES)
-		return -EINVAL;
 	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
 	if (!tracker)
 		return -ENOMEM;
@@ -80,22 +86,32 @@ int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracke
 	if (!error)
 		error = dt_cards_open(tracker->session, cursor, (uint32_t)__builtin_ctzl(card_size), flags,
 				      &tracker->cards);
-	if (error) {
-		dt_tracker_close(tracker);
-		return error;
-	}
-	*tracker_ret = tracker;
-	return 0;
+	if (error)
+		close_tracker(tracker);
+	else
+		*tracker_ret = tracker;
+	return error;
+}
+
+// Quiet: a thread that is cancelled here would leave descriptors open.
+
+int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
+{
+	if (!card_size || card_size & (card_size - 1) || flags & ~(unsigned)DT_BYTES)
+		return -EINVAL;
+	struct dt_quiet quiet = dt_quiet_begin();
+	int error = open_tracker(card_size, flags, tracker_ret);
+	dt_quiet_end(&quiet);
+	return error;
 }
 
 void dt_tracker_close(struct dt_tracker *tracker)
 {
 	if (!tracker)
 		return;
-	dt_cards_close(tracker->cards);
-	if (tracker->session)
-		dt_session_release(tracker->session);
-	dt_free(tracker, sizeof *tracker);
+	struct dt_quiet quiet = dt_quiet_begin();
+	close_tracker(tracker);
+	dt_quiet_end(&quiet);
 }
 
 int dt_tracker_add(struct dt_tracker *tracker, void *start, size_t bytes, unsigned flags, uint64_t *first_card)

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "quiet.h"
+
 enum {
 	SMALLEST = 6, // log2 of the smallest class
 	LARGEST = 15, // log2 of the largest; above it a block is a mapping of its own
@@ -22,9 +24,24 @@ struct chunk {
 	char *end;
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of the two arrays
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of all below
+static struct dt_quiet quiet_holder;                     // of the thread that holds it
 static struct free_block *free_blocks[LARGEST + 1];      // by size class
 static struct chunk chunks[LARGEST + 1];                 // likewise
+
+static void take_lock(void)
+{
+	struct dt_quiet quiet = dt_quiet_begin();
+	pthread_mutex_lock(&lock);
+	quiet_holder = quiet;
+}
+
+static void give_lock_back(void)
+{
+	struct dt_quiet quiet = quiet_holder;
+	pthread_mutex_unlock(&lock);
+	dt_quiet_end(&quiet);
+}
 
 // MAP_NORESERVE: result buffers are sized for the worst case and hardly ever filled.
 static void *map(size_t bytes)
@@ -71,11 +88,11 @@ void *dt_alloc(size_t bytes)
 	if (bytes > (size_t)1 << LARGEST)
 		return map(bytes);
 	unsigned class = size_class(bytes);
-	pthread_mutex_lock(&lock);
+	take_lock();
 	void *block = reuse(class, bytes);
 	if (!block)
 		block = cut(class); // zeroed by the kernel
-	pthread_mutex_unlock(&lock);
+	give_lock_back();
 	return block;
 }
 
@@ -89,10 +106,10 @@ void dt_free(void *pointer, size_t bytes)
 	}
 	unsigned class = size_class(bytes);
 	struct free_block *block = pointer;
-	pthread_mutex_lock(&lock);
+	take_lock();
 	block->next = free_blocks[class];
 	free_blocks[class] = block;
-	pthread_mutex_unlock(&lock);
+	give_lock_back();
 }
 
 // In front of a block: its whole size, padded so that the block keeps its alignment.
@@ -116,17 +133,7 @@ void dt_block_free(void *block)
 	dt_free(header, header->bytes);
 }
 
-static void lock_for_fork(void)
-{
-	pthread_mutex_lock(&lock);
-}
-
-static void unlock_after_fork(void)
-{
-	pthread_mutex_unlock(&lock);
-}
-
 __attribute__((constructor)) static void keep_consistent_over_fork(void)
 {
-	pthread_atfork(lock_for_fork, unlock_after_fork, unlock_after_fork);
+	pthread_atfork(take_lock, give_lock_back, give_lock_back);
 }

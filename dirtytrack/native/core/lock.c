@@ -24,13 +24,17 @@ int dt_enter(struct dt_lock *lock)
 	int error = dt_lock_usable(lock);
 	if (error)
 		return error;
+	struct dt_quiet quiet = dt_quiet_begin();
 	pthread_mutex_lock(&lock->mutex);
+	lock->quiet = quiet;
 	return lock->closed ? dt_leave(lock, -DT_ECLOSED) : 0;
 }
 
 int dt_leave(struct dt_lock *lock, int result)
 {
+	struct dt_quiet quiet = lock->quiet;
 	pthread_mutex_unlock(&lock->mutex);
+	dt_quiet_end(&quiet);
 	return result;
 }
 

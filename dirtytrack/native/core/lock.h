@@ -1,13 +1,17 @@
 // The lock of a session, or of a card table, and who may not take it: a forked child, whose copy a thread of the parent
-// may have held at the instant of the fork, and anybody after closing.
+// may have held at the instant of the fork, and anybody after closing. No signal stops the thread that holds it, and
+// nobody cancels it, so whoever waits for it waits no longer than for one call; a signal handler may take it, too.
 #pragma once
 
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "../base/quiet.h"
+
 struct dt_lock {
 	pthread_mutex_t mutex;
+	struct dt_quiet quiet; // of the thread that holds it
 	uint64_t address_space; // of the process that made it, see dt_address_space; never changes
 	bool closed; // stays so. Written with the mutex held, but for forked children; read atomically without it
 };

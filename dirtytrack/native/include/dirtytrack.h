@@ -10,9 +10,24 @@
 // page table sees (DMA into pinned pages, another mapping of the same memory) has to be told with dt_tracker_mark.
 // Stores are seen by page: where cards are smaller than a page, all cards of a written page are dirty.
 //
-// Every function may be called from any thread; calls on one tracker take turns. take, peek and mark allocate no memory
-// once a take or a peek has been made since the last add. In a forked child all but dt_tracker_close return
-// -DT_EFORKED, and touch nothing.
+// Every function may be called from any thread; calls on one tracker take turns, but for dt_tracker_mark, which takes
+// no lock. take, peek and mark allocate no memory once a take or a peek has been made since the last add. In a forked
+// child all but dt_tracker_close return -DT_EFORKED, and touch nothing.
+//
+// Stopped threads. A collector may stop other threads by a signal, in whose handler they wait, at any instant, also in
+// the middle of any function here, and may then call every function. None waits for a thread that was stopped:
+// wherever the library holds a lock, of a tracker or of its allocator, signals are blocked in that thread, so that it
+// stops when it has let go. A stop is late by at most one call. What a stopped thread was doing counts when it goes on:
+// its mark is in this take or in the next one, the range that it removes is still there or not, and memory that it is
+// handing back may still be its tracker's (-EBUSY from the dt_tracker_add of another one). The signals of faults
+// (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS) are not blocked: stop threads with another one. A thread that
+// ptrace(2) stops may hold a lock.
+//
+// Signal handlers may call every function, also one that interrupts another call in the same thread, but for the
+// handler of a fault that the library itself raised.
+//
+// Cancellation. No function is a cancellation point, and a thread that is cancelled in one leaves no lock held, and no
+// descriptor. Asynchronous cancellation (PTHREAD_CANCEL_ASYNCHRONOUS) is not supported, as by most functions of C.
 //
 // Linux 6.7 or later (arm64: 6.10). Built with -pthread from the files that dirtytrack.get_sources() names, with
 // -I of dirtytrack.get_include(); -fvisibility=hidden keeps their names inside your library.
@@ -103,11 +118,12 @@ int dt_tracker_take(struct dt_tracker *tracker, void *map, size_t bytes, uint64_
 // The same without re-arming: the next take has these cards, too.
 int dt_tracker_peek(struct dt_tracker *tracker, void *map, size_t bytes, uint64_t *dirty);
 
-// Declares bytes stored to: the next take has their pages' cards. -DT_EUNTRACKED: some are in no range; none was
-// marked.
+// Declares bytes stored to: the next take has their pages' cards. It takes no lock and waits for nobody, so any thread
+// may call it at any time, also beside a take; there is room for every mark. Its time grows with the number of ranges.
+// -DT_EUNTRACKED: some are in no range; none was marked.
 int dt_tracker_mark(struct dt_tracker *tracker, const void *start, size_t bytes);
 
-// Lists up to room ranges that were lost when a take, a peek or a mark last looked; returns how many there are in all.
+// Lists up to room ranges that were lost when a take or a peek last looked; returns how many there are in all.
 long dt_tracker_lost(struct dt_tracker *tracker, struct dt_range *ranges, size_t room);
 
 #ifdef __cplusplus

@@ -1,0 +1,34 @@
+// Ranges of memory whose pages any thread may mark at any time, without a lock: in the middle of a call of another
+// thread, or of its own, and while all others are stopped.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../base/extent.h"
+
+// A range: a bit for each page. It never moves.
+struct dt_marked;
+
+// All begins as zero. One thread at a time may call the functions below, except for dt_mark.
+struct dt_marks {
+	struct dt_marked *first;   // by no order
+	struct dt_marked *removed; // taken out, but perhaps still in the hands of dt_mark
+	uint64_t marking;          // how many calls of dt_mark are under way
+	bool any;                  // there are marks that nobody has taken
+};
+
+// Adds a range, or returns NULL without memory.
+struct dt_marked *dt_marks_add(struct dt_marks *marks, const struct dt_extent *extent);
+// Takes a range out, and frees it as soon as no dt_mark can be looking at it.
+void dt_marks_remove(struct dt_marks *marks, struct dt_marked *marked);
+// Frees everything. Nobody is in dt_mark any more, nor will be.
+void dt_marks_free(struct dt_marks *marks);
+
+// Marks the pages of the bytes [start, stop). Takes no lock and waits for nobody. -DT_EUNTRACKED: some are in no range,
+// and none was marked.
+int dt_mark(struct dt_marks *marks, uint64_t start, uint64_t stop);
+// Whether anything was marked since the last call. What is marked while it runs may count for this one or the next.
+bool dt_marks_any(struct dt_marks *marks);
+// Calls take with runs of the marked pages of a range, counted from its region's first one, which are marked no longer.
+void dt_marks_take(struct dt_marked *marked, void (*take)(void *context, struct dt_run pages), void *context);
