@@ -143,9 +143,22 @@ def _rebuild(
     return kind(errno, call, start=start, stop=stop, remedy=remedy)
 
 
+LIMITS = {
+    _errno.EMFILE: "This process has as many files open as it may, RLIMIT_NOFILE: raise it (ulimit -n), or "
+    "close some.",
+    _errno.ENFILE: "The system has as many files open as it may: raise the sysctl fs.file-max.",
+    _errno.ENOMEM: "There is no more memory, or not for this process: free some, or raise RLIMIT_AS "
+    "(ulimit -v).",
+}
+
+
 def kernel_error(
     errno: int, call: str, *, start: int | None = None, stop: int | None = None, remedy: str = ""
 ) -> KernelError:
-    """The exception for a refused *call*: its class follows from *errno*."""
+    """The exception for a refused *call*: its class follows from *errno*; a limit that was hit is named."""
+    if errno in (_errno.EMFILE, _errno.ENFILE):  # whatever the call was
+        remedy = LIMITS[errno]
+    elif errno in LIMITS:
+        remedy = f"{remedy} {LIMITS[errno]}".strip()
     kind = KernelPermissionError if errno in (_errno.EPERM, _errno.EACCES) else KernelError
     return kind(errno, call, start=start, stop=stop, remedy=remedy)

@@ -23,9 +23,6 @@ _MAP_COUNT = (
 )
 
 UFFD_REMEDIES: Final[dict[tuple[str, int], str]] = {
-    (OPEN, errno.EMFILE): "This process has too many open files: raise the limit (ulimit -n) or close some.",
-    (OPEN, errno.ENFILE): "The system has too many open files: raise the sysctl fs.file-max.",
-    (OPEN, errno.ENOMEM): "The kernel is out of memory.",
     (OPEN, errno.EINVAL): (
         "The kernel does not know UFFD_USER_MODE_ONLY: dirtytrack needs Linux 6.7 or later."
     ),

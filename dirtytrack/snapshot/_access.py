@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Any
 
-from dirtytrack.errors import KernelPermissionError
+from dirtytrack.errors import KernelPermissionError, kernel_error
 from dirtytrack.kernel import mappings
 from dirtytrack.kernel.mappings import Mapping
 from dirtytrack.native import lib
@@ -27,7 +27,10 @@ class Access:
 
     def open(self) -> None:
         """Opens the descriptor."""
-        self.maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise kernel_error(error.errno or 0, "open /proc/self/maps") from None
 
     def close(self) -> None:
         """Closes the descriptor; idempotent."""

@@ -166,13 +166,11 @@ class Region(Handle):
 
     def __repr__(self) -> str:
         state = "" if self.tracked else ", untracked"
-        unseen = ""
         if self.tracked and self._tracker.is_usable:
             state = ", lost" if self.lost else ""
-            unseen = ", blind to " + ", ".join(sorted(spot.name for spot in self.blind_spots))
         return (
             f"<{self.title}: [{self.address:#x}, {self.address + self.nbytes:#x}), {self.nbytes} bytes on "
-            f"{self.geometry.page_count} pages of {self.page_size}{state}{unseen}>"
+            f"{self.geometry.page_count} pages of {self.page_size}{state}>"
         )
 
 

@@ -126,7 +126,6 @@ class Tracked(Memory):
         assert not reported, f"reported after all: {sorted(reported)}"
         assert changed == unseen, f"changed {sorted(changed)}, not {sorted(unseen)}"
         assert spot in self.region.blind_spots
-        assert spot.name in repr(self.region)
         for page in unseen:
             start = self.slice(page).start
             self.session.mark(self.region, start, start + 1)

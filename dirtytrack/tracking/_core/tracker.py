@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from dirtytrack.errors import ClosedError
+from dirtytrack.errors import LIMITS, ClosedError
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import backends
@@ -48,11 +48,11 @@ class Tracker:
         self._native, self.default_cursor = _open(self.backend.open())
         self.adaptive = adaptive and self.backend.exclusive
         if self.adaptive and lib.dt_session_adapt(self._native):
-            raise MemoryError("no memory to be adaptive")
+            raise MemoryError(f"no memory to be adaptive. {LIMITS[errno.ENOMEM]}")
         # Where memory is compared there is nothing to check, and an undone store would be a false alarm.
         self.double_check = double_check if self.backend.sees_every_store else 0.0
         if self.double_check and lib.dt_session_double_check(self._native, self.double_check, warns):
-            raise MemoryError("no memory to double-check")
+            raise MemoryError(f"no memory to double-check. {LIMITS[errno.ENOMEM]}")
         self.warns = self.double_check > 0 and warns
         self._owner = os.getpid()
         self._membership = threading.RLock()  # held while regions come and go
@@ -285,7 +285,7 @@ def _open(descriptors: Descriptors) -> tuple[Any, int]:
     else:
         error = lib.dt_session_open(userfaultfd, pagemap, holes, session, cursor)
     if error:
-        raise MemoryError("no memory for a session")
+        raise MemoryError(f"no memory for a session. {LIMITS[errno.ENOMEM]}")
     return ffi.gc(session[0], lib.dt_session_release), cursor[0]
 
 

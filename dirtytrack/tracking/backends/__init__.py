@@ -66,7 +66,10 @@ def find(name: str) -> tuple[Backend, str]:
 
 def _choose() -> tuple[Backend, str]:
     # A limit that was hit is no reason to be slow for ever: there wp-async fails, and says so.
-    found = support()
+    try:
+        found = support()
+    except (OSError, ImportError) as error:  # not even its modules can be read
+        return WpAsync(), f"nothing could be tried: {error}"
     if found.works:
         return WpAsync(), "works here"
     if found.cause == "resources":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dirtytrack.errors import KernelError, UnsupportedError
+from dirtytrack.errors import LIMITS, KernelError, UnsupportedError, kernel_error
 from dirtytrack.kernel.mappings import Kind, Mapping
 from dirtytrack.kernel.pagemap import open_pagemap
 from dirtytrack.kernel.support import HoleReporting, hole_reporting, probed_hole_reporting, support
@@ -40,7 +40,7 @@ class WpAsync:
                 pagemap = open_pagemap()
                 return Descriptors(pagemap, userfaultfd.detach(), holes)
         except OSError as error:
-            raise _unsupported(error) from error
+            raise _refused(error) from error
 
     def blind_spots(self, mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
         """Returns what page tables can't show of this kind of mapping."""
@@ -61,8 +61,10 @@ def _hole_reporting() -> int:
     return lib.DT_HOLES_UNREPORTED_FOR_TESTS
 
 
-def _unsupported(error: OSError) -> UnsupportedError:
+def _refused(error: OSError) -> KernelError:
     call = error.call if isinstance(error, KernelError) else f"open {error.filename}"
+    if error.errno in LIMITS:
+        return kernel_error(error.errno, call)  # a limit that was hit is no lack of support
     remedy = error.remedy if isinstance(error, UnsupportedError) else support().remedy
     if remedy:
         remedy += ' Session(backend="compare") works without it, with a copy of the memory.'
