@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import sys
+import warnings
+import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -26,3 +32,51 @@ class Closable(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Owner(Closable):
+    """One that has something to give back: whoever forgets to close it is warned, and it closes itself.
+
+    At the exit of the interpreter it only warns: modules are emptied then, so that a destructor can call
+    nothing, and the kernel takes everything back.
+    """
+
+    _closed = True  # until there is something to close
+
+    def __new__(cls, *_args: object, **_options: object) -> Self:
+        owner = super().__new__(cls)
+        key = id(owner)
+        forget: Callable[[int, None], object] = _owners.pop
+        _owners[key] = weakref.ref(owner, lambda _: forget(key, None))
+        return owner
+
+    @abstractmethod
+    def _is_forgotten(self) -> bool:
+        """Whether something would be left open, were it not closed: not in a forked child, for one."""
+
+    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self._closed or is_exiting():
+            return
+        try:
+            self._warn()
+        finally:  # warnings may be errors
+            self._close_itself()
+
+    def _close_itself(self) -> None:
+        self.close()
+
+    def _warn(self) -> None:
+        if self._is_forgotten():
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=3)
+
+
+_owners: dict[int, weakref.ref[Owner]] = {}  # those that live, by id(): each access to it is atomic
+
+
+@atexit.register
+def _warn_of_open_ones() -> None:
+    for reference in _owners.copy().values():
+        owner = reference()
+        if owner is not None and not owner._closed:
+            with suppress(Exception):  # warnings may be errors
+                owner._warn()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import errno
 import operator
 import threading
-import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
-from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.barrier.segment import Segment
-from dirtytrack.errors import ClosedError, ForkedError, RegionLostError, kernel_error
+from dirtytrack.errors import LIMITS, ClosedError, ForkedError, RegionLostError, kernel_error
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import (
     Region,
@@ -33,7 +32,7 @@ _MOST_SHIFT = 47  # all of user space
 _MAP = ffi.typeof("uint8_t[]")
 
 
-class CardTable(Handle, Closable):
+class CardTable(Handle, Owner):
     """The cards of a heap that were written since they were last taken, without a store barrier.
 
     A card is a piece of the heap of *card_size* bytes; it is dirty if it may have been written.
@@ -50,8 +49,6 @@ class CardTable(Handle, Closable):
 
     All methods may be called from any thread. In a forked child all but `close` raise ForkedError.
     """
-
-    _closed = True  # until there is something to close
 
     def __init__(
         self,
@@ -91,7 +88,7 @@ class CardTable(Handle, Closable):
             cards = ffi.new("struct dt_cards **")
             shift = self._card_size.bit_length() - 1
             if self._consumer.call(lib.dt_cards_open, shift, _LAYOUTS[layout], cards):
-                raise MemoryError("no memory for a card table")
+                raise MemoryError(f"no memory for a card table. {LIMITS[errno.ENOMEM]}")
             self._native: Any = ffi.gc(cards[0], lib.dt_cards_close)
             self._undo.callback(self._shrink_all)
             self._closed = False
@@ -242,15 +239,13 @@ class CardTable(Handle, Closable):
                 self._undo.close()
         self._closed = True
 
-    def __del__(self) -> None:
-        if self._closed:
-            return
-        if lib.dt_is_address_space(self._process) and not self._session.closed:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-        self.close()
+    def _is_forgotten(self) -> bool:
+        return lib.dt_is_address_space(self._process) == 1 and not self._session.closed
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._segments)} segments"
+        if self._closed:
+            return "<dirtytrack.barrier.CardTable: closed>"
+        state = f"{len(self._segments)} segments"
         return f"<dirtytrack.barrier.CardTable: {state}, cards of {self._card_size} bytes>"
 
     def _look(self, verb: int, out: Buffer) -> int:

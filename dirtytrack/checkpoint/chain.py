@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.closable import Owner
 from dirtytrack.checkpoint.format.description import Consistency
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import BLOCK, block_count
@@ -85,7 +84,7 @@ class Checkpoint:
         return tuple(str(file.name) for file in self._node.files())
 
 
-class Chain(Closable):
+class Chain(Owner):
     """The checkpoints in a directory, for reading. A context manager, and a collection of `Checkpoint`.
 
     It opens all files when it is made, and knows no later ones; what a compaction removes meanwhile stays
@@ -95,8 +94,6 @@ class Chain(Closable):
 
     It takes no lock and changes no file. It is for one thread at a time.
     """
-
-    _closed = True  # until there is something to close
 
     def __init__(self, path: Place) -> None:
         """Opens the chain in a directory.
@@ -244,10 +241,8 @@ class Chain(Closable):
             self._closed = True
             self._undo.close()
 
-    def __del__(self) -> None:
-        if not self._closed:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+    def _is_forgotten(self) -> bool:
+        return True
 
     def __repr__(self) -> str:
         newest = f", newest {self.newest.number}" if len(self) else ""

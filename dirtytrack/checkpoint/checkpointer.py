@@ -6,15 +6,14 @@ import atexit
 import functools
 import json
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Self, Unpack
 
-from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
-from dirtytrack._lifetime.turns import in_turn
+from dirtytrack._lifetime.turns import alone_in_turn
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint._arguments import check_meta, check_pause, check_place, check_regions
 from dirtytrack.checkpoint.format.layout import Layout, stored
@@ -53,7 +52,7 @@ def _close_all() -> None:
         raise BaseExceptionGroup("checkpointers that were still open when Python ended", failures)
 
 
-class Checkpointer(Handle, Closable):
+class Checkpointer(Handle, Owner):
     """Saves regions of memory to a directory: first everything, then what was written since.
 
     ``with Checkpointer.open(path, {"weights": w}) as checkpoints:`` starts a chain there or goes on with
@@ -69,8 +68,6 @@ class Checkpointer(Handle, Closable):
     All methods may be called from any thread; they take turns. In a forked child every call but `close`
     raises ForkedError, and nothing is written.
     """
-
-    _closed = True  # until there is something to close
 
     def __init__(
         self,
@@ -248,17 +245,14 @@ class Checkpointer(Handle, Closable):
             return
         self._close()
 
-    def __del__(self) -> None:
-        if self._closed:
-            return
-        try:
-            if lib.dt_is_address_space(self._process):
-                warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-        finally:  # warnings may be errors
-            if self._pipeline.is_background:  # garbage is collected there, too; it can't wait for itself
-                _abandoned.append(self)
-            else:
-                self.close()
+    def _is_forgotten(self) -> bool:
+        return bool(lib.dt_is_address_space(self._process))
+
+    def _close_itself(self) -> None:
+        if self._pipeline.is_background:  # garbage is collected there, too; it can't wait for itself
+            _abandoned.append(self)
+        else:
+            self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"next checkpoint {self._pipeline.next_number}"
@@ -324,7 +318,7 @@ class Checkpointer(Handle, Closable):
         self._in_turn = self._closing = False
         _open_ones.add(self)
 
-    @in_turn
+    @alone_in_turn
     def _save(self, meta: str, pause: AbstractContextManager[object] | None, wait: bool) -> Save:
         self._check()
         save = Save(self._pipeline.save(meta, pause))
@@ -332,12 +326,12 @@ class Checkpointer(Handle, Closable):
             self._pipeline.wait()
         return save
 
-    @in_turn
+    @alone_in_turn
     def _flush(self) -> None:
         self._check()
         self._pipeline.flush()
 
-    @in_turn
+    @alone_in_turn
     def _compact(self, wait: bool) -> None:
         self._check()
         self._pipeline.flush()
@@ -345,7 +339,7 @@ class Checkpointer(Handle, Closable):
         if wait:
             self._pipeline.flush()
 
-    @in_turn
+    @alone_in_turn
     def _close(self) -> None:
         if self._closed:  # by another thread meanwhile
             return

@@ -11,9 +11,10 @@ import errno
 import mmap
 import operator
 import os
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self, final
@@ -312,8 +313,8 @@ class Userfaultfd:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if self._fd < 0:
+    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        if self._fd < 0 or is_exiting():  # then modules are empty
             return
         if lib.dt_address_space() == self._owner:  # a child did not leak it, it inherited it
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=1, source=self)

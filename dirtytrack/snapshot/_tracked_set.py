@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
-import warnings
 from abc import abstractmethod
 
-from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack._lifetime.undo import Undo
@@ -19,10 +18,8 @@ from dirtytrack.tracking import NativeEpoch, Region, Session, open_consumer, ref
 _serial = itertools.count(1)
 
 
-class TrackedSet(Handle, Closable):
+class TrackedSet(Handle, Owner):
     """Regions with a consumer of their own. A context manager, which closes it. Its methods take turns."""
-
-    _closed = True  # until there is something to close
 
     def __init__(self, session: Session | None, memories: tuple[object, ...]) -> None:
         """Tracks what is not tracked yet.
@@ -38,7 +35,7 @@ class TrackedSet(Handle, Closable):
             self._prepare()
             self._process = lib.dt_address_space()
             self._lock = threading.RLock()
-            self._in_turn = False
+            self._in_turn = self._is_ending = False
         except BaseException:
             self._undo.close()
             raise
@@ -65,29 +62,29 @@ class TrackedSet(Handle, Closable):
     def close(self) -> None:
         """Gives up what it keeps, and ends the tracking that it began; idempotent. Memory stays as it is.
 
-        In a forked child it only closes the child's copy of a descriptor.
+        In a forked child it only closes the child's copy of a descriptor. Called in the middle of another
+        method by the handler of a signal, it takes effect when that returns.
         """
         if self._closed:
             return
         if lib.dt_is_address_space(self._process):
-            self._close()
+            self._close()  # asked for here, and done when no other method is running
         else:
             self._closed = True
             self._access.close()
 
     @in_turn
     def _close(self) -> None:
+        self._is_ending = True
+
+    def _end(self) -> None:
         if not self._closed:
             self._undo.close()
             self._closed = True
             self._forget()
 
-    def __del__(self) -> None:
-        if self._closed:
-            return
-        if lib.dt_is_address_space(self._process) and not self._session.closed:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-        self.close()
+    def _is_forgotten(self) -> bool:
+        return lib.dt_is_address_space(self._process) == 1 and not self._session.closed
 
     @property
     def _mutex(self) -> threading.RLock:

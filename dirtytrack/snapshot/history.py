@@ -37,7 +37,7 @@ class State(Handle):
         return self.history._has_dropped(self)
 
     def __repr__(self) -> str:
-        return f"<State {self.number} of {self.history!r}{', dropped' * self.dropped}>"
+        return f"<State {self.number} of {self.history!r}{', dropped' * (not self.history._knows(self))}>"
 
 
 class History(TrackedSet):
@@ -65,6 +65,7 @@ class History(TrackedSet):
         if error:
             raise self._consumer.error(error)
         self._states: dict[int, State] = {}
+        self._reserved: set[int] = set()  # identifiers of saves that are running
 
     def _forget(self) -> None:
         self._states.clear()
@@ -104,14 +105,38 @@ class History(TrackedSet):
         native = self._native
         self._peek("r")
         epoch = NativeEpoch()
-        # In the books before it exists, so that an interrupt leaves no state that nobody knows of.
-        identifier = lib.dt_history_unused(native)
-        state = self._states[identifier] = State(
-            self, identifier, native.saves + 1, self._states.get(native.current)
-        )
-        save = functools.partial(lib.dt_history_save, native)
-        self._consumer.run(epoch, save, self._consumer.slices, identifier, epoch.native)
+        identifier = self._reserve()
+        try:
+            # In the books before it exists, so that an interrupt leaves no state that nobody knows of.
+            state = self._states[identifier] = State(
+                self, identifier, native.saves + 1, self._states.get(native.current)
+            )
+            save = functools.partial(lib.dt_history_save, native)
+            self._consumer.run(epoch, save, self._consumer.slices, identifier, epoch.native)
+            self._correct(state)
+        finally:
+            self._reserved.discard(identifier)
         return state
+
+    def _correct(self, state: State) -> None:
+        # A save or a restore within this one may have come between.
+        number = self._native.saved[state._identifier].number
+        parent = self._native.saved[state._identifier].parent
+        if number:  # else it was dropped already
+            state.number = number
+            if parent != (state.parent.number if state.parent else 0):
+                state.parent = next((one for one in self._states.values() if one.number == parent), None)
+
+    def _reserve(self) -> int:
+        # An identifier that no state has, nor will get from a save within this one.
+        identifier = lib.dt_history_unused(self._native)
+        while True:
+            if identifier not in self._reserved:
+                self._reserved.add(identifier)
+                if not lib.dt_history_has(self._native, identifier):
+                    return int(identifier)
+                self._reserved.discard(identifier)
+            identifier += 1
 
     @in_turn
     def restore(self, state: State) -> int:
@@ -148,17 +173,28 @@ class History(TrackedSet):
         """
         self._check()
         self._check_state(state)
-        lib.dt_history_drop(self._native, state._identifier)
-        del self._states[state._identifier]
+        identifier = state._identifier
+        is_outermost = identifier not in self._reserved  # a drop within this one leaves it reserved
+        self._reserved.add(identifier)
+        try:
+            self._check_state(state)  # again, since from here on no save within this one gets the identifier
+            lib.dt_history_drop(self._native, identifier)
+            self._states.pop(identifier, None)
+        finally:
+            if is_outermost:
+                self._reserved.discard(identifier)
 
     @in_turn
     def _has_dropped(self, state: State) -> bool:
         return not self._holds(state)
 
+    def _knows(self, state: State) -> bool:
+        return self._states.get(state._identifier) is state
+
     def _holds(self, state: State) -> bool:
         return (
             not self._closed
-            and self._states.get(state._identifier) is state
+            and self._knows(state)
             and lib.dt_history_has(self._native, state._identifier) == 1
         )
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-import warnings
 from mmap import mmap
 from typing import Any
 
-from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.errors import ClosedError, ForkedError
@@ -24,7 +23,7 @@ from dirtytrack.tracking.session import Session
 _serial = itertools.count(1)
 
 
-class Mirror(Handle, Closable):
+class Mirror(Handle, Owner):
     """A copy of memory, brought up to date by copying the pages that were written, on a cursor of its own.
 
     ``mirror = Mirror(None, array)``; from then on each `update` makes `view` what the memory is. A context
@@ -42,7 +41,6 @@ class Mirror(Handle, Closable):
 
     region: Region
     _copy: mmap | None = None  # until there is something to close
-    _closed = True
 
     def __init__(self, session: Session | None, memory: Trackable | Region) -> None:
         """Copies all of the memory; pages of zeros take no room in the copy.
@@ -125,12 +123,8 @@ class Mirror(Handle, Closable):
         self._closed = True
         self._copy = None
 
-    def __del__(self) -> None:
-        if self._closed:
-            return
-        if not self._consumer.tracker.is_forked and not self._consumer.tracker.closed:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-        self.close()
+    def _is_forgotten(self) -> bool:
+        return not self._consumer.tracker.is_forked and not self._consumer.tracker.closed
 
     def _check(self) -> None:
         if self._consumer.tracker.is_forked:
@@ -148,4 +142,6 @@ class Mirror(Handle, Closable):
         return ffi.from_buffer("uint8_t[]", self._open_copy())
 
     def __repr__(self) -> str:
-        return f"<dirtytrack.Mirror of {self.region.title}{': closed' if self._closed else ''}>"
+        region = getattr(self, "region", None)  # which it has not got where a repr of its making is taken
+        what = "nothing yet" if region is None else region.title
+        return f"<dirtytrack.Mirror of {what}{': closed' if self._closed else ''}>"

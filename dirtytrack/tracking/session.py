@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import atexit
 import operator
-import threading
-import warnings
+from contextlib import suppress
 from typing import Literal, SupportsFloat
 
-from dirtytrack._lifetime.closable import Closable
+from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack.kernel import mappings
 from dirtytrack.native import lib
@@ -19,15 +18,13 @@ from dirtytrack.tracking.epoch import Epoch
 from dirtytrack.tracking.region import Region, RegionSlice, check_requests, region_called
 
 
-class Session(Handle, Closable):
+class Session(Handle, Owner):
     """Tracks memory of this process and says, epoch after epoch, which pages were written.
 
     All methods may be called from any thread, at the same time; the GIL is released in every system call and
     in every loop over pages. In a forked child every call but `close` raises ForkedError; the child can open
     its own session.
     """
-
-    _closed = True  # until there is something to close
 
     def __init__(
         self,
@@ -246,15 +243,12 @@ class Session(Handle, Closable):
             self._tracker.close()
             self._closed = True
 
-    def __del__(self) -> None:
-        if self._closed:
-            return
-        if self._tracker.is_usable:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-        self.close()
+    def _is_forgotten(self) -> bool:
+        return self._tracker.is_usable
 
     def __repr__(self) -> str:
-        return repr(self._tracker)
+        tracker = getattr(self, "_tracker", None)  # which it has not got where a repr of its opening is taken
+        return "<dirtytrack.Session: not open>" if tracker is None else repr(tracker)
 
     def _check(self) -> None:
         self._tracker.check()
@@ -293,14 +287,20 @@ def _refuse_shared(region: Region) -> None:
         )
 
 
-_defaults: dict[int, Session] = {}  # by address space: a forked child finds none of its own
-_defaults_lock = threading.RLock()  # a signal handler may open the default session, too
+# By address space: a forked child finds none of its own. The first one that is open counts. There is no lock:
+# a handler of a signal may come in at any point, and a forked child might find it locked.
+_defaults: dict[int, list[Session]] = {}
 
 
 @atexit.register
 def _close_defaults() -> None:
-    for session in tuple(_defaults.values()):
-        session.close()
+    for sessions in tuple(_defaults.values()):
+        for session in tuple(sessions):
+            session.close()
+
+
+def _first_open(sessions: list[Session]) -> Session | None:
+    return next((session for session in tuple(sessions) if not session.closed), None)
 
 
 def default_session() -> Session:
@@ -311,15 +311,16 @@ def default_session() -> Session:
     Raises:
         UnsupportedError: as for `Session`.
     """
-    process = lib.dt_address_space()
-    session = _defaults.get(process)
-    if session is not None and not session.closed:
+    sessions = _defaults.setdefault(lib.dt_address_space(), [])  # atomic, as the calls of the list are
+    session = _first_open(sessions)
+    if session is not None:
         return session
+    for closed in tuple(sessions):
+        with suppress(ValueError):  # somebody else has done so
+            sessions.remove(closed)
     fresh = Session()
-    with _defaults_lock:
-        session = _defaults.get(process)
-        if session is None or session.closed:
-            session = _defaults[process] = fresh
-    if session is not fresh:
+    sessions.append(fresh)
+    session = _first_open(sessions) or fresh
+    if session is not fresh:  # somebody else was first
         fresh.close()
     return session

@@ -1,4 +1,4 @@
-"""A C program whose threads are stopped, cancelled or interrupted inside of every function: nobody waits for them."""
+"""Threads of a C program are stopped, cancelled or interrupted inside of every function."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def program(tmp_path_factory):
 
 @pytest.mark.parametrize("what", ["pauses", "cancellations", "handlers"])
 def test_every_function_beside_and_within_every_other(program, what):
-    """Stops by a signal, cancellations, and handlers that call: every call returns, and the answers are right."""
+    """Nobody waits for a stopped thread, or for a lock of a cancelled one, and the answers are right."""
     done = limits.run([program, what])
     assert (done.returncode, done.stdout, done.stderr) == (0, "all so\n", "")

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dirtytrack._lifetime.turns import in_turn
+from dirtytrack._lifetime.turns import alone_in_turn, in_turn
 
 pytestmark = pytest.mark.anywhere
 
@@ -16,8 +16,24 @@ class Tally:
 
     def __init__(self):
         self._mutex = threading.RLock()
-        self._in_turn = False
+        self._in_turn = self._is_ending = False
+        self.ends = 0
         self.inside = self.most = self.calls = 0
+
+    def _end(self):
+        assert self.inside == 0
+        self._is_ending = False
+        self.ends += 1
+
+    @in_turn
+    def end(self):
+        """Ends itself, if not within another call then when that is done."""
+        self._is_ending = True
+
+    @alone_in_turn
+    def add_alone(self, act):
+        """As `add`, and never within itself."""
+        return act()
 
     @in_turn
     def add(self, act=lambda: None):
@@ -42,17 +58,32 @@ def test_threads_take_turns():
     assert (tally.most, tally.calls) == (1, 8000)
 
 
-def test_a_call_within_a_call_is_refused():
+def test_a_call_within_a_call_is_done_at_once():
+    """And the outer one goes on."""
+    tally = Tally()
+    assert tally.add(lambda: tally.add(lambda: tally.most)) == 2
+    assert (tally.calls, tally.inside) == (2, 0)
+
+
+def test_an_end_within_a_call_waits_for_the_outermost_one():
+    """It is done once."""
+    tally = Tally()
+    tally.add(lambda: tally.add(tally.end))
+    assert tally.ends == 1
+    tally.end()
+    assert tally.ends == 2
+
+
+def test_a_call_within_a_call_is_refused_where_that_is_asked_for():
     """And the outer one goes on."""
     tally = Tally()
 
     def call_again():
         with pytest.raises(RuntimeError, match="signal handler"):
-            tally.add()
+            tally.add_alone(list)
         return "went on"
 
-    assert tally.add(call_again) == "went on"
-    assert tally.calls == 1
+    assert tally.add_alone(call_again) == "went on"
 
 
 def test_an_exception_leaves_it_free():

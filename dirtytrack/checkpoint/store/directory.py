@@ -9,6 +9,7 @@ import re
 import resource
 import secrets
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -165,8 +166,9 @@ class DirectoryFile:
         if fd >= 0:
             os.close(fd)
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_exiting():  # then modules are empty
+            self.close()
 
 
 class DirectoryNewFile:

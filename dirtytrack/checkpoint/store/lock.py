@@ -14,7 +14,9 @@ import io
 import os
 import secrets
 import struct
+import sys
 import threading
+from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from dirtytrack.checkpoint.store.protocol import GO_ON
@@ -100,8 +102,9 @@ class WriterLock:
                 if _held.get(self._key) is self:
                     del _held[self._key]
 
-    def __del__(self) -> None:
-        self.close()
+    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_exiting():  # then modules are empty
+            self.close()
 
     def _fd(self) -> int:
         assert self._file is not None

@@ -132,7 +132,7 @@ void dt_history_free(void *pointer)
 	dt_tree_drop(&history->store, history->tree);
 	dt_store_close(&history->store);
 	dt_free(history->states, history->state_room * sizeof *history->states);
-	dt_free(history->is_state, history->is_state_room);
+	dt_free(history->saved, history->saved_room * sizeof *history->saved);
 	dt_free(history->first_units, (history->n + 1) * sizeof *history->first_units);
 	for (size_t i = 0; history->extents && history->written && i < history->n; i++)
 		dt_free(history->written[i].words, dt_bits_bytes(dt_extent_pages(&history->extents[i])));
@@ -169,7 +169,7 @@ int dt_history_open(struct dt_history *history, const struct dt_extent *extents,
 
 int dt_history_has(const struct dt_history *history, uint64_t state)
 {
-	return state < history->is_state_room && history->is_state[state];
+	return state < history->saved_room && history->saved[state].number;
 }
 
 uint64_t dt_history_unused(const struct dt_history *history)
@@ -190,7 +190,7 @@ int dt_history_save(struct dt_history *history, struct dt_session *session, uint
 {
 	int error = dt_grow(&history->states, &history->state_room, state + 1, sizeof *history->states);
 	if (!error)
-		error = dt_grow(&history->is_state, &history->is_state_room, state + 1, 1);
+		error = dt_grow(&history->saved, &history->saved_room, state + 1, sizeof *history->saved);
 	if (!error)
 		error = dt_collect(session, cursor, DT_COLLECT, slices, history->n, epoch);
 	if (error)
@@ -205,9 +205,9 @@ int dt_history_save(struct dt_history *history, struct dt_session *session, uint
 	dt_tree_drop(&history->store, history->tree);
 	history->tree = tree;
 	history->states[state] = dt_tree_share(tree);
-	history->is_state[state] = 1;
+	uint64_t parent = history->current ? history->saved[history->current].number : 0;
+	history->saved[state] = (struct dt_saved){++history->saves, parent};
 	history->current = state;
-	history->saves++;
 	epoch->settled = 1;
 	return 0;
 }
@@ -298,7 +298,7 @@ void dt_history_drop(struct dt_history *history, uint64_t state)
 {
 	if (!dt_history_has(history, state))
 		return;
-	history->is_state[state] = 0;
+	history->saved[state] = (struct dt_saved){0};
 	dt_tree_drop(&history->store, history->states[state]);
 	history->states[state] = NULL;
 	if (history->current == state)

@@ -6,6 +6,12 @@
 #include "../core/collect.h"
 #include "page_tree.h"
 
+// When a state was saved.
+struct dt_saved {
+	uint64_t number; // 1 for the first one; 0: there is no such state
+	uint64_t parent; // the number of the state that memory was in before; 0: none, or it had been dropped
+};
+
 // All states of n regions, and the one that memory was in when it was last saved or restored: memory differs from it
 // on pages that are pending for the cursor, and on no others. The unit that is kept is a page of the system, whatever
 // the region's are; units are numbered through all regions. One thread at a time.
@@ -15,9 +21,9 @@ struct dt_history {
 	uint64_t *first_units;   // of each region; behind them, how many units there are; owned
 	struct dt_store store;   // of contents
 	struct dt_node **states; // by identifier, from 1 on; NULL: all zeros; owned
-	uint8_t *is_state;       // by identifier; owned
+	struct dt_saved *saved;  // by identifier; owned
 	size_t state_room;
-	size_t is_state_room;
+	size_t saved_room;
 	uint64_t saves;           // so far
 	struct dt_node *tree;     // what memory was
 	uint64_t current;         // the identifier of that; 0: it is no state any more, or yet
