@@ -28,6 +28,10 @@ class UnreadableError(Exception):
     """A file can't be read, and that is its own fault. The message is the reason, without the file's name."""
 
 
+class StoreRemovedError(FileNotFoundError):
+    """The store itself is gone, and can't come back for whoever has it open."""
+
+
 class Usage(NamedTuple):
     """What a file takes.
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dirtytrack.checkpoint.store.protocol import StoreRemovedError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -72,6 +75,9 @@ class Folder:
         try:
             yield
         except OSError as error:
+            if error.errno == errno.ENOENT and os.fstat(self.fd).st_nlink == 0:
+                message = "the directory was removed; another one of its name is not this one"
+                raise StoreRemovedError(errno.ENOENT, message, str(self.path)) from error
             raise OSError(error.errno, error.strerror, str(self.path / name)) from error
 
     def close(self) -> None:

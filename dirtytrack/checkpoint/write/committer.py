@@ -10,11 +10,12 @@ from functools import partial
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.format.layout import stored
 from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind, block_count
-from dirtytrack.checkpoint.store.protocol import GO_ON, Claim, Store
+from dirtytrack.checkpoint.store.protocol import GO_ON, Claim, Store, StoreRemovedError
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capture
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression
+from dirtytrack.checkpoint.write.footing import Footing, FootingLostError
 from dirtytrack.checkpoint.write.job import Job
 from dirtytrack.checkpoint.write.origin import Origin
 from dirtytrack.checkpoint.write.staging import Loan, Staging
@@ -57,6 +58,7 @@ class Committer:
         self._chain = origin.chain
         self._layouts = origin.layouts
         self._store = store
+        self._footing = Footing(store, origin.files)
         self._claim = claim
         self._hashes = hashes
         self._staging = staging
@@ -122,8 +124,7 @@ class Committer:
         reason = getattr(cause, "strerror", None) or repr(cause)
         error = CheckpointError(
             code,
-            f"checkpoint {', '.join(map(str, numbers))} not written: {reason}. "
-            "What was captured is in the next save; make room, or repair what failed, and save again",
+            f"checkpoint {', '.join(map(str, numbers))} not written: {reason}. {_remedy(cause)}",
             path,
             numbers,
         )
@@ -167,6 +168,8 @@ class Committer:
 
     def _fail(self, job: Job, error: Exception) -> None:
         self._discard()
+        if isinstance(error, FootingLostError):
+            self.forget_base()
         self._cause = self._cause or error
         self._failed.append(job.number)
         self.generation += 1
@@ -208,11 +211,14 @@ class Committer:
         kind = Kind.BASE if whole else job.kind
         header = Header(kind, self._chain, job.id, self.parent, secrets.token_bytes(8), job.number)
         self._claim.renew()
+        if kind is Kind.DELTA:
+            self._footing.check()
         return header, writer, writer.commit(header, job.describe(writer.blocks), sync=self._sync)
 
     def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.
         self.parent, self.newest, self._open = header.checkpoint, job, None
+        self._footing.committed(header.name)
         self._hashes.commit()
         if header.kind is Kind.BASE:
             self.has_base = True
@@ -220,3 +226,11 @@ class Committer:
             capture.epoch.settle()
         job.commit(header.kind, writer.blocks, writer.plain, nbytes)
         self._committed(job.number)
+
+
+def _remedy(cause: Exception | None) -> str:
+    if isinstance(cause, StoreRemovedError):
+        return "Close this Checkpointer, and begin a new chain"
+    if isinstance(cause, FootingLostError):
+        return "Save again: the next save holds everything, as a base"
+    return "What was captured is in the next save; make room, or repair what failed, and save again"

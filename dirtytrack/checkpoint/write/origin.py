@@ -33,6 +33,7 @@ class Origin(NamedTuple):
         meta: of that checkpoint, as JSON text; of a new chain null.
         next_number: greater than any in the directory, of whatever file.
         numbers: the checkpoints that lead there, oldest first.
+        files: what memory was restored from: a base, and deltas in order.
     """
 
     chain: bytes
@@ -41,6 +42,7 @@ class Origin(NamedTuple):
     meta: str
     next_number: int
     numbers: list[int]
+    files: tuple[FileName, ...]
 
 
 def track(
@@ -89,7 +91,7 @@ def start(store: Store, layouts: list[Layout], _regions: dict[str, Region]) -> O
             "there is a chain already: resume() it, open() it, or choose another path",
             store.place,
         )
-    return Origin(secrets.token_bytes(16), NO_PARENT, tuple(layouts), "null", 1, [])
+    return Origin(secrets.token_bytes(16), NO_PARENT, tuple(layouts), "null", 1, [], ())
 
 
 def resume(
@@ -117,6 +119,7 @@ def resume(
             node.file.description.meta,
             number,
             [one.number for one in archive.lineage(node)],
+            tuple(file.name for file in node.files()),
         )
 
 
