@@ -9,7 +9,7 @@
 #include "../include/dirtytrack.h"
 
 struct dt_marked {
-	struct dt_marked *next;         // also of a range that was taken out: dt_mark may be on its way through it
+	struct dt_marked *next; // also of a range that was taken out: dt_mark may be on its way through it
 	struct dt_marked *next_removed;
 	uint64_t start, stop; // bytes
 	uint64_t page_zero;   // the address of its region's first page

@@ -11,7 +11,7 @@
 
 struct dt_lock {
 	pthread_mutex_t mutex;
-	struct dt_quiet quiet; // of the thread that holds it
+	struct dt_quiet quiet;  // of the thread that holds it
 	uint64_t address_space; // of the process that made it, see dt_address_space; never changes
 	bool closed; // stays so. Written with the mutex held, but for forked children; read atomically without it
 };
