@@ -199,9 +199,10 @@ def test_an_object_of_ctypes_that_was_resized(session: Session, nbytes: int) -> 
     with pytest.raises(RegionLostError):
         session.collect()
     session.untrack(region)
-    session.track(thing)
+    anew = session.track(thing)
+    assert anew.address == ctypes.addressof(thing)
     thing[0] = 1
-    assert session.collect().pages == 1
+    assert 0 in session.collect()[anew]  # and a page that it shares with a neighbour may be there, too
 
 
 def test_the_other_regions_are_as_they_were(session: Session, moving: Moving) -> None:
