@@ -50,8 +50,8 @@ def test_a_refused_permission_is_a_permission_error(code: int) -> None:
 
 def test_a_kernel_error_names_call_range_and_remedy() -> None:
     """The message says what failed, on what, why, and what to do."""
-    error = kernel_error(errno.ENOMEM, "UFFDIO_REGISTER", start=0x1000, stop=0x3000, remedy="Do this.")
-    for part in ("UFFDIO_REGISTER", "[0x1000, 0x3000)", "Cannot allocate memory", "Do this."):
+    error = kernel_error(errno.EINVAL, "UFFDIO_REGISTER", start=0x1000, stop=0x3000, remedy="Do this.")
+    for part in ("UFFDIO_REGISTER", "[0x1000, 0x3000)", "Invalid argument", "Do this."):
         assert part in str(error)
     assert (error.call, error.start, error.stop, error.remedy) == (
         "UFFDIO_REGISTER",
@@ -59,6 +59,16 @@ def test_a_kernel_error_names_call_range_and_remedy() -> None:
         0x3000,
         "Do this.",
     )
+
+
+@pytest.mark.parametrize(
+    ("number", "limit"),
+    [(errno.EMFILE, "RLIMIT_NOFILE"), (errno.ENFILE, "fs.file-max"), (errno.ENOMEM, "RLIMIT_AS")],
+)
+def test_a_kernel_error_names_the_limit_that_was_hit(number: int, limit: str) -> None:
+    """Whatever the call was."""
+    assert limit in kernel_error(number, "PAGEMAP_SCAN").remedy
+    assert limit in kernel_error(number, "PAGEMAP_SCAN", remedy="Do this.").remedy
 
 
 @pytest.mark.parametrize(
