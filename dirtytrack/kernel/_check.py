@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Cause = Literal["kernel", "config", "seccomp", "permissions", "resources"]  # what keeps tracking from working
 
 
 class Check(NamedTuple):

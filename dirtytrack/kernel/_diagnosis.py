@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from dirtytrack.kernel import _facts, _hole_reporting, _probes
-from dirtytrack.kernel._check import Check
+from dirtytrack.kernel._check import Cause, Check
 from dirtytrack.kernel._flags import Feature
 from dirtytrack.kernel._hole_reporting import HoleReporting
 
@@ -26,7 +26,7 @@ _PASS_DEVICE = (
 class Diagnosis(NamedTuple):
     """Why tracking does not work, which check shows it, and what to do."""
 
-    cause: str
+    cause: Cause
     check: str
     remedy: str
 

@@ -10,7 +10,7 @@ import functools
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dirtytrack.kernel._check import Check
+from dirtytrack.kernel._check import Cause, Check
 from dirtytrack.kernel._flags import Feature
 from dirtytrack.kernel._hole_reporting import (
     HoleReporting,
@@ -46,7 +46,7 @@ class Support(NamedTuple):
     """
 
     works: bool
-    cause: str | None
+    cause: Cause | None
     remedy: str
     hole_reporting: HoleReporting
     opened_by: str | None
