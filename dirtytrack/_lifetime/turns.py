@@ -53,11 +53,12 @@ def in_turn(
             is_within = self._in_turn
             self._in_turn = True
             try:
-                return method(self, *args, **kwargs)
+                result = method(self, *args, **kwargs)
             finally:
                 self._in_turn = is_within
                 if self._is_ending and not is_within:
                     self._end()
+        return result
 
     return call
 

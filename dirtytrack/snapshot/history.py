@@ -65,7 +65,7 @@ class History(TrackedSet):
         if error:
             raise self._consumer.error(error)
         self._states: dict[int, State] = {}
-        self._reserved: set[int] = set()  # identifiers of saves that are running
+        self._claims: dict[object, int] = {}  # identifiers, by who is about to save or drop that state
 
     def _forget(self) -> None:
         self._states.clear()
@@ -105,20 +105,21 @@ class History(TrackedSet):
         native = self._native
         self._peek("r")
         epoch = NativeEpoch()
-        identifier = self._reserve()
+        claim = object()
         try:
+            identifier = self._claim(claim)
             # In the books before it exists, so that an interrupt leaves no state that nobody knows of.
             state = self._states[identifier] = State(
                 self, identifier, native.saves + 1, self._states.get(native.current)
             )
             save = functools.partial(lib.dt_history_save, native)
             self._consumer.run(epoch, save, self._consumer.slices, identifier, epoch.native)
-            self._correct(state)
+            saved = self._correct(state)
         finally:
-            self._reserved.discard(identifier)
-        return state
+            self._claims.pop(claim, None)
+        return saved
 
-    def _correct(self, state: State) -> None:
+    def _correct(self, state: State) -> State:
         # A save or a restore within this one may have come between.
         number = self._native.saved[state._identifier].number
         parent = self._native.saved[state._identifier].parent
@@ -126,16 +127,16 @@ class History(TrackedSet):
             state.number = number
             if parent != (state.parent.number if state.parent else 0):
                 state.parent = next((one for one in self._states.values() if one.number == parent), None)
+        return state
 
-    def _reserve(self) -> int:
+    def _claim(self, claim: object) -> int:
         # An identifier that no state has, nor will get from a save within this one.
-        identifier = lib.dt_history_unused(self._native)
+        identifier = int(lib.dt_history_unused(self._native))
         while True:
-            if identifier not in self._reserved:
-                self._reserved.add(identifier)
+            if identifier not in self._claims.values():
+                self._claims[claim] = identifier
                 if not lib.dt_history_has(self._native, identifier):
-                    return int(identifier)
-                self._reserved.discard(identifier)
+                    return identifier
             identifier += 1
 
     @in_turn
@@ -173,16 +174,14 @@ class History(TrackedSet):
         """
         self._check()
         self._check_state(state)
-        identifier = state._identifier
-        is_outermost = identifier not in self._reserved  # a drop within this one leaves it reserved
-        self._reserved.add(identifier)
+        identifier, claim = state._identifier, object()
         try:
-            self._check_state(state)  # again, since from here on no save within this one gets the identifier
+            self._claims[claim] = identifier  # from here on no save within this call gets it
+            self._check_state(state)
             lib.dt_history_drop(self._native, identifier)
             self._states.pop(identifier, None)
         finally:
-            if is_outermost:
-                self._reserved.discard(identifier)
+            self._claims.pop(claim, None)
 
     @in_turn
     def _has_dropped(self, state: State) -> bool:
