@@ -6,7 +6,7 @@ import operator
 from typing import TYPE_CHECKING, NamedTuple
 
 from dirtytrack.native import ffi, lib
-from dirtytrack.tracking import Consumer, Tracker
+from dirtytrack.tracking import Consumer, NativeEpoch, Tracker
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -43,6 +43,8 @@ def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> W
     Returns:
         How many addresses it wrote, ascending, each the first of a page; and the bytes of a page.
 
+    An interrupt (Ctrl-C) forgets no page: the next call lists what this one had taken.
+
     Raises:
         ValueError: some of the range is not tracked, or its memory is lost, or its pages have several sizes;
             *out* holds no whole number of integers, or is not aligned to them.
@@ -58,7 +60,10 @@ def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> W
         raise ValueError(
             f"out has {len(addresses)} bytes at {place:#x}: it is to be an array of unsigned 64-bit integers"
         )
-    return _watch(address, nbytes, reset, ffi.cast("uint64_t *", addresses), len(addresses) // _ADDRESS_BYTES)
+    room = len(addresses) // _ADDRESS_BYTES
+    found, epoch = _watch(address, nbytes, reset, ffi.cast("uint64_t *", addresses), room)
+    epoch.native.settled = 1  # no call: no interrupt comes after it, and one before it gives the pages back
+    return found
 
 
 def reset_write_watch(address: int, nbytes: int) -> None:
@@ -69,7 +74,9 @@ def reset_write_watch(address: int, nbytes: int) -> None:
     _watch(address, nbytes, True, ffi.NULL, 0)
 
 
-def _watch(address: int, nbytes: int, reset: bool, addresses: object, room: int) -> WriteWatch:
+def _watch(
+    address: int, nbytes: int, reset: bool, addresses: object, room: int
+) -> tuple[WriteWatch, NativeEpoch]:
     start, length = operator.index(address), operator.index(nbytes)
     stop = start + length
     if length < 1 or start < 0 or stop >= 1 << 63:
@@ -77,9 +84,11 @@ def _watch(address: int, nbytes: int, reset: bool, addresses: object, room: int)
     count, granularity = ffi.new("uint64_t *", room), ffi.new("uint64_t *")
     for tracker in Tracker.all_open():
         consumer = Consumer.default(tracker)
-        error = consumer.call(lib.dt_write_watch, start, stop, reset, addresses, count, granularity)
+        epoch = NativeEpoch()
+        arguments = start, stop, reset, addresses, count, granularity, epoch.native
+        error = consumer.call(lib.dt_write_watch, *arguments)
         if error == 0:
-            return WriteWatch(count[0], granularity[0])
+            return WriteWatch(count[0], granularity[0]), epoch
         if error == -lib.DT_EMIXED:
             raise ValueError(
                 f"[{start:#x}, {stop:#x}) has pages of several sizes: ask for each region by itself"

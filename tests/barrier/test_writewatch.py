@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.interrupts import at_every_point, interrupted_at, traced
 from _lib.raw import Raw
 from _lib.support import PAGE_SIZE, in_child
 from _lib.syscalls import MAP_HUGETLB, map_anonymous, munmap
@@ -234,3 +235,21 @@ def test_regions_that_come_and_go_meanwhile():
             stop.set()
             thread.join()
         assert errors == []
+
+
+@traced
+def test_an_interrupt_forgets_no_page(session):
+    """At every point: what the call had taken, the next one lists."""
+    memory = Raw(20)
+    session.track(memory.pair)
+
+    def act(count):
+        session.reset()
+        memory.write(3, 9)
+        with interrupted_at(count):
+            _watch(memory, 0, 20, 30, True)
+
+    def check():
+        assert _watch(memory, 0, 20, 30, True) == [3, 9]
+
+    at_every_point(act, check)

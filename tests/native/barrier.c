@@ -132,19 +132,26 @@ void try_write_watch(uint64_t *random)
 		uint64_t found = draw(random, 9);
 		uint64_t *addresses = malloc(found * sizeof *addresses + 1), room = found, expected = 0;
 		int reset = (int)draw(random, 2);
-		check(addresses && dt_write_watch(session, cursor, start + from * page_size, start + to * page_size,
-						  reset, addresses, &found, &granularity) == 0);
+		struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+		bool is_settled = draw(random, 4) != 0; // or it dies, and takes nothing
+		check(addresses && epoch);
+		check(dt_write_watch(session, cursor, start + from * page_size, start + to * page_size, reset,
+				     addresses, &found, &granularity, epoch) == 0);
+		epoch->settled |= is_settled;
+		dt_epoch_release(epoch);
 		for (uint64_t page = from; page < to && expected < room; page++) {
 			if (!written[page])
 				continue;
 			check(expected < found && addresses[expected++] == start + page * page_size);
-			written[page] = !reset;
+			written[page] = !reset || !is_settled;
 		}
 		check(found == expected && granularity == page_size);
 		free(addresses);
 	}
 	uint64_t none = 0;
-	check(dt_write_watch(session, cursor, start, start + (WATCHED + 1) * page_size, 0, NULL, &none, &granularity) ==
-	      -DT_EUNTRACKED);
+	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+	check(epoch && dt_write_watch(session, cursor, start, start + (WATCHED + 1) * page_size, 0, NULL, &none,
+				      &granularity, epoch) == -DT_EUNTRACKED);
+	dt_epoch_release(epoch);
 	dt_session_release(session);
 }

@@ -172,8 +172,15 @@ static void use_tracker(void)
 static int watch(uint64_t cursor, uint64_t *addresses, uint64_t *found)
 {
 	uint64_t granularity, start = (uintptr_t)memory;
+	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
 	*found = SPAN;
-	return dt_write_watch(session, cursor, start, start + SPAN * page_size, 1, addresses, found, &granularity);
+	if (!epoch)
+		return -ENOMEM;
+	int error = dt_write_watch(session, cursor, start, start + SPAN * page_size, 1, addresses, found, &granularity,
+				   epoch);
+	epoch->settled |= !error;
+	dt_epoch_release(epoch);
+	return error;
 }
 
 static void use_write_watch(void)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -286,3 +287,24 @@ def test_a_storm_over_everything_leaves_nothing_registered() -> None:
         assert open_descriptors() == before
 
     in_child(child).check()
+
+
+@traced
+@pytest.mark.parametrize("name", ["wp-async", "compare"])
+def test_an_interrupted_opening_leaves_no_descriptor(name: str) -> None:
+    """At every point: what is open is closed with what nobody has."""
+    dirtytrack.Session(backend=name).close()
+    before = open_descriptors()
+
+    def act(count: int) -> None:
+        with interrupted_at(count), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            dirtytrack.Session(backend=name).close()
+
+    def check() -> None:
+        gc.collect()
+        assert open_descriptors() == before
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        at_every_point(act, check)

@@ -3,70 +3,18 @@
 #include "../include/dirtytrack.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
 
-#include "../backends/wp_async.h"
+#include "../backends/opening.h"
 #include "../base/memory.h"
 #include "../core/collect.h"
 #include "../core/lifetime.h"
 #include "../core/tracking.h"
-#include "../kernel/probe.h"
-#include "../kernel/userfaultfd.h"
 #include "cards.h"
 
 struct dt_tracker {
 	struct dt_session *session;
 	struct dt_cards *cards;
 };
-
-static int open_userfaultfd(void)
-{
-	const int flags = O_CLOEXEC | O_NONBLOCK | DT_UFFD_USER_MODE_ONLY;
-	int fd = dt_uffd_syscall(flags);
-	if (fd != -EPERM && fd != -EACCES && fd != -ENOSYS)
-		return fd;
-	int device = dt_uffd_device(flags); // where a filter forbids the system call
-	return device >= 0 ? device : fd;
-}
-
-// Asks for everything that helps, else for what it takes; a kernel that refuses leaves the descriptor as it was.
-static int initialise(int userfaultfd)
-{
-	const uint64_t choices[] = {
-		DT_UFFD_FEATURE_WP_ASYNC | DT_UFFD_FEATURE_WP_UNPOPULATED | DT_UFFD_FEATURE_WP_HUGETLBFS_SHMEM,
-		DT_UFFD_FEATURE_WP_ASYNC,
-	};
-	int error = 0;
-	for (size_t i = 0; i < sizeof choices / sizeof *choices; i++) {
-		uint64_t features = choices[i];
-		error = dt_uffd_api(userfaultfd, &features);
-		if (error != -EINVAL)
-			return error;
-	}
-	return -EOPNOTSUPP;
-}
-
-static int open_session(struct dt_session **session_ret, uint64_t *cursor_ret)
-{
-	int userfaultfd = open_userfaultfd();
-	if (userfaultfd < 0)
-		return userfaultfd;
-	int error = initialise(userfaultfd);
-	int pagemap = error ? error : open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	if (pagemap < 0) {
-		error = error ? error : -errno;
-		close(userfaultfd);
-		return error;
-	}
-	int holes = dt_probe_hole_reporting(userfaultfd, pagemap);
-	if (holes < 0) {
-		close(pagemap);
-		close(userfaultfd);
-		return holes == -ENOTTY ? -EOPNOTSUPP : holes;
-	}
-	return dt_session_open(userfaultfd, pagemap, holes, session_ret, cursor_ret);
-}
 
 static void close_tracker(struct dt_tracker *tracker)
 {
@@ -78,13 +26,14 @@ static void close_tracker(struct dt_tracker *tracker)
 
 static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
 {
-	uint64_t cursor;
 	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
 	if (!tracker)
 		return -ENOMEM;
-	int error = open_session(&tracker->session, &cursor);
+	struct dt_opening opening = {0};
+	int error = dt_open_wp_async(&opening, -1);
+	tracker->session = opening.session;
 	if (!error)
-		error = dt_cards_open(tracker->session, cursor, (uint32_t)__builtin_ctzl(card_size), flags,
+		error = dt_cards_open(tracker->session, opening.cursor, (uint32_t)__builtin_ctzl(card_size), flags,
 				      &tracker->cards);
 	if (error)
 		close_tracker(tracker);

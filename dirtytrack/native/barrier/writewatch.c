@@ -61,21 +61,16 @@ static int make_plan(struct dt_session *session, uint64_t start, uint64_t stop, 
 	return dt_leave(&session->lock, error ? error : start < stop ? -DT_EUNTRACKED : 0);
 }
 
-// Moves up to room pages out of the epoch, by address; returns how many.
-static uint64_t take_out(struct dt_epoch *epoch, const struct plan *plan, uint64_t *addresses, uint64_t room)
+// Lists up to room pages of the epoch, by address; returns how many.
+static uint64_t list(const struct dt_epoch *epoch, const struct plan *plan, uint64_t *addresses, uint64_t room)
 {
 	uint64_t n = 0;
-	for (size_t i = 0; i < plan->count; i++) {
-		struct dt_entry *entry = &epoch->buffers.entries[i];
-		while (entry->run_count && n < room) {
-			struct dt_run *run = &epoch->buffers.runs[entry->first_run];
-			for (; run->start < run->stop && n < room; run->start++)
-				addresses[n++] = plan->starts[i] + (run->start << plan->page_shift);
-			if (run->start < run->stop)
-				return n;
-			entry->first_run++;
-			entry->run_count--;
-		}
+	for (size_t i = 0; i < epoch->entry_count; i++) {
+		const struct dt_entry *entry = &epoch->buffers.entries[i];
+		const struct dt_run *run = epoch->buffers.runs + entry->first_run, *end = run + entry->run_count;
+		for (; run < end; run++)
+			for (uint64_t page = run->start; page < run->stop && n < room; page++)
+				addresses[n++] = plan->starts[i] + (page << plan->page_shift);
 	}
 	return n;
 }
@@ -94,19 +89,16 @@ static int look(struct dt_session *session, uint64_t cursor, uint64_t start, uin
 }
 
 int dt_write_watch(struct dt_session *session, uint64_t cursor, uint64_t start, uint64_t stop, int reset,
-		   uint64_t *addresses, uint64_t *count, uint64_t *granularity)
+		   uint64_t *addresses, uint64_t *count, uint64_t *granularity, struct dt_epoch *epoch)
 {
 	struct plan plan = {0};
-	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
-	if (!epoch)
-		return -ENOMEM;
 	int verb = !reset ? DT_PEEK : addresses ? DT_COLLECT : DT_RESET;
 	int error = look(session, cursor, start, stop, verb, &plan, epoch);
 	if (!error) {
-		*count = take_out(epoch, &plan, addresses, *count);
+		*count = list(epoch, &plan, addresses, *count);
 		*granularity = 1ULL << plan.page_shift;
+		error = dt_epoch_trim(epoch, *count);
 	}
-	dt_epoch_release(epoch); // what is left in it goes back to the cursor
 	free_plan(&plan);
 	return error;
 }

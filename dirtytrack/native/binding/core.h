@@ -2,8 +2,7 @@
 #pragma once
 
 #include "../backends/adaptive.h"
-#include "../backends/compare.h"
-#include "../backends/wp_async.h"
+#include "../backends/opening.h"
 #include "../barrier/cards.h"
 #include "../barrier/writewatch.h"
 #include "../base/address_space.h"

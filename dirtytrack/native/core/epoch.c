@@ -107,3 +107,42 @@ int dt_epoch_settle(struct dt_epoch *epoch, const struct dt_entry *entries, cons
 	epoch->settled = 1;
 	return dt_leave(&session->lock, 0);
 }
+
+// Leaves the first so many pages of an entry in it, and gives the others back.
+static void trim(struct dt_epoch *epoch, struct dt_entry *entry, struct dt_bits *pending, uint64_t pages)
+{
+	struct dt_run *runs = epoch->buffers.runs + entry->first_run;
+	uint64_t left = pages, kept = 0;
+	for (uint64_t i = 0; i < entry->run_count; i++) {
+		uint64_t stop = runs[i].stop - runs[i].start > left ? runs[i].start + left : runs[i].stop;
+		if (pending && stop < runs[i].stop)
+			dt_bits_set(pending, stop, runs[i].stop);
+		left -= stop - runs[i].start;
+		runs[i].stop = stop;
+		kept += runs[i].start < stop;
+	}
+	entry->run_count = kept;
+	entry->pages = pages;
+}
+
+int dt_epoch_trim(struct dt_epoch *epoch, uint64_t pages)
+{
+	struct dt_session *session = epoch->session;
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	struct dt_cursor *cursor = dt_find_cursor(&session->cursors, epoch->cursor);
+	bool is_given_back = cursor && !epoch->settled;
+	uint64_t left = pages;
+	for (size_t i = 0; i < epoch->entry_count; i++) {
+		struct dt_entry *entry = &epoch->buffers.entries[i];
+		const struct dt_region *region = dt_find_region(&session->regions, entry->region);
+		uint64_t keep = entry->pages < left ? entry->pages : left;
+		left -= keep;
+		trim(epoch, entry, is_given_back && region ? dt_pending(cursor, region) : NULL, keep);
+	}
+	epoch->pages = pages - left;
+	if (is_given_back)
+		give_back_assumed(session, epoch, cursor);
+	return dt_leave(&session->lock, 0);
+}

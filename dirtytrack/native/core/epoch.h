@@ -34,5 +34,8 @@ int dt_epoch_abort(struct dt_epoch *epoch);
 // The others go back to its cursor.
 int dt_epoch_settle(struct dt_epoch *epoch, const struct dt_entry *entries, const struct dt_run *runs);
 
+// Gives all but the first so many pages of an epoch back to its cursor; the others stay, settled or not.
+int dt_epoch_trim(struct dt_epoch *epoch, uint64_t pages);
+
 // Gives the pages of an epoch back to a cursor. The caller holds the session's lock.
 void dt_give_back(struct dt_session *session, const struct dt_epoch *epoch, struct dt_cursor *cursor);

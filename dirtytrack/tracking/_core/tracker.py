@@ -15,9 +15,9 @@ from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import backends
 from dirtytrack.tracking._core.failures import cannot_track, native_error
-from dirtytrack.tracking.backends import Descriptors
 from dirtytrack.tracking.region import Region
 
+_new = ffi.new_allocator(lib.dt_opening_new, lib.dt_opening_free, should_clear_after_alloc=False)
 _trackers: dict[int, weakref.ref[Tracker]] = {}  # those that are open, by id(): each access to it is atomic
 os.register_at_fork(after_in_child=_trackers.clear)  # (a tracker itself knows a fork without this)
 
@@ -45,7 +45,10 @@ class Tracker:
             UnsupportedError, ValueError: as for `Session`.
         """
         self.backend, self.backend_reason = backends.find(backend)
-        self._native, self.default_cursor = _open(self.backend.open())
+        opening: Any = _new("struct dt_opening *")  # made before it is open: no interrupt can lose it
+        self._opening = opening
+        self.backend.open(opening)
+        self._native, self.default_cursor = opening.session, int(opening.cursor)
         self.adaptive = adaptive and self.backend.exclusive
         if self.adaptive and lib.dt_session_adapt(self._native):
             raise MemoryError(f"no memory to be adaptive. {LIMITS[errno.ENOMEM]}")
@@ -274,19 +277,6 @@ class Tracker:
             if memory is not None and not memory.still_there():
                 region._lost_ranges = (region.page_range,)
                 lib.dt_session_lose_region(self._native, region.id)
-
-
-def _open(descriptors: Descriptors) -> tuple[Any, int]:
-    # A native session and its default cursor. It closes the descriptors, also if it can't be made.
-    session, cursor = ffi.new("struct dt_session **"), ffi.new("uint64_t *")
-    pagemap, userfaultfd, holes = descriptors
-    if userfaultfd is None:
-        error = lib.dt_session_open_compare(pagemap, session, cursor)
-    else:
-        error = lib.dt_session_open(userfaultfd, pagemap, holes, session, cursor)
-    if error:
-        raise MemoryError(f"no memory for a session. {LIMITS[errno.ENOMEM]}")
-    return ffi.gc(session[0], lib.dt_session_release), cursor[0]
 
 
 def _page_size(region: Region) -> int:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import Any, Protocol
 
 from dirtytrack.kernel.mappings import Mapping
 from dirtytrack.kernel.support import support
-from dirtytrack.tracking.backends._descriptors import Descriptors
 from dirtytrack.tracking.backends.compare import Compare
 from dirtytrack.tracking.backends.wp_async import WpAsync
 from dirtytrack.tracking.blindspots import BlindSpot
 
-__all__ = ["Backend", "Descriptors", "find"]
+__all__ = ["Backend", "find"]
 
 _VARIABLE = "DIRTYTRACK_BACKEND"
 
@@ -32,11 +31,12 @@ class Backend(Protocol):
     exclusive: bool
     sees_every_store: bool
 
-    def open(self) -> Descriptors:
-        """Opens the files of a new session.
+    def open(self, opening: Any) -> None:
+        """Opens a session in a native ``struct dt_opening``, whose end closes it.
 
         Raises:
             UnsupportedError: this backend can't work here; the message says why and what to do.
+            KernelError: a limit was hit.
         """
 
     def blind_spots(self, mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dirtytrack.errors import UnsupportedError
+from typing import Any
+
+from dirtytrack.errors import UnsupportedError, kernel_error
 from dirtytrack.kernel.mappings import Mapping
-from dirtytrack.kernel.pagemap import open_pagemap
 from dirtytrack.native import ffi, lib
-from dirtytrack.tracking.backends._descriptors import Descriptors
 from dirtytrack.tracking.blindspots import BlindSpot
 
 
@@ -21,18 +21,16 @@ class Compare:
     exclusive = False
     sees_every_store = False
 
-    def open(self) -> Descriptors:
-        """Opens the pagemap, where there is one."""
+    def open(self, opening: Any) -> None:
+        """Opens a session over the pagemap, where there is one."""
         try_it = ffi.new("char[2]", b"1")
         got = lib.dt_read_memory(int(ffi.cast("uintptr_t", try_it)), try_it + 1, 1)
         if got < 0:
             remedy = "A seccomp filter refuses it: allow process_vm_readv."
             raise UnsupportedError(-got, "process_vm_readv", remedy=remedy)
-        try:
-            pagemap = open_pagemap()
-        except OSError:
-            pagemap = -1  # it only spares sparse regions the reading of what is not populated
-        return Descriptors(pagemap)
+        error = lib.dt_open_compare(opening)
+        if error:
+            raise kernel_error(-error, "mmap")
 
     def blind_spots(self, _mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
         """Returns what leaves contents as they were; the kind of memory makes no difference."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from dirtytrack.errors import LIMITS, KernelError, UnsupportedError, kernel_error
 from dirtytrack.kernel.mappings import Kind, Mapping
 from dirtytrack.kernel.pagemap import open_pagemap
 from dirtytrack.kernel.support import HoleReporting, hole_reporting, probed_hole_reporting, support
 from dirtytrack.kernel.userfaultfd import Userfaultfd
-from dirtytrack.native import lib
-from dirtytrack.tracking.backends._descriptors import Descriptors
+from dirtytrack.native import ffi, lib
 from dirtytrack.tracking.blindspots import BlindSpot
 
 _BACKED = {BlindSpot.OTHER_MAPPING, BlindSpot.FILE_WRITES, BlindSpot.HOLE_PUNCHING}
@@ -32,15 +34,11 @@ class WpAsync:
     exclusive = True
     sees_every_store = True
 
-    def open(self) -> Descriptors:
-        """Opens a new userfaultfd and this process's pagemap."""
-        try:
-            with Userfaultfd() as userfaultfd:
-                holes = _hole_reporting()
-                pagemap = open_pagemap()
-                return Descriptors(pagemap, userfaultfd.detach(), holes)
-        except OSError as error:
-            raise _refused(error) from error
+    def open(self, opening: Any) -> None:
+        """Opens a session over a new userfaultfd and this process's pagemap."""
+        error = lib.dt_open_wp_async(opening, _hole_reporting())
+        if error:
+            raise _refused(-error, str(ffi.string(opening.call), "ascii"))  # type: ignore[arg-type]
 
     def blind_spots(self, mapping: Mapping, /, *, sparse: bool) -> frozenset[BlindSpot]:
         """Returns what page tables can't show of this kind of mapping."""
@@ -61,13 +59,19 @@ def _hole_reporting() -> int:
     return lib.DT_HOLES_UNREPORTED_FOR_TESTS
 
 
-def _refused(error: OSError) -> KernelError:
-    call = error.call if isinstance(error, KernelError) else f"open {error.filename}"
-    if error.errno in LIMITS:
-        return kernel_error(error.errno, call)  # a limit that was hit is no lack of support
-    remedy = error.remedy if isinstance(error, UnsupportedError) else support().remedy
+def _refused(error: int, call: str) -> KernelError:
+    if error in LIMITS:
+        return kernel_error(error, call)  # that is no lack of support
+    remedy = ""
+    try:
+        with Userfaultfd():  # which says more of what is refused
+            os.close(open_pagemap())
+    except KernelError as refusal:
+        error, call = refusal.errno or error, refusal.call
+        remedy = refusal.remedy if isinstance(refusal, UnsupportedError) else ""
+    remedy = remedy or support().remedy
     if remedy:
         remedy += ' Session(backend="compare") works without it, with a copy of the memory.'
     else:
         remedy = "`dirtytrack doctor` finds nothing wrong: it may have been a passing lack of memory."
-    return UnsupportedError(error.errno or 0, call, remedy=remedy)
+    return UnsupportedError(error, call, remedy=remedy)
