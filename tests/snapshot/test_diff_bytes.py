@@ -109,6 +109,24 @@ def test_what_is_wrong_is_told(data, message):
         Diff.from_bytes(data)
 
 
+_MOST = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(0, 0, _MOST, 0), (1, 0, _MOST, _MOST), (2, 0, 5, 2**64 - 2)],  # 2**64 + 3 bytes
+        [(0, 0, _MOST, 0), (0, _MOST, 2**64 - 1, _MOST), (2, 0, 4, 2**64 - 1)],
+        [(2, 0, 4, 0)],  # more than there are
+        [(2, 0, 2, 0)],  # fewer
+    ],
+)
+def test_lengths_that_wrap(rows):
+    """Sums of 64 bits are no sums: each length has to be there."""
+    with pytest.raises(DiffError, match="out of order or out of their regions"):
+        Diff.from_bytes(_encode([(b"a", _MOST), (b"b", _MOST), (b"c", 64)], rows, b"xxx", b"yyy"))
+
+
 def test_what_is_no_buffer():
     """A TypeError, as for every function that takes bytes."""
     with pytest.raises(TypeError):

@@ -142,6 +142,8 @@ int dt_changes_valid(const struct dt_change *changes, size_t n, const uint64_t *
 		end = change->region == region ? end : 0;
 		if (change->start < end || change->stop <= change->start || change->stop > sizes[change->region])
 			return 0;
+		if (change->stop - change->start > bytes - at) // so that no sum of them wraps
+			return 0;
 		region = change->region;
 		end = change->stop;
 		at += change->stop - change->start;
