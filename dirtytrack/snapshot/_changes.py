@@ -35,13 +35,14 @@ class Changes:
         self.limit = 2**64 - 1 if limit is None else check_byte_count("max_nbytes", limit)
         self.native: Any = _new("struct dt_changes *")
 
-    def check(self, error: int) -> None:
-        """Raises what the result of a native call means; 0 is no error.
+    def check(self) -> None:
+        """Raises why the list is not complete, if it is not.
 
         Raises:
             DiffError: more has changed than the limit allows.
             MemoryError: there is no memory for the list.
         """
+        error = self.native.error
         if error == -errno.EFBIG:
             raise DiffError(f"more than {self.limit} bytes have changed: raise max_nbytes")
         if error:

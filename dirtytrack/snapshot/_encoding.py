@@ -18,6 +18,7 @@ import struct
 from dirtytrack.errors import DiffError
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot._changes import ROW
+from dirtytrack.snapshot._messages import quoted
 
 _MAGIC = b"\x89DTDIFF\n"
 _VERSION = 1
@@ -76,7 +77,9 @@ def _regions(data: bytes, count: int, stop: int) -> tuple[dict[str, int], int]:
             raise DiffError("the diff is damaged: a name is not UTF-8") from error
         at += length
         if name in sizes or not 0 < nbytes < 2**63:
-            raise DiffError(f"the diff is damaged: region {name!r} is there twice, or of {nbytes} bytes")
+            raise DiffError(
+                f"the diff is damaged: region {quoted(name)} is there twice, or of {nbytes} bytes"
+            )
         sizes[name] = nbytes
     padding = data[at : at + -at % 8]
     if any(padding):

@@ -70,6 +70,5 @@ def _add(changes: Changes, place: int, start: int, earlier: list[Change], later:
             before[where] = change.before
         after[where] = change.after
     old_bytes, new_bytes = ffi.from_buffer("uint8_t[]", before), ffi.from_buffer("uint8_t[]", after)
-    changes.check(
-        lib.dt_compare(changes.native, place, start, old_bytes, new_bytes, nbytes, 0, changes.limit)
-    )
+    lib.dt_compare(changes.native, place, start, old_bytes, new_bytes, nbytes, 0, changes.limit)
+    changes.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from abc import abstractmethod
 
@@ -10,10 +11,9 @@ from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack._lifetime.undo import Undo
-from dirtytrack.errors import ClosedError, ForkedError
+from dirtytrack.errors import ClosedError, ForkedError, kernel_error
 from dirtytrack.native import lib
-from dirtytrack.snapshot._access import Access
-from dirtytrack.tracking import NativeEpoch, Region, Session, open_consumer, refuse_overlaps, track_many
+from dirtytrack.tracking import Region, Session, open_consumer, refuse_overlaps, track_many
 
 _serial = itertools.count(1)
 
@@ -71,7 +71,7 @@ class TrackedSet(Handle, Owner):
             self._close()  # asked for here, and done when no other method is running
         else:
             self._closed = True
-            self._access.close()
+            self._maps.close()
 
     @in_turn
     def _close(self) -> None:
@@ -100,22 +100,39 @@ class TrackedSet(Handle, Owner):
     def _track(self, memories: dict[str, object], session: Session | None) -> None:
         self._session, regions = track_many(memories, session, self._undo)
         refuse_overlaps((one.address, one.nbytes, name) for name, one in regions.items())
+        pages = sorted(region.page_range for region in regions.values())
+        self._apart = all(stop <= start for (_, stop), (start, _) in itertools.pairwise(pages))
         self._sizes = {name: region.nbytes for name, region in regions.items()}
         tracked = tuple(regions.values())
         name = f"{type(self).__name__.lower()} {next(_serial)}"
         self._consumer = open_consumer(self._session, name, tracked, self._undo)
-        self._access = Access(self._consumer)
-        self._undo.callback(self._access.close)
-        self._access.open()
-        for region in tracked:
-            self._access.check(region, "r")
+        self._maps = _Maps()
+        self._undo.callback(self._maps.close)
+        self._maps.open()
 
-    def _peek(self, needed: str) -> NativeEpoch:
-        # What was written so far: pages that may be touched as needed ("r" or "rw").
-        epoch = self._consumer.peek()
-        buffers = epoch.native.buffers
-        self._access.check_pages(buffers.entries, buffers.runs, needed)
-        return epoch
+
+class _Maps:
+    """The mappings of this process, by which native calls ask what may be touched.
+
+    Attributes:
+        fd: a descriptor; -1 while it is closed.
+    """
+
+    def __init__(self) -> None:
+        self.fd = -1
+
+    def open(self) -> None:
+        """Opens the descriptor."""
+        try:
+            self.fd = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise kernel_error(error.errno or 0, "open /proc/self/maps") from None
+
+    def close(self) -> None:
+        """Closes the descriptor; idempotent."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def _named(memories: tuple[object, ...]) -> dict[str, object]:

@@ -11,6 +11,7 @@ from dirtytrack.errors import DiffError
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot import _encoding, _merging
 from dirtytrack.snapshot._changes import ROW, Changes
+from dirtytrack.snapshot._messages import listed, quoted
 from dirtytrack.snapshot._targets import resolve_targets
 from dirtytrack.snapshot.change import Change
 
@@ -101,7 +102,7 @@ class Diff(Sequence[Change]):
 
         if region is None:
             if len(self._names) != 1:
-                raise ValueError(f"say which region: one of {', '.join(map(repr, self._names))}")
+                raise ValueError(f"say which region: one of {listed(self._names, len(self._names))}")
             region = self._names[0]
         rows = self._range(region)
         return elements_of(self._rows[rows.start * ROW : rows.stop * ROW], array, region, self._sizes[region])
@@ -119,20 +120,26 @@ class Diff(Sequence[Change]):
         Raises:
             DiffError: other names, numbers or sizes; with *check*, other contents.
             TypeError, ValueError: not writable memory, or the same twice.
-            KernelPermissionError: memory that is protected.
+            KernelError: memory that can't be written (EFAULT: guard pages, or beyond the end of a file;
+                EACCES, a KernelPermissionError: protected), by region and addresses. Nothing was, unless it
+                happened in the middle of the call.
             ClosedError: a region that is not tracked any more.
         """
         targets = resolve_targets(self._sizes, memories)
         rows, count = ffi.from_buffer("struct dt_change[]", self._rows), len(self)
+        before, after = ffi.from_buffer(self._before), ffi.from_buffer(self._after)
+        place, failure = ffi.new("size_t *", count), ffi.new("struct dt_failure *")
+        targets.refuse(lib.dt_changes_check(rows, count, targets.native, failure), failure)
         if check:
-            place = lib.dt_changes_match(rows, count, ffi.from_buffer(self._before), targets.native)
-            if place < count:
-                change = self[place]
-                raise DiffError(
-                    f"bytes [{change.start}, {change.stop}) of {change.region!r} are not what they were "
-                    "before: the diff is for another state"
-                )
-        lib.dt_changes_apply(rows, count, ffi.from_buffer(self._after), targets.native)
+            error = lib.dt_changes_match(rows, count, before, targets.native, place, failure)
+            targets.refuse(error, failure)
+        if place[0] < count:
+            change = self[place[0]]
+            raise DiffError(
+                f"bytes [{change.start}, {change.stop}) of {quoted(change.region)} are not what they were "
+                "before: the diff is for another state"
+            )
+        targets.refuse(lib.dt_changes_apply(rows, count, after, targets.native, failure), failure)
 
     def invert(self) -> Diff:
         """Returns the diff that undoes this one: before and after exchanged."""
@@ -176,7 +183,7 @@ class Diff(Sequence[Change]):
         return Diff.from_bytes, (self.to_bytes(),)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{one.region!r} [{one.start}, {one.stop})" for one in self[:_SHOWN])
+        shown = ", ".join(f"{quoted(one.region)} [{one.start}, {one.stop})" for one in self[:_SHOWN])
         more = f", and {len(self) - _SHOWN} more" if len(self) > _SHOWN else ""
         count = f"{len(self)} change{'s' * (len(self) != 1)}"
         return f"<Diff: {count}, {self.nbytes} bytes{': ' * bool(shown)}{shown}{more}>"
@@ -197,11 +204,13 @@ class Diff(Sequence[Change]):
 
     def _range(self, region: str) -> slice:
         if region not in self._sizes:
-            raise KeyError(f"there is no region {region!r}, but {', '.join(map(repr, self._names))}")
+            raise KeyError(
+                f"there is no region {quoted(region)}, but {listed(self._names, len(self._names))}"
+            )
         place = self._names.index(region)
         regions = self._rows[::ROW]
         return slice(bisect_left(regions, place), bisect_left(regions, place + 1))
 
 
 def _describe(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{name!r} ({nbytes} bytes)" for name, nbytes in sizes.items())
+    return f"{listed(sizes, len(sizes))} ({sum(sizes.values())} bytes)"

@@ -48,8 +48,8 @@ class History(TrackedSet):
     common, pages of zeros take nothing. A context manager, which closes it and forgets the states.
 
     What is written after a restore belongs to a branch from there. What threads write during a save may be in
-    the state in part; all of it is in the next one. Nobody may write during a restore, as with
-    `Snapshot.rollback`. All methods may be called from any thread; they take turns.
+    the state in part; all of it is in the next one. A store beside a restore is undone, or stays and
+    is pending, as with `Snapshot.rollback`. All methods may be called from any thread; they take turns.
     """
 
     def __init__(self, session: Session | None, *memories: object) -> None:
@@ -61,7 +61,9 @@ class History(TrackedSet):
 
     def _prepare(self) -> None:
         self._native: Any = _new("struct dt_history *")
-        error = lib.dt_history_open(self._native, self._consumer.extents, len(self.regions))
+        error = lib.dt_history_open(
+            self._native, self._consumer.extents, len(self.regions), self._apart, self._maps.fd
+        )
         if error:
             raise self._consumer.error(error)
         self._states: dict[int, State] = {}
@@ -94,16 +96,16 @@ class History(TrackedSet):
     def save(self) -> State:
         """Saves what is in memory now as a state.
 
-        The first one costs reading all of the memory.
+        The first one costs reading all of the memory that is populated.
 
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`, or there is no
                 memory for it (ENOMEM). There is no new state, and nothing is lost.
-            KernelPermissionError: a region can't be read now.
+            KernelError: some of what was written can't be read now, as for `Snapshot.diff`; the first time,
+                some of all.
         """
         self._check()
         native = self._native
-        self._peek("r")
         epoch = NativeEpoch()
         claim = object()
         try:
@@ -150,16 +152,14 @@ class History(TrackedSet):
             ValueError: a state of another history, or one that was dropped. Nothing was written.
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`. The memory may be
                 brought there in part; another restore goes on.
-            KernelPermissionError: a region can't be written now. Nothing was.
+            KernelError: some of it can't be written now, as for `Snapshot.rollback`.
         """
         self._check()
         self._check_state(state)
-        native, taken = self._native, NativeEpoch()
-        epoch = self._consumer.peek()
-        lib.dt_history_plan(native, state._identifier, epoch.native)
-        self._access.check_pages(native.entries, native.runs, "rw")
+        native, epoch, taken = self._native, NativeEpoch(), NativeEpoch()
         restore = functools.partial(lib.dt_history_restore, native)
-        self._consumer.run(taken, restore, self._consumer.slices, state._identifier, taken.native)
+        arguments = self._consumer.slices, state._identifier, epoch.native, taken.native
+        self._consumer.run(taken, restore, *arguments)
         return sum(native.entries[place].pages for place in range(len(self.regions)))
 
     @in_turn

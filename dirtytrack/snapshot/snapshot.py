@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 from dirtytrack._lifetime.turns import in_turn
@@ -9,7 +10,7 @@ from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot._changes import Changes
 from dirtytrack.snapshot._tracked_set import TrackedSet
 from dirtytrack.snapshot.diff import Diff
-from dirtytrack.tracking import NativeEpoch, PageSet, Region, Session, alloc, possibly_nonzero
+from dirtytrack.tracking import NativeEpoch, PageSet, Region, Session, alloc
 
 _ALIGNMENT = 64
 _LARGE = 1 << 22  # bytes from which on a copy takes huge pages
@@ -44,84 +45,91 @@ class Snapshot(TrackedSet):
 
     def _prepare(self) -> None:
         nbytes = sum(map(_room, self.regions))
-        self._copy = alloc(nbytes, huge=True if nbytes >= _LARGE else None)
-        self._whole = ffi.from_buffer("uint8_t[]", self._copy)
+        self._copy = alloc(nbytes, huge=nbytes >= _LARGE)
+        if nbytes >= _LARGE:  # it is aligned for huge pages, which dense stretches will ask for
+            self._copy.madvise(mmap.MADV_NOHUGEPAGE)
+        whole = ffi.from_buffer("uint8_t[]", self._copy)
         copies: list[Any] = []
         at = 0
         for region in self.regions:
-            copies.append(self._whole + at)
+            copies.append(whole + at)
             at += _room(region)
-        self._copies = ffi.new("uint8_t *[]", copies)
-        for region, copy in zip(self.regions, copies, strict=True):
-            for start, stop in possibly_nonzero(region):
-                memory = ffi.cast("uint8_t *", region.address + start)
-                lib.dt_copy(memory, stop - start, region.page_size, copy + start)
+        consumer, self._copies = self._consumer, ffi.new("uint8_t *[]", copies)
+        memory = consumer.slices, consumer.extents, self._copies, len(self.regions)
+        self._native: Any = ffi.new("struct dt_snapshot *", (*memory, self._apart, self._maps.fd))
+        failure = ffi.new("struct dt_failure *")
+        self._copied = whole
+        error = consumer.call(lib.dt_snapshot_fill, self._native, failure)
+        if error:
+            raise consumer.error(error, failure)
 
     def _forget(self) -> None:
-        del self._copies, self._whole, self._copy
+        del self._native, self._copies, self._copied, self._copy
 
     @property
     def nbytes(self) -> int:
         """Bytes of address space that the copy takes. How much memory that is, is in ``docs/snapshot.md``."""
         return sum(map(_room, self.regions))
 
-    @in_turn
-    def diff(self, *, gap: int = 0, max_nbytes: int | None = None) -> Diff:
+    def diff(self, *, gap: int = 0, max_nbytes: int | None = None, advance: bool = False) -> Diff:
         """Returns what differs from the copy, to the byte.
 
-        Only pages that were written are compared. They stay written: the next diff compares them again.
+        Only pages that were written are compared. They stay written, and the next diff is again one to the
+        copy; unless this one advances.
 
         Args:
             gap: changes of a region with at most so many equal bytes between them become one. Default: 0.
             max_nbytes: how many bytes may have changed at most. None, the default: any number.
+            advance: make the copy what the memory is, in the same step: it takes on exactly what the diff
+                says, from the same look at the memory. What a thread writes meanwhile is in this diff or in
+                the next one, so that all diffs, one after the other, say all that has happened.
 
         Raises:
             DiffError: more than that has changed.
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.peek`.
-            KernelPermissionError: a region can't be read now.
+            KernelError: some of what was written can't be read now (EFAULT: guard pages, or beyond the end of
+                a file; EACCES, a KernelPermissionError: protected). It names the region and the addresses.
+                Whatever is raised, the copy is as it was, and nothing is lost.
         """
+        changes, epoch = Changes(gap, max_nbytes), NativeEpoch()
+        try:
+            found = self._diff(changes, epoch, lib.DT_COLLECT if advance else lib.DT_PEEK)
+        except BaseException:  # nobody gets the diff
+            self._take_back(changes, epoch)
+            raise
+        return found
+
+    @in_turn
+    def _diff(self, changes: Changes, epoch: NativeEpoch, verb: int) -> Diff:
         self._check()
-        changes = Changes(gap, max_nbytes)
-        epoch = self._peek("r")
-        changes.check(
-            lib.dt_compare_pages(
-                changes.native,
-                self._consumer.extents,
-                self._copies,
-                len(self.regions),
-                epoch.native,
-                changes.gap,
-                changes.limit,
-            )
-        )
-        return Diff._of(self._sizes, changes)
+        arguments = self._native, verb, changes.native, changes.gap, changes.limit, epoch.native
+        self._consumer.run(epoch, lib.dt_snapshot_diff, *arguments)
+        with epoch:
+            changes.check()
+            return Diff._of(self._sizes, changes)
+
+    @in_turn
+    def _take_back(self, changes: Changes, epoch: NativeEpoch) -> None:
+        if not self._closed:
+            lib.dt_snapshot_take_back(self._native, changes.native, epoch.native)
 
     @in_turn
     def rollback(self) -> int:
         """Makes the memory equal to the copy. Returns how many pages were written back.
 
         The pages are unprotected while they are written, so no write faults; then they are re-armed. The
-        other cursors of the session find them in their next epoch. Nobody may write to the memory while it
-        runs: what is written to a page that is being put back may be lost or stay, and need not be in the
-        next diff (`verify` finds it). A write to any other page stays, and is in the next diff.
+        other cursors of the session find them in their next epoch. Beside threads that write it is exact:
+        each store is undone, or stays and is pending for the next call.
 
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`. The memory may be put
                 back in part; what is not is in the next call.
-            KernelPermissionError: a region can't be written now. Nothing was.
+            KernelError: some of it can't be written now, as for `diff`. Nothing was, unless it happened in
+                the middle of the call.
         """
         self._check()
-        consumer, epoch, taken = self._consumer, self._peek("rw"), NativeEpoch()
-        consumer.run(
-            taken,
-            lib.dt_rollback,
-            consumer.slices,
-            len(self.regions),
-            consumer.extents,
-            self._copies,
-            epoch.native,
-            taken.native,
-        )
+        epoch, taken = NativeEpoch(), NativeEpoch()
+        self._consumer.run(taken, lib.dt_snapshot_rollback, self._native, epoch.native, taken.native)
         return epoch.pages
 
     @in_turn
@@ -130,12 +138,12 @@ class Snapshot(TrackedSet):
 
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`; nothing is lost.
-            KernelPermissionError: a region can't be read now.
+            KernelError: some of what was written can't be read now, as for `diff`.
         """
         self._check()
-        self._peek("r")
-        with self._consumer.collect() as epoch:
-            lib.dt_update(self._consumer.extents, self._copies, len(self.regions), epoch.native)
+        epoch = NativeEpoch()
+        self._consumer.run(epoch, lib.dt_snapshot_advance, self._native, epoch.native)
+        with epoch:
             return epoch.pages
 
     @in_turn
@@ -144,32 +152,39 @@ class Snapshot(TrackedSet):
 
         That is empty where the tracker saw all that happened. What it can't see (`Region.blind_spots`:
         another mapping, DMA, ...) is found here; `Session.mark` tells the tracker, and then a rollback puts
-        it back. It costs reading all of the memory and the copy.
+        it back. It costs reading all of the memory and the copy that is populated.
 
         Raises:
             As `diff`.
         """
         self._check()
-        changes, before = Changes(0, None), self._consumer.peek()
-        for region in self.regions:
-            self._access.check(region, "r")
-        for place, region in enumerate(self.regions):
-            written = before.page_set(place, region.geometry)
-            self._compare(changes, place, region, region.page_set() - written)
-        unseen, after = Changes(0, None), self._consumer.peek()
-        for place, region in enumerate(self.regions):
-            suspects = PageSet(region.geometry, changes.pages(place, region.geometry))
-            self._compare(unseen, place, region, suspects - after.page_set(place, region.geometry))
-        return Diff._of(self._sizes, unseen)
+        before = self._consumer.peek()
+        clean = [
+            region.page_set() - before.page_set(place, region.geometry)
+            for place, region in enumerate(self.regions)
+        ]
+        changes = self._compare(clean)
+        after = self._consumer.peek()
+        suspects = [
+            PageSet(region.geometry, changes.pages(place, region.geometry))
+            - after.page_set(place, region.geometry)
+            for place, region in enumerate(self.regions)
+        ]
+        return Diff._of(self._sizes, self._compare(suspects))
 
-    def _compare(self, changes: Changes, place: int, region: Region, pages: PageSet) -> None:
-        view, copy = ffi.from_buffer("uint8_t[]", region.view), self._copies[place]
-        for piece in pages.slices():
-            start, nbytes = piece.start, piece.stop - piece.start
-            error = lib.dt_compare(
-                changes.native, place, start, copy + start, view + start, nbytes, 0, changes.limit
-            )
-            changes.check(error)
+    def _compare(self, pages: list[PageSet]) -> Changes:
+        changes, failure = Changes(0, None), ffi.new("struct dt_failure *")
+        entries, runs = ffi.new("struct dt_entry[]", len(pages)), list[tuple[int, int]]()
+        for place, one in enumerate(pages):
+            entries[place].first_run, entries[place].run_count = len(runs), len(one.runs)
+            runs += one.runs
+        listed = ffi.new("struct dt_run[]", runs)
+        arguments = self._native, entries, listed, changes.native, failure
+        error = self._consumer.call(lib.dt_snapshot_verify, *arguments)
+        if error:
+            raise self._consumer.error(error, failure)
+        changes.check()
+        return changes
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self.regions)} regions, {self.nbytes} bytes"

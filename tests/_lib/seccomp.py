@@ -30,6 +30,7 @@ _NUMBERS = {
         "madvise": 28,
         "fsync": 74,
         "process_vm_readv": 310,
+        "process_vm_writev": 311,
         "userfaultfd": 323,
     },
     "aarch64": {
@@ -38,6 +39,7 @@ _NUMBERS = {
         "msync": 227,
         "madvise": 233,
         "process_vm_readv": 270,
+        "process_vm_writev": 271,
         "userfaultfd": 282,
     },
 }

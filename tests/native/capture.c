@@ -16,8 +16,9 @@ void make_extents(struct dt_extent *extents, struct dt_slice *slices)
 	for (int i = 0; i < REGIONS; i++) {
 		uint64_t start = begin[i] / page_size, stop = (end[i] + page_size - 1) / page_size;
 		uint64_t id = add(start, stop);
-		extents[i] = (struct dt_extent){id, (uint64_t)(uintptr_t)memory + begin[i], end[i] - begin[i],
-						begin[i] % page_size, page_size};
+		extents[i] = (struct dt_extent){
+			id, (uint64_t)(uintptr_t)memory + begin[i], end[i] - begin[i], begin[i] % page_size, page_size,
+			0};
 		slices[i] = (struct dt_slice){id, 0, stop - start};
 	}
 }

@@ -240,7 +240,7 @@ static void use_capture(void)
 	surely_track(0, 0, SPAN, &region);
 	surely(dt_cursor_open(session, &cursor));
 	memcpy(copy, memory, bytes);
-	struct dt_extent extent = {region, (uintptr_t)memory, bytes, 0, page_size};
+	struct dt_extent extent = {region, (uintptr_t)memory, bytes, 0, page_size, 0};
 	struct dt_slice slice = {region, 0, SPAN};
 	for (uint64_t round = 1; round < 3; round++) {
 		write_page(round, due);

@@ -13,6 +13,7 @@ enum { STATES = 6 };
 static struct dt_extent extents[REGIONS];
 static uint8_t *copies[REGIONS];
 static struct dt_slice slices[REGIONS];
+static struct dt_snapshot snapshot = {slices, extents, copies, REGIONS, 0, -1};
 static uint64_t cursor;
 
 static uint8_t *memory_of(int i)
@@ -27,31 +28,65 @@ static void make_copies(void)
 	for (int i = 0; i < REGIONS; i++) {
 		copies[i] = calloc(1, extents[i].nbytes);
 		check(copies[i]);
-		dt_copy(memory_of(i), extents[i].nbytes, page_size, copies[i]);
 	}
+	struct dt_failure failure;
+	snapshot.maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	check(dt_snapshot_fill(session, cursor, &snapshot, &failure) == 0);
 }
 
 static void free_copies(void)
 {
 	for (int i = 0; i < REGIONS; i++)
 		free(copies[i]);
+	dt_close(snapshot.maps);
 }
 
-// A page that can't be written, or read, is found before anything touches it.
-static void try_protection(const struct dt_epoch *epoch)
+static struct dt_epoch *new_epoch(void)
 {
-	const struct dt_entry *entries = epoch->buffers.entries;
-	const struct dt_run *runs = epoch->buffers.runs;
-	char *page = memory + (runs + entries[1].first_run)->start * page_size + 5 * page_size;
-	int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-	check(dt_find_protected(maps, extents, REGIONS, entries, runs, 1) == REGIONS);
-	check(mprotect(page, page_size, PROT_READ) == 0);
-	check(dt_find_protected(maps, extents, REGIONS, entries, runs, 1) == 1);
-	check(dt_find_protected(maps, extents, REGIONS, entries, runs, 0) == REGIONS);
-	check(mprotect(page, page_size, PROT_READ | PROT_WRITE) == 0);
-	fail_call(1, ONCE, EIO);
-	check(dt_find_protected(maps, extents, REGIONS, entries, runs, 0) == -EIO);
-	dt_close(maps);
+	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+	check(epoch);
+	return epoch;
+}
+
+static int diff(int verb, struct dt_changes **changes_ret, uint64_t gap, uint64_t limit, struct dt_epoch *epoch)
+{
+	*changes_ret = dt_changes_new(sizeof **changes_ret);
+	check(*changes_ret);
+	return dt_snapshot_diff(session, cursor, &snapshot, verb, *changes_ret, gap, limit, epoch);
+}
+
+static int try_verb(bool write, struct dt_failure *failure_ret)
+{
+	struct dt_epoch *open = new_epoch(), *taken = new_epoch();
+	struct dt_changes *changes;
+	int error = write ? dt_snapshot_rollback(session, cursor, &snapshot, open, taken)
+			  : diff(DT_PEEK, &changes, 0, UINT64_MAX, open);
+	*failure_ret = write ? taken->failure : open->failure;
+	if (!write)
+		dt_changes_free(changes);
+	dt_epoch_release(open);
+	dt_epoch_release(taken);
+	return error;
+}
+
+// A page that can't be written, or read, is found before anything touches it; also where that can't be asked.
+static void try_protection(void)
+{
+	struct dt_failure failure;
+	char *page = memory + 10 * page_size;
+	int maps = snapshot.maps;
+	for (int asks = 0; asks < 2; asks++) {
+		snapshot.maps = asks ? maps : -1;
+		*page += 1;
+		check(mprotect(page, page_size, PROT_READ) == 0);
+		check(try_verb(false, &failure) == 0);
+		check(try_verb(true, &failure) == -EACCES);
+		check(failure.start == (uintptr_t)page && failure.stop == failure.start + page_size);
+		check(mprotect(page, page_size, PROT_NONE) == 0);
+		check(try_verb(false, &failure) == -EACCES && failure.start == (uintptr_t)page);
+		check(mprotect(page, page_size, PROT_READ | PROT_WRITE) == 0);
+		check(try_verb(true, &failure) == 0);
+	}
 }
 
 static void scribble(uint64_t *random)
@@ -62,8 +97,8 @@ static void scribble(uint64_t *random)
 
 static struct dt_epoch *peek(void)
 {
-	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
-	check(epoch && dt_collect(session, cursor, DT_PEEK, slices, REGIONS, epoch) == 0);
+	struct dt_epoch *epoch = new_epoch();
+	check(dt_collect(session, cursor, DT_PEEK, slices, REGIONS, epoch) == 0);
 	return epoch;
 }
 
@@ -75,10 +110,10 @@ static bool equals(int i, const uint8_t *contents)
 // What a diff says, against a loop over the bytes.
 static void try_diff(uint64_t gap)
 {
-	struct dt_epoch *open = peek();
-	struct dt_changes *changes = dt_changes_new(sizeof *changes);
+	struct dt_epoch *open = new_epoch();
+	struct dt_changes *changes;
 	uint64_t sizes[REGIONS], seen = 0;
-	check(changes && dt_compare_pages(changes, extents, copies, REGIONS, open, gap, UINT64_MAX) == 0);
+	check(diff(DT_PEEK, &changes, gap, UINT64_MAX, open) == 0);
 	const struct dt_change *change = changes->changes;
 	for (int i = 0; i < REGIONS; i++) {
 		const uint8_t *now = memory_of(i), *before = copies[i];
@@ -96,20 +131,25 @@ static void try_diff(uint64_t gap)
 	}
 	check(gap ? seen <= changes->bytes : seen == changes->bytes);
 	check(dt_changes_valid(changes->changes, changes->change_count, sizes, REGIONS, changes->bytes));
-	uint8_t *memories[REGIONS], *targets[REGIONS];
+	struct dt_extent targets[REGIONS];
+	struct dt_failure failure;
 	for (int i = 0; i < REGIONS; i++) {
-		memories[i] = memory_of(i);
-		targets[i] = malloc(sizes[i]);
-		check(targets[i]);
-		memcpy(targets[i], copies[i], sizes[i]);
+		targets[i] = extents[i];
+		targets[i].fallible = gap != 0;
+		targets[i].address = (uintptr_t)malloc(sizes[i]);
+		targets[i].offset = targets[i].address % page_size;
+		check(targets[i].address);
+		memcpy((void *)(uintptr_t)targets[i].address, copies[i], sizes[i]);
 	}
-	size_t n = changes->change_count;
-	check(dt_changes_match(changes->changes, n, changes->after, memories) == n);
-	check(n == 0 || dt_changes_match(changes->changes, n, changes->before, memories) == 0);
-	dt_changes_apply(changes->changes, n, changes->after, targets);
+	size_t n = changes->change_count, place;
+	check(dt_changes_match(changes->changes, n, changes->after, extents, &place, &failure) == 0 && place == n);
+	check(dt_changes_match(changes->changes, n, changes->before, extents, &place, &failure) == 0 && place == 0);
+	check(dt_changes_check(changes->changes, n, targets, &failure) == 0);
+	check(dt_changes_apply(changes->changes, n, changes->after, targets, &failure) == 0);
 	for (int i = 0; i < REGIONS; i++) {
-		check(equals(i, targets[i]));
-		free(targets[i]);
+		uint8_t *target = (uint8_t *)(uintptr_t)targets[i].address;
+		check(equals(i, target));
+		free(target);
 	}
 	dt_changes_free(changes);
 	dt_epoch_release(open);
@@ -122,13 +162,25 @@ void try_snapshot(uint64_t *random)
 	for (int round = 0; round < 60; round++) {
 		scribble(random);
 		try_diff(draw(random, 3) * 5);
-		struct dt_epoch *open = peek(), *taken = dt_epoch_new(sizeof *taken);
-		if (draw(random, 2)) {
-			check(dt_rollback(session, cursor, slices, REGIONS, extents, copies, open, taken) == 0);
-		} else {
-			check(dt_collect(session, cursor, DT_COLLECT, slices, REGIONS, taken) == 0);
-			dt_update(extents, copies, REGIONS, taken);
+		for (int i = 0; i < REGIONS; i++)
+			extents[i].fallible = draw(random, 2);
+		struct dt_epoch *open = new_epoch(), *taken = new_epoch();
+		uint64_t way = draw(random, 3);
+		if (way == 0) {
+			check(dt_snapshot_rollback(session, cursor, &snapshot, open, taken) == 0);
+		} else if (way == 1) {
+			check(dt_snapshot_advance(session, cursor, &snapshot, taken) == 0);
 			taken->settled = 1;
+		} else {
+			struct dt_changes *changes, *again;
+			check(diff(DT_COLLECT, &changes, draw(random, 3) * 5, UINT64_MAX, taken) == 0);
+			if (draw(random, 2)) {
+				dt_snapshot_take_back(&snapshot, changes, taken);
+				check(diff(DT_COLLECT, &again, 0, UINT64_MAX, taken) == 0);
+				dt_changes_free(again);
+			}
+			taken->settled = 1;
+			dt_changes_free(changes);
 		}
 		for (int i = 0; i < REGIONS; i++)
 			check(equals(i, copies[i]));
@@ -138,10 +190,8 @@ void try_snapshot(uint64_t *random)
 		check(rest->pages == 0);
 		dt_epoch_release(rest);
 	}
-	memory[10 * page_size]++;
-	struct dt_epoch *open = peek();
-	try_protection(open);
-	dt_epoch_release(open);
+	extents[0].fallible = extents[1].fallible = 0;
+	try_protection();
 	free_copies();
 	dt_session_release(session);
 }
@@ -167,7 +217,7 @@ void try_history(uint64_t *random)
 	session = open_tracker(DT_HOLES_REPORTED);
 	make_copies();
 	struct dt_history *history = dt_history_new(sizeof *history);
-	check(history && dt_history_open(history, extents, REGIONS) == 0);
+	check(history && dt_history_open(history, extents, REGIONS, 0, snapshot.maps) == 0);
 	for (int state = 0; state <= STATES; state++)
 		for (int i = 0; i < REGIONS; i++)
 			check(states[state][i] = malloc(extents[i].nbytes));
@@ -182,9 +232,8 @@ void try_history(uint64_t *random)
 			dt_history_drop(history, state);
 			check(!dt_history_has(history, state));
 		} else {
-			struct dt_epoch *open = peek(), *taken = dt_epoch_new(sizeof *taken);
-			check(taken && dt_history_plan(history, state, open) == 0);
-			check(dt_history_restore(history, session, cursor, slices, state, taken) == 0);
+			struct dt_epoch *open = new_epoch(), *taken = new_epoch();
+			check(dt_history_restore(history, session, cursor, slices, state, open, taken) == 0);
 			check(history->current == state);
 			for (int i = 0; i < REGIONS; i++)
 				check(equals(i, states[state][i]));
@@ -192,9 +241,10 @@ void try_history(uint64_t *random)
 			dt_epoch_release(taken);
 		}
 	}
-	struct dt_epoch *open = peek();
-	check(dt_history_plan(history, STATES + 1, open) == -EINVAL);
+	struct dt_epoch *open = new_epoch(), *taken = new_epoch();
+	check(dt_history_restore(history, session, cursor, slices, STATES + 1, open, taken) == -EINVAL);
 	dt_epoch_release(open);
+	dt_epoch_release(taken);
 	for (int state = 0; state <= STATES; state++)
 		for (int i = 0; i < REGIONS; i++)
 			free(states[state][i]);

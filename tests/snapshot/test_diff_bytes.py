@@ -127,6 +127,30 @@ def test_lengths_that_wrap(rows):
         Diff.from_bytes(_encode([(b"a", _MOST), (b"b", _MOST), (b"c", 64)], rows, b"xxx", b"yyy"))
 
 
+def test_messages_stay_short():
+    """However long a name is, and however many there are."""
+    long = b"n" * 1_000_000
+    with pytest.raises(DiffError) as caught:
+        Diff.from_bytes(_encode([(long, 1), (long, 1)], [], b"", b""))
+    messages = [str(caught.value)]
+    many = Diff.from_bytes(_encode([(b"%d" % one + long[:99], 9) for one in range(9999)], [], b"", b""))
+    one = Diff.from_bytes(_encode([(long, 9)], [(0, 1, 2, 0)], b"a", b"b"))
+    for act in (
+        lambda: many.apply(),
+        lambda: many.apply({"a": bytearray(1)}),
+        lambda: one.apply(bytearray(8)),
+        lambda: one.apply(bytearray(9), check=True),
+        lambda: many.merge(one),
+    ):
+        with pytest.raises(DiffError) as caught:
+            act()
+        messages.append(str(caught.value))
+    with pytest.raises(KeyError) as missing:
+        many.of("a")
+    messages += [str(missing.value), repr(one), repr(many)]
+    assert max(map(len, messages)) < 1000
+
+
 def test_what_is_no_buffer():
     """A TypeError, as for every function that takes bytes."""
     with pytest.raises(TypeError):

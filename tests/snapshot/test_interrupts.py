@@ -41,6 +41,29 @@ def test_an_interrupted_snapshot_goes_on(verb):
 
 
 @traced
+def test_an_interrupted_diff_that_advances_advances_nothing():
+    """What it would have said is in the next one."""
+    array = dirtytrack.empty((16, 512), np.int64)
+    replica = np.zeros_like(array)
+    with Session() as session, Snapshot(session, array) as snapshot:
+        found = []
+
+        def act(count):
+            array[count % 16] += 1
+            with interrupted_at(count):
+                found.append(snapshot.diff(advance=True))
+
+        def check():
+            found.append(snapshot.diff(advance=True))
+            for one in found:
+                one.apply(replica, check=True)
+            found.clear()
+            assert (replica == array).all()
+
+        at_every_point(act, check)
+
+
+@traced
 @pytest.mark.parametrize("verb", ["save", "restore", "drop"])
 def test_an_interrupted_history_goes_on(verb):
     """Every state that it has is the right one, and so is the next one."""

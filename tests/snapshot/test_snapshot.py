@@ -14,7 +14,7 @@ import dirtytrack
 from _lib.raw import Raw
 from _lib.support import PAGE_SIZE, in_child, resident_bytes
 from _lib.tracked import open_cursors
-from dirtytrack import ClosedError, ForkedError, RegionLostError, Session
+from dirtytrack import ClosedError, DiffError, ForkedError, RegionLostError, Session
 from dirtytrack.errors import KernelPermissionError
 from dirtytrack.snapshot import History, Snapshot
 
@@ -236,29 +236,23 @@ def test_writers_beside_a_diff(session):
         assert (exact == array).all()
 
 
-@pytest.mark.parametrize("kind", [Snapshot, History])
-def test_a_write_that_comes_after_the_look_is_kept(session, kind, monkeypatch):
-    """A page that only the last scan finds stays as it is, and is pending for the next call."""
-    array, shadow = dirtytrack.empty((64, PAGE_SIZE // 8), np.int64), session.cursor("shadow")
-    with kind(session, array) as one:
-        state = one.save() if kind is History else None
-        back = (lambda: one.restore(state)) if kind is History else one.rollback
-        peek = one._consumer.peek
-
-        def peek_and_write(*arguments, **keywords):
-            epoch = peek(*arguments, **keywords)
-            array[20], array[3] = 7, 8
-            return epoch
-
-        array[3] = 5
-        with monkeypatch.context() as patch:
-            patch.setattr(one._consumer, "peek", peek_and_write)
-            assert back() == 1
-        assert not array[3].any()
-        assert (array[20] == 7).all()
-        assert set(shadow.collect()[one.regions[0]]) == {3, 20}
-        assert back() == 1
-        assert not array.any()
+def test_a_diff_that_advances(session):
+    """The copy takes on what the diff says; a diff that is refused advances nothing."""
+    array = dirtytrack.empty((64, PAGE_SIZE // 8), np.int64)
+    with Snapshot(session, array) as snapshot:
+        array[3, 5], array[20, 1] = 7, 8
+        with pytest.raises(DiffError, match="more than 1 bytes"):
+            snapshot.diff(max_nbytes=1, advance=True)
+        plain = snapshot.diff()
+        assert snapshot.diff(gap=4 * PAGE_SIZE, advance=True).sizes == plain.sizes
+        assert not snapshot.diff()
+        assert snapshot.rollback() == 0
+        array[3, 5] = 9
+        (change,) = snapshot.diff(advance=True)
+        assert (change.before[0], change.after[0]) == (7, 9)
+        array[:] = 0
+        snapshot.rollback()
+        assert (array[3, 5], array[20, 1], np.count_nonzero(array)) == (9, 8, 2)
 
 
 def test_methods_take_turns(session):

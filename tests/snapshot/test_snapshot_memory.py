@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import re
 import resource
+from pathlib import Path
 
 import pytest
 
 import dirtytrack
 from _lib.raw import Raw, unmap
-from _lib.support import PAGE_SIZE, in_child
+from _lib.support import PAGE_SIZE, PMD_SIZE, address_of, in_child, require, resident_bytes
 from dirtytrack import DiffError, RegionLostError, Session
 from dirtytrack.errors import KernelPermissionError
-from dirtytrack.snapshot import Snapshot
+from dirtytrack.snapshot import History, Snapshot
 
 
 @pytest.mark.parametrize("offset", [0, 100])
@@ -34,6 +36,98 @@ def test_a_sparse_region_stays_sparse(session, offset):
         assert memory[500 * PAGE_SIZE] == 0
 
 
+def _page_table_bytes() -> int:
+    (line,) = [
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmPTE")
+    ]
+    return int(line.split()[1]) << 10
+
+
+@pytest.mark.forked
+@pytest.mark.parametrize("kind", [Snapshot, History])
+def test_nothing_grows_where_memory_is_sparse(kind):
+    """Page tables and memory stay as they are through every verb, and the other cursors are told nothing."""
+    memory = dirtytrack.alloc(1 << 30, huge=False)
+    used = range(0, 100 * 37 * PAGE_SIZE, 37 * PAGE_SIZE)
+    for start in used:
+        memory[start] = 1
+    with Session() as session:
+        region = session.track(memory, sparse=True)
+        other = session.cursor("other")
+        tables, resident = _page_table_bytes(), resident_bytes()
+        with kind(session, region) as one:
+            if kind is Snapshot:
+                one.verify()
+                one.diff(advance=True)
+                one.advance()
+                one.rollback()
+            else:
+                first = one.save()
+                one.save()
+                one.restore(first)
+            assert other.collect().pages == 0
+            assert _page_table_bytes() - tables < 600 << 10
+            assert resident_bytes() - resident < 10 << 20
+            memory[500 << 20] = 5
+            if kind is Snapshot:
+                assert not one.verify()
+                assert [change.start for change in one.diff()] == [500 << 20]
+                one.rollback()
+            else:
+                second = one.save()
+                one.restore(first)
+                assert memory[500 << 20] == 0
+                one.restore(second)
+                assert memory[500 << 20] == 5
+                one.restore(first)
+            assert memory[500 << 20] == 0
+            assert set(other.collect()[region]) == {(500 << 20) // PAGE_SIZE}
+            assert all(memory[start] == 1 for start in used)
+            assert _page_table_bytes() - tables < 700 << 10
+
+
+def test_a_dropped_page_of_a_sparse_region_is_verified(session):
+    """The tracker does not see it; the copy has what was there."""
+    memory = dirtytrack.alloc(64 * PAGE_SIZE, huge=False)
+    region = session.track(memory, sparse=True)
+    memory[20 * PAGE_SIZE + 3] = 7
+    with Snapshot(session, region) as snapshot:
+        memory.madvise(mmap.MADV_DONTNEED, 20 * PAGE_SIZE, PAGE_SIZE)
+        (change,) = snapshot.verify()
+        assert (change.start, change.stop) == (20 * PAGE_SIZE + 3, 20 * PAGE_SIZE + 4)
+        assert (change.before[0], change.after[0]) == (7, 0)
+
+
+@pytest.mark.forked
+def test_a_copy_takes_what_the_memory_takes():
+    """Of one page in each 2 MiB it is small; of dense memory it lies on huge pages, where there are any."""
+    memory = dirtytrack.alloc(256 << 20, huge=False)
+    for start in range(0, len(memory), PMD_SIZE):
+        memory[start] = 1
+    before = resident_bytes()
+    with Session() as session, Snapshot(session, memory):
+        assert resident_bytes() - before < 16 << 20
+    memory = dirtytrack.alloc(16 << 20, huge=False)
+    memory[:] = b"\1" * len(memory)
+    with Session() as session, Snapshot(session, memory) as snapshot:
+        asked = "always" in (Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()).replace(
+            "[never]", ""
+        )
+        require(asked, "transparent huge pages")
+        assert _huge_bytes(snapshot._copy) >= 12 << 20
+
+
+def _huge_bytes(memory: mmap.mmap) -> int:
+    """Of the mappings in an mmap object, on transparent huge pages."""
+    start, found, inside = address_of(memory), 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            inside = int(match[1], 16) < start + len(memory) and start < int(match[2], 16)
+        elif inside and line.startswith("AnonHugePages:"):
+            found += int(line.split()[1]) << 10
+    return found
+
+
 def test_a_sparse_region_of_a_file(session, tmp_path):
     """A private mapping has contents where nothing is populated yet: they are in the copy."""
     path = tmp_path / "file"
@@ -48,7 +142,7 @@ def test_a_sparse_region_of_a_file(session, tmp_path):
 
 @pytest.mark.parametrize("protection", [mmap.PROT_READ, 0])
 @pytest.mark.parametrize("can_query", [True, False])
-def test_only_written_pages_have_to_be_accessible(session, protection, can_query, monkeypatch):
+def test_only_written_pages_have_to_be_accessible(session, protection, can_query):
     """Protected ones between them do not matter; where one is written, the error is about that."""
     with (
         Raw(8) as memory,
@@ -56,7 +150,7 @@ def test_only_written_pages_have_to_be_accessible(session, protection, can_query
         open("/dev/null", "rb") as no_maps,
     ):
         if not can_query:  # as before Linux 6.11
-            monkeypatch.setattr(snapshot._access, "maps", no_maps.fileno())
+            snapshot._native.maps = no_maps.fileno()
         memory.write(1, 4, 6)
         memory.protect(2, 4, protection)
         memory.protect(7, 8, protection)
@@ -70,7 +164,6 @@ def test_only_written_pages_have_to_be_accessible(session, protection, can_query
         assert ctypes.string_at(memory.at(1)[0], 1) == b"\1"
         memory.protect(0, 8, mmap.PROT_READ | mmap.PROT_WRITE)
         assert snapshot.rollback() == 3
-        monkeypatch.undo()
 
 
 @pytest.mark.forked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import warnings
 
@@ -10,40 +9,52 @@ import numpy as np
 import pytest
 
 import dirtytrack
-from _lib.support import PAGE_SIZE, in_child
+from _lib.snapshot.hammer import hammering
+from _lib.support import PAGE_SIZE, address_of, in_child
 from dirtytrack import ForkedError, Session
 from dirtytrack.snapshot import History, Snapshot
 
+ROUNDS = 150
 
-def test_a_writer_beside_rollbacks():
-    """What they write is put back, or it stays: then it is in the next diff, or else verify finds it."""
-    array = dirtytrack.empty((2000, PAGE_SIZE // 8), np.int64)
-    with Session() as session, Snapshot(session, array) as snapshot:
-        other, pages = session.cursor("other"), np.random.default_rng(1).permutation(len(array)).tolist()
 
-        def write(begun: threading.Event) -> None:
-            for number, page in enumerate(pages):
-                ctypes.memset(array.ctypes.data + page * PAGE_SIZE + 40, 1, 1)  # without the GIL
-                if number == 100:
-                    begun.set()
+@pytest.mark.parametrize("kind", [Snapshot, History])
+@pytest.mark.parametrize("how", ["wp-async", "adaptive", "compare"])
+@pytest.mark.parametrize("pages", [16, 200])
+def test_a_writer_beside_rollbacks(kind, how, pages):
+    """Each store is undone, or stays and is pending: what differs in the end was reported, always."""
+    memory = dirtytrack.alloc((pages + 1) * PAGE_SIZE)
+    before = bytes(memory)
+    backend = "compare" if how == "compare" else "wp-async"
+    with Session(backend=backend, adaptive=how == "adaptive") as session, kind(session, memory) as one:
+        state = one.save() if kind is History else None
+        back = (lambda: one.restore(state)) if kind is History else one.rollback
+        other = session.cursor("other")
+        for _ in range(ROUNDS if how != "compare" else ROUNDS // 10):
+            with hammering(address_of(memory), pages):
+                for _ in range(3):
+                    back()
+            left = {page for page in range(pages) if memory[page * PAGE_SIZE + 7]}
+            pending = one._consumer.peek().page_set(0, one.regions[0].geometry)
+            assert left <= set(pending)
+            assert left <= set(other.collect()[one.regions[0]])
+            back()
+            assert bytes(memory) == before
 
-        for _ in range(20):
-            begun = threading.Event()
-            thread = threading.Thread(target=write, args=(begun,))
-            thread.start()
-            begun.wait()
-            while thread.is_alive():
-                snapshot.rollback()
-            thread.join()
-            left = np.flatnonzero(array[:, 5])
-            found = [snapshot.diff(), snapshot.verify()]
-            starts = sorted(one.start for diff in found for one in diff)
-            assert starts == [page * PAGE_SIZE + 40 for page in left.tolist()]
-            for one in found[1]:  # the page was open before the store was done
-                session.mark(snapshot.regions[0], one.start, one.stop)
-            assert snapshot.rollback() == len(left)
-            assert not array.any()
-            assert set(other.collect()[snapshot.regions[0]]) == set(range(len(array)))
+
+def test_a_writer_beside_diffs_that_advance():
+    """All diffs, one after the other, make of the first contents the last ones."""
+    pages = 100
+    memory = dirtytrack.alloc((pages + 1) * PAGE_SIZE)
+    replica = bytearray(len(memory))
+    with Session() as session, Snapshot(session, memory) as snapshot:
+        for _ in range(ROUNDS // 3):
+            with hammering(address_of(memory), pages):
+                for _ in range(5):
+                    snapshot.diff(advance=True).apply(replica, check=True)
+            snapshot.diff(advance=True).apply(replica, check=True)
+            assert bytes(memory) == replica
+            assert not snapshot.diff()
+            assert not snapshot.verify()
 
 
 def test_all_methods_at_once():

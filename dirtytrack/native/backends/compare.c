@@ -9,6 +9,7 @@
 #include "../base/memory.h"
 #include "../core/lifetime.h"
 #include "../kernel/pagemap.h"
+#include "../kernel/touch.h"
 #include "chunks.h"
 
 enum { BUFFER = 1 << 19 }; // bytes compared at a time

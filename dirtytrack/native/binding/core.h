@@ -19,6 +19,7 @@
 #include "../core/tracking.h"
 #include "../kernel/pagemap.h"
 #include "../kernel/probe.h"
+#include "../kernel/touch.h"
 #include "../kernel/userfaultfd.h"
 #include "../snapshot/changes.h"
 #include "../snapshot/history.h"

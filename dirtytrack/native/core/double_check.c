@@ -7,7 +7,7 @@
 
 #include "../base/array.h"
 #include "../base/memory.h"
-#include "../kernel/pagemap.h"
+#include "../kernel/touch.h"
 #include "scan.h"
 
 int dt_session_double_check(struct dt_session *session, double share, int warn_only)

@@ -54,6 +54,7 @@ struct dt_uffdio_writeprotect {
 #define DT_PAGE_IS_PRESENT (1ULL << 3)
 #define DT_PAGE_IS_SWAPPED (1ULL << 4)
 #define DT_PAGE_IS_HUGE (1ULL << 6)
+#define DT_PAGE_IS_GUARD (1ULL << 8) // since Linux 6.16
 
 #define DT_PM_SCAN_WP_MATCHING (1ULL << 0)
 #define DT_PM_SCAN_CHECK_WPASYNC (1ULL << 1)

@@ -1,12 +1,10 @@
-// PAGEMAP_SCAN, the questions about mappings (what is there, and is all of it there), and a careful read.
-#define _GNU_SOURCE
+// PAGEMAP_SCAN, and the questions about mappings: what is there, is all of it there, and are there files.
 #include "pagemap.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 long dt_pagemap_scan(int fd, struct dt_pm_scan_arg *arg)
@@ -48,11 +46,19 @@ bool dt_may_hold_files(uint64_t start, uint64_t len)
 	return may;
 }
 
-long dt_read_memory(uint64_t start, void *to, size_t bytes)
+int dt_next_populated(int pagemap, uint64_t start, uint64_t stop, struct dt_run *found_ret)
 {
-	struct iovec local = {to, bytes}, remote = {(void *)(uintptr_t)start, bytes};
-	ssize_t got = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
-	if (got < 0)
-		return errno == EFAULT ? 0 : -errno;
-	return got & -sysconf(_SC_PAGESIZE);
+	struct dt_page_region found;
+	struct dt_pm_scan_arg arg = {
+		.size = sizeof arg,
+		.start = start,
+		.end = stop,
+		.vec = (uintptr_t)&found,
+		.vec_len = 1,
+		.category_anyof_mask = DT_PAGE_IS_PRESENT | DT_PAGE_IS_SWAPPED,
+	};
+	int n = (int)dt_pagemap_scan(pagemap, &arg);
+	if (n > 0)
+		*found_ret = (struct dt_run){found.start, found.end};
+	return n;
 }

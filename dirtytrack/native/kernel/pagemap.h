@@ -1,11 +1,12 @@
-// PAGEMAP_SCAN, the questions about mappings (what is there, and is all of it there), and a careful read. Every
-// function returns 0 (or what it says) or -errno, keeps no state, takes no lock and knows no policy; from any thread.
+// PAGEMAP_SCAN, and the questions about mappings: what is there, and is all of it there. Every function returns 0 (or
+// what it says) or -errno, keeps no state, takes no lock and knows no policy; from any thread.
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../base/runs.h"
 #include "abi.h"
 
 // PAGEMAP_SCAN as it is, on a descriptor of /proc/PID/pagemap: the number of entries of arg->vec that it filled.
@@ -23,6 +24,6 @@ int dt_mapped(uint64_t start, uint64_t len);
 // before Linux 6.11, and where /proc can't be read.
 bool dt_may_hold_files(uint64_t start, uint64_t len);
 
-// Reads own memory that may be unreadable, which would be a signal otherwise: the bytes read, up to the first page that
-// can't be. -errno where a filter forbids process_vm_readv(2), on which it rests.
-long dt_read_memory(uint64_t start, void *to, size_t bytes);
+// The first addresses of [start, stop) that are populated: in memory, swapped out, or a marker of the kernel's. Touches
+// none. 1; 0: there are none; -errno. pagemap: a descriptor of /proc/PID/pagemap.
+int dt_next_populated(int pagemap, uint64_t start, uint64_t stop, struct dt_run *found_ret);

@@ -7,8 +7,12 @@
 
 #include "../base/array.h"
 #include "../base/memory.h"
+#include "../core/access.h"
 
-enum { PIECE = 256 }; // bytes compared at once; one that differs is copied before it is looked at
+enum {
+	PIECE = 256, // bytes compared at once; one that differs is copied before it is looked at
+	ROOM = 4096, // bytes read at once where they can't be read in place
+};
 
 void *dt_changes_new(size_t size)
 {
@@ -121,16 +125,14 @@ static int compare_piece(struct dt_changes *changes, const struct piece *piece, 
 int dt_compare(struct dt_changes *changes, uint64_t region, uint64_t start, const uint8_t *before, const uint8_t *after,
 	       uint64_t nbytes, uint64_t gap, uint64_t limit)
 {
-	for (uint64_t at = 0; at < nbytes; at += PIECE) {
+	for (uint64_t at = 0; !changes->error && at < nbytes; at += PIECE) {
 		uint64_t length = nbytes - at < PIECE ? nbytes - at : PIECE;
 		if (memcmp(before + at, after + at, length) == 0)
 			continue;
 		struct piece piece = {region, start + at, before + at, gap, limit};
-		int error = compare_piece(changes, &piece, after + at, length);
-		if (error)
-			return error;
+		changes->error = compare_piece(changes, &piece, after + at, length);
 	}
-	return 0;
+	return changes->error;
 }
 
 int dt_changes_valid(const struct dt_change *changes, size_t n, const uint64_t *sizes, size_t regions, uint64_t bytes)
@@ -151,18 +153,63 @@ int dt_changes_valid(const struct dt_change *changes, size_t n, const uint64_t *
 	return at == bytes;
 }
 
-size_t dt_changes_match(const struct dt_change *changes, size_t n, const uint8_t *contents, uint8_t *const *memories)
+int dt_changes_check(const struct dt_change *changes, size_t n, const struct dt_extent *memories,
+		     struct dt_failure *failure)
 {
-	size_t i = 0;
-	while (i < n && memcmp(memories[changes[i].region] + changes[i].start, contents + changes[i].at,
-			       changes[i].stop - changes[i].start) == 0)
-		i++;
-	return i;
+	struct dt_touch touch = {.maps = -1, .pagemap = -1, .write = true}; // they will be written: so touch them
+	int error = 0;
+	for (size_t i = 0, next; !error && i < n; i = next) {
+		const struct dt_extent *memory = &memories[changes[i].region];
+		struct dt_run pages = dt_extent_pages_of(memory, (struct dt_run){changes[i].start, changes[i].stop});
+		for (next = i + 1; next < n && changes[next].region == changes[i].region; next++) {
+			struct dt_run bytes = {changes[next].start, changes[next].stop};
+			struct dt_run more = dt_extent_pages_of(memory, bytes);
+			if (more.start > pages.stop)
+				break;
+			pages.stop = more.stop;
+		}
+		error = dt_check_runs(&touch, memory, &pages, &pages + 1, failure);
+	}
+	return error;
 }
 
-void dt_changes_apply(const struct dt_change *changes, size_t n, const uint8_t *contents, uint8_t *const *memories)
+// 1 if the bytes of memory are the contents, 0 if not, or -errno.
+static int matches(const struct dt_extent *memory, struct dt_run bytes, const uint8_t *contents,
+		   struct dt_failure *failure)
 {
-	for (size_t i = 0; i < n; i++)
-		memcpy(memories[changes[i].region] + changes[i].start, contents + changes[i].at,
-		       changes[i].stop - changes[i].start);
+	uint8_t buffer[ROOM];
+	bool same = true;
+	for (uint64_t at = bytes.start, stop; same && at < bytes.stop; at = stop) {
+		const uint8_t *view;
+		stop = bytes.stop - at < ROOM ? bytes.stop : at + ROOM;
+		int error = dt_view(NULL, memory, (struct dt_run){at, stop}, buffer, &view, failure);
+		if (error)
+			return error;
+		same = memcmp(view, contents + (at - bytes.start), stop - at) == 0;
+	}
+	return same;
+}
+
+int dt_changes_match(const struct dt_change *changes, size_t n, const uint8_t *contents,
+		     const struct dt_extent *memories, size_t *place_ret, struct dt_failure *failure)
+{
+	int same = 1;
+	for (*place_ret = 0; *place_ret < n; ++*place_ret) {
+		const struct dt_change *change = &changes[*place_ret];
+		struct dt_run bytes = {change->start, change->stop};
+		same = matches(&memories[change->region], bytes, contents + change->at, failure);
+		if (same <= 0)
+			break;
+	}
+	return same < 0 ? same : 0;
+}
+
+int dt_changes_apply(const struct dt_change *changes, size_t n, const uint8_t *contents,
+		     const struct dt_extent *memories, struct dt_failure *failure)
+{
+	int error = 0;
+	for (const struct dt_change *change = changes; !error && change < changes + n; change++)
+		error = dt_put(&memories[change->region], (struct dt_run){change->start, change->stop},
+			       contents + change->at, failure);
+	return error;
 }

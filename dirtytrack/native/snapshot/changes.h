@@ -4,6 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../base/extent.h"
+#include "../core/span.h"
+
 // Bytes [start, stop) of a region that differ; stop is exclusive.
 struct dt_change {
 	uint64_t region; // a number of the caller's
@@ -22,6 +25,8 @@ struct dt_changes {
 	size_t before_room;
 	size_t after_room;
 	uint64_t bytes; // in before, and in after
+	int error;      // why it is not complete: -ENOMEM or -EFBIG, else 0
+	int taken_on;   // a snapshot's copies have been made what they are after the changes
 };
 
 // An empty list, and its end. For cffi's ffi.new_allocator, which passes the struct's size.
@@ -31,15 +36,22 @@ void dt_changes_free(void *changes);
 // Adds the bytes in which before[0, nbytes) and after[0, nbytes) differ, which are those of a region from start on.
 // Changes of a region with at most gap equal bytes between them become one, also with the last one in the list if the
 // bytes between are in before. Reads each byte of after once, so it may be written meanwhile. -ENOMEM, or -EFBIG if
-// the contents exceed limit bytes.
+// the contents exceed limit bytes; that stays the list's error, and nothing is added any more.
 int dt_compare(struct dt_changes *changes, uint64_t region, uint64_t start, const uint8_t *before, const uint8_t *after,
 	       uint64_t nbytes, uint64_t gap, uint64_t limit);
 
 // Whether n changes are in order, disjoint, within regions of these sizes, and have so many bytes of contents, in
 // order.
 int dt_changes_valid(const struct dt_change *changes, size_t n, const uint64_t *sizes, size_t regions, uint64_t bytes);
-// The index of the first of n changes whose bytes of memory are not the contents; n if there is none. memories: where
-// each region begins.
-size_t dt_changes_match(const struct dt_change *changes, size_t n, const uint8_t *contents, uint8_t *const *memories);
-// Writes the contents of n changes into memory.
-void dt_changes_apply(const struct dt_change *changes, size_t n, const uint8_t *contents, uint8_t *const *memories);
+// What follows is about n changes and the memory of each region, which need not be tracked. 0 or -errno, as for
+// dt_check_runs and dt_put.
+//
+// Whether all bytes can be written, before one is. It populates their pages.
+int dt_changes_check(const struct dt_change *changes, size_t n, const struct dt_extent *memories,
+		     struct dt_failure *failure);
+// *place_ret: the first change whose bytes of memory are not the contents; n if there is none.
+int dt_changes_match(const struct dt_change *changes, size_t n, const uint8_t *contents,
+		     const struct dt_extent *memories, size_t *place_ret, struct dt_failure *failure);
+// Writes the contents into memory.
+int dt_changes_apply(const struct dt_change *changes, size_t n, const uint8_t *contents,
+		     const struct dt_extent *memories, struct dt_failure *failure);

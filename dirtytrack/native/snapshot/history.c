@@ -9,8 +9,9 @@
 #include "../base/array.h"
 #include "../base/bytes.h"
 #include "../base/memory.h"
-
-enum { LONG_RUN = 4 }; // pages
+#include "../core/access.h"
+#include "../core/tracking.h"
+#include "rewrite.h"
 
 // Units and regions
 
@@ -57,64 +58,85 @@ static int store_unit(struct dt_history *history, uint64_t place, const uint8_t 
 	return 0;
 }
 
-static int keep_unit(struct dt_history *history, struct dt_node **tree, size_t index, uint64_t unit)
+// A save on its way.
+struct saving {
+	struct dt_history *history;
+	struct dt_session *session;
+	struct dt_node *tree;       // which is to become the state
+	struct dt_failure *failure; // where memory can't be read
+};
+
+// Makes the contents of a unit, whose bytes in memory are those of a view, a part of the tree.
+static int keep_bytes(struct saving *saving, uint64_t number, uint64_t place, const uint8_t *view, uint64_t length)
 {
-	const struct dt_extent *extent = &history->extents[index];
-	struct dt_run bytes = bytes_of(history, extent, unit);
-	if (bytes.start >= bytes.stop)
-		return 0;
-	const uint8_t *memory = (const uint8_t *)(uintptr_t)extent->address + bytes.start;
-	uint64_t length = bytes.stop - bytes.start, number = history->first_units[index] + unit;
-	uint64_t place = place_of(history, extent, bytes);
+	struct dt_store *store = &saving->history->store;
 	uint32_t slot;
-	if (is_kept(history, dt_tree_find(&history->store, *tree, number), place, memory, length))
+	if (is_kept(saving->history, dt_tree_find(store, saving->tree, number), place, view, length))
 		return 0;
-	int error = store_unit(history, place, memory, length, &slot);
+	int error = store_unit(saving->history, place, view, length, &slot);
 	if (error)
 		return error;
-	error = dt_tree_put(&history->store, tree, number, slot);
+	error = dt_tree_put(store, &saving->tree, number, slot);
 	if (error)
-		dt_store_drop(&history->store, slot);
+		dt_store_drop(store, slot);
 	return error;
 }
 
-static int keep_pages(struct dt_history *history, struct dt_node **tree, size_t index, const struct dt_run *pages)
+static int keep_unit(struct saving *saving, size_t index, uint64_t unit)
 {
-	uint64_t scale = units_in_page(history, &history->extents[index]);
+	const struct dt_history *history = saving->history;
+	const struct dt_extent *extent = &history->extents[index];
+	struct dt_run bytes = bytes_of(history, extent, unit);
+	const uint8_t *view;
+	if (bytes.start >= bytes.stop)
+		return 0;
+	int error = dt_view(saving->session, extent, bytes, history->buffer, &view, saving->failure);
+	return error ? error
+		     : keep_bytes(saving, history->first_units[index] + unit, place_of(history, extent, bytes), view,
+				  bytes.stop - bytes.start);
+}
+
+static int keep_pages(struct saving *saving, size_t index, struct dt_run pages)
+{
+	uint64_t scale = units_in_page(saving->history, &saving->history->extents[index]);
 	int error = 0;
-	for (uint64_t unit = pages->start * scale; !error && unit < pages->stop * scale; unit++)
-		error = keep_unit(history, tree, index, unit);
+	for (uint64_t unit = pages.start * scale; !error && unit < pages.stop * scale; unit++)
+		error = keep_unit(saving, index, unit);
 	return error;
 }
 
-static int keep(struct dt_history *history, struct dt_node **tree, const struct dt_epoch *epoch, int everything)
+static int keep_written(struct saving *saving, const struct dt_epoch *epoch)
 {
-	int error = 0;
+	const struct dt_history *history = saving->history;
+	const struct dt_entry *entries = epoch->buffers.entries;
+	int error = dt_check_entries(saving->session, history->maps, false, history->extents, history->n, entries,
+				     epoch->buffers.runs, saving->failure);
 	for (size_t i = 0; !error && i < history->n; i++) {
-		const struct dt_entry *entry = &epoch->buffers.entries[i];
-		const struct dt_run *run = epoch->buffers.runs + entry->first_run, *end = run + entry->run_count;
-		if (everything)
-			error = keep_pages(history, tree, i,
-					   &(struct dt_run){0, dt_extent_pages(&history->extents[i])});
-		for (; !everything && !error && run < end; run++)
-			error = keep_pages(history, tree, i, run);
+		const struct dt_run *run = epoch->buffers.runs + entries[i].first_run;
+		for (uint64_t left = entries[i].run_count; !error && left; left--)
+			error = keep_pages(saving, i, *run++);
 	}
 	return error;
 }
 
-static void write_unit(struct dt_history *history, const struct dt_node *tree, size_t index, uint64_t unit)
+// What is not populated is zeros, and is not touched.
+static int keep_everything(struct saving *saving)
 {
-	const struct dt_extent *extent = &history->extents[index];
-	struct dt_run bytes = bytes_of(history, extent, unit);
-	if (bytes.start >= bytes.stop)
-		return;
-	uint8_t *memory = (uint8_t *)(uintptr_t)extent->address + bytes.start;
-	uint64_t length = bytes.stop - bytes.start, place = place_of(history, extent, bytes);
-	uint32_t slot = dt_tree_find(&history->store, tree, history->first_units[index] + unit);
-	if (slot == DT_ZEROS)
-		memset(memory, 0, length);
-	else
-		memcpy(memory, dt_store_contents(&history->store, slot) + place, length);
+	const struct dt_history *history = saving->history;
+	int error = 0, found;
+	for (size_t i = 0; !error && i < history->n; i++) {
+		const struct dt_extent *extent = &history->extents[i];
+		struct dt_touch touch = {.maps = history->maps, .pagemap = saving->session->backend.pagemap};
+		struct dt_run rest = {0, extent->nbytes}, piece;
+		while (!error && (found = dt_next_nonzero(saving->session, extent, rest, &piece)) != 0) {
+			struct dt_run pages = found > 0 ? dt_extent_pages_of(extent, piece) : (struct dt_run){0};
+			error = found < 0 ? found : dt_check_runs(&touch, extent, &pages, &pages + 1, saving->failure);
+			if (!error)
+				error = keep_pages(saving, i, pages);
+			rest.start = piece.stop;
+		}
+	}
+	return error;
 }
 
 // The history
@@ -140,14 +162,17 @@ void dt_history_free(void *pointer)
 	dt_free(history->extents, history->n * sizeof *history->extents);
 	dt_free(history->entries, history->entry_room * sizeof *history->entries);
 	dt_free(history->runs, history->run_room * sizeof *history->runs);
+	dt_free(history->buffer, history->store.unit);
 	dt_free(history, sizeof *history);
 }
 
-int dt_history_open(struct dt_history *history, const struct dt_extent *extents, size_t n)
+int dt_history_open(struct dt_history *history, const struct dt_extent *extents, size_t n, int apart, int maps)
 {
 	size_t runs = 0;
 	uint64_t unit = (uint64_t)sysconf(_SC_PAGESIZE);
 	history->n = n;
+	history->apart = apart;
+	history->maps = maps;
 	history->extents = dt_alloc(n * sizeof *extents);
 	history->first_units = dt_alloc((n + 1) * sizeof *history->first_units);
 	history->written = dt_alloc(n * sizeof *history->written);
@@ -163,6 +188,9 @@ int dt_history_open(struct dt_history *history, const struct dt_extent *extents,
 			return -ENOMEM;
 	}
 	dt_store_open(&history->store, unit, history->first_units[n]);
+	history->buffer = dt_alloc(unit);
+	if (!history->buffer)
+		return -ENOMEM;
 	int error = dt_make_room(&history->entries, &history->entry_room, n, sizeof *history->entries);
 	return error ? error : dt_make_room(&history->runs, &history->run_room, runs, sizeof *history->runs);
 }
@@ -195,16 +223,16 @@ int dt_history_save(struct dt_history *history, struct dt_session *session, uint
 		error = dt_collect(session, cursor, DT_COLLECT, slices, history->n, epoch);
 	if (error)
 		return error;
-	struct dt_node *tree = dt_tree_share(history->tree);
-	error = keep(history, &tree, epoch, history->saves == 0);
+	struct saving saving = {history, session, dt_tree_share(history->tree), &epoch->failure};
+	error = history->saves ? keep_written(&saving, epoch) : keep_everything(&saving);
 	if (error) {
-		dt_tree_drop(&history->store, tree);
+		dt_tree_drop(&history->store, saving.tree);
 		dt_epoch_abort(epoch);
 		return error;
 	}
 	dt_tree_drop(&history->store, history->tree);
-	history->tree = tree;
-	history->states[state] = dt_tree_share(tree);
+	history->tree = saving.tree;
+	history->states[state] = dt_tree_share(saving.tree);
 	uint64_t parent = history->current ? history->saved[history->current].number : 0;
 	history->saved[state] = (struct dt_saved){++history->saves, parent};
 	history->current = state;
@@ -231,11 +259,11 @@ static void see(void *context, uint64_t number)
 	dt_bits_set(&history->written[region], page, page + 1);
 }
 
-int dt_history_plan(struct dt_history *history, uint64_t state, const struct dt_epoch *open)
+// Lists in the history's entries and runs the pages to write to bring memory, with the open pages of a peek, to a
+// state.
+static void plan(struct dt_history *history, uint64_t state, const struct dt_epoch *open)
 {
 	struct dt_run *end = history->runs;
-	if (!dt_history_has(history, state))
-		return -EINVAL;
 	for (size_t i = 0; i < history->n; i++) {
 		const struct dt_entry *entry = &open->buffers.entries[i];
 		const struct dt_run *run = open->buffers.runs + entry->first_run;
@@ -255,38 +283,66 @@ int dt_history_plan(struct dt_history *history, uint64_t state, const struct dt_
 		dt_bits_clear(&history->written[i], 0, pages);
 		end += runs;
 	}
-	return 0;
 }
 
-// Opens a run of pages at once, where that costs less than a fault for each; that fails without harm.
-static int open_run(struct dt_session *session, const struct dt_extent *extent, const struct dt_run *run)
+// What a state has of some bytes.
+struct wanted {
+	const struct dt_history *history;
+	const struct dt_node *tree;
+};
+
+static const uint8_t *contents_of(const void *context, size_t region, struct dt_run bytes)
 {
-	uint64_t base = extent->address - extent->offset;
-	if (run->stop - run->start < LONG_RUN)
-		return 0;
-	return dt_session_disarm(session, base + run->start * extent->page_size, base + run->stop * extent->page_size);
+	const struct wanted *wanted = context;
+	const struct dt_history *history = wanted->history;
+	const struct dt_extent *extent = &history->extents[region];
+	uint64_t unit = (extent->offset + bytes.start) / history->store.unit;
+	uint32_t slot = dt_tree_find(&history->store, wanted->tree, history->first_units[region] + unit);
+	if (slot == DT_ZEROS)
+		return NULL;
+	return dt_store_contents(&history->store, slot) + place_of(history, extent, bytes);
+}
+
+// Some of the planned pages may be those of the state already, and the tree is not: all of them count as written.
+static void mark_planned(const struct dt_history *history, struct dt_session *session)
+{
+	for (size_t i = 0; i < history->n; i++) {
+		const struct dt_run *run = history->runs + history->entries[i].first_run;
+		for (uint64_t left = history->entries[i].run_count; left; left--, run++)
+			dt_session_mark(session, history->extents[i].region, run->start, run->stop);
+	}
 }
 
 int dt_history_restore(struct dt_history *history, struct dt_session *session, uint64_t cursor,
-		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *taken)
+		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *open, struct dt_epoch *taken)
 {
-	struct dt_node *tree = history->states[state];
-	for (size_t i = 0; i < history->n; i++) {
-		const struct dt_run *run = history->runs + history->entries[i].first_run;
-		uint64_t scale = units_in_page(history, &history->extents[i]);
-		for (size_t left = history->entries[i].run_count; left; left--, run++) {
-			int error = open_run(session, &history->extents[i], run);
-			if (error)
-				return error;
-			for (uint64_t unit = run->start * scale; unit < run->stop * scale; unit++)
-				write_unit(history, tree, i, unit);
-		}
-	}
-	int error = dt_collect(session, cursor, DT_COLLECT, slices, history->n, taken);
+	int error = dt_history_has(history, state) ? 0 : -EINVAL;
 	if (!error)
-		error = dt_epoch_settle(taken, history->entries, history->runs);
+		error = dt_collect(session, cursor, DT_PEEK, slices, history->n, open);
 	if (error)
 		return error;
+	plan(history, state, open);
+	error = dt_check_entries(session, history->maps, true, history->extents, history->n, history->entries,
+				 history->runs, &taken->failure);
+	if (error)
+		return error;
+	struct dt_node *tree = history->states[state];
+	const struct dt_rewrite rewrite = {
+		.slices = slices,
+		.apart = history->apart,
+		.extents = history->extents,
+		.n = history->n,
+		.entries = history->entries,
+		.runs = history->runs,
+		.armed = true,
+		.contents = contents_of,
+		.context = &(struct wanted){history, tree},
+	};
+	error = dt_rewrite(session, cursor, &rewrite, taken);
+	if (error) {
+		mark_planned(history, session);
+		return error;
+	}
 	dt_tree_share(tree);
 	dt_tree_drop(&history->store, history->tree);
 	history->tree = tree;

@@ -18,6 +18,8 @@ struct dt_saved {
 struct dt_history {
 	struct dt_extent *extents; // n of them; owned
 	size_t n;
+	int apart;               // whether no two of the regions share a page
+	int maps;                // a descriptor of /proc/self/maps, the caller's
 	uint64_t *first_units;   // of each region; behind them, how many units there are; owned
 	struct dt_store store;   // of contents
 	struct dt_node **states; // by identifier, from 1 on; NULL: all zeros; owned
@@ -32,29 +34,31 @@ struct dt_history {
 	size_t entry_room;
 	struct dt_run *runs; // of the entries; owned
 	size_t run_room;
+	uint8_t *buffer; // a unit of memory that can't be read in place; owned
 };
 
 // An empty history, and its end. For cffi's ffi.new_allocator, which passes the struct's size.
 void *dt_history_new(size_t size);
 void dt_history_free(void *history);
-// Says of which regions it is. 0 or -ENOMEM; then it can only be freed.
-int dt_history_open(struct dt_history *history, const struct dt_extent *extents, size_t n);
+// Says of which regions it is. apart: whether no two of them share a page. maps: a descriptor of /proc/self/maps, the
+// caller's. 0 or -ENOMEM; then it can only be freed.
+int dt_history_open(struct dt_history *history, const struct dt_extent *extents, size_t n, int apart, int maps);
 // Whether there is such a state.
 int dt_history_has(const struct dt_history *history, uint64_t state);
 // Bytes that the states take.
 uint64_t dt_history_bytes(const struct dt_history *history);
 // The lowest identifier that no state has.
 uint64_t dt_history_unused(const struct dt_history *history);
-// Collects n whole regions into the epoch, and makes what memory is now a state; the first time without believing the
-// epoch. Pages that are as they were are shared. The epoch is settled, or on an error has given its pages back.
+// Collects n whole regions into the epoch, and makes what memory is now a state; the first time of all that is
+// populated. Pages that are as they were are shared. The epoch is settled, or on an error (-EACCES, -EFAULT: its
+// failure says which pages can't be read) has given its pages back.
 int dt_history_save(struct dt_history *history, struct dt_session *session, uint64_t cursor,
 		    const struct dt_slice *slices, uint64_t state, struct dt_epoch *epoch);
-// Lists in history->entries and ->runs the pages to write to bring memory, with the open pages of a peek, to a state.
-// -EINVAL: there is no such state.
-int dt_history_plan(struct dt_history *history, uint64_t state, const struct dt_epoch *open);
-// Writes the pages that were planned, and then collects into `taken`; what that finds beyond them goes back to the
-// cursor. On an error memory is between two states, and all that differs is pending.
+// Peeks at n whole regions into `open`, lists in history->entries and ->runs the pages to write to bring memory to a
+// state, and writes them as dt_rewrite, which needs `taken`. -EINVAL: there is no such state. -EACCES, -EFAULT: some of
+// them can't be written, as taken's failure says. On an error memory may be between two states, and all that differs is
+// pending.
 int dt_history_restore(struct dt_history *history, struct dt_session *session, uint64_t cursor,
-		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *taken);
+		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *open, struct dt_epoch *taken);
 // Forgets a state, and frees what no other has.
 void dt_history_drop(struct dt_history *history, uint64_t state);

@@ -1,24 +1,39 @@
-// The contents of regions beside copies of them. None of it locks a session for longer than the collect in it takes.
-// Where an epoch is given it is one of n whole regions, and the extents and copies are theirs, in its order.
+// The contents of regions beside copies of them. None of it locks a session for longer than the collect in it takes. A
+// page that can't be touched is an error, with the failure about it: -EACCES, -EFAULT.
 #pragma once
 
 #include "../base/extent.h"
 #include "../core/collect.h"
 #include "changes.h"
 
-// dt_compare of the copies with memory, for the pages of an epoch: each region goes by its place.
-int dt_compare_pages(struct dt_changes *changes, const struct dt_extent *extents, uint8_t *const *copies, size_t n,
-		     const struct dt_epoch *epoch, uint64_t gap, uint64_t limit);
-// Makes the copies of those pages equal to the memory.
-void dt_update(const struct dt_extent *extents, uint8_t *const *copies, size_t n, const struct dt_epoch *epoch);
-// Copies nbytes of memory but for the pages, counted from its first byte, that are zeros: the copy has to be zeros.
-void dt_copy(const uint8_t *memory, uint64_t nbytes, uint64_t page_size, uint8_t *copy);
-// The index of the first extent that has pages in its entry of which some can't be read (or with write != 0 written), n
-// if there is none, by PROCMAP_QUERY on a descriptor of /proc/self/maps. -errno if it can't be asked.
-long dt_find_protected(int maps, const struct dt_extent *extents, size_t n, const struct dt_entry *entries,
-		       const struct dt_run *runs, int write);
-// Makes the memory of the pages in `open` (a peek) equal to the copies, and then collects into `taken`; what that finds
-// beyond the pages in `open` goes back to the cursor.
-int dt_rollback(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
-		const struct dt_extent *extents, uint8_t *const *copies, const struct dt_epoch *open,
-		struct dt_epoch *taken);
+// n whole regions, and a copy of each. All of it is the caller's.
+struct dt_snapshot {
+	const struct dt_slice *slices; // all pages of each region
+	const struct dt_extent *extents;
+	uint8_t *const *copies;
+	size_t n;
+	int apart; // whether no two of the regions share a page
+	int maps;  // a descriptor of /proc/self/maps
+};
+
+// Copies the regions into copies that are zeros, but for what is zeros. Dense stretches of the copies get huge pages.
+int dt_snapshot_fill(struct dt_session *session, uint64_t cursor, const struct dt_snapshot *snapshot,
+		     struct dt_failure *failure);
+// Peeks or collects, as the verb says, and lists in what the pages differ from the copies: each region goes by its
+// place, gap and limit are those of dt_compare, whose error is in changes->error. If it collects, and nothing fails,
+// the copies take on what is listed.
+int dt_snapshot_diff(struct dt_session *session, uint64_t cursor, const struct dt_snapshot *snapshot, int verb,
+		     struct dt_changes *changes, uint64_t gap, uint64_t limit, struct dt_epoch *epoch);
+// Undoes that, once: the copies are what they were, and the pages the cursor's again.
+void dt_snapshot_take_back(const struct dt_snapshot *snapshot, struct dt_changes *changes, struct dt_epoch *epoch);
+// Collects, and makes the copies of the pages equal to the memory.
+int dt_snapshot_advance(struct dt_session *session, uint64_t cursor, const struct dt_snapshot *snapshot,
+			struct dt_epoch *epoch);
+// Peeks into `open`, and makes its pages equal to the copies: as dt_rewrite, which needs `taken`.
+int dt_snapshot_rollback(struct dt_session *session, uint64_t cursor, const struct dt_snapshot *snapshot,
+			 struct dt_epoch *open, struct dt_epoch *taken);
+// Lists in what some pages, n entries of runs, differ from the copies, as dt_snapshot_diff. What is not populated is
+// not touched.
+int dt_snapshot_verify(struct dt_session *session, uint64_t cursor, const struct dt_snapshot *snapshot,
+		       const struct dt_entry *entries, const struct dt_run *runs, struct dt_changes *changes,
+		       struct dt_failure *failure);

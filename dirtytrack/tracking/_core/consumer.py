@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking._core.failures import StaleError, warn_of_missed
 from dirtytrack.tracking._core.native_epoch import NativeEpoch
@@ -36,8 +37,7 @@ class Consumer:
         self.name = name
         self.regions = regions
         self.slices = slices_of(dict.fromkeys(regions))[0]
-        rows = [(one.id, one.address, one.nbytes, one.geometry.offset, one.page_size) for one in regions]
-        self.extents = ffi.new("struct dt_extent[]", rows)
+        self.extents = ffi.new("struct dt_extent[]", [_extent(tracker, region) for region in regions])
         self._opened = ffi.new("uint64_t *", cursor)  # written by the native call: no interrupt can lose it
         self._natives = (tracker._native, cursor)
 
@@ -166,6 +166,13 @@ def slices_of(asked: Mapping[Region, PageSet | None]) -> tuple[Any, int]:
         runs = ((0, region.geometry.page_count),) if pages is None else pages.runs
         rows += [(region.id, start, stop) for start, stop in runs]
     return _native_slices(rows), len(rows)
+
+
+def _extent(tracker: Tracker, region: Region) -> tuple[int, ...]:
+    # A file may be truncated by anybody; and where nothing is registered, memory may be mapped over.
+    kinds = {mapping.kind for mapping in mappings.overlapping(*region.page_range)}
+    fallible = not tracker.backend.exclusive or kinds != {mappings.Kind.ANONYMOUS}
+    return region.id, region.address, region.nbytes, region.geometry.offset, region.page_size, fallible
 
 
 def _native_slices(rows: list[tuple[int, int, int]]) -> Any:

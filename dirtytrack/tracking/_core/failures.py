@@ -22,16 +22,23 @@ from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking.region import Region
 
-_READ = "process_vm_readv"  # of the memory itself
-
 _REMEDIES = {
     errno.ENOMEM: "Memory ran short, or the process has too many mappings: raise vm.max_map_count, or track "
     "fewer, larger regions.",
     errno.EPERM: "The mapping can never be written by this process: it shares a file opened read-only, or "
     "is the kernel's own (vvar).",
+    errno.EACCES: "Its protection was changed (mprotect): give it back, and do this again. Nothing is lost.",
     errno.EFAULT: "It can't be touched there: it is protected (mprotect), a guard page, or beyond the end of "
     "its file. Make it accessible, or untrack it. Nothing is lost: what was written is in the next call.",
     errno.EINVAL: "Memory of this kind can't be tracked (vdso, a device, a shadow stack, MAP_DROPPABLE).",
+}
+
+# How memory was touched that could not be (core/access.c).
+_TOUCHES = {
+    "read": "read",
+    "write": "write to",
+    "process_vm_readv": "read",
+    "process_vm_writev": "write to",
 }
 
 
@@ -67,14 +74,14 @@ def native_error(
     if error == -lib.DT_EMISSED and (missed := _missed_error(tracker)) is not None:
         return missed
     call, start, stop = _where(failure)
-    if error == -errno.EFAULT and call == _READ:
-        call = f"read {_title_at(regions, start)}"
+    if call in _TOUCHES and start is not None:
+        call = f"{_TOUCHES[call]} {_title_at(regions, start)}"
     return kernel_error(-error, call, start=start, stop=stop, remedy=_REMEDIES.get(-error, ""))
 
 
-def _title_at(regions: Sequence[Region], address: int | None) -> str:
-    touched = (one.title for one in regions if address in range(*one.page_range))
-    return next(touched, "memory")
+def _title_at(regions: Sequence[Region], address: int) -> str:
+    titles = (one.title for one in regions if one.page_range[0] <= address < one.page_range[1])
+    return next(titles, "memory")
 
 
 def cannot_track(error: int, region: Region, failure: Any, others: Sequence[Region]) -> Exception | None:

@@ -1,0 +1,32 @@
+// Touching own memory that may be inaccessible. A load or a store would be a signal; the kernel, asked to copy, returns
+// an error. Every function keeps no state and takes no lock; from any thread.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// Reads own memory: the bytes read, up to the first page that can't be. -errno where a filter forbids
+// process_vm_readv(2), on which it rests.
+long dt_read_memory(uint64_t start, void *to, size_t bytes);
+// The same for process_vm_writev(2): the bytes written, up to the first page that can't be.
+long dt_write_memory(uint64_t start, const void *from, size_t bytes);
+// Both, through a pipe of their own where a filter forbids the calls. 0; or -errno, with the address of the first page
+// that can't be touched: -EFAULT.
+int dt_copy_from(uint64_t start, void *to, size_t bytes, uint64_t *refused_ret);
+int dt_copy_to(uint64_t start, const void *from, size_t bytes, uint64_t *refused_ret);
+
+// Whether memory may be touched, asked beforehand: of ranges by ascending address.
+struct dt_touch {
+	int maps;              // /proc/self/maps
+	int pagemap;           // /proc/self/pagemap
+	bool write;            // to be written; else to be read only
+	uint64_t permitted_to; // the end of the mapping that was asked about last
+};
+// 0 if all of the pages [start, stop) can be touched, as far as that can be asked: not whether they are beyond the end
+// of their file. -EACCES: they are protected. -EFAULT: guard pages are among them. Else -errno: it can't be asked
+// (before Linux 6.11, or 6.16).
+int dt_may_touch(struct dt_touch *touch, uint64_t start, uint64_t stop);
+// Touches every page, as a load or a store would: 0, -EACCES or -EFAULT as above, also for the end of a file; or
+// -errno.
+int dt_try_touch(const struct dt_touch *touch, uint64_t start, uint64_t stop);
