@@ -289,12 +289,11 @@ class Checkpointer(Handle, Owner):
         start = begin(self._store, layouts, regions)
         tracked = tuple(regions[layout.name] for layout in stored(start.layouts))
         hashes = BlockHashes([region.nbytes for region in tracked])
-        if start.parent != NO_PARENT:
-            for index, region in enumerate(tracked):
-                hashes.learn(index, region.view)
+        held = origin.learn(tracked, hashes) if start.parent != NO_PARENT else 0
         # What is written from here on is its own.
         consumer = open_consumer(session, f"checkpoint of {self._store.place}", tracked, undo)
         staging = Staging(options.staging(sum(region.nbytes for region in tracked)))
+        staging.touch(held)  # the most that a save needs, as far as is known
         compression = Compression(options.compression)
         compactor = Compactor(self._store, claim, compression, options.keep, start.numbers)
         undo.callback(compactor.stop)

@@ -192,7 +192,7 @@ class Lib(Protocol):
         n: int,
         epoch: CData,
         capture: CData,
-        everything: int,
+        hollow: CData,
         pieces: CData,
         piece_count: int,
     ) -> int: ...

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dirtytrack.checkpoint.format import blocks
 from dirtytrack.checkpoint.format.structures import BLOCK
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 
@@ -47,7 +48,7 @@ VALUES = st.lists(st.integers(0, 2), min_size=6, max_size=6)
 def test_blocks_are_stored_when_their_content_is_new(start, steps):
     """A block is stored just if it differs from what was last committed or, within a save, last seen."""
     hashes, committed = BlockHashes([NBYTES]), bytearray(_content(start))
-    hashes.learn(0, memoryview(committed))
+    hashes.learn(0, 0, memoryview(committed))
     working = bytearray(committed)
     for values, first, stop, arrives in steps:
         data, stop = _content(values), max(first + 1, stop)
@@ -65,15 +66,15 @@ def test_blocks_are_stored_when_their_content_is_new(start, steps):
 def test_a_base_has_all_but_zeros():
     """For a base every block counts but those of zeros, whatever was there before."""
     hashes, data = BlockHashes([NBYTES]), _content([1, 0, 2, 2, 0, 1])
-    hashes.learn(0, memoryview(data))
+    hashes.learn(0, 0, memoryview(data))
     assert [block for block, _ in _changes(hashes, data, 0, 6, everything=True)] == [0, 2, 3, 5]
 
 
 def test_regions_do_not_mix():
     """The same block of another region is another block."""
     hashes, data = BlockHashes([BLOCK, BLOCK]), memoryview(bytes([7]) * BLOCK)
-    hashes.learn(0, data)
-    hashes.learn(1, memoryview(bytes(BLOCK)))
+    hashes.learn(0, 0, data)
+    hashes.learn(1, 0, memoryview(bytes(BLOCK)))
     assert len(list(hashes.changes(0, 0, data, everything=False))) == 0
     assert len(list(hashes.changes(1, 0, data, everything=False))) == 1
 
@@ -81,7 +82,7 @@ def test_regions_do_not_mix():
 def test_every_writer_hashes_with_a_seed_of_its_own():
     """Equal blocks have other hashes in another writer, so nobody can prepare two that are taken for one."""
     block = memoryview(bytes([7]) * BLOCK)
-    assert len({BlockHashes([BLOCK])._hash(block) for _ in range(4)}) == 4
+    assert len({BlockHashes([BLOCK])._hash(block, blocks.classify(block)) for _ in range(4)}) == 4
 
 
 class _Scarce(bytearray):
@@ -115,7 +116,7 @@ def test_no_memory_at_any_access_makes_nothing_wrong():
         hashes, committed = BlockHashes([NBYTES]), bytearray(NBYTES)
         hashes._committed[:] = [_Scarce(hashes._committed[0])]
         hashes._working[:] = [_Scarce(hashes._working[0])]
-        hashes.learn(0, memoryview(committed))
+        hashes.learn(0, 0, memoryview(committed))
         _Scarce.left, struck = at, False
         for values, arrives in [*steps, *steps]:
             working, data = bytearray(committed), _content(values)

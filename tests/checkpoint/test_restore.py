@@ -98,6 +98,7 @@ def test_a_tracked_region_is_memory_too(directory):
     found = dirtytrack.support()
     require(found.works, f"this system cannot track: {found.cause}")
     weights = dirtytrack.empty((70, 100), "<f4")
+    weights[:] = 9
     with dirtytrack.Session() as session:
         region = session.track(weights)
         restore(directory, into={"weights": region})

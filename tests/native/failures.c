@@ -215,7 +215,7 @@ static int capture(uint64_t cursor, const struct dt_extent *extent, const struct
 		capture->extents = extent;
 		capture->extent_count = 1;
 		struct dt_piece piece = {block, 1, 0, 0};
-		error = dt_capture(session, cursor, slice, 1, epoch, capture, 0, &piece, 1);
+		error = dt_capture(session, cursor, slice, 1, epoch, capture, NULL, &piece, 1);
 		while (!error && piece.blocks) {
 			memcpy(copy + (capture->runs[piece.run].first + piece.block) * DT_BLOCK, block, DT_BLOCK);
 			piece.blocks = 1;

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from dirtytrack._lifetime.interruptible_pool import Task, run_all
+from dirtytrack.checkpoint.format import blocks
 from dirtytrack.checkpoint.format.structures import BLOCK, Entry, FormatError, Span, block_count, gaps
 from dirtytrack.checkpoint.read.block_owners import ZEROS, BlockOwners, StoredRun
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
+from dirtytrack.checkpoint.read.populated import populated
 
 _ZEROS = bytes(256 * BLOCK)
 _PIECE = 1 << 16  # blocks whose owners are looked at at a time
@@ -69,7 +71,8 @@ class State:
         Args:
             region: its place in the table.
             target: memory of the region's length. It is undefined after an error.
-            zeroed: whether the target holds zeros already; then these are not written.
+            zeroed: whether the target holds zeros already. Where it does not, zeros are written only to
+                blocks that hold something else, and memory without a page stays so.
 
         Raises:
             DamagedFile: with the file.
@@ -77,9 +80,11 @@ class State:
         owners = self._owners[region]
         tasks, placed = _placing(owners, target, enumerate(owners.runs, 1))
         if not zeroed:
+            zeros = (owners.bytes_of(gap) for gap in gaps(placed, block_count(owners.nbytes)))
+            unsure = populated(target)
             tasks += [
-                functools.partial(_zero, target[owners.bytes_of(gap)])
-                for gap in gaps(placed, block_count(owners.nbytes))
+                functools.partial(_zero, target[start:stop])
+                for start, stop in _common([(piece.start, piece.stop) for piece in zeros], unsure)
             ]
         run_all(tasks)
 
@@ -182,4 +187,19 @@ def _place(owners: BlockOwners, run: StoredRun, owned: list[Span], target: memor
 def _zero(target: memoryview) -> None:
     for start in range(0, len(target), len(_ZEROS)):
         piece = target[start : start + len(_ZEROS)]
-        piece[:] = _ZEROS[: len(piece)]
+        for run in blocks.runs_of(0, piece, blocks.classify(piece)):
+            if run.data is not None:
+                run.data[:] = _ZEROS[: len(run.data)]
+
+
+def _common(spans: list[Span], others: list[Span]) -> Iterator[Span]:
+    # What is in both; each is in order.
+    mine, theirs = 0, 0
+    while mine < len(spans) and theirs < len(others):
+        start, stop = max(spans[mine][0], others[theirs][0]), min(spans[mine][1], others[theirs][1])
+        if start < stop:
+            yield start, stop
+        if spans[mine][1] < others[theirs][1]:
+            mine += 1
+        else:
+            theirs += 1

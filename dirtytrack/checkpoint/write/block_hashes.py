@@ -6,6 +6,9 @@ that is being written will say. A save changes *working* alone, and notes where.
 copy takes memory, which there may not be, and a commit that has happened must not fail for it. So `commit`
 and `abort` only say which copy is due. The next save makes it, before anything else; if there is no memory
 for it then, that save fails, and the copy stays due.
+
+The hash of a block of zeros is zeros: an untouched table says what a reader finds where no file holds
+anything, and memory that was never touched takes no room in it.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ from collections.abc import Iterator
 
 from dirtytrack.checkpoint.format import blocks
 from dirtytrack.checkpoint.format.codec import HASH_BYTES, block_hash
-from dirtytrack.checkpoint.format.structures import BLOCK, RUN_BLOCKS, block_count
+from dirtytrack.checkpoint.format.structures import BLOCK, block_count
 
-_Tables = list[mmap.mmap]  # a hash for each block of each region; zeros where nothing is known
+_Tables = list[mmap.mmap]  # a hash for each block of each region
+
+_ZEROS = bytes(HASH_BYTES)  # the hash of a block of zeros
+_PIECE = 1 << 16  # bytes of a table that are copied at once
 
 
 class BlockHashes:
@@ -29,7 +35,7 @@ class BlockHashes:
     """
 
     def __init__(self, sizes: list[int]) -> None:
-        """Knows nothing of regions of these lengths."""
+        """Nothing is committed of regions of these lengths, which is to say that they are zeros."""
         self._seed = secrets.randbits(64)
         self._committed = [_table(nbytes) for nbytes in sizes]
         self._working = [_table(nbytes) for nbytes in sizes]
@@ -47,12 +53,14 @@ class BlockHashes:
         With *everything* all of them but zeros, for a base, which need not say where it holds nothing.
         """
         self._make_due_copy()
-        fresh = self._hash(data)
+        kinds = blocks.classify(data)
+        fresh = self._hash(data, kinds)
         table, start = self._working[region], first * HASH_BYTES
         stop = start + len(fresh)
         self._touched.append((region, start, stop))
-        old, table[start:stop] = table[start:stop], fresh
-        kinds = blocks.classify(data)
+        old = table[start:stop]
+        if old != fresh:
+            table[start:stop] = fresh
         if everything:
             kinds = kinds.replace(bytes([blocks.ZEROS]), bytes([blocks.OMITTED]))
         else:
@@ -60,6 +68,13 @@ class BlockHashes:
                 if fresh[at : at + HASH_BYTES] == old[at : at + HASH_BYTES]:
                     kinds[at // HASH_BYTES] = blocks.OMITTED
         return blocks.runs_of(first, data, kinds)
+
+    def begin_base(self) -> None:
+        """What is on its way begins anew, and holds nothing but zeros so far."""
+        self._make_due_copy()
+        for region, table in enumerate(self._working):
+            self._touched.append((region, 0, len(table)))
+            table.madvise(mmap.MADV_DONTNEED)
 
     def commit(self) -> None:
         """What was on its way has arrived. This can't fail."""
@@ -69,26 +84,36 @@ class BlockHashes:
         """What was on its way will not arrive. This can't fail."""
         self._due_copy = self._due_copy or self._copy_after_abort
 
-    def learn(self, region: int, data: memoryview) -> None:
-        """The region is committed with these bytes: all of it."""
-        for start in range(0, len(data), RUN_BLOCKS * BLOCK):
-            fresh = self._hash(data[start : start + RUN_BLOCKS * BLOCK])
-            at = start // BLOCK * HASH_BYTES
+    def learn(self, region: int, first: int, data: memoryview) -> int:
+        """The blocks from *first* on are committed with these bytes. How many are not zeros."""
+        kinds = blocks.classify(data)
+        found = kinds.count(blocks.DATA)
+        if found:
+            fresh, start = self._hash(data, kinds), first * HASH_BYTES
             for tables in (self._committed, self._working):
-                tables[region][at : at + len(fresh)] = fresh
+                tables[region][start : start + len(fresh)] = fresh
+        return found
 
-    def _hash(self, data: memoryview) -> bytes:
+    def _hash(self, data: memoryview, kinds: bytearray) -> bytes:
         seed = self._seed
-        return b"".join([block_hash(data[at : at + BLOCK], seed) for at in range(0, len(data), BLOCK)])
+        return b"".join(
+            [
+                _ZEROS if kind == blocks.ZEROS else block_hash(data[at : at + BLOCK], seed)
+                for at, kind in zip(range(0, len(data), BLOCK), kinds, strict=True)
+            ]
+        )
 
     def _make_due_copy(self) -> None:
         if self._due_copy is not None:
             source, target = self._due_copy
-            for region, start, stop in self._touched:
-                target[region][start:stop] = source[region][start:stop]
+            for region, first, end in self._touched:
+                for start in range(first, end, _PIECE):
+                    piece = slice(start, min(start + _PIECE, end))
+                    if target[region][piece] != source[region][piece]:  # else nothing is to be touched
+                        target[region][piece] = source[region][piece]
             self._touched.clear()
             self._due_copy = None
 
 
 def _table(nbytes: int) -> mmap.mmap:
-    return mmap.mmap(-1, block_count(nbytes) * HASH_BYTES)
+    return mmap.mmap(-1, block_count(nbytes) * HASH_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

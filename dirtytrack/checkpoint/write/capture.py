@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from dirtytrack.checkpoint.format.description import Consistency
 from dirtytrack.checkpoint.format.structures import BLOCK, run_bytes
+from dirtytrack.checkpoint.read.populated import is_hollow
 from dirtytrack.checkpoint.write.staging import Loan, Staging
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Consumer, NativeEpoch
@@ -50,7 +51,7 @@ class Capture:
     @property
     def is_complete(self) -> bool:
         """Whether everything is copied."""
-        return bool(self.native.run == self.native.run_count)
+        return bool(self.native.run == self.native.wanted_count)
 
     def runs(self, loan: Loan) -> Iterator[Run]:
         """What was copied into a loan, in order."""
@@ -208,13 +209,21 @@ class Capturer:
             len(self.regions),
             capture.epoch.native,
             capture.native,
-            everything,
+            self._hollow() if everything else ffi.NULL,
             loan.pieces,
             loan.count,
         )
 
+    def _hollow(self) -> Any:
+        # Of the regions that are to stay sparse, those of which that which is not populated is zeros.
+        return ffi.new(
+            "uint8_t[]", [one.sparse and is_hollow(one.address, one.nbytes) for one in self.regions]
+        )
+
     def _learn(self, capture: Capture) -> None:
         native = capture.native
+        if native.everything:  # what the next captures need
+            self._staging.touch(native.copied * BLOCK)
         self._scan = native.scan_ns / 1e9
         self._copying = self._scan + native.copy_ns / 1e9
         if native.blocks and native.copy_ns:

@@ -189,6 +189,8 @@ class Committer:
 
     def _writer(self, job: Job) -> CheckpointWriter:
         if self._open is None or self._open[0] is not job:
+            if job.kind is Kind.BASE:
+                self._hashes.begin_base()
             linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(self._layouts))
             self._open = job, CheckpointWriter(self._store, self._layouts, self._compression, linear)
         return self._open[1]

@@ -6,16 +6,27 @@ import errno
 import json
 import mmap
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint.format.layout import Layout, groups_of
-from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION, MAX_NUMBER, NO_PARENT, FileName
+from dirtytrack.checkpoint.format.structures import (
+    BLOCK,
+    MAX_DESCRIPTION,
+    MAX_NUMBER,
+    NO_PARENT,
+    RUN_BLOCKS,
+    FileName,
+    block_count,
+)
 from dirtytrack.checkpoint.read.archive import opened
 from dirtytrack.checkpoint.read.filling import Target, fill
 from dirtytrack.checkpoint.read.lineage import Node, first_few_of
+from dirtytrack.checkpoint.read.populated import populated
 from dirtytrack.checkpoint.store.protocol import Store
+from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.errors import ChainError
 from dirtytrack.tracking import Region, Session, resolve, track_many
 
@@ -126,6 +137,22 @@ def resume(
 def start_or_resume(store: Store, layouts: list[Layout], regions: dict[str, Region]) -> Origin:
     """Resumes a chain if there is a file of one, else starts it."""
     return (resume if FileName.among(store.names()) else start)(store, layouts, regions)
+
+
+def learn(regions: Sequence[Region], hashes: BlockHashes) -> int:
+    """Hashes what memory holds, which is committed; memory without a page is zeros, and stays without one.
+
+    Returns:
+        How many bytes hold something: blocks that are not zeros.
+    """
+    found = 0
+    for index, region in enumerate(regions):
+        done = 0  # blocks
+        for start, stop in populated(region.view):
+            for first in range(max(start // BLOCK, done), block_count(stop), RUN_BLOCKS):
+                done = min(first + RUN_BLOCKS, block_count(stop))
+                found += hashes.learn(index, first, region.view[first * BLOCK : done * BLOCK])
+    return found * BLOCK
 
 
 def _target(layout: Layout, regions: dict[str, Region]) -> Target:

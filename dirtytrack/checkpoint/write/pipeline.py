@@ -6,6 +6,7 @@ import functools
 from contextlib import AbstractContextManager
 
 from dirtytrack.checkpoint.format.structures import Kind
+from dirtytrack.checkpoint.read.populated import contents
 from dirtytrack.checkpoint.write.capture import Capturer
 from dirtytrack.checkpoint.write.committer import Committer, StaleJobError
 from dirtytrack.checkpoint.write.compaction import Compactor
@@ -152,5 +153,10 @@ class Pipeline:
     def _linear(self) -> tuple[bool, ...]:
         views = [region.view for region in self._capturer.regions]
         return tuple(
-            self._maps and not self._compression.suits(len(view), view.__getitem__) for view in views
+            self._maps and not self._compression.suits(len(view), functools.partial(_sample, view))
+            for view in views
         )
+
+
+def _sample(view: memoryview, piece: slice) -> bytes:
+    return contents(view[piece])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import mmap
 from collections import deque
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
 from dirtytrack.checkpoint.format.structures import BLOCK
 from dirtytrack.native import ffi
+
+_MADV_POPULATE_WRITE = 23  # which the mmap module of Python 3.11 lacks
 
 
 class Loan:
@@ -33,19 +36,24 @@ class Loan:
 
 
 class Staging:
-    """A ring of touched memory: one thread fills it, and another one empties it in the same order.
+    """A ring of memory: one thread fills it, and another one empties it in the same order.
 
     All methods but `give_back` are for the first one. An interrupt does them no harm.
     """
 
     def __init__(self, nbytes: int) -> None:
-        """Allocates and touches whole blocks, at least one."""
+        """Allocates whole blocks, at least one; nothing of them is touched."""
         self.blocks = max(1, nbytes // BLOCK)
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-        self._memory = ffi.from_buffer("uint8_t[]", mmap.mmap(-1, self.blocks * BLOCK, flags=flags))
+        self._mapping = mmap.mmap(-1, self.blocks * BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._memory = ffi.from_buffer("uint8_t[]", self._mapping)
         self._base = ffi.cast("uint8_t *", self._memory)
         self._lent: deque[Loan] = deque()
         self._given_back: SimpleQueue[None] = SimpleQueue()
+
+    def touch(self, nbytes: int) -> None:
+        """Touches so many bytes, or all, so that no capture has to wait for pages."""
+        with suppress(OSError):  # before Linux 5.14
+            self._mapping.madvise(_MADV_POPULATE_WRITE, 0, min(nbytes, self.blocks * BLOCK))
 
     def lend(self, owner: object, wanted: int, most: int) -> Loan:
         """Waits for room for *wanted* blocks (or for all there is), and lends up to *most*."""

@@ -2,11 +2,18 @@
 #include "capture.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "../base/array.h"
 #include "../base/bytes.h"
 #include "../base/clock.h"
 #include "../base/memory.h"
+#include "../kernel/pagemap.h"
+
+enum {
+	NEAR = 64,        // blocks that are looked through for zeros while they are in the processor's cache
+	SPLITS = 1 << 16, // runs that zeros may make of those wanted; what comes after them is copied with its zeros
+};
 
 void *dt_capture_new(size_t size)
 {
@@ -16,43 +23,71 @@ void *dt_capture_new(size_t size)
 void dt_capture_free(void *pointer)
 {
 	struct dt_capture *capture = pointer;
+	dt_free(capture->wanted, capture->wanted_room * sizeof *capture->wanted);
 	dt_free(capture->runs, capture->run_room * sizeof *capture->runs);
 	dt_free(capture, sizeof *capture);
 }
 
-static void add(struct dt_capture *capture, uint64_t extent, uint64_t start, uint64_t stop)
+static int add(struct dt_capture *capture, uint64_t extent, uint64_t start, uint64_t stop)
 {
-	struct dt_block_run *last = capture->run_count ? &capture->runs[capture->run_count - 1] : NULL;
+	struct dt_block_run *last = capture->wanted_count ? &capture->wanted[capture->wanted_count - 1] : NULL;
 	if (last && last->extent == extent && start <= last->first + last->count) { // two pages may touch one block
 		capture->blocks += stop - (last->first + last->count);
 		last->count = stop - last->first;
-		return;
+		return 0;
 	}
-	capture->runs[capture->run_count++] = (struct dt_block_run){extent, start, stop - start};
+	int error =
+		dt_grow(&capture->wanted, &capture->wanted_room, capture->wanted_count + 1, sizeof *capture->wanted);
+	if (error)
+		return error;
+	capture->wanted[capture->wanted_count++] = (struct dt_block_run){extent, start, stop - start};
 	capture->blocks += stop - start;
+	return 0;
 }
 
 // The blocks that a run of pages touches, none of them beyond the region's own bytes.
-static void add_pages(struct dt_capture *capture, uint64_t extent, struct dt_run pages)
+static int add_pages(struct dt_capture *capture, uint64_t extent, struct dt_run pages)
 {
 	struct dt_run bytes = dt_extent_bytes(&capture->extents[extent], pages);
-	add(capture, extent, bytes.start / DT_BLOCK, (bytes.stop + DT_BLOCK - 1) / DT_BLOCK);
+	return add(capture, extent, bytes.start / DT_BLOCK, (bytes.stop + DT_BLOCK - 1) / DT_BLOCK);
 }
 
-static int list_blocks(struct dt_capture *capture, const struct dt_epoch *epoch, int everything)
+// What was populated before the scan is listed; what is populated later is written, or counts as that.
+static int add_populated(struct dt_capture *capture, uint64_t i)
 {
-	size_t most = everything ? capture->extent_count : epoch->run_count;
-	int error = dt_make_room(&capture->runs, &capture->run_room, most ? most : 1, sizeof *capture->runs);
+	const struct dt_extent *extent = &capture->extents[i];
+	uint64_t base = extent->address - extent->offset, size = extent->page_size;
+	uint64_t at = base, stop = base + dt_extent_pages(extent) * size;
+	struct dt_run found;
+	int error = 0;
+	while (!error && at < stop) {
+		int n = dt_next_populated(capture->session->backend.pagemap, at, stop, &found);
+		if (n <= 0)
+			return n;
+		error = add_pages(capture, i, (struct dt_run){(found.start - base) / size, (found.stop - base) / size});
+		at = found.stop;
+	}
+	return error;
+}
+
+static int list_blocks(struct dt_capture *capture, const struct dt_epoch *epoch, const uint8_t *hollow)
+{
+	size_t most = hollow ? capture->extent_count : epoch->run_count;
+	int error = dt_grow(&capture->wanted, &capture->wanted_room, most, sizeof *capture->wanted);
+	for (size_t i = 0; !error && i < capture->extent_count; i++) {
+		const struct dt_entry *entry = &epoch->buffers.entries[i];
+		if (hollow && hollow[i] && capture->session->backend.pagemap >= 0)
+			error = add_populated(capture, i);
+		else if (hollow)
+			error = add_pages(capture, i, (struct dt_run){0, dt_extent_pages(&capture->extents[i])});
+		for (size_t run = 0; !error && !hollow && run < entry->run_count; run++)
+			error = add_pages(capture, i, epoch->buffers.runs[entry->first_run + run]);
+	}
 	if (error)
 		return error;
-	for (size_t i = 0; i < capture->extent_count; i++) {
-		const struct dt_entry *entry = &epoch->buffers.entries[i];
-		if (everything)
-			add_pages(capture, i, (struct dt_run){0, dt_extent_pages(&capture->extents[i])});
-		for (size_t run = 0; !everything && run < entry->run_count; run++)
-			add_pages(capture, i, epoch->buffers.runs[entry->first_run + run]);
-	}
-	return 0;
+	capture->everything = hollow != NULL;
+	size_t room = capture->wanted_count + (hollow ? SPLITS : 0);
+	return dt_grow(&capture->runs, &capture->run_room, room ? room : 1, sizeof *capture->runs);
 }
 
 static void copy_blocks(struct dt_session *session, const struct dt_extent *extent, uint64_t first, uint64_t count,
@@ -65,31 +100,70 @@ static void copy_blocks(struct dt_session *session, const struct dt_extent *exte
 
 static void look_ahead(const struct dt_capture *capture, size_t run)
 {
-	if (run >= capture->run_count)
+	if (run >= capture->wanted_count)
 		return;
-	const struct dt_block_run *next = &capture->runs[run];
+	const struct dt_block_run *next = &capture->wanted[run];
 	dt_look_ahead((const void *)(uintptr_t)(capture->extents[next->extent].address + next->first * DT_BLOCK));
+}
+
+// Records blocks that lie in a piece now, behind what it has.
+static void record(struct dt_capture *capture, struct dt_piece *piece, uint64_t extent, uint64_t first, uint64_t count)
+{
+	struct dt_block_run *last = capture->run_count ? &capture->runs[capture->run_count - 1] : NULL;
+	if (!last || last->extent != extent || last->first + last->count != first) {
+		last = &capture->runs[capture->run_count++];
+		*last = (struct dt_block_run){extent, first, 0};
+	}
+	if (piece->blocks == 0) {
+		piece->run = capture->run_count - 1;
+		piece->block = last->count;
+	}
+	last->count += count;
+	piece->blocks += count;
+	capture->copied += count;
+}
+
+// Of blocks that were copied behind what a piece has, records those that are not zeros, and moves them together.
+static void record_nonzero(struct dt_capture *capture, struct dt_piece *piece, uint64_t extent, uint64_t first,
+			   uint64_t count)
+{
+	uint8_t *from = piece->data + piece->blocks * DT_BLOCK;
+	for (uint64_t i = 0; i < count; i++, from += DT_BLOCK) {
+		uint64_t left = capture->extents[extent].nbytes - (first + i) * DT_BLOCK;
+		bool more =
+			capture->run_room - capture->run_count > capture->wanted_count - capture->run; // runs to split
+		if (more && dt_is_zero(from, left < DT_BLOCK ? left : DT_BLOCK))
+			continue;
+		uint8_t *to = piece->data + piece->blocks * DT_BLOCK;
+		if (to != from)
+			memcpy(to, from, DT_BLOCK);
+		record(capture, piece, extent, first + i, 1);
+	}
 }
 
 static void fill(struct dt_capture *capture, struct dt_piece *piece)
 {
-	uint64_t room = piece->blocks, done = 0;
-	piece->run = capture->run;
-	piece->block = capture->block;
-	while (done < room && capture->run < capture->run_count) {
-		const struct dt_block_run *run = &capture->runs[capture->run];
+	uint64_t room = piece->blocks;
+	*piece = (struct dt_piece){.data = piece->data};
+	while (piece->blocks < room && capture->run < capture->wanted_count) {
+		const struct dt_block_run *run = &capture->wanted[capture->run];
 		look_ahead(capture, capture->run + 2);
-		uint64_t left = run->count - capture->block, count = left < room - done ? left : room - done;
-		copy_blocks(capture->session, &capture->extents[run->extent], run->first + capture->block, count,
-			    piece->data + done * DT_BLOCK);
-		done += count;
+		uint64_t first = run->first + capture->block, left = run->count - capture->block;
+		uint64_t count = left < room - piece->blocks ? left : room - piece->blocks;
+		if (capture->everything && count > NEAR)
+			count = NEAR;
+		copy_blocks(capture->session, &capture->extents[run->extent], first, count,
+			    piece->data + piece->blocks * DT_BLOCK);
+		if (capture->everything)
+			record_nonzero(capture, piece, run->extent, first, count);
+		else
+			record(capture, piece, run->extent, first, count);
 		capture->block += count;
 		if (count == left) {
 			capture->run++;
 			capture->block = 0;
 		}
 	}
-	piece->blocks = done;
 }
 
 void dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count)
@@ -114,19 +188,19 @@ static int prove(struct dt_session *session, uint64_t cursor, const struct dt_sl
 }
 
 int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
-	       struct dt_epoch *epoch, struct dt_capture *capture, int everything, struct dt_piece *pieces,
+	       struct dt_epoch *epoch, struct dt_capture *capture, const uint8_t *hollow, struct dt_piece *pieces,
 	       size_t piece_count)
 {
 	uint64_t begun = dt_now();
 	capture->session = session;
 	int error = dt_collect(session, cursor, DT_PROVE, slices, n, epoch);
 	if (!error)
-		error = list_blocks(capture, epoch, everything);
+		error = list_blocks(capture, epoch, hollow);
 	if (error)
 		return error;
 	capture->scan_ns = dt_now() - begun;
 	dt_capture_copy(capture, pieces, piece_count);
-	return capture->run == capture->run_count ? prove(session, cursor, slices, n, capture) : 0;
+	return capture->run == capture->wanted_count ? prove(session, cursor, slices, n, capture) : 0;
 }
 
 size_t dt_zero_blocks(const uint8_t *data, size_t bytes, uint8_t *zero)

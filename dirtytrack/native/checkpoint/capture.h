@@ -2,6 +2,8 @@
 // written meanwhile are one call; where they do not fit, more calls copy the rest.
 #pragma once
 
+#include <stdbool.h>
+
 #include "../base/extent.h"
 #include "../core/collect.h"
 
@@ -15,16 +17,22 @@ struct dt_block_run {
 	uint64_t count;
 };
 
-// What is to be copied, and how far the copy is. Owned by the caller, one thread's at a time; all zero at first.
+// What is to be copied, and what was so far. Owned by the caller, one thread's at a time; all zero at first. All runs
+// are in the order of the extents, and then of the blocks.
 struct dt_capture {
 	const struct dt_extent *extents; // extent_count of them, the caller's
 	size_t extent_count;
-	struct dt_block_run *runs; // in the order of the extents, and then of the blocks; owned
+	bool everything;             // not what was written alone: blocks of zeros are left out
+	struct dt_block_run *wanted; // owned
+	size_t wanted_room;
+	size_t wanted_count;
+	uint64_t blocks;           // in all of them
+	size_t run;                // the next block to copy is this run's ...
+	uint64_t block;            // ... and so many of its blocks are done
+	struct dt_block_run *runs; // what was copied; they don't move from the first copy on; owned
 	size_t run_room;
 	size_t run_count;
-	uint64_t blocks;    // in all runs
-	size_t run;         // the next block to copy is this run's ...
-	uint64_t block;     // ... and so many of its blocks are done
+	uint64_t copied;    // blocks in them
 	uint64_t rewritten; // pages that were written between the scan and the end of the copy
 	uint64_t scan_ns;   // how long the scan took
 	uint64_t copy_ns;   // how long the copies have taken so far
@@ -44,10 +52,13 @@ void *dt_capture_new(size_t size);
 void dt_capture_free(void *capture);
 
 // Collects n whole regions, those of the capture's extents in their order, into the epoch; lists the blocks that their
-// written pages touch (with everything != 0: all blocks); copies as many as the pieces have room for; and, when that
-// was all, peeks. The epoch holds the pages from the scan on, also when this fails.
+// written pages touch; copies as many as the pieces have room for; and, when that was all, peeks. The epoch holds the
+// pages from the scan on, also when this fails.
+//
+// hollow: NULL; or for each region, and then all blocks are listed, 1 if what is not populated of it is zeros, which is
+// neither touched nor listed, else 0.
 int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
-	       struct dt_epoch *epoch, struct dt_capture *capture, int everything, struct dt_piece *pieces,
+	       struct dt_epoch *epoch, struct dt_capture *capture, const uint8_t *hollow, struct dt_piece *pieces,
 	       size_t piece_count);
 // Copies on. The memory must be what it was: the session is not asked.
 void dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count);

@@ -20,6 +20,10 @@ int dt_procmap_query(int fd, uint64_t address, int next, struct dt_procmap_query
 // 0 when every page of [start, start + len) is mapped, -ENOMEM when one is not. Reads the mappings only.
 int dt_mapped(uint64_t start, uint64_t len);
 
+// The first addresses of [start, stop) that are populated: in memory, swapped out, or a marker of the kernel's. Touches
+// none. 1; 0: there are none; -errno. pagemap: a descriptor of /proc/PID/pagemap.
+int dt_next_populated(int pagemap, uint64_t start, uint64_t stop, struct dt_run *found_ret);
+
 // Whether a file may be behind memory of [start, start + len), as one is behind shared memory. Any doubt is a yes:
 // before Linux 6.11, and where /proc can't be read.
 bool dt_may_hold_files(uint64_t start, uint64_t len);

@@ -1,0 +1,90 @@
+"""What of the user's memory may hold anything but zeros, found out without touching it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Iterator
+
+from dirtytrack.checkpoint.format.structures import Span
+from dirtytrack.errors import KernelError
+from dirtytrack.kernel.mappings import Kind, overlapping
+from dirtytrack.native import ffi
+
+_ENTRY_BYTES = 8  # of /proc/PID/pagemap, for each page
+_AT_ONCE = 1 << 17  # entries
+# Of an entry's last byte: in memory, or swapped out.
+_FLAGS = bytes(int(byte & 0xC0 != 0) for byte in range(256))
+_RUNS = re.compile(rb"\x01+")
+
+
+def populated(view: memoryview) -> list[Span]:
+    """The bytes of memory that may hold anything but zeros, as spans in order.
+
+    Private anonymous memory that has no page is zeros. Of all else, and where that can't be asked, it is
+    everything. Nothing is touched.
+    """
+    if not view:
+        return []
+    address = address_of(view)
+    try:
+        found = list(_populated(address, address + len(view)))
+    except (OSError, KernelError):
+        return [(0, len(view))]
+    clipped = [(max(start - address, 0), min(stop - address, len(view))) for start, stop in found]
+    return _joined(clipped)
+
+
+def contents(view: memoryview) -> bytes:
+    """A copy of memory; what has no page is zeros, and stays without one."""
+    copy = bytearray(len(view))
+    for start, stop in populated(view):
+        copy[start:stop] = view[start:stop]
+    return bytes(copy)
+
+
+def is_hollow(address: int, nbytes: int) -> bool:
+    """Whether what is not populated of this memory is zeros: it is private and anonymous, all of it."""
+    try:
+        return all(one.kind is Kind.ANONYMOUS for one in overlapping(address, address + nbytes))
+    except KernelError:
+        return False
+
+
+def address_of(view: memoryview) -> int:
+    """Where a view begins."""
+    return int(ffi.cast("uintptr_t", ffi.from_buffer(view)))
+
+
+def _populated(start: int, stop: int) -> Iterator[Span]:
+    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for mapping in overlapping(start, stop):
+            first, end = max(mapping.start, start), min(mapping.stop, stop)
+            if mapping.kind is Kind.ANONYMOUS:
+                yield from _pages(fd, first // mmap.PAGESIZE, -(-end // mmap.PAGESIZE))
+            else:
+                yield first, end
+    finally:
+        os.close(fd)
+
+
+def _pages(fd: int, first: int, stop: int) -> Iterator[Span]:
+    for start in range(first, stop, _AT_ONCE):
+        count = min(_AT_ONCE, stop - start)
+        entries = os.pread(fd, count * _ENTRY_BYTES, start * _ENTRY_BYTES)
+        if len(entries) < count * _ENTRY_BYTES:
+            raise OSError("/proc/self/pagemap ends early")
+        flags = entries[_ENTRY_BYTES - 1 :: _ENTRY_BYTES].translate(_FLAGS)
+        for run in _RUNS.finditer(flags):
+            yield (start + run.start()) * mmap.PAGESIZE, (start + run.end()) * mmap.PAGESIZE
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    joined: list[Span] = []
+    for start, stop in spans:
+        if joined and joined[-1][1] == start:
+            start = joined.pop()[0]
+        joined.append((start, stop))
+    return joined
