@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from dirtytrack.checkpoint.format.description import MAX_DIGITS
 from dirtytrack.checkpoint.format.layout import check_name
 from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION
 from dirtytrack.checkpoint.store import Place
@@ -86,6 +88,14 @@ def _check_keys(value: Any, where: str, depth: int = 0) -> None:
     elif isinstance(value, list | tuple):
         for place, item in enumerate(value):
             _check_keys(item, f"{where}[{place}]", depth + 1)
+    else:
+        _check_number(value, where)
+
+
+def _check_number(value: Any, where: str) -> None:
+    # What other readers could not read.
+    if isinstance(value, int) and value.bit_length() > MAX_DIGITS * math.log2(10):
+        raise ValueError(f"{where} is an integer of more than {MAX_DIGITS} digits")
 
 
 def check_pause(pause: Any) -> AbstractContextManager[object] | None:

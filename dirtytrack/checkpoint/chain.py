@@ -104,7 +104,7 @@ class Chain(Owner):
         Raises:
             FileNotFoundError: there is no such directory.
             NotADirectoryError: it is something else.
-            PermissionError: it, or a file in it, may not be read.
+            PermissionError: it may not be read. (A file in it that may not be is in `problems`.)
             ChainError: it holds no checkpoint at all, or those of more than one history. (Where files are
                 there and none is intact there is no error: the chain is empty then, but for `problems`.)
             OSError: with EMFILE if the chain has more files than this process may open. (Its soft limit,

@@ -181,7 +181,7 @@ class Checkpointer(Handle, Owner):
         ``consistency="unproven"``. What the threads wrote is in the next save. To stop them pass *pause*.
 
         Args:
-            meta: anything that JSON can hold. `restore` returns it.
+            meta: anything that JSON can hold, integers of at most 4300 digits. `restore` returns it.
             wait: whether to wait until the save is committed.
             pause: a context manager in whose block nobody writes to the regions. With *max_pause* set, what
                 has been written so far is copied before the block is entered, round by round, until the rest

@@ -510,7 +510,7 @@ def test_verify_finds_what_only_a_mapping_would_show(tmp_path):
 
 
 def test_verify_of_runs_that_lie_on_each_other(tmp_path):
-    """They are read one by one, and the progress stays within the file."""
+    """One run is read once, and the progress stays within the file."""
     twist = [(0, RAW, at, 1, 128, BLOCK, forge.xxh3(b"x" * BLOCK)) for at in range(50)]
     forge.File(1, [Run(0, 0, b"x" * BLOCK)], [forge.region("a", 50 * BLOCK)]).write(
         tmp_path, twist=lambda entries: twist
@@ -572,19 +572,21 @@ def test_a_chain_that_nobody_closed_warns(directory):
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_files_that_may_not_be_read_are_an_error(on_disk, monkeypatch):
-    """Not damage: an older state in their place would be wrong."""
-    real = os.open
+def test_a_file_that_may_not_be_read_costs_what_stands_on_it(on_disk, monkeypatch):
+    """It is a problem of that file, as if it were damaged."""
+    real, victims = os.open, []
 
     def refuse(path, *arguments, **keywords):
         if str(path).endswith(".delta"):
+            victims.append(path)
             raise PermissionError(13, "Permission denied", path)
         return real(path, *arguments, **keywords)
 
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(PermissionError) as caught:
-        Chain(on_disk)
-    assert caught.value.filename.startswith(str(on_disk))
+    with Chain(on_disk) as chain:
+        assert {problem.file for problem in chain.problems} == set(victims)
+        assert {problem.reason for problem in chain.problems} == {"it may not be read: Permission denied"}
+        assert [checkpoint.kind for checkpoint in chain] == ["base"]
 
 
 def test_checkpoints_are_small_things(tmp_path):

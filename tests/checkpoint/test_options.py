@@ -124,6 +124,7 @@ def _in_itself():
         ({"a": [{"b": {None: 1}}]}, TypeError, r"meta\['a'\]\[0\]\['b'\] has the key None"),
         (math.nan, ValueError, "meta must be JSON"),
         ([math.inf], ValueError, "meta must be JSON"),
+        pytest.param({"a": [10**4300]}, ValueError, r"meta\['a'\]\[0\] is an integer of more", id="integer"),
         (_nested(), ValueError, "nested"),
         (_in_itself(), ValueError, "in itself"),
         pytest.param("x" * (1 << 25), ValueError, "large data belongs into a region", id="long"),

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import struct
+import sys
 import tracemalloc
 
 import pytest
@@ -159,6 +160,20 @@ BAD_TEXTS = [
     (_text(consistency="sure"), "impossible values"),
     (_text(consistency=None), "impossible values"),
     (_text(statistics=[]), "impossible values"),
+    (_text(consistency=[]), "impossible values"),
+    (_text(consistency={}), "impossible values"),
+    (_text(meta=float("nan")), "NaN is no JSON"),
+    (_text(meta=[float("inf")]), "Infinity is no JSON"),
+    (_text().replace(b'"meta"', b'"meta": 1e999, "other"'), "not JSON compliant"),
+    (_text(meta=1).replace(b'"meta"', b'"meta": 2, "meta"'), "twice"),
+    (_text().replace(b'"regions"', b'"regions": [], "regions"'), "twice"),
+    (_regions().replace(b'"nbytes"', b'"nbytes": 1, "nbytes"'), "twice"),
+    (_text(meta=0).replace(b'"meta": 0', b'"meta": ' + b"9" * 5000), "5000 digits"),
+    (_text(statistics={"a": "b"}).replace(b'"b"', b"-" + b"9" * 5000), "digits"),
+    (_regions(dtype="<f4," * 200_000, shape=[1]), "a dtype of 800000 characters"),
+    (_regions(dtype=3, shape=[1], name="n" * 100_000), "something else"),
+    (_regions(shape=["x" * 100_000]), "something else"),
+    (_regions(name=["x" * 100_000] * 100), "something else"),
 ]
 BAD_ENTRIES = [
     (_entry(region=2), "region 2 of 2"),
@@ -191,6 +206,53 @@ def test_a_file_that_is_not_as_the_document_says_is_not_opened(tmp_path, changes
     with pytest.raises(FormatError, match=reason):
         open_file(path)
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_digits_are_counted_whatever_python_would_read(tmp_path):
+    """A number whose conversion takes long is not converted."""
+    path = _file().write(tmp_path, text=_text(meta=0).replace(b'"meta": 0', b'"meta": ' + b"9" * 50_000))
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        with pytest.raises(FormatError, match="50000 digits"):
+            open_file(path)
+    finally:
+        sys.set_int_max_str_digits(before)
+
+
+@pytest.mark.parametrize("what", ["[]", "{}", "[[]]", '{"a":0}', "0", '"a"', "1.5", "257"])
+def test_a_description_takes_memory_by_its_length(tmp_path, what):
+    """64 MiB for each MiB of it, whatever it holds."""
+    text = _text(meta="meta").replace(b'"meta": "meta"', b'"meta": [' + f"{what},".encode() * 300_000 + b"0]")
+    path = _file().write(tmp_path, text=text)
+    assert _peak(lambda: open_file(path).close()) < 64 * len(text)
+
+
+def test_runs_that_lie_on_each_other_are_refused(tmp_path):
+    """So that reading takes no longer than the file is; all checksums fit."""
+    data = b"".join(at.to_bytes(8, "big") for at in range(256 * BLOCK // 8))
+    forged = File(1, [Run(0, 0, data + data)], [forge.region("a", 256 * BLOCK)])
+
+    def twist(_):
+        for at in range(100):
+            stored = (data + data)[at : at + len(data)]
+            yield 0, RAW, 0, 256, 128 + at, len(stored), forge.xxh3(stored)
+
+    forged.runs = [Run(0, 0, data, offset=128), Run(0, 0, data, offset=128 + len(data))]
+    read = []
+    path = forged.write(tmp_path, twist=twist)
+    with opened(path) as file, pytest.raises(FormatError, match="lie on each other"):
+        read.extend(file.verify())
+    assert len(read) <= 2
+
+
+@pytest.mark.parametrize("encoding", [RAW, ZSTD])
+def test_a_run_to_which_many_entries_point_is_verified_once(tmp_path, encoding):
+    """They are right: the same content in many places."""
+    data = b"".join(at.to_bytes(8, "big") for at in range(256 * BLOCK // 8))
+    forged = File(1, [Run(0, 0, data, encoding)], [forge.region("a", len(data))])
+    with opened(forged.write(tmp_path, twist=lambda entries: entries * 1000)) as file:
+        assert len(list(file.verify())) == 1
 
 
 @pytest.mark.parametrize(("changes", "reason"), BAD_ENTRIES)

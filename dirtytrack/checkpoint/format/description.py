@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, NamedTuple, NoReturn, Self, get_args
 
 from dirtytrack.checkpoint.format.layout import Layout, check_table
-from dirtytrack.checkpoint.format.structures import FormatError
+from dirtytrack.checkpoint.format.structures import FormatError, shortened
 
 Consistency = Literal["proven", "paused", "unproven"]
+
+MAX_DIGITS = 4300  # of an integer: as many as Python reads unless it is told otherwise
 
 _CONSISTENCIES = get_args(Consistency)
 
@@ -46,22 +48,53 @@ class Description(NamedTuple):
             FormatError: the bytes say something else.
         """
         try:
-            found = json.loads(data.decode())
+            found = _parse(data)
             regions = tuple(Layout.from_json(value) for value in found["regions"])
             described = cls(
-                json.dumps(found["meta"]), _time(found["created"]), found["consistency"], found["statistics"]
+                json.dumps(found["meta"], allow_nan=False),
+                _time(found["created"]),
+                found["consistency"],
+                found["statistics"],
             )
         except FormatError:
             raise
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise FormatError(f"its description is something else ({error!r})") from None
+            raise FormatError(f"its description is something else ({_name(error)})") from None
         check_table(regions)
-        if described.consistency not in _CONSISTENCIES or not isinstance(described.statistics, dict):
+        known = isinstance(described.consistency, str) and described.consistency in _CONSISTENCIES
+        if not known or not isinstance(described.statistics, dict):
             raise FormatError("its description holds impossible values")
         return regions, described
 
 
+def _parse(data: bytes) -> Any:
+    # JSON as every reader understands it: no key twice, no NaN, no integer that takes long.
+    return json.loads(data.decode(), object_pairs_hook=_unique, parse_int=_integer, parse_constant=_refuse)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"an integer has {len(digits)} digits")
+    return int(digits)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _name(error: Exception) -> str:
+    # Of what may hold a value from the file, of any length.
+    return f"{type(error).__name__}: {shortened(str(error))}"
+
+
 def _time(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no time")
+        raise ValueError("it has no time")
     return float(value)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
-from dirtytrack.checkpoint.format.structures import LINEAR_ALIGNMENT, FormatError
+from dirtytrack.checkpoint.format.structures import LINEAR_ALIGNMENT, FormatError, shortened
 from dirtytrack.objects import Description, Elements, ElementType, title_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 MAX_NAME_BYTES = 255
+
+_MAX_CODE = 255  # characters of a dtype that is no structure; numpy has a dozen
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,16 @@ class Layout:
                 None if value.get("same_as") is None else _natural(value["same_as"], 0),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FormatError(f"its table of regions holds something else ({error!r})") from None
+            what = f"{type(error).__name__}: {error}"
+            raise FormatError(f"its table of regions holds something else ({what})") from None
         if layout.linear is not None and layout.linear % LINEAR_ALIGNMENT:
             raise FormatError(f"its region {layout.name!r} lies at {layout.linear}, which can't be mapped")
         if not isinstance(layout.dtype, str | dict | None) or (layout.dtype is None) != (
             layout.shape is None
         ):
             raise FormatError(f"its region {layout.name!r} has elements of no known kind")
+        if isinstance(layout.dtype, str) and len(layout.dtype) > _MAX_CODE:
+            raise FormatError(f"its region {layout.name!r} has a dtype of {len(layout.dtype)} characters")
         return layout
 
     def to_json(self) -> dict[str, Any]:
@@ -96,13 +102,15 @@ class Layout:
         if self.dtype is None or other.dtype is None:
             return None
         if self.dtype != other.dtype:
-            mine, theirs = title_of(self.dtype), title_of(other.dtype)
+            mine, theirs = _title(self.dtype), _title(other.dtype)
             return f"{title} has the dtype {mine}, and the memory given for it {theirs}"
         if self.shape != other.shape:
-            return f"{title} has the shape {self.shape}, and the memory given for it {other.shape}"
+            mine, theirs = (shortened(str(one)) for one in (self.shape, other.shape))
+            return f"{title} has the shape {mine}, and the memory given for it {theirs}"
         if self.order != other.order:
             mine, theirs = (
-                f"axes in the order {one}" if one else "axes in C order" for one in (self.order, other.order)
+                f"axes in the order {shortened(str(one))}" if one else "axes in C order"
+                for one in (self.order, other.order)
             )
             return f"{title} has {mine}, and the memory given for it {theirs}"
         return None
@@ -119,7 +127,7 @@ class Layout:
             return np.ndarray(self.nbytes, np.uint8, buffer)
         try:
             return Elements(self.dtype, self.shape or (), self.order).array(buffer)
-        except (TypeError, ValueError, KeyError, OverflowError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, OverflowError, SyntaxError) as error:
             raise FormatError(f"its region {self.name!r} describes no array: {error}") from None
 
     def at(self, linear: int | None) -> Layout:
@@ -167,7 +175,7 @@ def check_name(name: object) -> str:
         ValueError: it is empty, too long, or not text.
     """
     if not isinstance(name, str):
-        raise TypeError(f"a region's name is a str, not {name!r}")
+        raise TypeError(f"a region's name is a str, not {reprlib.repr(name)}")
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
@@ -177,9 +185,17 @@ def check_name(name: object) -> str:
     return name
 
 
+def _title(dtype: ElementType) -> str:
+    # That of a file may be anything.
+    try:
+        return shortened(title_of(dtype))
+    except (LookupError, TypeError, AttributeError, RecursionError):
+        return "of no known kind"
+
+
 def _natural(value: Any, least: int) -> int:
     if type(value) is not int or not least <= value < 1 << 62:
-        raise ValueError(f"{value!r} is no such number")
+        raise ValueError("a number that it can't have")
     return value
 
 

@@ -27,6 +27,8 @@ _CHECKSUM = struct.Struct("<Q")
 _ENTRY = struct.Struct("<IIQQQQQ")
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{16})\.(base|delta)")
 
+_SHOWN = 200  # characters of a text that comes from a file
+
 Span = tuple[int, int]  # blocks [start, stop) of a region
 
 HEADER_BYTES = _HEADER.size + 8
@@ -35,7 +37,13 @@ ENTRY_BYTES = _ENTRY.size
 
 
 class FormatError(ValueError):
-    """The bytes are not what ``docs/format.md`` says. The message is the reason, without the file's name."""
+    """The bytes are not what ``docs/format.md`` says. The message is the reason, without the file's name.
+
+    It is short, whatever the bytes are.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(shortened(reason))
 
 
 class Kind(IntEnum):
@@ -249,6 +257,11 @@ class Entry(NamedTuple):
             raise FormatError("its index has a run of an impossible length")
         if self.offset < HEADER_BYTES or self.offset + self.length > payload_stop:
             raise FormatError("its index points outside of the payload")
+
+
+def shortened(text: str) -> str:
+    """The text as a part of a message: what is left out of its middle is three dots."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN // 2]} ... {text[-_SHOWN // 2 :]}"
 
 
 def block_count(nbytes: int) -> int:

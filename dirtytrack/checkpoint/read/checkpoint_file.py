@@ -92,7 +92,10 @@ class CheckpointFile:
         if checksum(data) != self._footer.description_checksum:
             raise FormatError("its description is damaged: the checksum does not fit")
         self.layouts, self.description = Description.decode(data)
-        self.table = tuple(layout.identity for layout in self.layouts)
+        try:
+            self.table = tuple(layout.identity for layout in self.layouts)
+        except RecursionError:
+            raise FormatError("its table of regions is nested too deep") from None
 
     def _index(self) -> Iterator[bytes]:
         # The index in pieces of whole entries. They can be trusted only when the last one has come.
@@ -112,9 +115,14 @@ class CheckpointFile:
             FormatError: the file is damaged, also after entries were given.
         """
         lengths = [layout.nbytes for layout in stored(self.layouts)]
+        payload = self._footer.index_offset - HEADER_BYTES
+        length = 0
         for piece in self._index():
             for entry in Entry.unpack_many(piece):
                 entry.check(lengths, self._footer.index_offset)
+                length += entry.length
+                if payload < length <= payload + entry.length and self._distinct_bytes() > payload:
+                    raise FormatError("its runs lie on each other, and are not the same")
                 yield entry
 
     def read(self, entry: Entry) -> bytes | memoryview:
@@ -160,10 +168,13 @@ class CheckpointFile:
         """
         done = 0
         placed: dict[int, list[Span]] = {place: [] for place in self._linear_regions()}
+        seen: set[tuple[int, ...]] = set()
         for entry in self.entries():
             if entry.region in placed:
                 _join(placed[entry.region], entry.first, entry.first + entry.blocks)
-            if entry.encoding != Encoding.ZEROS:
+            run = self._run_of(entry)
+            if entry.encoding != Encoding.ZEROS and run not in seen:
+                seen.add(run)
                 self.read(entry)
                 done += entry.length
                 yield done
@@ -171,6 +182,17 @@ class CheckpointFile:
             start, nbytes = self._linear(place), self.layouts[place].nbytes
             for first, stop in gaps(spans, block_count(nbytes)):
                 self._check_zeros(start + first * BLOCK, start + min(stop * BLOCK, nbytes))
+
+    def _distinct_bytes(self) -> int:
+        # Of all stored runs; one to which several entries point counts once.
+        runs = {self._run_of(entry) for piece in self._index() for entry in Entry.unpack_many(piece)}
+        return sum(length for _, length, *_ in runs)
+
+    def _run_of(self, entry: Entry) -> tuple[int, ...]:
+        # What tells whether two entries store the same bytes in the same place.
+        nbytes = 0 if entry.region >= len(self.layouts) else self.layouts[entry.region].nbytes
+        plain = run_bytes(nbytes, entry.first, entry.blocks)
+        return entry.offset, entry.length, entry.encoding, entry.checksum, plain
 
     def map(self, region: int) -> mmap.mmap:
         """A private, writable mapping of a linear region. Nothing of it is read or checked.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dirtytrack.checkpoint.format.structures import NO_PARENT, FileName, Kind
+from dirtytrack.checkpoint.format.structures import NO_PARENT, FileName, Kind, shortened
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 
 _SHOWN = 4
@@ -94,6 +94,8 @@ def _misfit(file: CheckpointFile, nodes: Nodes, by_id: dict[bytes, CheckpointFil
 
 def first_few_of(items: Iterable[object]) -> str:
     """The first of them, as part of a message."""
-    shown = [str(item) for item in items]
-    more = len(shown) - _SHOWN
-    return ", ".join(shown[:_SHOWN]) + (f", and {more} more" if more > 0 else "")
+    found = list(items)
+    more = len(found) - _SHOWN
+    return ", ".join(shortened(str(item)) for item in found[:_SHOWN]) + (
+        f", and {more} more" if more > 0 else ""
+    )

@@ -50,6 +50,8 @@ def open_files(store: Store, undo: ExitStack) -> Opened:
                 file = CheckpointFile(store, str(name))
             except FileNotFoundError:
                 continue  # removed since
+            except PermissionError as error:
+                problems[name] = f"it may not be read: {error.strerror}"
             except FormatError as error:
                 problems[name] = str(error)
             else:

@@ -169,8 +169,8 @@ def _check_names(store: Store, node: Node, layouts: list[Layout]) -> None:
         raise ChainError(
             f"the chain in {store.place} has other regions: "
             + "; ".join(
-                [f"memory is missing for {', '.join(map(repr, missing))}"] * bool(missing)
-                + [f"it has no {', '.join(map(repr, strange))}"] * bool(strange)
+                [f"memory is missing for {first_few_of(map(repr, missing))}"] * bool(missing)
+                + [f"it has no {first_few_of(map(repr, strange))}"] * bool(strange)
             )
             + ". Resume with all its regions and no others"
         )

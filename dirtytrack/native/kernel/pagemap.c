@@ -62,20 +62,3 @@ int dt_next_populated(int pagemap, uint64_t start, uint64_t stop, struct dt_run 
 		*found_ret = (struct dt_run){found.start, found.end};
 	return n;
 }
-
-int dt_next_populated(int pagemap, uint64_t start, uint64_t stop, struct dt_run *found_ret)
-{
-	struct dt_page_region found;
-	struct dt_pm_scan_arg arg = {
-		.size = sizeof arg,
-		.start = start,
-		.end = stop,
-		.vec = (uintptr_t)&found,
-		.vec_len = 1,
-		.category_anyof_mask = DT_PAGE_IS_PRESENT | DT_PAGE_IS_SWAPPED,
-	};
-	int n = (int)dt_pagemap_scan(pagemap, &arg);
-	if (n > 0)
-		*found_ret = (struct dt_run){found.start, found.end};
-	return n;
-}

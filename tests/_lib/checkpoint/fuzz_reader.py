@@ -6,7 +6,9 @@ What is tried is decided by a function that chooses numbers, so that hypothesis 
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import shutil
 import sys
 import tempfile
@@ -75,7 +77,7 @@ SEEDS = _seeds()
 def mutate(name: str, data: bytes, choose: Choose) -> tuple[str, bytes]:
     """A file with one thing changed, that its checksums may or may not show."""
     at = _position(data, choose)
-    kind = choose(8)
+    kind = choose(9)
     if not data:
         pass
     elif kind == 0:
@@ -96,6 +98,8 @@ def mutate(name: str, data: bytes, choose: Choose) -> tuple[str, bytes]:
         data = data[:at] + data[at + (1, 8, 48, BLOCK)[choose(4)] :]
     elif kind == 6:
         name = f"{choose(6):010}-{data[64:72].hex()}.{('base', 'delta')[choose(2)]}"
+    elif kind == 7:
+        data = _redescribed(data, choose)
     else:
         digits = [
             place for place in range(len(data) - 800, len(data) - 64) if data[place : place + 1].isdigit()
@@ -103,6 +107,27 @@ def mutate(name: str, data: bytes, choose: Choose) -> tuple[str, bytes]:
         place = digits[choose(len(digits))] if digits else at
         data = data[:place] + b"0123456789-.["[choose(13) :][:1] + data[place + 1 :]
     return name, forge.reseal(data) if choose(4) else data
+
+
+# What stands in a description instead of a value, or beside it.
+_VALUES = [
+    *["[]", "{}", "null", "true", "-1", "1e999", "NaN", "Infinity", '""', "[[[[]]]]", '[["f1", "<f4"]]'],
+    *['{"a": [], "a": {}}', "9" * 4301, "[" * 2000 + "]" * 2000, "[" + "[]," * 2000 + "[]]"],
+    *[json.dumps("x" * 3000), json.dumps("<f4," * 1000), "[" + '["f", "<f4"],' * 1000 + '["g", "|V3"]]'],
+]
+
+
+def _redescribed(data: bytes, choose: Choose) -> bytes:
+    # Another value for a key of the description, or the same key once more; the footer says its length.
+    start = int.from_bytes(data[-64:-56], "little") + 48 * int.from_bytes(data[-56:-48], "little")
+    text = data[start:-64]
+    keys = [*re.finditer(rb'"(\w+)": ', text)]
+    if not keys:
+        return data
+    key, value = keys[choose(len(keys))], _VALUES[choose(len(_VALUES))].encode()
+    kept = text[key.end() :] if choose(2) else text[key.end() :].partition(b",")[2].lstrip()
+    text = text[: key.end()] + value + b", " + (key[0] if choose(2) else b"") + kept
+    return data[:start] + text + data[-64:-48] + len(text).to_bytes(8, "little") + data[-40:]
 
 
 def _position(data: bytes, choose: Choose) -> int:
