@@ -22,7 +22,7 @@ def prove(claim, holds):
 def program(path, crash=False):
     arrays = {"rows": np.ones((1024, 512)), "sums": np.zeros(1024)}
     with Checkpointer.open(path, arrays, compression="none") as checkpoints:  # starts a chain, or resumes it
-        first = checkpoints.meta["step"] + 1 if checkpoints.meta else 0
+        first = checkpoints.meta["step"] + 1 if checkpoints.resumed else 0
         for step in range(first, 8):
             arrays["rows"][step] = step  # in place, always
             arrays["sums"][step] = arrays["rows"].sum()

@@ -30,7 +30,7 @@ def train(path):
     model = _embedding.Embedding(len(corpus.words), 512, rng)
     batches = _embedding.batches(corpus, 128, rng)
     with Checkpointer.open(path, vars(model), staging_bytes=1 << 27) as checkpoints:  # starts, or resumes
-        done = checkpoints.meta["step"] if checkpoints.meta else 0
+        done = checkpoints.meta["step"] if checkpoints.resumed else 0
         for step, batch in enumerate(islice(batches, done, STEPS), done + 1):
             print(step, flush=True)
             model.step(batch, _embedding.learning_rate(step / STEPS))

@@ -147,7 +147,7 @@ class Checkpointer(Handle, Owner):
         """Resumes the chain in a directory if there is one, else starts it.
 
         A directory with files of a chain and no intact checkpoint is a ChainError: a new chain is never
-        started over what somebody may still repair. `meta` is None for a new chain.
+        started over what somebody may still repair. `resumed` tells which it was.
 
         Args and errors: as for `resume` and the constructor.
         """
@@ -159,9 +159,14 @@ class Checkpointer(Handle, Owner):
     def meta(self) -> Any:
         """The meta of the newest committed save, or until then of the resumed checkpoint.
 
-        A new copy at each access; None for a new chain.
+        A new copy at each access; None where there is none, as in a new chain.
         """
         return json.loads(self._pipeline.meta)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether it goes on with a chain that was there, and so has restored its memory."""
+        return self._resumed
 
     @property
     def closed(self) -> bool:
@@ -289,7 +294,8 @@ class Checkpointer(Handle, Owner):
         start = begin(self._store, layouts, regions)
         tracked = tuple(regions[layout.name] for layout in stored(start.layouts))
         hashes = BlockHashes([region.nbytes for region in tracked])
-        held = origin.learn(tracked, hashes) if start.parent != NO_PARENT else 0
+        self._resumed = start.parent != NO_PARENT
+        held = origin.learn(tracked, hashes) if self._resumed else 0
         # What is written from here on is its own.
         consumer = open_consumer(session, f"checkpoint of {self._store.place}", tracked, undo)
         staging = Staging(options.staging(sum(region.nbytes for region in tracked)))

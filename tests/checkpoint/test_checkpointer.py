@@ -482,3 +482,18 @@ def test_all_are_closed_at_exit(tmp_path, broken):
     assert all(one.closed for one in ones)
     for seed, save in enumerate(saves):
         assert save.state == ("failed" if seed == broken else "committed")
+
+
+@pytest.mark.parametrize("meta", [None, 0, {}, {"step": 3}])
+def test_whether_it_goes_on_with_a_chain(place, meta):
+    """It says so whatever the meta was, and goes on saying what it was when it began."""
+    arrays = _arrays()
+    with Checkpointer.open(place, arrays) as checkpoints:
+        assert not checkpoints.resumed
+        checkpoints.save(meta, wait=True)
+        assert not checkpoints.resumed
+    with Checkpointer.open(place, arrays) as checkpoints:
+        assert checkpoints.resumed
+        assert checkpoints.meta == meta
+    with Checkpointer.resume(place, arrays) as checkpoints:
+        assert checkpoints.resumed
