@@ -27,7 +27,3 @@ int dt_next_populated(int pagemap, uint64_t start, uint64_t stop, struct dt_run 
 // Whether a file may be behind memory of [start, start + len), as one is behind shared memory. Any doubt is a yes:
 // before Linux 6.11, and where /proc can't be read.
 bool dt_may_hold_files(uint64_t start, uint64_t len);
-
-// The first addresses of [start, stop) that are populated: in memory, swapped out, or a marker of the kernel's. Touches
-// none. 1; 0: there are none; -errno. pagemap: a descriptor of /proc/PID/pagemap.
-int dt_next_populated(int pagemap, uint64_t start, uint64_t stop, struct dt_run *found_ret);
