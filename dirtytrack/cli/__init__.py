@@ -13,8 +13,10 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
+import _cffi_backend
+
+from dirtytrack import __version__
 from dirtytrack.errors import DirtyTrackError
 
 _VERBS = {
@@ -83,12 +85,5 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def _version() -> str:
-    parts = [f"{name} {_version_of(name)}" for name in ("dirtytrack", "cffi")]
-    return ", ".join([*parts, f"Python {platform.python_version()}", f"Linux {platform.release()}"])
-
-
-def _version_of(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # run from a folder, without having been installed
-        return "of unknown version"
+    python, linux = platform.python_version(), platform.release()
+    return f"dirtytrack {__version__}, cffi {_cffi_backend.__version__}, Python {python}, Linux {linux}"

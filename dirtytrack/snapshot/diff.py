@@ -12,7 +12,7 @@ from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot import _encoding, _merging
 from dirtytrack.snapshot._changes import ROW, Changes
 from dirtytrack.snapshot._messages import listed, quoted
-from dirtytrack.snapshot._targets import resolve_targets
+from dirtytrack.snapshot._targets import Targets, resolve_targets
 from dirtytrack.snapshot.change import Change
 
 if TYPE_CHECKING:
@@ -126,11 +126,19 @@ class Diff(Sequence[Change]):
             ClosedError: a region that is not tracked any more.
         """
         targets = resolve_targets(self._sizes, memories)
-        rows, count = ffi.from_buffer("struct dt_change[]", self._rows), len(self)
-        before, after = ffi.from_buffer(self._before), ffi.from_buffer(self._after)
-        place, failure = ffi.new("size_t *", count), ffi.new("struct dt_failure *")
+        # Nothing of cffi's may hold these views when this raises: a cycle of garbage, such as a traceback
+        # makes, with a memoryview that is exported crashes CPython 3.11 (gh-77894).
+        with (
+            ffi.from_buffer("struct dt_change[]", self._rows) as rows,
+            ffi.from_buffer(self._before) as before,
+            ffi.from_buffer(self._after) as after,
+        ):
+            self._write(targets, rows, before if check else None, after)
+
+    def _write(self, targets: Targets, rows: Any, before: Any, after: Any) -> None:
+        count, place, failure = len(self), ffi.new("size_t *", len(self)), ffi.new("struct dt_failure *")
         targets.refuse(lib.dt_changes_check(rows, count, targets.native, failure), failure)
-        if check:
+        if before is not None:
             error = lib.dt_changes_match(rows, count, before, targets.native, place, failure)
             targets.refuse(error, failure)
         if place[0] < count:

@@ -174,7 +174,9 @@ def test_no_descriptors_left() -> None:
             return error.errno or 0, error.remedy
         raise AssertionError("a descriptor was left")
 
-    assert in_child(child).check() == (errno.EMFILE, UFFD_REMEDIES["userfaultfd", errno.EMFILE])
+    number, remedy = in_child(child).check()
+    assert number == errno.EMFILE
+    assert "RLIMIT_NOFILE" in remedy
 
 
 def test_refused_both_ways() -> None:
@@ -228,7 +230,8 @@ def test_every_refusal_has_its_exception(call: str, number: int) -> None:
 
     error = in_child(child).check()
     assert (error.errno, error.call) == (number, call)
-    assert error.remedy == UFFD_REMEDIES[call, number]
+    assert error.remedy.startswith(UFFD_REMEDIES[call, number])
+    assert ("RLIMIT_AS" in error.remedy) == (number == errno.ENOMEM)
     assert (error.start, error.stop) == ((start, stop) if call in CALLS else (None, None))
     assert isinstance(error, PermissionError) == (number == errno.EPERM)
     assert isinstance(error, BusyError) == (number == errno.EBUSY)
