@@ -24,9 +24,13 @@ class Background:
     def __init__(self, name: str) -> None:
         self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self.failure: BaseException | None = None
-        self._is_stopped = False
+        self._is_started = self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread. See to it first that somebody calls `stop`: an interrupt may tear this."""
         self._thread.start()
+        self._is_started = True
 
     def put(self, act: Callable[[], object]) -> None:
         """Adds an act to what is to be done. Does not wait."""
@@ -34,17 +38,21 @@ class Background:
 
     def drain(self) -> None:
         """Waits until everything that was put before is done."""
-        if not self._is_stopped:
+        if self._is_started and not self._is_stopped:
             done: SimpleQueue[None] = SimpleQueue()
             self._queue.put(lambda: done.put(None))
             done.get()
 
     def stop(self) -> None:
-        """Waits as `drain` does, and ends the thread: what is put later is not done."""
+        """Waits as `drain` does, and ends the thread: what is put later is not done.
+
+        A thread that was started only halfway ends by itself, soon, and has done nothing.
+        """
         self.drain()
         self._is_stopped = True
         self._queue.put(lambda: None)  # wakes it, so that it sees that
-        self._thread.join()  # an interrupt may end this too early: there is nothing left to do
+        if self._is_started:
+            self._thread.join()  # an interrupt may end this too early: there is nothing left to do
 
     @property
     def is_current(self) -> bool:

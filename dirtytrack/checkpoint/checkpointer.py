@@ -303,6 +303,7 @@ class Checkpointer(Handle, Owner):
         compression = Compression(options.compression)
         compactor = Compactor(self._store, claim, compression, options.keep, start.numbers)
         undo.callback(compactor.stop)
+        compactor.start_thread()
         committer = Committer(
             start,
             self._store,
@@ -314,6 +315,7 @@ class Checkpointer(Handle, Owner):
             compactor.committed,
         )
         undo.callback(committer.stop)
+        committer.start_thread()
         capturer = Capturer(consumer, staging)
         self._pipeline = Pipeline(
             start, capturer, committer, compactor, compression, options.max_pause, self._store.maps

@@ -132,6 +132,10 @@ class Committer:
         self._cause, self._failed = None, []
         return error
 
+    def start_thread(self) -> None:
+        """Starts the thread, which somebody has to `stop`."""
+        self._thread.start()
+
     def stop(self) -> None:
         """Does what was put before, and ends the thread."""
         self._thread.stop()

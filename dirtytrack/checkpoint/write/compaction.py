@@ -211,6 +211,10 @@ class Compactor:
         """Waits until it is done, if it is under way."""
         self._thread.drain()
 
+    def start_thread(self) -> None:
+        """Starts the thread, which somebody has to `stop`."""
+        self._thread.start()
+
     def stop(self) -> None:
         """Waits, and ends the thread."""
         self._thread.stop()
