@@ -20,7 +20,7 @@ from _lib.tracked import open_cursors
 from dirtytrack import Session
 from dirtytrack.checkpoint import Chain, Checkpointer, restore
 
-_MOST = 3000  # points
+_MOST = 20_000  # points at most: a resume has the most
 
 
 def _anywhere(frame: FrameType) -> bool:
