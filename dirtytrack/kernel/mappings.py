@@ -17,6 +17,7 @@ import stat
 from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import cache
+from io import FileIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -88,14 +89,11 @@ def overlapping(start: int, stop: int, *, pid: int | None = None) -> list[Mappin
     start, stop = operator.index(start), operator.index(stop)
     if not 0 <= start < stop:
         raise ValueError(f"[{start:#x}, {stop:#x}) is not a range of addresses: it must be 0 <= start < stop")
-    fd = _open_proc(pid, "maps")
-    try:
-        found = list(_query(fd, start, stop))
-    except _NoQuery:
-        return list(_parse(pid, start, stop))
-    finally:
-        os.close(fd)
-    return found
+    with _open_proc(pid, "maps") as file:
+        try:
+            return list(_query(file.fileno(), start, stop))
+        except _NoQuery:
+            return list(_parse(pid, start, stop))
 
 
 def page_size_at(address: int) -> int:
@@ -116,10 +114,11 @@ def page_size_at(address: int) -> int:
     )
 
 
-def _open_proc(pid: int | None, name: str) -> int:
+def _open_proc(pid: int | None, name: str) -> FileIO:
+    """An object, not a descriptor: where Ctrl-C comes before it is in a ``with``, its destructor closes it."""
     path = f"/proc/{'self' if pid is None else operator.index(pid)}/{name}"
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return FileIO(path)
     except OSError as error:
         raise kernel_error(
             error.errno or 0, f"open {path}", remedy="Is the process alive, and of this user?"
@@ -219,8 +218,8 @@ def _smaps_page_sizes(pid: int | None) -> dict[int, int]:
 
 
 def _read_proc(pid: int | None, name: str) -> bytes:
-    with os.fdopen(_open_proc(pid, name), "rb") as file:
-        return file.read()
+    with _open_proc(pid, name) as file:
+        return file.readall()
 
 
 def _mapping(
