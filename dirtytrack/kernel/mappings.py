@@ -115,7 +115,7 @@ def page_size_at(address: int) -> int:
 
 
 def _open_proc(pid: int | None, name: str) -> FileIO:
-    """An object, not a descriptor: where Ctrl-C comes before it is in a ``with``, its destructor closes it."""
+    """An object, not a descriptor: if Ctrl-C comes before it is in a ``with``, its destructor closes it."""
     path = f"/proc/{'self' if pid is None else operator.index(pid)}/{name}"
     try:
         return FileIO(path)
