@@ -9,9 +9,10 @@
     snapshot    diffs, rollbacks and histories beside full copies
     checkpoint  the pause, the throughput and the alternatives of a checkpoint
     barrier     cards for a collector, from Python and in C
+    company     the verbs beside threads that compute
     payoff      the curve from dirty fraction to time, and when tracking does not pay
 
 A family of rows is a module that declares them with ``@row``; it is run by ``dirtytrack bench``.
 """
 
-FAMILIES = ("tracking", "adaptive", "snapshot", "checkpoint", "barrier", "costs", "payoff")
+FAMILIES = ("tracking", "adaptive", "snapshot", "checkpoint", "barrier", "company", "costs", "payoff")

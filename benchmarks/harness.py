@@ -21,7 +21,7 @@ class Figure:
     """A spread of samples.
 
     Attributes:
-        unit: ``s``, ``bytes`` or ``x`` (a ratio).
+        unit: ``s``, ``bytes``, ``calls`` or ``x`` (a ratio).
     """
 
     median: float

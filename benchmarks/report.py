@@ -207,6 +207,8 @@ def _value(figure: Figure) -> str:
 def _amount(value: float, unit: str) -> str:
     if unit == "bytes":
         return _bytes(value)
+    if unit == "calls":
+        return f"{value:.0f}"
     if unit == "x":
         return f"{value:.3%}" if value < 0.01 else f"{value:.0f}x" if value >= 20 else f"{value:.2f}x"
     for factor, name in ((1, "s"), (1e3, "ms"), (1e6, "us")):
