@@ -14,21 +14,21 @@ from typing import Any
 
 from dirtytrack.native import ffi
 
-_Place = Callable[[], object]
+_Check = Callable[[], bool]
 
 _HOLDS_STILL = (bytearray, mmap.mmap, array.array, memoryview)  # and refuses to move while it is exported
 _BYTES = ffi.typeof("char[]")
 
 
-def place_of(memory: object) -> _Place | None:
-    """Returns a function that asks for an object's address and length, and for those of what it shows.
+def stays(memory: object) -> _Check | None:
+    """Returns a function that says whether an object, and what it shows, have their memory where it is now.
 
-    Two answers of it are equal if nothing moved. None: none of them can move.
+    It fails for an object that can't tell any more. None: none of them can move.
     """
-    places = [place for owner in _owners(memory) if (place := _place(owner)) is not None]
-    if len(places) > 1:
-        return lambda: [place() for place in places]
-    return places[0] if places else None
+    checks = [check for owner in _owners(memory) if (check := _check(owner)) is not None]
+    if len(checks) > 1:
+        return lambda: all(check() for check in checks)
+    return checks[0] if checks else None
 
 
 def is_array(thing: object) -> bool:
@@ -72,29 +72,36 @@ def _owners(memory: object) -> Iterator[Any]:
             thing = getattr(thing, "parent", None) if is_arrow(thing) else None
 
 
-def _place(thing: Any) -> _Place | None:
+def _check(thing: Any) -> _Check | None:
     if is_tensor(thing):
-        return lambda: _place_of_tensor(thing)
+        return _same(lambda: _place_of_tensor(thing))
     if is_ctypes(thing):
         import _ctypes
 
-        return lambda: (_ctypes.addressof(thing), _ctypes.sizeof(thing))
+        return _same(lambda: (_ctypes.addressof(thing), _ctypes.sizeof(thing)))
     if is_arrow(thing):
-        return (lambda: (thing.address, thing.size)) if hasattr(thing, "address") else None
+        return _same(lambda: (thing.address, thing.size)) if hasattr(thing, "address") else None
     if isinstance(thing, _HOLDS_STILL):
         return None
     try:
         first = ffi.from_buffer(_BYTES, thing)
     except (TypeError, ValueError, BufferError):
         has_interface = hasattr(thing, "__array_interface__")
-        return (lambda: _place_of_interface(thing)) if has_interface else None
+        return _same(lambda: _place_of_interface(thing)) if has_interface else None
     nbytes = len(first)
 
-    def is_as_it_was() -> bool:  # a fourth of the time that an answer in numbers takes
-        now = ffi.from_buffer(_BYTES, thing)
+    from_buffer = ffi.from_buffer
+
+    def is_there() -> bool:  # a fourth of the time that an answer in numbers takes
+        now = from_buffer(_BYTES, thing)
         return now == first and len(now) == nbytes
 
-    return is_as_it_was
+    return is_there
+
+
+def _same(place: Callable[[], object]) -> _Check:
+    first = place()
+    return lambda: place() == first
 
 
 def _place_of_tensor(tensor: Any) -> object:

@@ -87,9 +87,11 @@ class Description:
         view: the bytes, writable. The memory lives as long as the view or a slice of it, which hold the
             object's export or the object. For a bare address the caller vouches.
         elements: what the bytes are elements of; None: plain bytes, or the object does not say.
+        stays: says whether the object still has the storage that is described, or fails; `still_there` does
+            not. None: it can't get other storage.
     """
 
-    __slots__ = ("_first_place", "_place", "address", "elements", "nbytes", "view")
+    __slots__ = ("address", "elements", "nbytes", "stays", "view")
 
     def __init__(
         self,
@@ -97,24 +99,22 @@ class Description:
         nbytes: int,
         view: memoryview,
         elements: Elements | None = None,
-        place: Callable[[], object] | None = None,
+        stays: Callable[[], bool] | None = None,
     ) -> None:
-        """Describes an object; *place* tells where it has its storage now, if it can get other storage."""
         self.address = address
         self.nbytes = nbytes
         self.view = view
         self.elements = elements
-        self._place = place
-        self._first_place = place() if place is not None else None
+        self.stays = stays
 
     @property
     def can_move(self) -> bool:
         """Whether the object can get other storage while it is described, so that it has to be asked."""
-        return self._place is not None
+        return self.stays is not None
 
     def still_there(self) -> bool:
         """Whether the object still has the storage that was described; no, if it can't say."""
         try:
-            return self._place is None or self._place() == self._first_place
+            return self.stays is None or self.stays()
         except Exception:
             return False

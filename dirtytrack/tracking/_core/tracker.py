@@ -61,7 +61,7 @@ class Tracker:
         self._membership = threading.RLock()  # held while regions come and go
         self._regions: dict[int, Region] = {}
         self.listing: tuple[int, tuple[Region, ...]] | None = None
-        self._movable: tuple[Region, ...] = ()
+        self._movable: tuple[Callable[[], bool], ...] | None = ()  # None: not listed since regions changed
         self.closed = False
         _trackers[id(self)] = weakref.ref(self)
 
@@ -111,8 +111,15 @@ class Tracker:
         Before it, objects that can get other storage are asked whether they still have theirs. The region of
         one that has not is lost, and the call finds it so.
         """
-        if self._movable:
-            self._find_moved(self._movable)
+        movable = self._movable
+        if movable is None:
+            movable = self._list_movable()
+        try:
+            for is_there in movable:
+                if not is_there():
+                    self._find_moved(self.regions)
+        except Exception:  # an object that can't tell
+            self._find_moved(self.regions)
         return function(*arguments)
 
     def add(self, region: Region) -> None:
@@ -231,10 +238,7 @@ class Tracker:
         )
         if not error:
             self._regions[region.id] = region
-            memory = region._memory
-            if memory is not None and memory.can_move:
-                self._movable += (region,)
-            self.listing = None
+            self.listing = self._movable = None
         return error, failure
 
     def _drop(self, region: Region) -> int:
@@ -242,8 +246,7 @@ class Tracker:
         # with the rest.
         with self._membership:
             self._regions.pop(region.id, None)
-            self._movable = tuple(one for one in self._movable if one is not region)
-            self.listing = None
+            self.listing = self._movable = None
             result = lib.dt_session_remove(self._native, region.id)
             if result > 0:  # a part is unmapped or another's; what is ours lies in mappings of its own
                 start, stop = region.page_range
@@ -270,6 +273,14 @@ class Tracker:
         # from now on a scan of its would take our writes.
         for rival in self._rivals():
             lib.dt_session_lose(rival._native, *region.page_range)
+
+    def _list_movable(self) -> tuple[Callable[[], bool], ...]:
+        self.check()
+        with self._membership:
+            memories = [region._memory for region in self._regions.values()]
+            checks = tuple(one.stays for one in memories if one is not None and one.stays is not None)
+            self._movable = checks
+        return checks
 
     def _find_moved(self, regions: Iterable[Region]) -> None:
         for region in regions:
