@@ -43,8 +43,8 @@ _CHANGES = [
     ),
     (
         "core/collect.h",
-        "int verb, const struct dt_slice",
-        "uint32_t verb, const struct dt_slice",
+        "int dt_collect(struct dt_session *session",
+        "int dt_collect(const struct dt_session *session",
         "dt_collect",
     ),
     ("kernel/probe.h", "DT_HOLES_UNREPORTED = 1", "DT_HOLES_UNREPORTED = 4", "DT_HOLES_UNREPORTED"),

@@ -67,6 +67,7 @@ int dt_cards_open(struct dt_session *session, uint64_t cursor, uint32_t card_shi
 		dt_free(cards, sizeof *cards);
 		return error;
 	}
+	cards->lock.is_quiet = session->lock.is_quiet;
 	dt_session_hold(session);
 	*cards_ret = cards;
 	return 0;
@@ -298,8 +299,8 @@ static int collect(struct dt_cards *cards, int verb)
 	for (;;) {
 		if (cards->outdated)
 			update_slices(cards);
-		int error = dt_collect(cards->session, cards->cursor, verb, cards->slices, cards->slice_count,
-				       &cards->epoch);
+		int error = dt_collect_within(cards->session, cards->cursor, verb, cards->slices, cards->slice_count,
+					      &cards->epoch);
 		bool again = (error == -DT_ELOST || error == -DT_ECLOSED) && !dt_session_usable(cards->session);
 		if (!again || !find_lost(cards))
 			return error;

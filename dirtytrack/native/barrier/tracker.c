@@ -32,9 +32,11 @@ static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tr
 	struct dt_opening opening = {0};
 	int error = dt_open_wp_async(&opening, -1);
 	tracker->session = opening.session;
-	if (!error)
+	if (!error) {
+		tracker->session->lock.is_quiet = true;
 		error = dt_cards_open(tracker->session, opening.cursor, (uint32_t)__builtin_ctzl(card_size), flags,
 				      &tracker->cards);
+	}
 	if (error)
 		close_tracker(tracker);
 	else

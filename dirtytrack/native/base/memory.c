@@ -3,6 +3,7 @@
 #include "memory.h"
 
 #include <pthread.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -12,6 +13,7 @@ enum {
 	SMALLEST = 6, // log2 of the smallest class
 	LARGEST = 15, // log2 of the largest; above it a block is a mapping of its own
 	CHUNK = 1 << 18,
+	AT_HAND = 4, // blocks of each class
 };
 
 struct free_block {
@@ -23,6 +25,9 @@ struct chunk {
 	char *next;
 	char *end;
 };
+
+// Free blocks that need no lock, which costs two system calls: each is taken, and left, by an atomic exchange.
+static void *at_hand[LARGEST + 1][AT_HAND]; // by size class
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // of all below
 static struct dt_quiet quiet_holder;                     // of the thread that holds it
@@ -74,13 +79,37 @@ static void *cut(unsigned class)
 	return chunk->next - ((size_t)1 << class);
 }
 
-static void *reuse(unsigned class, size_t bytes)
+static void *take_at_hand(unsigned class)
 {
+	void *block = NULL;
+	for (int i = 0; i < AT_HAND && !block; i++)
+		if (__atomic_load_n(&at_hand[class][i], __ATOMIC_RELAXED))
+			block = __atomic_exchange_n(&at_hand[class][i], NULL, __ATOMIC_ACQUIRE);
+	return block;
+}
+
+static bool leave_at_hand(unsigned class, void *block)
+{
+	for (int i = 0; i < AT_HAND; i++) {
+		void *none = NULL;
+		if (__atomic_compare_exchange_n(&at_hand[class][i], &none, block, false, __ATOMIC_RELEASE,
+						__ATOMIC_RELAXED))
+			return true;
+	}
+	return false;
+}
+
+// A free block, or, zeroed by the kernel, one that was never used.
+static void *take(unsigned class, bool *is_fresh_ret)
+{
+	take_lock();
 	struct free_block *block = free_blocks[class];
-	if (!block)
-		return NULL;
-	free_blocks[class] = block->next;
-	return memset(block, 0, bytes);
+	*is_fresh_ret = !block;
+	if (block)
+		free_blocks[class] = block->next;
+	void *taken = block ? block : cut(class);
+	give_lock_back();
+	return taken;
 }
 
 void *dt_alloc(size_t bytes)
@@ -88,12 +117,11 @@ void *dt_alloc(size_t bytes)
 	if (bytes > (size_t)1 << LARGEST)
 		return map(bytes);
 	unsigned class = size_class(bytes);
-	take_lock();
-	void *block = reuse(class, bytes);
+	bool is_fresh = false;
+	void *block = take_at_hand(class);
 	if (!block)
-		block = cut(class); // zeroed by the kernel
-	give_lock_back();
-	return block;
+		block = take(class, &is_fresh);
+	return block && !is_fresh ? memset(block, 0, bytes) : block;
 }
 
 void dt_free(void *pointer, size_t bytes)
@@ -106,6 +134,8 @@ void dt_free(void *pointer, size_t bytes)
 	}
 	unsigned class = size_class(bytes);
 	struct free_block *block = pointer;
+	if (leave_at_hand(class, block))
+		return;
 	take_lock();
 	block->next = free_blocks[class];
 	free_blocks[class] = block;

@@ -7,7 +7,7 @@
 struct dt_quiet dt_quiet_begin(void)
 {
 	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
-	struct dt_quiet quiet;
+	struct dt_quiet quiet = {.is_nested = false};
 	sigset_t blocked;
 	sigfillset(&blocked);
 	for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
@@ -19,6 +19,8 @@ struct dt_quiet dt_quiet_begin(void)
 
 void dt_quiet_end(const struct dt_quiet *quiet)
 {
+	if (quiet->is_nested)
+		return;
 	pthread_setcancelstate(quiet->cancel_state, NULL);
 	pthread_sigmask(SIG_SETMASK, &quiet->signals, NULL);
 }

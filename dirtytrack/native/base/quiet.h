@@ -2,11 +2,13 @@
 #pragma once
 
 #include <signal.h>
+#include <stdbool.h>
 
 // What a thread is to be given back at the end.
 struct dt_quiet {
 	sigset_t signals;
 	int cancel_state;
+	bool is_nested; // nothing: it did not become quiet here
 };
 
 // From here on no handler runs in this thread, and nobody cancels it: a collector's signal to stop waits for the end.

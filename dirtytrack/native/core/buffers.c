@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "buffers.h"
 
+#include <stdbool.h>
 #include <sys/mman.h>
 
 #include "../base/memory.h"
@@ -16,11 +17,27 @@ void dt_free_buffers(struct dt_epoch_buffers *buffers)
 	*buffers = (struct dt_epoch_buffers){0};
 }
 
+enum { FREE, FULL, IN_HANDS };
+
+// Takes a place into the caller's hands if it is as expected.
+static bool take_place(struct dt_spare_buffers *spare, int place, uint8_t expected)
+{
+	return __atomic_compare_exchange_n(&spare->places[place], &expected, IN_HANDS, false, __ATOMIC_ACQUIRE,
+					   __ATOMIC_RELAXED);
+}
+
+static void leave_place(struct dt_spare_buffers *spare, int place, uint8_t state)
+{
+	__atomic_store_n(&spare->places[place], state, __ATOMIC_RELEASE);
+}
+
 void dt_take_buffers(struct dt_spare_buffers *spare, struct dt_epoch_buffers *buffers)
 {
 	for (int i = 0; i < DT_SPARE_BUFFERS && !buffers->run_room; i++) {
+		if (!take_place(spare, i, FULL))
+			continue;
 		*buffers = spare->items[i];
-		spare->items[i] = (struct dt_epoch_buffers){0};
+		leave_place(spare, i, FREE);
 	}
 }
 
@@ -28,17 +45,21 @@ void dt_leave_buffers(struct dt_spare_buffers *spare, struct dt_epoch_buffers *b
 {
 	size_t used = used_runs * sizeof *buffers->runs, bytes = buffers->run_room * sizeof *buffers->runs;
 	for (int i = 0; i < DT_SPARE_BUFFERS && buffers->run_room; i++) {
-		if (spare->items[i].run_room)
+		if (!take_place(spare, i, FREE))
 			continue;
 		if (used > KEPT_BYTES)
 			madvise((char *)buffers->runs + KEPT_BYTES, bytes - KEPT_BYTES, MADV_DONTNEED);
 		spare->items[i] = *buffers;
 		*buffers = (struct dt_epoch_buffers){0};
+		leave_place(spare, i, FULL);
 	}
 }
 
 void dt_free_spare_buffers(struct dt_spare_buffers *spare)
 {
-	for (int i = 0; i < DT_SPARE_BUFFERS; i++)
-		dt_free_buffers(&spare->items[i]);
+	struct dt_epoch_buffers buffers = {0};
+	for (int i = 0; i < DT_SPARE_BUFFERS; i++) {
+		dt_take_buffers(spare, &buffers);
+		dt_free_buffers(&buffers);
+	}
 }

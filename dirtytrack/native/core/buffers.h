@@ -28,9 +28,11 @@ struct dt_epoch_buffers {
 
 enum { DT_SPARE_BUFFERS = 2 };
 
-// Buffers that no epoch uses. The session's lock protects them.
+// Buffers that no epoch uses. They need no lock, which would cost two system calls at the end of every epoch: who finds
+// a place in somebody's hands goes on to the next one.
 struct dt_spare_buffers {
-	struct dt_epoch_buffers items[DT_SPARE_BUFFERS]; // run_room 0: none
+	struct dt_epoch_buffers items[DT_SPARE_BUFFERS];
+	uint8_t places[DT_SPARE_BUFFERS]; // what each is: free, full, or in somebody's hands; atomic
 };
 
 void dt_free_buffers(struct dt_epoch_buffers *buffers);

@@ -210,14 +210,11 @@ static int finish(const struct collection *in, const struct dt_slice *slices, si
 	return error;
 }
 
-// Takes the lock, and finds the cursor.
+// One on a cursor of this identifier, in a session whose lock is taken: 0, or -DT_ECLOSED.
 static int begin(struct collection *in, struct dt_session *session, uint64_t cursor, int verb, struct dt_epoch *epoch)
 {
-	int error = dt_enter(&session->lock);
-	if (error)
-		return error;
 	*in = (struct collection){session, dt_find_cursor(&session->cursors, cursor), epoch, verb};
-	return in->cursor ? 0 : dt_leave(&session->lock, -DT_ECLOSED);
+	return in->cursor ? 0 : -DT_ECLOSED;
 }
 
 static int collect_all(const struct collection *in)
@@ -239,10 +236,13 @@ static int collect_all(const struct collection *in)
 int dt_collect_all(struct dt_session *session, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch)
 {
 	struct collection in;
-	int error = begin(&in, session, cursor, verb, epoch);
+	int error = dt_enter(&session->lock);
 	if (error)
 		return error;
-	return dt_leave(&session->lock, generation != session->regions.generation ? -DT_ESTALE : collect_all(&in));
+	error = begin(&in, session, cursor, verb, epoch);
+	if (!error)
+		error = generation == session->regions.generation ? collect_all(&in) : -DT_ESTALE;
+	return dt_leave(&session->lock, error);
 }
 
 // The chain of a region that is asked for whole and shares no page, so that the quick way is open to it.
@@ -317,12 +317,24 @@ static int collect_slices(const struct collection *in, const struct dt_slice *sl
 	return finish(in, slices, n, error);
 }
 
-int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
-	       struct dt_epoch *epoch)
+static int leave_with_slices(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices,
+			     size_t n, struct dt_epoch *epoch)
 {
 	struct collection in;
 	int error = begin(&in, session, cursor, verb, epoch);
-	if (error)
-		return error;
-	return dt_leave(&session->lock, collect_slices(&in, slices, n));
+	return dt_leave(&session->lock, error ? error : collect_slices(&in, slices, n));
+}
+
+int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+	       struct dt_epoch *epoch)
+{
+	int error = dt_enter(&session->lock);
+	return error ? error : leave_with_slices(session, cursor, verb, slices, n, epoch);
+}
+
+int dt_collect_within(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+		      struct dt_epoch *epoch)
+{
+	int error = dt_enter_within(&session->lock);
+	return error ? error : leave_with_slices(session, cursor, verb, slices, n, epoch);
 }

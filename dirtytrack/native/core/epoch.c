@@ -14,13 +14,12 @@ void dt_epoch_end(struct dt_epoch *epoch)
 	if (session) {
 		if (!epoch->settled)
 			dt_epoch_abort(epoch);
-		if (dt_enter(&session->lock) == 0) {
+		if (dt_lock_usable(&session->lock) == 0) // one that is closed meanwhile frees them with the rest
 			dt_leave_buffers(&session->spare, &epoch->buffers, epoch->run_count);
-			dt_leave(&session->lock, 0);
-		}
-		dt_session_drop(session);
 	}
 	dt_free_buffers(&epoch->buffers);
+	if (session)
+		dt_session_drop(session);
 }
 
 void dt_epoch_release(void *epoch)

@@ -19,15 +19,25 @@ int dt_lock_usable(const struct dt_lock *lock)
 	return __atomic_load_n(&lock->closed, __ATOMIC_RELAXED) ? -DT_ECLOSED : 0;
 }
 
-int dt_enter(struct dt_lock *lock)
+static int enter(struct dt_lock *lock, bool begin_quiet)
 {
 	int error = dt_lock_usable(lock);
 	if (error)
 		return error;
-	struct dt_quiet quiet = dt_quiet_begin();
+	struct dt_quiet quiet = begin_quiet ? dt_quiet_begin() : (struct dt_quiet){.is_nested = true};
 	pthread_mutex_lock(&lock->mutex);
 	lock->quiet = quiet;
 	return lock->closed ? dt_leave(lock, -DT_ECLOSED) : 0;
+}
+
+int dt_enter(struct dt_lock *lock)
+{
+	return enter(lock, lock->is_quiet);
+}
+
+int dt_enter_within(struct dt_lock *lock)
+{
+	return enter(lock, false);
 }
 
 int dt_leave(struct dt_lock *lock, int result)
