@@ -38,9 +38,9 @@ class CardTable(Handle, Owner):
     A card is a piece of the heap of *card_size* bytes; it is dirty if it may have been written.
 
     `peek` during a concurrent mark, `take` in the final pause: both fill a map of the caller's, in one native
-    call without the GIL that allocates nothing once its buffers have grown. The map is the caller's: it does
-    not change while it is worked off. The table has a cursor of its own, so that other users of the session
-    do not disturb it. A context manager, which closes it.
+    call that allocates nothing once its buffers have grown, and keeps the GIL if it is short. The map is the
+    caller's: it does not change while it is worked off. The table has a cursor of its own, so that other
+    users of the session do not disturb it. A context manager, which closes it.
 
     Stores are seen by page, those of the kernel (``read``, ``recv``) too. Of cards smaller than a page all on
     a written page are dirty; a larger card is dirty if one of its pages was written. No store is lost: one

@@ -94,8 +94,8 @@ class Mirror(Handle, Owner):
     def update(self) -> int:
         """Copies what was written since the last update.
 
-        It is one native call, which does not hold the GIL. One that fails or is interrupted loses nothing:
-        the next one copies those pages again.
+        It is one native call, which releases the GIL if it takes long. One that fails or is interrupted loses
+        nothing: the next one copies those pages again.
 
         Returns:
             How many bytes were copied: all of the region's on the written pages.

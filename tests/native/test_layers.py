@@ -5,6 +5,7 @@ from __future__ import annotations
 import graphlib
 import re
 import subprocess
+import sysconfig
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -98,10 +99,20 @@ def test_each_source_includes_its_header_first():
 
 def test_each_header_stands_alone(tmp_path):
     """It compiles as all that is included, without a warning."""
-    source = tmp_path / "alone.c"
+    source, python = tmp_path / "alone.c", sysconfig.get_path("include")
     for header in sorted(_NATIVE.glob("*/*.h")):
         source.write_text(f'#include "{header}"\n')
-        command = ["gcc", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(source)]
+        command = [
+            "gcc",
+            "-std=gnu11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-isystem",
+            python,
+            "-fsyntax-only",
+            source,
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:

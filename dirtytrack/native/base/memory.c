@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "patience.h"
 #include "quiet.h"
 
 enum {
@@ -129,6 +130,7 @@ void dt_free(void *pointer, size_t bytes)
 	if (!pointer)
 		return;
 	if (bytes > (size_t)1 << LARGEST) {
+		dt_takes_copy(bytes / 16); // most such blocks are buffers that were hardly used
 		munmap(pointer, bytes);
 		return;
 	}

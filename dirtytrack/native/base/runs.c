@@ -4,6 +4,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "patience.h"
+
 // A run list is also a sorted list of boundaries, at each of which membership flips.
 size_t dt_runs_combine(int operation, const struct dt_run *a, size_t na, const struct dt_run *b, size_t nb,
 		       struct dt_run *out)
@@ -13,6 +15,7 @@ size_t dt_runs_combine(int operation, const struct dt_run *a, size_t na, const s
 	uint64_t *to = (uint64_t *)out;
 	unsigned inside = 0; // 2 * in_a + in_b
 	bool inside_result = false;
+	dt_takes(4 * (na + nb));
 
 	while (left < left_end || right < right_end) {
 		uint64_t at = right == right_end || (left < left_end && *left < *right) ? *left : *right;
@@ -56,6 +59,7 @@ int dt_runs_contain(const struct dt_run *runs, size_t n, uint64_t page)
 
 void dt_runs_mask(const struct dt_run *runs, size_t n, uint64_t pages, uint8_t *out)
 {
+	dt_takes(pages / 16 + 8 * n);
 	memset(out, 0, pages);
 	for (size_t i = 0; i < n; i++)
 		memset(out + runs[i].start, 1, runs[i].stop - runs[i].start);

@@ -17,7 +17,7 @@ def _builder() -> FFI:
     ffi.cdef((_BINDING / "cdef.txt").read_text())
     ffi.set_source(
         "dirtytrack.native._core",
-        '#include "core.h"\n',
+        '#include "core.h"\n#include "gil.h"\n',
         sources=sorted(map(str, _NATIVE.glob("*/*.c"))),
         include_dirs=[str(_BINDING)],
         depends=sorted(map(str, _NATIVE.glob("*/*.h"))),

@@ -8,6 +8,7 @@
 #include "../base/bytes.h"
 #include "../base/clock.h"
 #include "../base/memory.h"
+#include "../base/patience.h"
 #include "../kernel/pagemap.h"
 
 enum {
@@ -192,6 +193,7 @@ int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slic
 	       size_t piece_count)
 {
 	uint64_t begun = dt_now();
+	dt_be_patient(DT_PAUSE_NS);
 	capture->session = session;
 	int error = dt_collect(session, cursor, DT_PROVE, slices, n, epoch);
 	if (!error)
@@ -206,6 +208,7 @@ int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slic
 size_t dt_zero_blocks(const uint8_t *data, size_t bytes, uint8_t *zero)
 {
 	size_t found = 0;
+	dt_takes_copy(bytes);
 	for (size_t start = 0; start < bytes; start += DT_BLOCK, zero++)
 		found += *zero = (uint8_t)dt_is_zero(data + start, bytes - start < DT_BLOCK ? bytes - start : DT_BLOCK);
 	return found;

@@ -8,8 +8,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../base/patience.h"
+
 int dt_start_writeback(int fd)
 {
+	dt_takes_long();
 	if (sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) == 0)
 		return 0;
 	// A system that does not have the call, or not for this file, or a container that forbids it, does without.
@@ -21,6 +24,7 @@ int dt_start_writeback(int fd)
 int dt_rename_new(int directory, const char *from, const char *to)
 {
 	struct statx status; // not fstatat, which would need glibc 2.33
+	dt_takes_long();
 	if (renameat2(directory, from, directory, to, RENAME_NOREPLACE) == 0)
 		return 0;
 	if (errno != EINVAL && errno != ENOSYS)

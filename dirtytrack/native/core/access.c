@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "../base/patience.h"
 #include "../kernel/pagemap.h"
 
 enum {
@@ -27,6 +28,7 @@ int dt_view(struct dt_session *session, const struct dt_extent *extent, struct d
 {
 	uint64_t start = extent->address + bytes.start, length = bytes.stop - bytes.start, at;
 	if (dt_is_in_place(session, extent)) {
+		dt_takes_copy(length); // the caller reads it
 		*view_ret = (const uint8_t *)(uintptr_t)start;
 		return 0;
 	}
@@ -44,6 +46,7 @@ int dt_put(const struct dt_extent *extent, struct dt_run bytes, const uint8_t *f
 	static const uint8_t zeros[ZEROS];
 	uint64_t start = extent->address + bytes.start, stop = extent->address + bytes.stop, at;
 	uint8_t *to = (uint8_t *)(uintptr_t)start;
+	dt_takes_copy(stop - start);
 	if (!extent->fallible && from)
 		memcpy(to, from, stop - start);
 	else if (!extent->fallible)

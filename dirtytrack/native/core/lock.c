@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "../base/address_space.h"
+#include "../base/patience.h"
 #include "../include/dirtytrack.h"
 
 int dt_lock_init(struct dt_lock *lock)
@@ -25,7 +26,10 @@ static int enter(struct dt_lock *lock, bool begin_quiet)
 	if (error)
 		return error;
 	struct dt_quiet quiet = begin_quiet ? dt_quiet_begin() : (struct dt_quiet){.is_nested = true};
-	pthread_mutex_lock(&lock->mutex);
+	if (pthread_mutex_trylock(&lock->mutex)) {
+		dt_takes_long();
+		pthread_mutex_lock(&lock->mutex);
+	}
 	lock->quiet = quiet;
 	return lock->closed ? dt_leave(lock, -DT_ECLOSED) : 0;
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "../base/memory.h"
+#include "../base/patience.h"
 
 static void close_descriptors(const struct dt_backend *backend)
 {
@@ -106,6 +107,7 @@ int dt_session_locate(struct dt_session *session, uint64_t id, uint64_t address,
 
 void dt_session_contents(struct dt_session *session, const void *from, size_t bytes, void *to)
 {
+	dt_takes_copy(bytes);
 	if (!session->backend.ops->contents ||
 	    dt_enter(&session->lock) < 0) { // closed meanwhile: there is no other copy
 		memcpy(to, from, bytes);

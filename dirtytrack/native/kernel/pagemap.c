@@ -7,8 +7,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../base/patience.h"
+
 long dt_pagemap_scan(int fd, struct dt_pm_scan_arg *arg)
 {
+	dt_takes_scan(arg->end - arg->start);
 	long count = ioctl(fd, DT_PAGEMAP_SCAN, arg);
 	return count < 0 ? -errno : count;
 }

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../base/patience.h"
 #include "pagemap.h"
 #include "userfaultfd.h"
 
@@ -43,6 +44,7 @@ static int hole_reporting(int pagemap, uint64_t start, uint64_t page, uint64_t t
 int dt_probe_hole_reporting(int userfaultfd, int pagemap)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), table = page / 8 * page, ioctls;
+	dt_takes_long();
 	char *memory =
 		mmap(NULL, 3 * table, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (memory == MAP_FAILED)

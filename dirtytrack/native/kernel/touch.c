@@ -9,6 +9,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "../base/patience.h"
 #include "pagemap.h"
 
 #ifndef MADV_POPULATE_READ // Linux 5.14
@@ -24,6 +25,7 @@ static long copy(vm_call *call, uint64_t start, void *own, size_t bytes)
 {
 	struct iovec local = {own, bytes}, remote = {(void *)(uintptr_t)start, bytes};
 	pid_t self = (pid_t)syscall(SYS_gettid); // not getpid(): the first thread may have ended
+	dt_takes_copy(bytes);
 	ssize_t done = call(self, &local, 1, &remote, 1, 0);
 	if (done < 0)
 		return errno == EFAULT ? 0 : -errno;
@@ -137,6 +139,7 @@ int dt_may_touch(struct dt_touch *touch, uint64_t start, uint64_t stop)
 int dt_try_touch(const struct dt_touch *touch, uint64_t start, uint64_t stop)
 {
 	int advice = touch->write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ, result;
+	dt_takes_copy(stop - start); // what is there already is only looked at
 	do
 		result = madvise((void *)(uintptr_t)start, stop - start, advice);
 	while (result < 0 && (errno == EINTR || errno == EAGAIN));

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "../base/patience.h"
 #include "abi.h"
 
 static int status(long result)
@@ -48,6 +49,7 @@ int dt_uffd_register(int fd, uint64_t start, uint64_t len, uint64_t *ioctls)
 int dt_uffd_unregister(int fd, uint64_t start, uint64_t len)
 {
 	struct dt_uffdio_range range = {start, len};
+	dt_takes_scan(len);
 	return status(ioctl(fd, DT_UFFDIO_UNREGISTER, &range));
 }
 
@@ -57,10 +59,12 @@ int dt_uffd_writeprotect(int fd, uint64_t start, uint64_t len, int protect)
 		.range = {start, len},
 		.mode = protect ? DT_UFFDIO_WRITEPROTECT_MODE_WP : 0,
 	};
+	dt_takes_scan(len);
 	return status(ioctl(fd, DT_UFFDIO_WRITEPROTECT, &arg));
 }
 
 int dt_close(int fd)
 {
+	dt_takes_long(); // a userfaultfd lets go of all that is registered with it
 	return status(close(fd));
 }

@@ -7,6 +7,7 @@
 
 #include "../base/array.h"
 #include "../base/memory.h"
+#include "../base/patience.h"
 #include "../core/access.h"
 
 enum {
@@ -125,6 +126,7 @@ static int compare_piece(struct dt_changes *changes, const struct piece *piece, 
 int dt_compare(struct dt_changes *changes, uint64_t region, uint64_t start, const uint8_t *before, const uint8_t *after,
 	       uint64_t nbytes, uint64_t gap, uint64_t limit)
 {
+	dt_takes_copy(nbytes);
 	for (uint64_t at = 0; !changes->error && at < nbytes; at += PIECE) {
 		uint64_t length = nbytes - at < PIECE ? nbytes - at : PIECE;
 		if (memcmp(before + at, after + at, length) == 0)
@@ -138,6 +140,7 @@ int dt_compare(struct dt_changes *changes, uint64_t region, uint64_t start, cons
 int dt_changes_valid(const struct dt_change *changes, size_t n, const uint64_t *sizes, size_t regions, uint64_t bytes)
 {
 	uint64_t region = 0, end = 0, at = 0;
+	dt_takes(4 * n);
 	for (const struct dt_change *change = changes; change < changes + n; change++) {
 		if (change->region >= regions || change->region < region || change->at != at)
 			return 0;

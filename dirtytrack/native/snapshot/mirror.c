@@ -10,6 +10,7 @@
 
 #include "../base/bytes.h"
 #include "../base/memory.h"
+#include "../base/patience.h"
 
 enum {
 	PIECES = 64,       // copied by one call; all of them are looked ahead of
@@ -29,6 +30,7 @@ struct batch {
 // The bytes of a batch that were copied, or -errno.
 static ssize_t copy_batch(const struct batch *batch)
 {
+	dt_takes_copy(batch->bytes);
 	pid_t self = (pid_t)syscall(SYS_gettid); // not getpid(): the first thread may have ended
 	ssize_t got = process_vm_readv(self, batch->to, batch->count, batch->from, batch->count, 0);
 	if (got >= 0)

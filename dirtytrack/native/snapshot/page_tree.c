@@ -24,11 +24,13 @@
 
 #include "../base/array.h"
 #include "../base/memory.h"
+#include "../base/patience.h"
 
 enum {
 	BITS = 6, // of a unit's number that a level of a tree takes
 	WIDTH = 1 << BITS,
-	CHUNK = 256, // slots
+	CHUNK = 256,    // slots
+	NODE_NS = 1000, // to look through a node
 };
 
 struct dt_node {
@@ -50,6 +52,7 @@ void dt_store_open(struct dt_store *store, uint64_t unit, uint64_t units)
 
 void dt_store_close(struct dt_store *store)
 {
+	dt_takes_copy(store->used * store->unit);
 	for (size_t chunk = 0; chunk < store->slots / CHUNK; chunk++)
 		dt_free(store->chunks[chunk], CHUNK * store->unit);
 	dt_free(store->chunks, store->chunk_room * sizeof *store->chunks);
@@ -130,6 +133,7 @@ static void drop(struct dt_store *store, struct dt_node *node, unsigned level)
 {
 	if (!node || --node->references)
 		return;
+	dt_takes(NODE_NS);
 	for (int i = 0; i < WIDTH; i++) {
 		if (level)
 			drop(store, node->children[i], level - 1);
@@ -216,6 +220,7 @@ static void differ(const struct dt_store *store, const struct dt_node *a, const 
 {
 	if (a == b)
 		return;
+	dt_takes(NODE_NS);
 	for (uint64_t i = 0; i < WIDTH; i++) {
 		uint64_t unit = first + (i << level * BITS);
 		if (level)

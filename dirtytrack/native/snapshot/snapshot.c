@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "../base/bytes.h"
+#include "../base/patience.h"
 #include "../core/access.h"
 #include "../kernel/pagemap.h"
 #include "rewrite.h"
@@ -185,6 +186,7 @@ static void ask_for_huge_page(struct filling *filling, uint8_t *copy)
 
 static int fill(const struct stretch *stretch, void *context)
 {
+	dt_takes_copy(stretch->nbytes);
 	for (uint64_t at = 0, length; at < stretch->nbytes; at += length) {
 		uint8_t *copy = stretch->copy + at;
 		uint64_t left = stretch->nbytes - at;
@@ -228,6 +230,7 @@ static int compare(const struct stretch *stretch, void *context)
 static void set_copies(const struct dt_snapshot *snapshot, const struct dt_changes *changes, const uint8_t *contents)
 {
 	const struct dt_change *change = changes->changes, *end = change + changes->change_count;
+	dt_takes_copy(changes->bytes);
 	for (; change < end; change++)
 		memcpy(snapshot->copies[change->region] + change->start, contents + change->at,
 		       change->stop - change->start);
@@ -261,6 +264,7 @@ void dt_snapshot_take_back(const struct dt_snapshot *snapshot, struct dt_changes
 static int update(const struct stretch *stretch, void *context)
 {
 	(void)context;
+	dt_takes_copy(stretch->nbytes);
 	memcpy(stretch->copy, stretch->memory, stretch->nbytes);
 	return 0;
 }
