@@ -270,11 +270,34 @@ static void pauses(void)
 static void *be_cancelled(void *argument)
 {
 	me = argument;
+	act *const function = acts[me->what];
 	for (;;) {
 		turn(me);
-		pthread_testcancel();
+		if (function != do_take && function != do_peek) // which are cancellation points themselves
+			pthread_testcancel();
 	}
 	return NULL;
+}
+
+static void *take_when_cancelled(void *map)
+{
+	pthread_cancel(pthread_self());
+	dt_tracker_take(shared, map, dt_tracker_map_bytes(shared), NULL);
+	return map;
+}
+
+static void cancelled_before(void)
+{
+	uint8_t out[4096];
+	pthread_t thread;
+	void *result;
+	uint64_t dirty;
+	check(dt_tracker_take(shared, out, dt_tracker_map_bytes(shared), NULL) == 0);
+	heap[7 * page] = 1;
+	out[0] = 0x55;
+	check(pthread_create(&thread, NULL, take_when_cancelled, out) == 0);
+	check(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED && out[0] == 0x55);
+	check(dt_tracker_take(shared, out, dt_tracker_map_bytes(shared), &dirty) == 0 && dirty == 1 && out[0] == 0x80);
 }
 
 static void cancellations(void)
@@ -292,6 +315,7 @@ static void cancellations(void)
 			check(pthread_join(mutators[i].thread, NULL) == 0);
 		act_all(&place);
 	}
+	cancelled_before();
 	finish();
 }
 

@@ -3,6 +3,7 @@
 #include "../include/dirtytrack.h"
 
 #include <errno.h>
+#include <pthread.h>
 
 #include "../backends/opening.h"
 #include "../base/memory.h"
@@ -44,7 +45,7 @@ static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tr
 	return error;
 }
 
-// Quiet: a thread that is cancelled here would leave descriptors open.
+// Quiet: a thread that is cancelled in the middle would leave descriptors open, or a range that has no cards.
 
 int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
 {
@@ -65,14 +66,12 @@ void dt_tracker_close(struct dt_tracker *tracker)
 	dt_quiet_end(&quiet);
 }
 
-int dt_tracker_add(struct dt_tracker *tracker, void *start, size_t bytes, unsigned flags, uint64_t *first_card)
+static int add_range(struct dt_tracker *tracker, uint64_t from, uint64_t to, unsigned flags, uint64_t *first_card)
 {
 	struct dt_session *session = tracker->session;
 	struct dt_failure failure;
 	uint32_t page_shift = session->backend.page_shift;
-	uint64_t page = 1ULL << page_shift, from = (uintptr_t)start, to = from + bytes, region, first = 0;
-	if (!bytes || to < from || flags & ~(unsigned)DT_SPARSE)
-		return -EINVAL;
+	uint64_t page = 1ULL << page_shift, region, first = 0;
 	int error = dt_session_add(session, from & ~(page - 1), (to + page - 1) & ~(page - 1), page_shift, flags,
 				   &region, &failure);
 	if (error)
@@ -85,14 +84,33 @@ int dt_tracker_add(struct dt_tracker *tracker, void *start, size_t bytes, unsign
 	return error;
 }
 
-int dt_tracker_remove(struct dt_tracker *tracker, void *start)
+int dt_tracker_add(struct dt_tracker *tracker, void *start, size_t bytes, unsigned flags, uint64_t *first_card)
+{
+	uint64_t from = (uintptr_t)start, to = from + bytes;
+	if (!bytes || to < from || flags & ~(unsigned)DT_SPARSE)
+		return -EINVAL;
+	struct dt_quiet quiet = dt_quiet_begin();
+	int error = add_range(tracker, from, to, flags, first_card);
+	dt_quiet_end(&quiet);
+	return error;
+}
+
+static int remove_range(struct dt_tracker *tracker, uint64_t start)
 {
 	uint64_t region;
-	int error = dt_cards_remove(tracker->cards, (uint64_t)start, &region);
+	int error = dt_cards_remove(tracker->cards, start, &region);
 	if (error)
 		return error;
 	error = dt_session_remove(tracker->session, region);
 	return error < 0 ? error : 0;
+}
+
+int dt_tracker_remove(struct dt_tracker *tracker, void *start)
+{
+	struct dt_quiet quiet = dt_quiet_begin();
+	int error = remove_range(tracker, (uintptr_t)start);
+	dt_quiet_end(&quiet);
+	return error;
 }
 
 uint64_t dt_tracker_cards(struct dt_tracker *tracker)
@@ -107,6 +125,7 @@ size_t dt_tracker_map_bytes(struct dt_tracker *tracker)
 
 static int look(struct dt_tracker *tracker, int verb, void *map, size_t bytes, uint64_t *dirty)
 {
+	pthread_testcancel(); // before anything is taken
 	int64_t found = dt_cards_look(tracker->cards, verb, map, bytes);
 	if (found < 0)
 		return (int)found;

@@ -26,8 +26,11 @@
 // Signal handlers may call every function, also one that interrupts another call in the same thread, but for the
 // handler of a fault that the library itself raised.
 //
-// Cancellation. No function is a cancellation point, and a thread that is cancelled in one leaves no lock held, and no
-// descriptor. Asynchronous cancellation (PTHREAD_CANCEL_ASYNCHRONOUS) is not supported, as by most functions of C.
+// Cancellation. dt_tracker_take and dt_tracker_peek are cancellation points, before they have done anything: a thread
+// that does nothing else can be cancelled, and what it has not taken is in somebody else's take. No other function is
+// one. A thread that is cancelled in the middle of any function leaves it when that is done: no lock stays held, no
+// descriptor and no range stays behind. A handler that takes or peeks is a cancellation point of what it interrupts.
+// Asynchronous cancellation (PTHREAD_CANCEL_ASYNCHRONOUS) is not supported, as by most functions of C.
 //
 // Linux 6.7 or later (arm64: 6.10). Built with -pthread from the files that dirtytrack.get_sources() names, with
 // -I of dirtytrack.get_include(); -fvisibility=hidden keeps their names inside your library.
