@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _ADDRESS_BYTES = 8
+_INTEGERS = ("Q", "q", "L", "l", "B", "b", "c")  # of 8 bytes, or plain bytes
 
 
 class WriteWatch(NamedTuple):
@@ -47,7 +48,8 @@ def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> W
 
     Raises:
         ValueError: some of the range is not tracked, or its memory is lost, or its pages have several sizes;
-            *out* holds no whole number of integers, or is not aligned to them.
+            *out* holds no whole number of integers, or is not aligned to them, or has elements of another
+            kind (plain bytes will do).
         TypeError, BufferError: *out* is read-only, or no buffer.
         KernelError: as for `Session.collect`.
     """
@@ -56,6 +58,11 @@ def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> W
     except (TypeError, ValueError, BufferError) as error:
         raise type(error)(f"out is a writable buffer of unsigned 64-bit integers: {error}") from None
     place = int(ffi.cast("uintptr_t", addresses))
+    view = memoryview(out)
+    if view.itemsize not in (1, _ADDRESS_BYTES) or view.format.lstrip("@=<") not in _INTEGERS:
+        raise ValueError(
+            f"out has elements of format {view.format!r}: they are to be unsigned 64-bit integers"
+        )
     if len(addresses) % _ADDRESS_BYTES or (len(addresses) and place % _ADDRESS_BYTES):
         raise ValueError(
             f"out has {len(addresses)} bytes at {place:#x}: it is to be an array of unsigned 64-bit integers"

@@ -109,7 +109,7 @@ class Region(Handle):
             raise ClosedError(f"{self.title} is not tracked any more: its memory may be gone")
         if memory.can_move:
             self._tracker.check_place(self)
-        return memory.view
+        return memory.view[:]  # not itself: who gets it may release it
 
     @property
     def tracked(self) -> bool:

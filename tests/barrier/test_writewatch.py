@@ -176,13 +176,17 @@ def test_what_is_not_tracked_is_refused():
         memoryview(bytearray(17))[1:],
         memoryview(bytearray(20))[4:],
         bytes(8),
+        array.array("I", bytes(16)),
+        array.array("d", bytes(16)),
+        np.zeros(4, ">u8"),
+        np.zeros(4, np.complex64),
         np.zeros(8, np.uint64)[::2],
         "text",
         None,
     ],
 )
 def test_buffers_that_are_refused(out):
-    """No whole number of integers, not aligned to them, read-only, not contiguous, no buffer."""
+    """No whole number of integers, unaligned, read-only, of another kind, not contiguous, no buffer."""
     memory = Raw(2)
     with Session() as session:
         session.track(memory.pair)

@@ -52,6 +52,14 @@ def test_a_view_is_the_memory(session: Session, memory: Raw) -> None:
         assert again.tobytes() == bytes(4 * PAGE_SIZE)
 
 
+def test_a_view_that_is_released_is_the_callers_own(session: Session, memory: Raw) -> None:
+    """Somebody who releases a view, as a ``with`` does, leaves the region's next one whole."""
+    region = session.track(memory.piece(0, 1))
+    with region.view as view:
+        view[0] = 7
+    assert region.view[0] == 7
+
+
 @pytest.mark.parametrize(
     ("piece", "start", "stop"),
     [
