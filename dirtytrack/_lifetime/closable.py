@@ -60,10 +60,7 @@ class Owner(Closable):
         try:
             self._warn()
         finally:  # warnings may be errors
-            self._close_itself()
-
-    def _close_itself(self) -> None:
-        self.close()
+            self.close()
 
     def _warn(self) -> None:
         if self._is_forgotten():

@@ -12,29 +12,23 @@ _Result = TypeVar("_Result")
 
 
 class TakesTurns(Protocol):
-    """An object with methods that take turns."""
+    """An object with methods that take turns; another one within a method may end it."""
 
     _in_turn: bool  # whether a method is running; False at first
+    _is_ending: bool  # whether `_end` is to be called when the outermost method is done; False at first
 
     @property
     def _mutex(self) -> threading.RLock: ...
-
-
-class Ends(TakesTurns, Protocol):
-    """One that can be ended in the middle of a method, by another one within it."""
-
-    _is_ending: bool  # whether `_end` is to be called when the outermost method is done; False at first
 
     def _end(self) -> object: ...
 
 
 _Owner = TypeVar("_Owner", bound=TakesTurns)
-_Ending = TypeVar("_Ending", bound=Ends)
 
 
 def in_turn(
-    method: Callable[Concatenate[_Ending, _Arguments], _Result],
-) -> Callable[Concatenate[_Ending, _Arguments], _Result]:
+    method: Callable[Concatenate[_Owner, _Arguments], _Result],
+) -> Callable[Concatenate[_Owner, _Arguments], _Result]:
     """Decorates methods of an object that run one at a time, but within each other in one thread.
 
     Threads wait for each other. What calls the object in the middle of a call in the same thread (the handler
@@ -48,7 +42,7 @@ def in_turn(
     """
 
     @functools.wraps(method)
-    def call(self: _Ending, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+    def call(self: _Owner, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         with self._mutex:
             is_within = self._in_turn
             self._in_turn = True
@@ -58,33 +52,6 @@ def in_turn(
                 self._in_turn = is_within
                 if self._is_ending and not is_within:
                     self._end()
-        return result
-
-    return call
-
-
-def alone_in_turn(
-    method: Callable[Concatenate[_Owner, _Arguments], _Result],
-) -> Callable[Concatenate[_Owner, _Arguments], _Result]:
-    """Decorates methods that run one at a time, and not within each other either.
-
-    Raises:
-        RuntimeError: by the method, if the handler of a signal calls it in the middle of another one.
-    """
-
-    @functools.wraps(method)
-    def call(self: _Owner, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        with self._mutex:
-            if self._in_turn:
-                raise RuntimeError(
-                    f"{self!r} was called by a signal handler in the middle of another call of it: set a "
-                    "flag in the handler, and call it when that has returned"
-                )
-            self._in_turn = True
-            try:
-                result = method(self, *args, **kwargs)
-            finally:
-                self._in_turn = False
         return result
 
     return call

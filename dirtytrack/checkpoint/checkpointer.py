@@ -13,7 +13,7 @@ from typing import Any, Self, Unpack
 
 from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
-from dirtytrack._lifetime.turns import alone_in_turn
+from dirtytrack._lifetime.turns import in_turn
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint._arguments import check_meta, check_pause, check_place, check_regions
 from dirtytrack.checkpoint.format.layout import Layout, stored
@@ -65,8 +65,11 @@ class Checkpointer(Handle, Owner):
     with it. Nothing is lost by that: the pages are in the next save. The next `save`, `flush` or `close`
     raises one `CheckpointError`.
 
-    All methods may be called from any thread; they take turns. In a forked child every call but `close`
-    raises ForkedError, and nothing is written.
+    All methods may be called from any thread; they take turns. What calls one in the middle of another in the
+    same thread, the handler of a signal or a destructor, need not wait: its call is done at once, within the
+    other one. A save that is interrupted by another one begins anew when that is done; `close` takes effect
+    when the outermost call returns. In a forked child every call but `close` raises ForkedError, and nothing
+    is written.
     """
 
     def __init__(
@@ -201,7 +204,8 @@ class Checkpointer(Handle, Owner):
             RegionLostError: a region's memory is gone. Nothing was saved.
             TypeError, ValueError: of the arguments; nothing was done.
             ClosedError, ForkedError: not a Checkpointer of this process any more.
-            RuntimeError: called by a signal handler that interrupted a method of the same object.
+            RuntimeError: called by a destructor that the garbage collector runs in the thread that writes,
+                which can't wait for itself. This goes for `flush` and `compact`, too.
         """
         self._check()
         return self._save(check_meta(meta), check_pause(pause), wait)
@@ -236,7 +240,8 @@ class Checkpointer(Handle, Owner):
         """Commits what was captured, ends the tracking, and gives up the directory; idempotent.
 
         In a forked child this only closes the child's copies of descriptors. If an interrupt ends the wait,
-        call it again; at the latest, Python does so when it exits.
+        call it again; at the latest, Python does so when it exits. Called in the middle of another method by
+        the handler of a signal, it commits what was captured before, and the rest is done when that returns.
 
         Raises:
             CheckpointError, ChainError: as `flush`. It is closed all the same, and those checkpoints are not
@@ -247,17 +252,15 @@ class Checkpointer(Handle, Owner):
         if not lib.dt_is_address_space(self._process):
             self._closed = True
             self._descriptors.close()
-            return
-        self._close()
+        elif self._pipeline.is_background:  # garbage is collected there, too; it can't wait for itself
+            _abandoned.append(self)
+        else:
+            self._close()
+            if not self._closed:  # it is in the middle of another call
+                self._pipeline.flush()
 
     def _is_forgotten(self) -> bool:
         return bool(lib.dt_is_address_space(self._process))
-
-    def _close_itself(self) -> None:
-        if self._pipeline.is_background:  # garbage is collected there, too; it can't wait for itself
-            _abandoned.append(self)
-        else:
-            self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"next checkpoint {self._pipeline.next_number}"
@@ -322,23 +325,23 @@ class Checkpointer(Handle, Owner):
         )
         self._process = lib.dt_address_space()
         self._mutex = threading.RLock()
-        self._in_turn = self._closing = False
+        self._in_turn = self._is_ending = False
         _open_ones.add(self)
 
-    @alone_in_turn
+    @in_turn
     def _save(self, meta: str, pause: AbstractContextManager[object] | None, wait: bool) -> Save:
         self._check()
-        save = Save(self._pipeline.save(meta, pause))
+        job = self._pipeline.save(meta, pause)
         if wait:
-            self._pipeline.wait()
-        return save
+            self._pipeline.wait_for(job)
+        return Save(job)
 
-    @alone_in_turn
+    @in_turn
     def _flush(self) -> None:
         self._check()
         self._pipeline.flush()
 
-    @alone_in_turn
+    @in_turn
     def _compact(self, wait: bool) -> None:
         self._check()
         self._pipeline.flush()
@@ -346,19 +349,21 @@ class Checkpointer(Handle, Owner):
         if wait:
             self._pipeline.flush()
 
-    @alone_in_turn
+    @in_turn
     def _close(self) -> None:
-        if self._closed:  # by another thread meanwhile
-            return
-        self._closing = True
-        try:
-            self._pipeline.flush()
-        except Exception:
-            self._end()
-            raise
-        self._end()
+        self._is_ending = True
 
     def _end(self) -> None:
+        if self._closed:
+            return
+        try:
+            self._pipeline.end()
+        except Exception:
+            self._release()
+            raise
+        self._release()
+
+    def _release(self) -> None:
         self._pipeline.stop()  # before anything that it uses goes
         self._undo.close()
         self._closed = True
@@ -368,5 +373,10 @@ class Checkpointer(Handle, Owner):
             raise ForkedError(
                 f"{self!r} belongs to another process, which goes on with it: open another directory here"
             )
-        if self._closing:
+        if self._is_ending:
             raise ClosedError(f"{self!r} is closed: resume the chain")
+        if self._pipeline.is_background:
+            raise RuntimeError(
+                f"{self!r} was called by a destructor that the garbage collector runs in the thread that "
+                "writes: set a flag there, and call it later"
+            )

@@ -316,15 +316,24 @@ def test_a_base_of_a_sparse_region_is_proven(tmp_path):
             assert (save.consistency, save.blocks_written) == ("proven", 0)
 
 
-def test_a_pause_from_within_a_signal_handler_or_thread_of_the_same_turn_is_refused(tmp_path, array):
-    """Saving from within a save would wait for itself: RuntimeError, and the outer save holds."""
-    with Checkpointer(tmp_path, {"a": array}) as checkpoints:
-        errors = []
+@pytest.mark.parametrize("max_pause", [None, 0.0])
+def test_a_save_within_the_pause_of_another(tmp_path, array, max_pause):
+    """Both are whole. The outer one begins anew within its pause, which is entered once."""
+    inner, left = [], []
 
-        def again():
-            with pytest.raises(RuntimeError, match="in the middle of another call") as caught:
-                checkpoints.save()
-            errors.append(caught.value)
+    @contextmanager
+    def pause():
+        array[5] += 1
+        inner.append(checkpoints.save(wait=True))
+        array[5 * PAGE_SIZE] += 1
+        yield
+        left.append(True)
 
-        assert checkpoints.save(pause=_Scripted(again)).consistency == "paused"
-        assert len(errors) == 1
+    with Checkpointer(tmp_path, {"a": array}, max_pause=max_pause) as checkpoints:
+        outer = checkpoints.save(pause=pause(), wait=True)
+        assert left == [True]
+        assert (outer.consistency, inner[0].consistency) == ("paused", "proven")
+        assert inner[0].state == outer.state == "committed"
+        assert outer.number > inner[0].number
+        assert (outer.kind, outer.blocks_stored) == ("delta", 1)
+    assert (load(tmp_path)["a"] == array).all()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dirtytrack._lifetime.turns import alone_in_turn, in_turn
+from dirtytrack._lifetime.turns import in_turn
 
 pytestmark = pytest.mark.anywhere
 
@@ -29,11 +29,6 @@ class Tally:
     def end(self):
         """Ends itself, if not within another call then when that is done."""
         self._is_ending = True
-
-    @alone_in_turn
-    def add_alone(self, act):
-        """As `add`, and never within itself."""
-        return act()
 
     @in_turn
     def add(self, act=lambda: None):
@@ -72,18 +67,6 @@ def test_an_end_within_a_call_waits_for_the_outermost_one():
     assert tally.ends == 1
     tally.end()
     assert tally.ends == 2
-
-
-def test_a_call_within_a_call_is_refused_where_that_is_asked_for():
-    """And the outer one goes on."""
-    tally = Tally()
-
-    def call_again():
-        with pytest.raises(RuntimeError, match="signal handler"):
-            tally.add_alone(list)
-        return "went on"
-
-    assert tally.add_alone(call_again) == "went on"
 
 
 def test_an_exception_leaves_it_free():

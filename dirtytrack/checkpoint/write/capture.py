@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -41,12 +40,12 @@ class Capture:
         native: the ``struct dt_capture``.
     """
 
-    def __init__(self, epoch: NativeEpoch, extents: Any, count: int) -> None:
+    def __init__(self, epoch: NativeEpoch, extents: Any, count: int, revoked: Any) -> None:
         self.epoch = epoch
         native: Any = _new("struct dt_capture *")
-        native.extents, native.extent_count = extents, count
+        native.extents, native.extent_count, native.revoked = extents, count, revoked
         self.native = native
-        self._extents = extents
+        self._extents, self._revoked = extents, revoked  # as long as the native one refers to them
 
     @property
     def is_complete(self) -> bool:
@@ -91,6 +90,21 @@ class Captured(NamedTuple):
 Sink = Callable[[Capture, Loan], None]  # takes what was copied into a loan
 
 
+class Target(NamedTuple):
+    """Where a state goes that is captured.
+
+    Attributes:
+        captures: gets each scan's capture before the scan. Whatever interrupts that, who has the list can
+            give the pages back.
+        sink: is called for each piece, in order.
+        revoked: a native flag: nothing is to be taken or copied any more, and *sink* raises.
+    """
+
+    captures: list[Capture]
+    sink: Sink
+    revoked: Any
+
+
 class Capturer:
     """Captures the regions of a consumer, for one caller at a time."""
 
@@ -101,74 +115,54 @@ class Capturer:
         self._speed = _FIRST_GUESS
         self._scan = self._copying = 0.0
 
-    def capture(
-        self,
-        captures: list[Capture],
-        sink: Sink,
-        *,
-        everything: bool,
-        pause: AbstractContextManager[object] | None,
-        max_pause: float | None,
-    ) -> Captured:
+    def capture(self, target: Target, *, everything: bool, is_paused: bool) -> Captured:
         """Captures one state and hands it over, piece by piece.
 
-        Without *pause* in one round, or in some more if little was written meanwhile, or beside a base. With
-        it, in rounds beside the writers until what is left is expected to fit *max_pause* (in seconds; None:
-        at once, but for a base), or it no longer gets less; then once more within the pause.
+        In one round, or in some more if little was written meanwhile, or beside a base.
 
         Args:
-            captures: gets each scan's capture before the scan. Whatever interrupts this, who has the list
-                can give the pages back.
-            sink: is called for each piece, in order.
+            target: where it goes.
             everything: capture all blocks, whether written or not.
-            pause: stops the writers while it is entered.
-            max_pause: seconds.
+            is_paused: whether the caller keeps everybody from writing.
 
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`.
         """
-        if pause is None:
-            is_proven, seconds = self._prove(captures, sink, everything)
-            is_proven &= self._consumer.tracker.backend.sees_every_store
-            return self._captured(captures, "proven" if is_proven else "unproven", seconds)
-        if everything or max_pause is not None:
-            self._approach(captures, sink, everything, max_pause)
-        begun = perf_counter()
-        consistency: Consistency | None = None
-        with pause:
-            is_proven, _ = self._prove(captures, sink, everything=False)
-            consistency = "paused" if is_proven else "unproven"
-        if consistency is None:
-            raise RuntimeError(f"{pause!r} swallowed an exception of the save: __exit__ has to let it pass")
-        return self._captured(captures, consistency, perf_counter() - begun)
+        is_proven, seconds = self._prove(target, everything)
+        consistency: Consistency = "unproven"
+        if is_proven and is_paused:
+            consistency = "paused"
+        elif is_proven and self._consumer.tracker.backend.sees_every_store:
+            consistency = "proven"
+        blocks = sum(capture.native.blocks for capture in target.captures)
+        return Captured(consistency, len(target.captures), blocks, seconds, self._copying)
 
-    def _captured(self, captures: list[Capture], consistency: Consistency, seconds: float) -> Captured:
-        blocks = sum(capture.native.blocks for capture in captures)
-        return Captured(consistency, len(captures), blocks, seconds, self._copying)
+    def approach(self, target: Target, *, everything: bool, max_pause: float | None) -> None:
+        """Copies what was written so far, beside the writers, so that little is left for a `capture`.
 
-    def _prove(self, captures: list[Capture], sink: Sink, everything: bool) -> tuple[bool, float]:
+        In rounds, until what is left is expected to fit *max_pause* (in seconds; None: any number), or it no
+        longer gets less. Args and errors as for `capture`.
+        """
+        left = None if everything else self._written_bytes()
+        while left is None or self._expected(left) > (max_pause or 0):
+            self._round(target, everything and left is None)
+            before, left = left, self._written_bytes()
+            is_least = before is not None and left >= before
+            if max_pause is None or is_least or len(target.captures) == _MOST_ROUNDS:
+                break
+        self._staging.wait_for(left // BLOCK + 1)  # now, and not while the writers are stopped
+
+    def _prove(self, target: Target, everything: bool) -> tuple[bool, float]:
         # Whether nothing was written during the last round, and how long that took. Little was written if it
         # was by neighbours on the same pages, such as our own committer's buffers: that is copied once more.
         # So is what was written beside a base: it takes long, and touches what a sparse region did not have.
-        rewritten, seconds = self._round(captures, sink, everything)
+        rewritten, blocks, seconds = self._round(target, everything)
         for _ in range(_RETRIES):
-            few = max(_FEW, captures[-1].native.blocks // 2)
-            if not rewritten or (rewritten > few and not everything):
+            if not rewritten or (rewritten > max(_FEW, blocks // 2) and not everything):
                 break
             everything = False
-            rewritten, seconds = self._round(captures, sink, everything)
+            rewritten, blocks, seconds = self._round(target, everything)
         return not rewritten, seconds
-
-    def _approach(
-        self, captures: list[Capture], sink: Sink, everything: bool, max_pause: float | None
-    ) -> None:
-        left = None if everything else self._written_bytes()
-        while left is None or self._expected(left) > (max_pause or 0):
-            self._round(captures, sink, everything and left is None)
-            before, left = left, self._written_bytes()
-            if max_pause is None or len(captures) == _MOST_ROUNDS or (before is not None and left >= before):
-                break
-        self._staging.wait_for(left // BLOCK + 1)  # now, and not while the writers are stopped
 
     def _written_bytes(self) -> int:
         epoch = self._consumer.peek()
@@ -178,10 +172,11 @@ class Capturer:
     def _expected(self, nbytes: int) -> float:
         return self._scan + nbytes / self._speed
 
-    def _round(self, captures: list[Capture], sink: Sink, everything: bool) -> tuple[int, float]:
-        # Pages that were written between the scan and the end of the copy; seconds.
+    def _round(self, target: Target, everything: bool) -> tuple[int, int, float]:
+        # Pages that were written between the scan and the end of the copy; blocks that were listed; seconds.
         begun = perf_counter()
-        capture = Capture(NativeEpoch(), self._consumer.extents, len(self.regions))
+        captures, sink = target.captures, target.sink
+        capture = Capture(NativeEpoch(), self._consumer.extents, len(self.regions), target.revoked)
         captures.append(capture)
         # Half of the memory, so that most saves need no more of it between the scan and the end of the copy.
         room = self._staging.blocks
@@ -199,7 +194,7 @@ class Capturer:
             sink(capture, loan)
         rewritten = capture.native.rewritten if in_one else self._consumer.peek().pages
         self._learn(capture)
-        return int(rewritten), perf_counter() - begun
+        return int(rewritten), int(capture.native.blocks), perf_counter() - begun
 
     def _scan_and_copy(self, capture: Capture, loan: Loan, everything: bool) -> None:
         self._consumer.run(

@@ -16,14 +16,10 @@ from dirtytrack.checkpoint.write.capture import Capture
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.checkpoint.write.footing import Footing, FootingLostError
-from dirtytrack.checkpoint.write.job import Job
+from dirtytrack.checkpoint.write.job import Job, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
 from dirtytrack.checkpoint.write.staging import Loan, Staging
 from dirtytrack.errors import CheckpointError
-
-
-class StaleJobError(Exception):
-    """The job can't be committed any more; the committer's failure says why."""
 
 
 class Committer:
@@ -68,17 +64,18 @@ class Committer:
         self._blocks = sum(block_count(layout.nbytes) for layout in stored(origin.layouts))
         self._open: tuple[Job, CheckpointWriter] | None = None
         self._failed: list[int] = []
-        self._cause: Exception | None = None
+        self._cause: Exception | None = None  # until it is told
+        self._last_cause: Exception | None = None
         self._thread = Background("dirtytrack checkpoint")
 
     def take(self, job: Job, capture: Capture, loan: Loan) -> None:
         """Hands over what was copied into a loan.
 
         Raises:
-            StaleJobError: the job has failed meanwhile: cancel it.
+            StaleJobError: the job was revoked, or has failed meanwhile: cancel it.
         """
         self._thread.put(partial(self._take, job, capture, loan))
-        if not self._is_current(job):
+        if job.revoked[0] or not self._is_current(job):
             raise StaleJobError
 
     def seal(self, job: Job) -> None:
@@ -86,10 +83,10 @@ class Committer:
         self._thread.put(partial(self._seal, job))
 
     def cancel(self, job: Job) -> None:
-        """Gives back all that a job has, unless it was sealed; it has when this returns."""
+        """Revokes a job, and gives back all that it has, unless it was sealed; it has when this returns."""
+        job.revoked[0] = True
         self._thread.put(partial(self._cancel, job))
         self.drain()
-        self._staging.give_back_all(job.captures)
 
     def drain(self) -> None:
         """Waits until all that was put before is done."""
@@ -109,14 +106,31 @@ class Committer:
         """Whether there is a failure to take."""
         return self._cause is not None or self._thread.failure is not None
 
-    def take_failure(self) -> CheckpointError:
-        """The failure, once; drain first."""
+    def take_failure(self) -> CheckpointError | None:
+        """The failure, once; drain first. None if somebody else was told in the meantime."""
+        cause, self._cause = self._cause, None  # no call: nobody comes in between
+        numbers, self._failed = self._failed, []
+        return self._error(cause, numbers) if cause or self._thread.failure else None
+
+    def failure_of(self, job: Job) -> CheckpointError:
+        """What kept a job that has failed from being committed, whether somebody was told or not."""
+        return self._error(self._last_cause, [job.number])
+
+    def start_thread(self) -> None:
+        """Starts the thread, which somebody has to `stop`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Does what was put before, and ends the thread."""
+        self._thread.stop()
+
+    def _error(self, cause: Exception | None, failed: list[int]) -> CheckpointError:
         if (unforeseen := self._thread.failure) is not None:
             message = f"the writer gave up ({unforeseen!r}): close this Checkpointer. {GO_ON}"
             error = CheckpointError(errno.EIO, message, self._store.place)
             error.__cause__ = unforeseen
             return error
-        cause, numbers = self._cause, tuple(dict.fromkeys(self._failed))
+        numbers = tuple(dict.fromkeys(failed))
         path = getattr(cause, "filename", None) or self._store.place
         code = getattr(cause, "errno", None) or (
             errno.ENOMEM if isinstance(cause, MemoryError) else errno.EIO
@@ -129,20 +143,11 @@ class Committer:
             numbers,
         )
         error.__cause__ = cause
-        self._cause, self._failed = None, []
         return error
-
-    def start_thread(self) -> None:
-        """Starts the thread, which somebody has to `stop`."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Does what was put before, and ends the thread."""
-        self._thread.stop()
 
     def _take(self, job: Job, capture: Capture, loan: Loan) -> None:
         try:
-            if self._is_current(job):
+            if job.state == "captured" and self._is_current(job):
                 self._write(job, capture, loan)
         except Exception as error:
             self._fail(job, error)
@@ -150,6 +155,8 @@ class Committer:
             self._staging.give_back(loan)
 
     def _seal(self, job: Job) -> None:
+        if job.state != "captured":  # it was cancelled, or this was done
+            return
         try:
             published = self._publish(job) if self._is_current(job) else None
         except Exception as error:
@@ -159,13 +166,15 @@ class Committer:
             self._arrive(job, *published)
             return
         self._abort(job)
+        self._cause = self._cause or self._last_cause  # also if that was told: this job was not in it
         self._failed.append(job.number)
         job.fail()
 
     def _cancel(self, job: Job) -> None:
-        if job.state == "captured":
+        if job.state != "committed":
             self._abort(job)
             job.fail()
+        self._staging.give_back_all(job.captures)
 
     def _is_current(self, job: Job) -> bool:
         return job.generation == self.generation and self._thread.failure is None
@@ -174,12 +183,14 @@ class Committer:
         self._discard()
         if isinstance(error, FootingLostError):
             self.forget_base()
+        self._last_cause = error
         self._cause = self._cause or error
         self._failed.append(job.number)
         self.generation += 1
 
     def _abort(self, job: Job) -> None:
-        self._discard()
+        if self._open is not None and self._open[0] is job:
+            self._discard()
         for capture in job.captures:
             capture.epoch.abort()
         job.captures.clear()
@@ -193,6 +204,7 @@ class Committer:
 
     def _writer(self, job: Job) -> CheckpointWriter:
         if self._open is None or self._open[0] is not job:
+            self._discard()
             if job.kind is Kind.BASE:
                 self._hashes.begin_base()
             linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(self._layouts))

@@ -226,7 +226,7 @@ class Compactor:
 
     def take_failure(self) -> Exception | None:
         """What went wrong, once."""
-        failure = self._failure
+        failure, self._failure = self._failure, None  # no call: nobody comes in between
         if isinstance(failure, OSError) and not isinstance(failure, CheckpointError):
             message = (
                 f"the chain was not compacted: {failure.strerror}. "
@@ -237,7 +237,6 @@ class Compactor:
         elif isinstance(failure, ChainError):
             damage = ChainError(f"the chain was not compacted: {failure}. The next save holds everything")
             damage.__cause__, failure = failure, damage
-        self._failure = None
         return failure
 
     def _is_due(self) -> bool:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.structures import BLOCK, Kind
 from dirtytrack.checkpoint.write.capture import Capture, Captured
+from dirtytrack.native import ffi
 
 SaveState = Literal["captured", "committed", "failed"]
+
+
+class StaleJobError(Exception):
+    """The job can't be committed any more: another save came in its middle, or one before it has failed."""
 
 
 class Written(NamedTuple):
@@ -38,14 +43,15 @@ class Job:
     that captures fills it until `end_capture`, the committer's thread from then on.
 
     Attributes:
-        number: of the checkpoint.
+        number: of the checkpoint; 0 until it has one.
         id: identifier of the state, 16 random bytes.
         meta: what the caller gave, as JSON text.
         kind: what it is to be. (A delta that turns out to hold everything is filed as a base.)
         linear: for each region of a base, whether it is laid out as memory is.
         generation: how many failures the committer had seen when it began.
         captures: its scans, in order; their epochs hold the pages until it is committed.
-        captured: how the state was captured; None until it is.
+        captured: how the state was captured; None until it is, and the job is whole.
+        revoked: one native flag: nothing may be captured for it any more.
         created: when that was, in seconds since 1970.
         blocked: seconds that the caller waited.
         pause_met: whether the pause was within ``max_pause``; None without one.
@@ -53,8 +59,8 @@ class Job:
         state: "captured" also while it is being captured.
     """
 
-    def __init__(self, number: int, meta: str, kind: Kind, linear: tuple[bool, ...], generation: int) -> None:
-        self.number = number
+    def __init__(self, meta: str, kind: Kind, linear: tuple[bool, ...], generation: int) -> None:
+        self.number = 0
         self.id = secrets.token_bytes(16)
         self.meta = meta
         self.kind = kind
@@ -62,6 +68,7 @@ class Job:
         self.generation = generation
         self.captures: list[Capture] = []
         self.captured: Captured | None = None
+        self.revoked: Any = ffi.new("bool *")
         self.created = self.blocked = 0.0
         self.pause_met: bool | None = None
         self.written: Written | None = None
@@ -69,10 +76,16 @@ class Job:
         self._begun = time.perf_counter()
 
     def end_capture(self, captured: Captured, max_pause: float | None) -> None:
-        """It is captured: from here on it says the same, whatever its caller does."""
+        """It is captured: from here on it says the same, whatever its caller does.
+
+        Raises:
+            StaleJobError: it was revoked.
+        """
         self.created = time.time()
         self.pause_met = None if max_pause is None else captured.pause <= max_pause
         self.blocked = time.perf_counter() - self._begun
+        if self.revoked[0]:  # no call from here on: nobody comes in between
+            raise StaleJobError
         self.captured = captured
 
     def describe(self, blocks_stored: int) -> Description:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from time import perf_counter
+from typing import TypeVar
 
 from dirtytrack.checkpoint.format.structures import Kind
 from dirtytrack.checkpoint.read.populated import contents
-from dirtytrack.checkpoint.write.capture import Capturer
-from dirtytrack.checkpoint.write.committer import Committer, StaleJobError
+from dirtytrack.checkpoint.write.capture import Captured, Capturer, Target
+from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.compaction import Compactor
 from dirtytrack.checkpoint.write.compression import Compression
-from dirtytrack.checkpoint.write.job import Job
+from dirtytrack.checkpoint.write.job import Job, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
 
 _MOST_IN_FLIGHT = 64  # saves, which bounds the memory for those that have no blocks
 
+_Result = TypeVar("_Result")
+
 
 class Pipeline:
-    """Captures states and has them written. One call at a time; one that is interrupted leaves no trace.
+    """Captures states and has them written. One thread at a time; a call that is interrupted leaves no trace.
+
+    All methods but `stop` may be called in the middle of one another, by the handler of a signal or by a
+    destructor. A save in the middle of another one has it begin anew: what that one had captured so far is
+    the inner one's. If it was captured as a whole, it is handed over first, and stays as it is.
 
     Attributes:
         meta: of the newest state that is committed, as JSON text.
@@ -66,25 +75,13 @@ class Pipeline:
             CheckpointError: an earlier save has failed.
             Others: as `Capturer.capture`.
         """
-        generation = (
-            self.committer.generation
-        )  # a failure that the next line does not see makes the job stale
-        self._settle()
-        self._wait_for_others()
-        kind = Kind.DELTA if self._has_base() else Kind.BASE
-        linear = self._linear() if kind is Kind.BASE else ()
-        job = self._job = Job(self.next_number, meta, kind, linear, generation)
-        self.next_number += 1
+        attempts = _Attempts(functools.partial(self._begin, meta), self._cancel)
         try:
-            self._capture(job, pause)
-        except StaleJobError:
-            self._settle()
-            raise
+            job = self._capture(attempts) if pause is None else self._capture_paused(attempts, pause)
+            self._hand_over(job)
         except BaseException:
-            self._cancel(job)
+            attempts.give_up()
             raise
-        self._in_flight.append(job)
-        self._job = None
         return job
 
     def wait(self) -> None:
@@ -94,7 +91,13 @@ class Pipeline:
             CheckpointError: what went wrong.
         """
         self.committer.drain()
-        self._settle()
+        self._raise_failure()
+
+    def wait_for(self, job: Job) -> None:
+        """Does the same, and raises also if the failure of this job was told to a call in the middle."""
+        self.wait()
+        if job.state == "failed":
+            raise self.committer.failure_of(job)
 
     def flush(self) -> None:
         """Waits for that, and for a compaction that is under way.
@@ -108,6 +111,11 @@ class Pipeline:
         if failure is not None:
             raise failure
 
+    def end(self) -> None:
+        """Does what `flush` does, before `stop`."""
+        self._settle()
+        self.flush()
+
     def stop(self) -> None:
         """Ends the threads, when they have done what they have."""
         self.committer.stop()
@@ -119,31 +127,83 @@ class Pipeline:
         on_its_way = any(job.kind is Kind.BASE and job.state == "captured" for job in self._in_flight)
         return on_its_way or self.committer.has_base
 
-    def _capture(self, job: Job, pause: AbstractContextManager[object] | None) -> None:
-        captured = self._capturer.capture(
-            job.captures,
-            functools.partial(self.committer.take, job),
-            everything=job.kind is Kind.BASE,
-            pause=pause,
-            max_pause=self._max_pause,
-        )
-        job.end_capture(captured, self._max_pause)
+    def _begin(self, meta: str) -> Job:
+        while True:
+            # A failure that the next line does not see makes the job stale.
+            generation = self.committer.generation
+            self._settle()
+            self._wait_for_others()
+            kind = Kind.DELTA if self._has_base() else Kind.BASE
+            job = Job(meta, kind, self._linear() if kind is Kind.BASE else (), generation)
+            if self._job is None:  # no call from here on: no other save comes in between
+                self._job, job.number = job, self.next_number
+                self.next_number += 1
+                return job
+
+    def _capture(self, attempts: _Attempts) -> Job:
+        def capture(job: Job) -> Job:
+            captured = self._capturer.capture(
+                self._target(job), everything=_wants_everything(job), is_paused=False
+            )
+            job.end_capture(captured, self._max_pause)
+            return job
+
+        return attempts.run(capture)
+
+    def _capture_paused(self, attempts: _Attempts, pause: AbstractContextManager[object]) -> Job:
+        def approach(job: Job) -> None:
+            if _wants_everything(job) or self._max_pause is not None:
+                everything = _wants_everything(job)
+                self._capturer.approach(self._target(job), everything=everything, max_pause=self._max_pause)
+
+        def capture(job: Job) -> tuple[Job, Captured]:
+            everything = _wants_everything(job)
+            captured = self._capturer.capture(self._target(job), everything=everything, is_paused=True)
+            job.end_capture(captured._replace(pause=perf_counter() - begun), self._max_pause)
+            return job, captured
+
+        attempts.run(approach)
+        begun, done = perf_counter(), None
+        with pause:
+            done = attempts.run(capture)  # anew within it: many a manager can be entered only once
+        if done is None:
+            raise RuntimeError(f"{pause!r} swallowed an exception of the save: __exit__ has to let it pass")
+        job, captured = done
+        job.end_capture(captured._replace(pause=perf_counter() - begun), self._max_pause)
+        return job
+
+    def _target(self, job: Job) -> Target:
+        return Target(job.captures, functools.partial(self.committer.take, job), job.revoked)
+
+    def _hand_over(self, job: Job) -> None:
         self.committer.seal(job)
+        self._in_flight.append(job)
+        if self._job is job:
+            self._job = None
 
     def _cancel(self, job: Job) -> None:
         self.committer.cancel(job)
-        self._job = None
+        if self._job is job:
+            self._job = None
 
     def _settle(self) -> None:
-        # Before anything new: an interrupted save gives its pages back, and a failure is told.
-        if self._job is not None:
-            self._cancel(self._job)
+        # Before anything new: a save that was interrupted, or is by this call, is handed over if it is whole,
+        # else it gives its pages back; and a failure is told.
+        job = self._job
+        if job is not None:
+            is_whole = job.captured is not None and not job.revoked[0]
+            (self._hand_over if is_whole else self._cancel)(job)
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
         if self.committer.has_failed:
             self.committer.drain()
-            raise self.committer.take_failure()
+            failure = self.committer.take_failure()
+            if failure is not None:
+                raise failure
         if self.compactor.has_found_damage:  # then what deltas stand on is lost
-            self.compactor.has_found_damage = False
             self.committer.forget_base()
+            self.compactor.has_found_damage = False
 
     def _wait_for_others(self) -> None:
         self._in_flight = [job for job in self._in_flight if job.state == "captured"]
@@ -160,3 +220,35 @@ class Pipeline:
 
 def _sample(view: memoryview, piece: slice) -> bytes:
     return contents(view[piece])
+
+
+def _wants_everything(job: Job) -> bool:
+    return job.kind is Kind.BASE and not job.captures
+
+
+class _Attempts:
+    """The jobs of one save: each begins anew what another save in its middle has ended."""
+
+    def __init__(self, begin: Callable[[], Job], cancel: Callable[[Job], None]) -> None:
+        self._begin = begin
+        self._cancel = cancel
+        self._job: Job | None = None
+
+    def run(self, act: Callable[[Job], _Result]) -> _Result:
+        """Does a part of the save, with the job at hand or, if that becomes stale, with a new one.
+
+        Raises:
+            CheckpointError: an earlier save has failed.
+        """
+        while True:
+            job = self._job = self._job or self._begin()
+            try:
+                return act(job)
+            except StaleJobError:
+                self._cancel(job)
+                self._job = None
+
+    def give_up(self) -> None:
+        """Cancels the job at hand."""
+        if self._job is not None:
+            self._cancel(self._job)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
-from collections import deque
+import threading
 from contextlib import suppress
-from queue import SimpleQueue
 from typing import Any
 
 from dirtytrack.checkpoint.format.structures import BLOCK
@@ -38,7 +38,10 @@ class Loan:
 class Staging:
     """A ring of memory: one thread fills it, and another one empties it in the same order.
 
-    All methods but `give_back` are for the first one. An interrupt does them no harm.
+    `give_back` and `give_back_all` are for the second one, all other methods for the first. An interrupt does
+    them no harm, and they may be called in the middle of one another. So the loans are a tuple that is never
+    changed, but replaced, where it is still the one that was looked at. And whoever waits does so at a gate:
+    a lock that is held until something is given back, so that one who has waited takes nothing from another.
     """
 
     def __init__(self, nbytes: int) -> None:
@@ -47,8 +50,8 @@ class Staging:
         self._mapping = mmap.mmap(-1, self.blocks * BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._memory = ffi.from_buffer("uint8_t[]", self._mapping)
         self._base = ffi.cast("uint8_t *", self._memory)
-        self._lent: deque[Loan] = deque()
-        self._given_back: SimpleQueue[None] = SimpleQueue()
+        self._lent: tuple[Loan, ...] = ()
+        self._gate = _shut_gate()
 
     def touch(self, nbytes: int) -> None:
         """Touches so many bytes, or all, so that no capture has to wait for pages."""
@@ -57,37 +60,49 @@ class Staging:
 
     def lend(self, owner: object, wanted: int, most: int) -> Loan:
         """Waits for room for *wanted* blocks (or for all there is), and lends up to *most*."""
-        loan = Loan(owner, _limit(self._wait_for(wanted), most), self._base)
-        self._lent.append(loan)
-        return loan
+        while True:
+            lent, segments = self._wait_for(wanted)
+            loan = Loan(owner, _limit(segments, most), self._base)
+            more = (*lent, loan)
+            if self._lent is lent:  # no call: nobody comes in between
+                self._lent = more
+                return loan
 
     def wait_for(self, wanted: int) -> None:
         """Waits until there is room for so many blocks, or for as many as there are."""
         self._wait_for(wanted)
 
     def give_back(self, loan: Loan) -> None:
-        """The loan's memory is free again; for the thread that empties."""
+        """The loan's memory is free again."""
         loan.is_free = True
-        if self._given_back.empty():  # else it is known that something was
-            self._given_back.put(None)
+        self._open_gate()
 
     def give_back_all(self, owner: object) -> None:
         """All that was lent to the owner is free again; nobody else has anything of it."""
         for loan in self._lent:
             if loan.owner is owner:
                 loan.is_free = True
+        self._open_gate()
 
-    def _wait_for(self, wanted: int) -> list[tuple[int, int]]:
+    def _open_gate(self) -> None:
+        gate, self._gate = self._gate, _shut_gate()
+        gate.release()
+
+    def _wait_for(self, wanted: int) -> tuple[tuple[Loan, ...], list[tuple[int, int]]]:
+        # The loans, and what is free beside them.
         while True:
-            while self._lent and self._lent[0].is_free:
-                self._lent.popleft()
-            segments = self._free()
+            gate, lent = self._gate, self._lent
+            held = tuple(itertools.dropwhile(_is_free, lent))
+            if self._lent is lent:  # no call: nobody comes in between
+                self._lent = held
+            segments = self._free(held)
             if sum(stop - start for start, stop in segments) >= min(wanted, self.blocks):
-                return segments
-            self._given_back.get()
+                return held, segments
+            with gate:
+                pass
 
-    def _free(self) -> list[tuple[int, int]]:
-        used = [piece for loan in self._lent for piece in loan.pieces if piece.blocks]
+    def _free(self, lent: tuple[Loan, ...]) -> list[tuple[int, int]]:
+        used = [piece for loan in lent for piece in loan.pieces if piece.blocks]
         if not used:
             return [(0, self.blocks)]
         first = self._at(used[0])
@@ -98,6 +113,16 @@ class Staging:
 
     def _at(self, piece: Any) -> int:
         return int(piece.data - self._base) // BLOCK
+
+
+def _is_free(loan: Loan) -> bool:
+    return loan.is_free
+
+
+def _shut_gate() -> threading.Lock:
+    gate = threading.Lock()
+    gate.acquire()
+    return gate
 
 
 def _limit(segments: list[tuple[int, int]], most: int) -> list[tuple[int, int]]:

@@ -167,9 +167,20 @@ static void fill(struct dt_capture *capture, struct dt_piece *piece)
 	}
 }
 
+static bool revoked(const struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count)
+{
+	if (!capture->revoked || !*capture->revoked)
+		return false;
+	for (size_t i = 0; i < piece_count; i++)
+		pieces[i].blocks = 0;
+	return true;
+}
+
 void dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count)
 {
 	uint64_t begun = dt_now();
+	if (revoked(capture, pieces, piece_count))
+		return;
 	for (size_t i = 0; i < piece_count; i++)
 		fill(capture, &pieces[i]);
 	capture->copy_ns += dt_now() - begun;
@@ -194,6 +205,8 @@ int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slic
 {
 	uint64_t begun = dt_now();
 	dt_be_patient(DT_PAUSE_NS);
+	if (revoked(capture, pieces, piece_count))
+		return 0;
 	capture->session = session;
 	int error = dt_collect(session, cursor, DT_PROVE, slices, n, epoch);
 	if (!error)

@@ -22,6 +22,7 @@ struct dt_block_run {
 struct dt_capture {
 	const struct dt_extent *extents; // extent_count of them, the caller's
 	size_t extent_count;
+	const bool *revoked;         // the caller's, or NULL: whether nothing may be taken or copied for it any more
 	bool everything;             // not what was written alone: blocks of zeros are left out
 	struct dt_block_run *wanted; // owned
 	size_t wanted_room;
@@ -57,6 +58,8 @@ void dt_capture_free(void *capture);
 //
 // hollow: NULL; or for each region, and then all blocks are listed, 1 if what is not populated of it is zeros, which is
 // neither touched nor listed, else 0.
+//
+// A capture that is revoked takes and copies nothing: the memory of the pieces is somebody else's then.
 int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
 	       struct dt_epoch *epoch, struct dt_capture *capture, const uint8_t *hollow, struct dt_piece *pieces,
 	       size_t piece_count);
