@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import operator
 import threading
 from contextlib import suppress
@@ -79,20 +80,24 @@ class CardTable(Handle, Owner):
         self._check_range(*_range_of(heap))
         self._session = session_for(session, (heap,))
         self._segments: dict[int, tuple[Segment, Undo]] = {}  # by address
+        self._growing: set[Undo] = set()  # what an interrupt leaves of growing, even in the undoing of it
         self._changing = threading.RLock()
         self._process = lib.dt_address_space()
-        self._undo = Undo()
+        self._begun = self._undo = Undo()
         try:
             self._consumer = open_consumer(self._session, f"card table {id(self):#x}", (), self._undo)
             self._tracker = self._consumer.tracker
-            cards = ffi.new("struct dt_cards **")
+            self._owned: Any = ffi.gc(ffi.new("struct dt_cards **"), lib.dt_cards_release)
             shift = self._card_size.bit_length() - 1
-            if self._consumer.call(lib.dt_cards_open, shift, _LAYOUTS[layout], cards):
+            if self._consumer.call(lib.dt_cards_open, shift, _LAYOUTS[layout], self._owned):
                 raise MemoryError(f"no memory for a card table. {LIMITS[errno.ENOMEM]}")
-            self._native: Any = ffi.gc(cards[0], lib.dt_cards_close)
+            self._native: Any = self._owned[0]
+            self._last_take = lib.dt_cards_last_take(self._native)
+            self._numbers = itertools.count(1)
             self._undo.callback(self._shrink_all)
             self._closed = False
             self.grow(heap)
+            self._begun = None
         except BaseException:
             self._closed = True
             self._undo.close()
@@ -162,15 +167,21 @@ class CardTable(Handle, Owner):
             KernelError: the kernel had no memory for the scan. All cards are set; what was not scanned is in
                 the next take.
             ClosedError, ForkedError: not a table of this process any more.
+
+            An interrupt (Ctrl-C) forgets no card: what this take had taken, the next take or peek has.
         """
-        return self._look(lib.DT_COLLECT, out)
+        number, last = next(self._numbers), self._last_take
+        found = self._look(lib.DT_COLLECT, number, out)
+        if last.number == number:  # no call from here on: an interrupt before it gives the cards back
+            last.settled = number
+        return found
 
     def peek(self, out: Buffer) -> int:
         """Fills *out* as `take` does, without re-arming: the next take has these cards, too.
 
         Args, result and errors as for `take`.
         """
-        return self._look(lib.DT_PEEK, out)
+        return self._look(lib.DT_PEEK, 0, out)
 
     def mark(self, address: int, nbytes: int) -> None:
         """Declares bytes written, for stores that no page table sees (DMA, another mapping).
@@ -206,11 +217,15 @@ class CardTable(Handle, Owner):
         with self._changing:
             self._refuse_overlaps(address, nbytes)
             undo = Undo()
+            self._growing.add(undo)
             try:
-                return self._add(memory, address, nbytes, undo)
+                segment = self._add(memory, address, nbytes, undo)
+                self._growing.discard(undo)
+                return segment
             except BaseException:
                 undo.close()
                 self._segments.pop(address, None)
+                self._growing.discard(undo)
                 raise
 
     def shrink(self, memory: object) -> None:
@@ -248,14 +263,15 @@ class CardTable(Handle, Owner):
         state = f"{len(self._segments)} segments"
         return f"<dirtytrack.barrier.CardTable: {state}, cards of {self._card_size} bytes>"
 
-    def _look(self, verb: int, out: Buffer) -> int:
+    def _look(self, verb: int, number: int, out: Buffer) -> int:
         try:
             cards = ffi.from_buffer(_MAP, out, True)
         except (TypeError, ValueError, BufferError) as error:
             raise type(error)(f"out is a writable, contiguous buffer of bytes: {error}") from None
-        found = self._tracker.call(lib.dt_cards_look, (self._native, verb, cards, len(cards)))
-        if found < 0:
-            raise self._error(found, len(cards))
+        with cards:  # no error may keep an exported view alive: see objects/_views.py
+            found = self._tracker.call(lib.dt_cards_look, (self._native, verb, number, cards, len(cards)))
+            if found < 0:
+                raise self._error(found, len(cards))
         return found
 
     def _pieces(self, start: int, stop: int) -> list[tuple[Region, int, int]]:
@@ -294,6 +310,8 @@ class CardTable(Handle, Owner):
     def _shrink_all(self) -> None:
         for address in tuple(self._segments):
             self._shrink(address)
+        for undo in tuple(self._growing):
+            undo.close()
 
     def _check(self) -> None:
         if not lib.dt_is_address_space(self._process):

@@ -36,7 +36,8 @@ def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> W
     Args:
         address: address of the first byte of the range, in memory that a session of this process tracks.
         nbytes: bytes of the range. It is widened to whole pages.
-        out: a writable buffer of unsigned 64-bit integers, such as ``array.array("Q", bytes(800))``.
+        out: a writable buffer of unsigned 64-bit integers, such as ``array.array("Q", bytes(800))``. A signal
+            handler has one of its own, so that it overwrites nothing of a call that it interrupts.
         reset: re-arm the pages that are listed, and no others. When *out* is full there may be more: with
             reset the next call lists those that come then, none twice and none left out; without, it begins
             behind the last address.
@@ -57,18 +58,16 @@ def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> W
         addresses = ffi.from_buffer("uint8_t[]", out, True)
     except (TypeError, ValueError, BufferError) as error:
         raise type(error)(f"out is a writable buffer of unsigned 64-bit integers: {error}") from None
-    place = int(ffi.cast("uintptr_t", addresses))
-    view = memoryview(out)
-    if view.itemsize not in (1, _ADDRESS_BYTES) or view.format.lstrip("@=<") not in _INTEGERS:
-        raise ValueError(
-            f"out has elements of format {view.format!r}: they are to be unsigned 64-bit integers"
-        )
-    if len(addresses) % _ADDRESS_BYTES or (len(addresses) and place % _ADDRESS_BYTES):
-        raise ValueError(
-            f"out has {len(addresses)} bytes at {place:#x}: it is to be an array of unsigned 64-bit integers"
-        )
-    room = len(addresses) // _ADDRESS_BYTES
-    found, epoch = _watch(address, nbytes, reset, ffi.cast("uint64_t *", addresses), room)
+    with addresses:  # no error may keep an exported view alive: see objects/_views.py
+        _check_elements(out)
+        place = int(ffi.cast("uintptr_t", addresses))
+        if len(addresses) % _ADDRESS_BYTES or (len(addresses) and place % _ADDRESS_BYTES):
+            raise ValueError(
+                f"out has {len(addresses)} bytes at {place:#x}: "
+                "it is to be an array of unsigned 64-bit integers"
+            )
+        room = len(addresses) // _ADDRESS_BYTES
+        found, epoch = _watch(address, nbytes, reset, ffi.cast("uint64_t *", addresses), room)
     epoch.native.settled = 1  # no call: no interrupt comes after it, and one before it gives the pages back
     return found
 
@@ -79,6 +78,14 @@ def reset_write_watch(address: int, nbytes: int) -> None:
     Args and errors as for `get_write_watch`.
     """
     _watch(address, nbytes, True, ffi.NULL, 0)
+
+
+def _check_elements(out: Buffer) -> None:
+    with memoryview(out) as view:
+        if view.itemsize not in (1, _ADDRESS_BYTES) or view.format.lstrip("@=<") not in _INTEGERS:
+            raise ValueError(
+                f"out has elements of format {view.format!r}: they are to be unsigned 64-bit integers"
+            )
 
 
 def _watch(

@@ -529,3 +529,36 @@ def test_an_interrupt_leaves_no_half(verb):
             assert (session.regions, open_cursors(session)) == ((), 1)
 
         at_every_point(act, check)
+
+
+@traced
+def test_an_interrupted_take_forgets_no_card():
+    """At every point: what it had taken, the next one has, or a peek before it; and nothing twice."""
+    heap = _aligned(12)
+    with Session() as session, PageCards(session, heap) as cards:
+
+        def act(count):
+            heap[3 * PAGE_SIZE] ^= 1
+            heap[9 * PAGE_SIZE] ^= 1
+            with interrupted_at(count):
+                cards.take(bytearray(cards.nbytes))
+
+        def check():
+            peeked = bytearray(cards.nbytes)
+            assert cards.peek(peeked) == 2
+            assert _take(cards) == {3, 9}
+            assert _take(cards) == set()
+
+        at_every_point(act, check)
+        assert _take(cards) == set()
+
+
+@pytest.mark.parametrize("verb", ["take", "peek"])
+def test_an_error_leaves_no_exported_view(verb):
+    """A garbage cycle of a traceback with a memoryview that is exported crashes CPython 3.11."""
+    view = memoryview(bytearray(100))
+    with Session() as session, PageCards(session, _aligned(4)) as cards:
+        with pytest.raises(ValueError, match="100 bytes") as caught:
+            getattr(cards, verb)(view)
+        view.release()
+    assert caught.value

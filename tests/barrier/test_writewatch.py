@@ -257,3 +257,12 @@ def test_an_interrupt_forgets_no_page(session):
         assert _watch(memory, 0, 20, 30, True) == [3, 9]
 
     at_every_point(act, check)
+
+
+def test_an_error_leaves_no_exported_view(session):
+    """A garbage cycle of a traceback with a memoryview that is exported crashes CPython 3.11."""
+    view = memoryview(array.array("Q", bytes(80)))
+    with pytest.raises(ValueError, match="is not tracked") as caught:
+        get_write_watch(*Raw(1).pair, view, reset=True)
+    view.release()
+    assert caught.value

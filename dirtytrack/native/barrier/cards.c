@@ -34,6 +34,7 @@ struct dt_cards {
 	size_t slice_room;
 	uint64_t count;        // cards in the map
 	struct dt_epoch epoch; // used for one look after the other
+	struct dt_take take;   // the last one with a number
 };
 
 #define for_each_segment(each, cards) \
@@ -73,9 +74,8 @@ int dt_cards_open(struct dt_session *session, uint64_t cursor, uint32_t card_shi
 	return 0;
 }
 
-void dt_cards_close(void *pointer)
+void dt_cards_close(struct dt_cards *cards)
 {
-	struct dt_cards *cards = pointer;
 	if (!cards)
 		return;
 	dt_epoch_end(&cards->epoch);
@@ -84,6 +84,11 @@ void dt_cards_close(void *pointer)
 	dt_free(cards->segments, cards->segment_room * sizeof *cards->segments);
 	dt_free(cards->slices, cards->slice_room * sizeof *cards->slices);
 	dt_free(cards, sizeof *cards);
+}
+
+void dt_cards_release(struct dt_cards **cards)
+{
+	dt_cards_close(*cards);
 }
 
 static uint64_t cards_in(const struct dt_cards *cards, const struct segment *segment)
@@ -324,14 +329,31 @@ static int64_t fill(const struct dt_cards *cards, uint8_t *map, bool everything)
 	return total;
 }
 
-int64_t dt_cards_look(struct dt_cards *cards, int verb, void *map, size_t bytes)
+struct dt_take *dt_cards_last_take(struct dt_cards *cards)
+{
+	return &cards->take;
+}
+
+// The cards of a take that its caller has not heard of.
+static void give_back_unsettled(struct dt_cards *cards)
+{
+	if (__atomic_load_n(&cards->take.settled, __ATOMIC_RELAXED) == cards->take.number)
+		return;
+	dt_epoch_abort(&cards->epoch);
+	__atomic_store_n(&cards->take.settled, cards->take.number, __ATOMIC_RELAXED);
+}
+
+int64_t dt_cards_look(struct dt_cards *cards, int verb, uint64_t number, void *map, size_t bytes)
 {
 	int error = dt_enter(&cards->lock);
 	if (error)
 		return error;
 	if (bytes != map_bytes(cards))
 		return dt_leave(&cards->lock, -DT_ESIZE);
+	give_back_unsettled(cards);
 	error = collect(cards, verb);
+	if (number)
+		__atomic_store_n(&cards->take.number, number, __ATOMIC_RELAXED);
 	memset(map, 0, bytes);
 	int64_t total = fill(cards, map, error != 0);
 	cards->epoch.settled = 1;

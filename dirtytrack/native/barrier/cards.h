@@ -13,7 +13,9 @@ struct dt_cards;
 int dt_cards_open(struct dt_session *session, uint64_t cursor, uint32_t card_shift, unsigned flags,
 		  struct dt_cards **cards_ret);
 // Frees it; the cursor stays open. NULL is ignored.
-void dt_cards_close(void *cards);
+void dt_cards_close(struct dt_cards *cards);
+// The same for what dt_cards_open has filled, or not: so that it can be told beforehand.
+void dt_cards_release(struct dt_cards **cards);
 
 // Adds the bytes [start, stop) of a region, addresses that are multiples of the card size; *first_ret: its first card.
 // -DT_EALIGN, -DT_EOVERLAP, -DT_ECLOSED.
@@ -25,9 +27,19 @@ int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret
 uint64_t dt_cards_count(struct dt_cards *cards);
 size_t dt_cards_map_bytes(struct dt_cards *cards);
 
+// A take whose caller may never hear of its end: a signal handler of Python can raise when the call has returned.
+// Unless the caller says that it has, the next look has the cards of that take, too.
+struct dt_take {
+	uint64_t number;  // what the caller gave the last take
+	uint64_t settled; // the caller writes it here, if it still is the number above, as the last thing that it does
+};
+
 // DT_COLLECT or DT_PEEK: writes the map and returns the number of cards set, or an error. All cards of a lost segment
 // are set; all of everything if the scan failed. -DT_ESIZE: the map was not touched.
-int64_t dt_cards_look(struct dt_cards *cards, int verb, void *map, size_t bytes);
+//   number: of a collect, another one each time; 0: it is settled at once.
+int64_t dt_cards_look(struct dt_cards *cards, int verb, uint64_t number, void *map, size_t bytes);
+// The last take, as long as the table is there.
+struct dt_take *dt_cards_last_take(struct dt_cards *cards);
 // Declares bytes written: the next look has their pages' cards. Takes no lock. -DT_EUNTRACKED: some are in no segment,
 // and none was marked.
 int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes);
