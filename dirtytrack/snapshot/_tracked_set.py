@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from abc import abstractmethod
+from io import FileIO
 
 from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
@@ -106,33 +106,17 @@ class TrackedSet(Handle, Owner):
         tracked = tuple(regions.values())
         name = f"{type(self).__name__.lower()} {next(_serial)}"
         self._consumer = open_consumer(self._session, name, tracked, self._undo)
-        self._maps = _Maps()
+        self._maps = _open_maps()
         self._undo.callback(self._maps.close)
-        self._maps.open()
 
 
-class _Maps:
-    """The mappings of this process, by which native calls ask what may be touched.
-
-    Attributes:
-        fd: a descriptor; -1 while it is closed.
-    """
-
-    def __init__(self) -> None:
-        self.fd = -1
-
-    def open(self) -> None:
-        """Opens the descriptor."""
-        try:
-            self.fd = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise kernel_error(error.errno or 0, "open /proc/self/maps") from None
-
-    def close(self) -> None:
-        """Closes the descriptor; idempotent."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+def _open_maps() -> FileIO:
+    # The mappings of this process, by which native calls ask what may be touched. An object, no descriptor:
+    # where an interrupt comes before anybody has it, its destructor closes it.
+    try:
+        return FileIO("/proc/self/maps")
+    except OSError as error:
+        raise kernel_error(error.errno or 0, "open /proc/self/maps") from None
 
 
 def _named(memories: tuple[object, ...]) -> dict[str, object]:

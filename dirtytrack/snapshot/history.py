@@ -7,6 +7,7 @@ from typing import Any
 
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.turns import in_turn
+from dirtytrack.errors import KernelError
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot._tracked_set import TrackedSet
 from dirtytrack.tracking import NativeEpoch, Session
@@ -62,7 +63,7 @@ class History(TrackedSet):
     def _prepare(self) -> None:
         self._native: Any = _new("struct dt_history *")
         error = lib.dt_history_open(
-            self._native, self._consumer.extents, len(self.regions), self._apart, self._maps.fd
+            self._native, self._consumer.extents, len(self.regions), self._apart, self._maps.fileno()
         )
         if error:
             raise self._consumer.error(error)
@@ -159,7 +160,16 @@ class History(TrackedSet):
         native, epoch, taken = self._native, NativeEpoch(), NativeEpoch()
         restore = functools.partial(lib.dt_history_restore, native)
         arguments = self._consumer.slices, state._identifier, epoch.native, taken.native
-        self._consumer.run(taken, restore, *arguments)
+        claim = object()
+        try:
+            self._claims[claim] = state._identifier  # from here on no save within this call gets it
+            self._check_state(state)
+            self._consumer.run(taken, restore, *arguments)
+        except KernelError:
+            self._check_state(state)
+            raise
+        finally:
+            self._claims.pop(claim, None)
         return sum(native.entries[place].pages for place in range(len(self.regions)))
 
     @in_turn

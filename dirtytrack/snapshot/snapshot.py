@@ -56,7 +56,7 @@ class Snapshot(TrackedSet):
             at += _room(region)
         consumer, self._copies = self._consumer, ffi.new("uint8_t *[]", copies)
         memory = consumer.slices, consumer.extents, self._copies, len(self.regions)
-        self._native: Any = ffi.new("struct dt_snapshot *", (*memory, self._apart, self._maps.fd))
+        self._native: Any = ffi.new("struct dt_snapshot *", (*memory, self._apart, self._maps.fileno()))
         failure = ffi.new("struct dt_failure *")
         self._copied = whole
         error = consumer.call(lib.dt_snapshot_fill, self._native, failure)
