@@ -12,6 +12,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from dirtytrack._lifetime.undo import Undo
+
 
 class Closable(ABC):
     """A context manager that is closed when its block ends, and can only be entered while it can be used."""
@@ -42,6 +44,7 @@ class Owner(Closable):
     """
 
     _closed = True  # until there is something to close
+    _begun: Undo | None = None  # while it is being opened: what is to be undone if that is interrupted
 
     def __new__(cls, *_args: object, **_options: object) -> Self:
         owner = super().__new__(cls)
@@ -55,7 +58,11 @@ class Owner(Closable):
         """Whether something would be left open, were it not closed: not in a forked child, for one."""
 
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
-        if self._closed or is_exiting():
+        if is_exiting():
+            return
+        if self._closed:
+            if self._begun is not None:
+                self._begun.close()
             return
         try:
             self._warn()

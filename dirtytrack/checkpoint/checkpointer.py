@@ -276,13 +276,13 @@ class Checkpointer(Handle, Owner):
         create: bool = True,
     ) -> None:
         place, checked = check_place(path), check_regions(memories)
-        self._undo = Undo()
+        self._begun = self._undo = Undo()
         try:
             self._begin(place, checked, options, begin, create)
         except BaseException:
             self._undo.close()
             raise
-        self._closed = False
+        self._begun, self._closed = None, False
 
     def _begin(
         self, place: Place, memories: dict[str, object], options: Options, begin: _Begin, create: bool

@@ -29,7 +29,7 @@ class TrackedSet(Handle, Owner):
             ClosedError, ForkedError, KernelError: as `Session.track`.
         """
         named = _named(memories)
-        self._undo = Undo()
+        self._begun = self._undo = Undo()
         try:
             self._track(named, session)
             self._prepare()
@@ -39,7 +39,7 @@ class TrackedSet(Handle, Owner):
         except BaseException:
             self._undo.close()
             raise
-        self._closed = False
+        self._begun, self._closed = None, False
 
     @abstractmethod
     def _prepare(self) -> None:

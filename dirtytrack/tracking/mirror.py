@@ -55,7 +55,7 @@ class Mirror(Handle, Owner):
             KernelError: the same; or some of the memory can't be read.
             OSError: there is no memory for the copy.
         """
-        self._undo = Undo()
+        self._begun = self._undo = Undo()
         self._lock = threading.RLock()
         try:
             session, regions = track_many({"mirror": memory}, session, self._undo)
@@ -67,7 +67,7 @@ class Mirror(Handle, Owner):
         except BaseException:
             self._undo.close()
             raise
-        self._closed = False
+        self._begun, self._closed = None, False
 
     def _fill(self, copy: Any) -> None:
         consumer, failure = self._consumer, ffi.new("struct dt_failure *")
