@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
+from dirtytrack.kernel.anonymous import map_anonymous
 from dirtytrack.native import ffi
 from dirtytrack.objects import Description, describe
 from dirtytrack.tracking.region import Region
@@ -51,7 +52,8 @@ def alloc(nbytes: int, *, huge: bool | None = None) -> mmap.mmap:
 
     Raises:
         ValueError: *nbytes* is not positive.
-        OSError: no memory, or no way to align it.
+        KernelError: no memory.
+        OSError: no way to align it.
     """
     nbytes = operator.index(nbytes)
     if nbytes <= 0:
@@ -60,14 +62,10 @@ def alloc(nbytes: int, *, huge: bool | None = None) -> mmap.mmap:
         memory = _alloc_aligned(nbytes, int(_HUGE_SIZE.read_text()) if _HUGE_SIZE.exists() else mmap.PAGESIZE)
         memory.madvise(mmap.MADV_HUGEPAGE)
         return memory
-    memory = _map(nbytes)
+    memory = map_anonymous(nbytes)
     if huge is False:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memory
-
-
-def _map(nbytes: int) -> mmap.mmap:
-    return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _alloc_aligned(nbytes: int, alignment: int) -> mmap.mmap:
@@ -78,14 +76,14 @@ def _alloc_aligned(nbytes: int, alignment: int) -> mmap.mmap:
     misses: list[mmap.mmap] = []
     try:
         for _ in range(16):
-            memory = _map(whole)
+            memory = map_anonymous(whole)
             address = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
             if address % alignment == 0:
                 if nbytes < whole:
                     memory.resize(nbytes)  # in place: the kernel moves a mapping only to make it larger
                 return memory
             misses.append(memory)
-            misses.append(_map(address % alignment))
+            misses.append(map_anonymous(address % alignment))
     finally:
         for miss in misses:
             miss.close()

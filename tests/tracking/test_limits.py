@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import mmap
 import os
 import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 import dirtytrack
 from dirtytrack import KernelError, Mirror, Session, UnsupportedError
 from dirtytrack.barrier import CardTable
+from dirtytrack.checkpoint import Chain, Checkpointer, load, restore
 from dirtytrack.snapshot import History, Snapshot
 
 pytestmark = pytest.mark.registration
 
+_serial = itertools.count()
+
 
 @contextmanager
-def no_descriptor_left() -> Iterator[None]:
-    """Every one is in use in the block."""
+def no_descriptor_left(left: int = 0) -> Iterator[None]:
+    """Every one, or all but *left*, is in use in the block."""
     taken = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 2, 4096))
+    most = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], len(os.listdir("/proc/self/fd")) + 64)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with suppress(OSError):
         while True:
             taken.append(os.open("/dev/null", os.O_RDONLY))
-    yield
-    for descriptor in taken:
-        os.close(descriptor)
+    for _ in range(left):
+        os.close(taken.pop())
+    try:
+        yield
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
 
 
 @pytest.mark.forked
@@ -72,6 +83,104 @@ def test_a_repr_needs_no_descriptor() -> None:
                 other.collect(region)
             with pytest.raises(TypeError, match="no region"):
                 session.collect([region])  # type: ignore[arg-type]
+
+
+_OPENINGS: dict[str, Callable[[Session, mmap.mmap, Path], object]] = {
+    "session": lambda session, memory, path: Session().close(),
+    "track": lambda session, memory, path: session.untrack(session.track(memory)),
+    "snapshot": lambda session, memory, path: Snapshot(session, memory).close(),
+    "history": lambda session, memory, path: History(session, memory).close(),
+    "mirror": lambda session, memory, path: Mirror(session, memory).close(),
+    "card table": lambda session, memory, path: CardTable(session, memory).close(),
+    "new chain": lambda session, memory, path: Checkpointer(
+        path / str(next(_serial)), {"a": memory}, session=session, fsync=False
+    ).close(),
+    "resumed chain": lambda session, memory, path: Checkpointer.open(
+        path / "chain", {"a": memory}, session=session, fsync=False
+    ).close(),
+    "save": lambda session, memory, path: _save_twice(session, memory, path),
+    "chain": lambda session, memory, path: Chain(path / "chain").close(),
+    "restore": lambda session, memory, path: restore(path / "chain", into={"a": bytearray(len(memory))}),
+    "load": lambda session, memory, path: load(path / "chain", lazy=True),
+}
+
+
+_OF_CHAINS = {
+    "new chain",
+    "resumed chain",
+    "save",
+    "chain",
+    "restore",
+    "load",
+}  # their errors name a file as well
+
+
+def _save_twice(session: Session, memory: mmap.mmap, path: Path) -> None:
+    """A new chain, with a base and a delta."""
+    with Checkpointer(path / str(next(_serial)), {"a": memory}, session=session, fsync=False) as checkpoints:
+        checkpoints.save(wait=True)
+        checkpoints.save(wait=True)
+
+
+def _error_of(
+    opening: Callable[[Session, mmap.mmap, Path], object], session: Session, memory: mmap.mmap, path: Path
+) -> Exception | None:
+    try:
+        opening(session, memory, path)
+    except Exception as error:
+        return error.with_traceback(None)  # which would hold what was opened so far
+    return None
+
+
+@contextmanager
+def _ready(path: Path) -> Iterator[tuple[Session, mmap.mmap]]:
+    """A session, and memory that a chain has been made of; all is imported, and has worked once."""
+    memory = dirtytrack.alloc(16 * mmap.PAGESIZE)
+    with Session() as session:
+        with Checkpointer(path / "chain", {"a": memory}, session=session, fsync=False) as checkpoints:
+            checkpoints.save(wait=True)
+        for opening in _OPENINGS.values():
+            opening(session, memory, path)
+        yield session, memory
+
+
+@pytest.mark.forked
+@pytest.mark.parametrize("name", _OPENINGS)
+def test_at_the_limit_of_descriptors(tmp_path: Path, name: str) -> None:
+    """However few are left: an error names the limit, and is no lack of support; with enough it works."""
+    with _ready(tmp_path) as (session, memory):
+        for left in range(30):
+            with no_descriptor_left(left):
+                error = _error_of(_OPENINGS[name], session, memory, tmp_path)
+            if error is None:
+                return
+            assert isinstance(error, OSError)
+            assert not isinstance(error, UnsupportedError)
+            assert error.errno == errno.EMFILE
+            assert name in _OF_CHAINS or "RLIMIT_NOFILE" in str(error)
+        pytest.fail(f"it never worked: {error}")
+
+
+@pytest.mark.forked
+@pytest.mark.parametrize("name", _OPENINGS)
+def test_at_the_limit_of_address_space(tmp_path: Path, name: str) -> None:
+    """However little is left: an error names the limit, or it is Python's own; with enough it works."""
+    with _ready(tmp_path) as (session, memory):
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
+        for left in (*range(0, 1 << 20, 1 << 16), *range(1 << 20, 1 << 28, 1 << 23)):
+            resource.setrlimit(resource.RLIMIT_AS, (used + left, -1))
+            error = _error_of(_OPENINGS[name], session, memory, tmp_path)
+            resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+            if error is None:
+                return
+            assert not isinstance(error, UnsupportedError)
+            if isinstance(error, OSError):
+                assert error.errno == errno.ENOMEM
+                assert "RLIMIT_AS" in str(error)
+            else:
+                assert isinstance(error, MemoryError | RuntimeError)
+                assert isinstance(error, MemoryError) or "thread" in str(error)
+        pytest.fail(f"it never worked: {error}")
 
 
 @pytest.mark.anywhere

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dirtytrack.checkpoint.format import blocks
 from dirtytrack.checkpoint.format.codec import HASH_BYTES, block_hash
 from dirtytrack.checkpoint.format.structures import BLOCK, block_count
+from dirtytrack.kernel.anonymous import map_anonymous
 
 _Tables = list[mmap.mmap]  # a hash for each block of each region
 
@@ -116,4 +117,4 @@ class BlockHashes:
 
 
 def _table(nbytes: int) -> mmap.mmap:
-    return mmap.mmap(-1, block_count(nbytes) * HASH_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return map_anonymous(block_count(nbytes) * HASH_BYTES)
