@@ -158,6 +158,8 @@ class CardTable(Handle, Owner):
         Args:
             out: a writable buffer of `nbytes` bytes, outside of the heap; all of it is overwritten.
 
+        An interrupt (Ctrl-C) forgets no card: what this take had taken, the next take or peek has.
+
         Returns:
             The number of cards set, those of lost segments included.
 
@@ -167,8 +169,6 @@ class CardTable(Handle, Owner):
             KernelError: the kernel had no memory for the scan. All cards are set; what was not scanned is in
                 the next take.
             ClosedError, ForkedError: not a table of this process any more.
-
-            An interrupt (Ctrl-C) forgets no card: what this take had taken, the next take or peek has.
         """
         number, last = next(self._numbers), self._last_take
         found = self._look(lib.DT_COLLECT, number, out)
@@ -268,10 +268,13 @@ class CardTable(Handle, Owner):
             cards = ffi.from_buffer(_MAP, out, True)
         except (TypeError, ValueError, BufferError) as error:
             raise type(error)(f"out is a writable, contiguous buffer of bytes: {error}") from None
-        with cards:  # no error may keep an exported view alive: see objects/_views.py
+        try:
             found = self._tracker.call(lib.dt_cards_look, (self._native, verb, number, cards, len(cards)))
             if found < 0:
                 raise self._error(found, len(cards))
+        except BaseException:
+            ffi.release(cards)  # no error may keep an exported view alive: see objects/_views.py
+            raise
         return found
 
     def _pieces(self, start: int, stop: int) -> list[tuple[Region, int, int]]:
