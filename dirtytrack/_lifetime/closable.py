@@ -12,6 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+from dirtytrack._lifetime.listing import values_of
 from dirtytrack._lifetime.undo import Undo
 
 
@@ -79,7 +80,7 @@ _owners: dict[int, weakref.ref[Owner]] = {}  # those that live, by id(): each ac
 
 @atexit.register
 def _warn_of_open_ones() -> None:
-    for reference in _owners.copy().values():
+    for reference in values_of(_owners):
         owner = reference()
         if owner is not None and not owner._closed:
             with suppress(Exception):  # warnings may be errors

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
+from dirtytrack._lifetime.listing import values_of
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.barrier.segment import Segment
 from dirtytrack.errors import LIMITS, ClosedError, ForkedError, RegionLostError, kernel_error
@@ -121,7 +122,7 @@ class CardTable(Handle, Owner):
     @property
     def segments(self) -> tuple[Segment, ...]:
         """The segments, in the order of their cards."""
-        segments = [segment for segment, _ in self._segments.copy().values()]
+        segments = [segment for segment, _ in values_of(self._segments)]
         return tuple(sorted(segments, key=lambda segment: segment.cards.start))
 
     @property
@@ -311,9 +312,9 @@ class CardTable(Handle, Owner):
         del self._segments[address]
 
     def _shrink_all(self) -> None:
-        for address in tuple(self._segments):
-            self._shrink(address)
-        for undo in tuple(self._growing):
+        for segment, _ in values_of(self._segments):
+            self._shrink(segment.region.address)
+        for undo in list(self._growing):
             undo.close()
 
     def _check(self) -> None:

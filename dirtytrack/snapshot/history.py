@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from dirtytrack._lifetime.handle import Handle
+from dirtytrack._lifetime.listing import values_of
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack.errors import KernelError
 from dirtytrack.native import ffi, lib
@@ -78,7 +79,7 @@ class History(TrackedSet):
     @in_turn
     def states(self) -> tuple[State, ...]:
         """The states that can be restored, in the order in which they were saved."""
-        held = [state for state in self._states.values() if self._holds(state)]
+        held = [state for state in values_of(self._states) if self._holds(state)]
         return tuple(sorted(held, key=lambda state: state.number))
 
     @property
@@ -129,7 +130,7 @@ class History(TrackedSet):
         if number:  # else it was dropped already
             state.number = number
             if parent != (state.parent.number if state.parent else 0):
-                state.parent = next((one for one in self._states.values() if one.number == parent), None)
+                state.parent = next((one for one in values_of(self._states) if one.number == parent), None)
         return state
 
     def _claim(self, claim: object) -> int:

@@ -9,6 +9,7 @@ from typing import Literal, SupportsFloat
 
 from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
+from dirtytrack._lifetime.listing import values_of
 from dirtytrack.kernel import mappings
 from dirtytrack.native import lib
 from dirtytrack.objects import Trackable, describe
@@ -106,7 +107,7 @@ class Session(Handle, Owner):
     @property
     def cursors(self) -> tuple[Cursor, ...]:
         """The open cursors, the session's own first."""
-        return () if self._closed else tuple(self._cursors.copy().values())
+        return () if self._closed else tuple(values_of(self._cursors))
 
     def __getitem__(self, name: str) -> Region:
         """The tracked region of that name.
@@ -294,7 +295,7 @@ _defaults: dict[int, list[Session]] = {}
 
 @atexit.register
 def _close_defaults() -> None:
-    for sessions in tuple(_defaults.values()):
+    for sessions in values_of(_defaults):
         for session in tuple(sessions):
             session.close()
 

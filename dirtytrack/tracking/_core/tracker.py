@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from dirtytrack._lifetime.listing import values_of
 from dirtytrack.errors import LIMITS, ClosedError
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
@@ -68,7 +69,7 @@ class Tracker:
     @staticmethod
     def all_open() -> list[Tracker]:
         """Returns the trackers of this process that are not closed."""
-        found = [reference() for reference in _trackers.copy().values()]
+        found = [reference() for reference in values_of(_trackers)]
         return [tracker for tracker in found if tracker is not None and not tracker.closed]
 
     @property
@@ -90,7 +91,7 @@ class Tracker:
     @property
     def regions(self) -> tuple[Region, ...]:
         """The tracked regions, in the order in which they were tracked."""
-        return tuple(self._regions.copy().values())  # copy() is atomic, also without the GIL
+        return tuple(values_of(self._regions))
 
     def list_regions(self) -> tuple[int, tuple[Region, ...]]:
         """Makes the listing anew: the generation of the native list of regions, and that list.
@@ -102,7 +103,7 @@ class Tracker:
         # forked child that may be a thread of the parent.
         self.check()
         with self._membership:
-            self.listing = lib.dt_session_generation(self._native), tuple(self._regions.values())
+            self.listing = lib.dt_session_generation(self._native), tuple(values_of(self._regions))
             return self.listing
 
     def call(self, function: Callable[..., int], arguments: tuple[Any, ...]) -> int:
@@ -214,7 +215,7 @@ class Tracker:
         try:
             if self.is_usable:
                 with self._membership:
-                    for region in sorted(self._regions.values(), key=_by_address, reverse=True):
+                    for region in sorted(values_of(self._regions), key=_by_address, reverse=True):
                         self._drop(region)
                     lib.dt_session_close(self._native)  # before anybody can track anew
         finally:
