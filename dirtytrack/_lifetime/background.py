@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -24,13 +25,27 @@ class Background:
     def __init__(self, name: str) -> None:
         self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self.failure: BaseException | None = None
-        self._is_started = self._is_stopped = False
+        self._is_wanted = self._is_started = self._is_stopped = False
+        self._starting = threading.Lock()  # held until the thread runs, or can't
+        self._starting.acquire()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Starts the thread. See to it first that somebody calls `stop`: an interrupt may tear this."""
-        self._thread.start()
-        self._is_started = True
+        """Starts the thread. See to it first that somebody calls `stop`: an interrupt may tear this.
+
+        Raises:
+            RuntimeError: there can be no more threads.
+        """
+        # Thread.start waits by a Condition: so it is called where no handler runs.
+        self._is_wanted = True
+        try:
+            _thread.start_new_thread(self._start, ())
+        except RuntimeError:
+            self._is_wanted = False
+            raise
+        self._wait_for_start()
+        if not self._is_started:
+            raise RuntimeError("there can be no more threads: close some, or raise RLIMIT_NPROC (ulimit -u)")
 
     def put(self, act: Callable[[], object]) -> None:
         """Adds an act to what is to be done. Does not wait."""
@@ -46,8 +61,10 @@ class Background:
     def stop(self) -> None:
         """Waits as `drain` does, and ends the thread: what is put later is not done.
 
-        A thread that was started only halfway ends by itself, soon, and has done nothing.
+        It can be repeated, also where nothing was started, or an interrupt has torn that.
         """
+        if self._is_wanted:
+            self._wait_for_start()
         self.drain()
         self._is_stopped = True
         self._queue.put(lambda: None)  # wakes it, so that it sees that
@@ -58,6 +75,19 @@ class Background:
     def is_current(self) -> bool:
         """Whether the caller runs in this thread, and so must not wait for it."""
         return threading.current_thread() is self._thread
+
+    def _start(self) -> None:
+        try:
+            self._thread.start()
+            self._is_started = True
+        except RuntimeError:
+            pass
+        finally:
+            self._starting.release()
+
+    def _wait_for_start(self) -> None:
+        with self._starting:
+            pass
 
     def _run(self) -> None:
         while not self._is_stopped:

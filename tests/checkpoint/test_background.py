@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from _lib.interrupts import at_every_point, interrupted_at, traced
+from _lib.interrupts import Storm, at_every_point, interrupted_at, traced
+from _lib.support import in_child
 from dirtytrack._lifetime.background import Background
 
 pytestmark = pytest.mark.anywhere
@@ -51,17 +52,36 @@ def test_what_was_started_halfway_can_be_stopped():
     ones = []
 
     def act(count):
-        ones[:] = [Background("test of a start")]
-        with interrupted_at(count, among=lambda frame: frame.f_code.co_name == "start"):
+        ones.clear()
+        with interrupted_at(count):
+            ones.append(Background("test of a start"))
             ones[0].start()
         ones[0].stop()
 
     def check():
-        ones[0].stop()
-        for thread in threading.enumerate():
-            if thread.name == "test of a start" and thread.ident:
-                thread.join()
+        for one in ones:
+            one.stop()
+        assert "test of a start" not in {thread.name for thread in threading.enumerate()}
 
     at_every_point(act, check)
-    names = [thread.name for thread in threading.enumerate() if thread.ident]
-    assert "test of a start" not in names
+    check()
+
+
+@pytest.mark.slow
+def test_a_storm_of_interrupts_tears_no_start():
+    """What comes out is the interrupt, and nothing that it has broken; it can be stopped."""
+
+    def child():
+        storm, ones = Storm(1, 3), []
+
+        def act():
+            ones.append(Background("test of a storm"))
+            ones[-1].start()
+
+        while storm.struck < 300:
+            storm.round(act)
+            while ones:
+                ones.pop().stop()
+        return [thread.name for thread in threading.enumerate()]
+
+    assert "test of a storm" not in in_child(child).check()
