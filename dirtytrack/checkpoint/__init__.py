@@ -10,6 +10,7 @@ from dirtytrack.checkpoint.checkpointer import Checkpointer
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.restore import load, restore
 from dirtytrack.checkpoint.save import Save
+from dirtytrack.checkpoint.store.abilities import DirectorySupport, directory_support
 from dirtytrack.checkpoint.write.compaction import Compacted, compact
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "Checkpoint",
     "Checkpointer",
     "Compacted",
+    "DirectorySupport",
     "Layout",
     "Problem",
     "Save",
     "compact",
+    "directory_support",
     "load",
     "restore",
 ]

@@ -20,6 +20,7 @@ from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.structures import NO_PARENT
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.store import Place, open_store
+from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Store
 from dirtytrack.checkpoint.write import origin
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
@@ -81,6 +82,7 @@ class Checkpointer(Handle, Owner):
         keep: int | None = None,
         compression: CompressionName = "auto",
         fsync: bool = True,
+        lock: LockName = "record",
         staging_bytes: int | None = None,
         max_pause: float | None = None,
     ) -> None:
@@ -96,8 +98,14 @@ class Checkpointer(Handle, Owner):
             compression: "auto", the default, compresses the regions whose samples become at least 10 %
                 smaller; "zstd" every run that becomes shorter; "none" nothing. A base that is not compressed
                 can be loaded lazily.
-            fsync: whether each checkpoint is on the disk before it counts as committed. Without, a crash of
-                the machine may cost the last checkpoints or all; a crash of the process costs none.
+            fsync: whether each checkpoint is on the disk before it counts as committed. Without, nothing is
+                synced, not even by a compaction: a crash of the machine may cost the last checkpoints or all;
+                a crash of the process costs none.
+            lock: how other processes are kept from writing to the directory: "record", the default, by a
+                record lock of fcntl(2), which ends with this process. "none" keeps out nobody but a second
+                Checkpointer of this process: for file systems without such locks, where you see to it. Who
+                was there first then learns of another writer by a BusyError at its next commit, but for one
+                that commits at the same instant.
             staging_bytes: bytes of memory for what is captured and not yet written. A save that finds too
                 little free waits for the disk, so give it what a few saves take. Default: a quarter of the
                 regions, from 64 MiB to 1 GiB.
@@ -109,10 +117,15 @@ class Checkpointer(Handle, Owner):
             BusyError: another Checkpointer writes to it, here or in the process that the message names.
             TypeError, ValueError: of the arguments; nothing was touched.
             ImportError: without xxhash or zstandard, naming the extra.
-            UnsupportedError, and others: as for `Session.track`.
+            UnsupportedError: as for `Session.track`; or the file system has no record locks, and the message
+                says what to do.
+            Others: as for `Session.track`.
         """
         self._set_up(
-            path, regions, Options(session, keep, compression, fsync, staging_bytes, max_pause), origin.start
+            path,
+            regions,
+            Options(session, keep, compression, fsync, lock, staging_bytes, max_pause),
+            origin.start,
         )
 
     @classmethod
@@ -291,7 +304,9 @@ class Checkpointer(Handle, Owner):
         session, regions, layouts = origin.track(memories, options.session, undo)
         self._descriptors = Undo()
         undo.callback(self._descriptors.close)
-        self._store = open_store(place, self._descriptors, create=create)
+        self._store = open_store(
+            place, self._descriptors, create=create, fsync=options.fsync, lock=options.lock
+        )
         claim = self._store.claim()
         self._descriptors.callback(claim.close)
         start = begin(self._store, layouts, regions)
@@ -314,7 +329,6 @@ class Checkpointer(Handle, Owner):
             hashes,
             staging,
             compression,
-            options.fsync,
             compactor.committed,
         )
         undo.callback(committer.stop)

@@ -89,7 +89,8 @@ class Extraction:
                 self._write(_Source(chain, checkpoint, layout), Path(scratch, file))
             for file in files:
                 self._publish(directory, Path(scratch, file))
-            os.fsync(directory)
+            if error := lib.dt_sync_directory(directory):
+                raise OSError(-error, os.strerror(-error), str(self._into))
         return files
 
     def _write(self, source: _Source, path: Path) -> None:
@@ -98,7 +99,7 @@ class Extraction:
             with open(path, "x+b", opener=_private) as file:
                 write(source, file)
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file.fileno())
         except OSError as error:
             raise self._refusal(path.name, error.errno or errno.EIO) from error
 
@@ -153,6 +154,16 @@ def _opened(directory: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _sync(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if not lib.dt_not_offered(
+            error.errno or 0
+        ):  # where files can't be synced they are there all the same
+            raise
 
 
 def _private(path: str, flags: int) -> int:

@@ -82,6 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the base; auto: what a sample shows to be compressible (default %(default)s)",
     )
+    option("--no-fsync", action="store_true", help="sync nothing: a crash of the machine may cost it")
+    option(
+        "--lock",
+        choices=("record", "none"),
+        default="record",
+        help="none: keep out no other writer, where there are no record locks (default %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -211,7 +218,14 @@ def _compact(args: argparse.Namespace) -> int:
     from dirtytrack.cli import _report
 
     with Progress("compact") as progress:
-        done = compact(args.path, args.keep, compression=args.compression, progress=progress)
+        done = compact(
+            args.path,
+            args.keep,
+            compression=args.compression,
+            fsync=not args.no_fsync,
+            lock=args.lock,
+            progress=progress,
+        )
     with _open(args.path) as chain:
         taken = sum(chain.disk_usage().values())
         if args.json:

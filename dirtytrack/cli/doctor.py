@@ -1,6 +1,10 @@
 """Tell whether writes to memory can be tracked here, and if not, why and what to do.
 
 Everything is tried on memory of the doctor's own; nothing is changed. Exit code 0 only if tracking works.
+
+With PATH, tell instead what that directory can do for a chain of checkpoints, and what follows from it; tried
+on files of the doctor's own, which are gone afterwards. A chain that is there is left alone. Exit code 0 only
+if a chain can be kept there with the default options. Needs the extra: pip install "dirtytrack[checkpoint]".
 """
 
 from __future__ import annotations
@@ -10,8 +14,10 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from dirtytrack.cli._text import printable
 from dirtytrack.kernel.support import Check, Support, support
 
 _MARKS = {True: "ok", False: "NO", None: "--"}
@@ -21,31 +27,56 @@ _RESET = "\033[0m"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
+    parser.add_argument("path", metavar="PATH", type=Path, nargs="?", help="a directory for checkpoints")
     parser.add_argument("--json", action="store_true", help="print all of it as JSON, for programs")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found; 0 if tracking works, else 1."""
+    """Print what was found; 0 if tracking works, or the directory does, else 1.
+
+    Raises:
+        OSError: there is no such directory, or it may not be read.
+        ImportError: of the directory, without xxhash, naming the extra.
+    """
+    if args.path is not None:
+        return _look_at(args.path, args.json)
     found = support()
     if args.json:
         print(found.to_json())
     else:
-        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        for line in _report(found, shutil.get_terminal_size().columns, colour):
-            print(line)
+        _print(found.checks, _verdict(found))
     return 0 if found.works else 1
 
 
-def _report(found: Support, width: int, colour: bool) -> Iterator[str]:
-    margin = max(len(check.name) for check in found.checks)
-    for check in found.checks:
-        yield from _lines(check, margin, width, colour)
-    yield ""
-    if found.works:
-        yield "Tracking works here."
+def _look_at(path: Path, as_json: bool) -> int:
+    from dirtytrack.checkpoint import directory_support
+
+    found = directory_support(path)
+    if as_json:
+        print(found.to_json())
     else:
-        yield f"Tracking does not work here. Cause: {found.cause}."
-        yield from textwrap.wrap(found.remedy, width)
+        options = "" if found.works else " with the default options"
+        can = "can" if found.works else "can't"
+        _print(found.checks, [f"A chain of checkpoints {can} be kept in {printable(str(path))}{options}."])
+    return 0 if found.works else 1
+
+
+def _verdict(found: Support) -> list[str]:
+    if found.works:
+        return ["Tracking works here."]
+    return [f"Tracking does not work here. Cause: {found.cause}.", found.remedy]
+
+
+def _print(checks: Iterable[Check], verdict: list[str]) -> None:
+    width = shutil.get_terminal_size().columns
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    margin = max(len(check.name) for check in checks)
+    for check in checks:
+        for line in _lines(check, margin, width, colour):
+            print(line)
+    print()
+    for sentence in verdict:
+        print(textwrap.fill(sentence, width, break_long_words=False, break_on_hyphens=False))
 
 
 def _lines(check: Check, margin: int, width: int, colour: bool) -> Iterator[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib.checkpoint.intercept import SYNCS, intercepted
 from _lib.checkpoint.places import names_in
 from _lib.support import PAGE_SIZE
 from dirtytrack import BusyError, ChainError, CheckpointError
@@ -207,7 +208,7 @@ def test_a_failure_removes_nothing_and_is_told_once(place, array, monkeypatch):
     """No space for the base: CheckpointError at the next flush, nothing is lost, and the next try works."""
     states = {}
 
-    def full(self, name, *, sync):
+    def full(self, name):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
 
     with Checkpointer(place, {"a": array}) as checkpoints:
@@ -328,17 +329,32 @@ def test_a_save_does_not_wait_for_it(place, array, monkeypatch):
     _check(place, states, [1, 2, 3, 4])
 
 
-def test_it_is_on_the_disk_before_anything_is_removed(tmp_path, array, monkeypatch):
-    """Also where the chain is written without fsync."""
+def _order(hooked, act):
+    # Of what an act asks of the disk, and what it removes.
+    def hook(call):
+        if call.name in (*SYNCS, "unlink"):
+            hooked.append(call.name)
+        return call.run()
+
+    with intercepted(hook):
+        act()
+
+
+_SYNCED = ["fsync", "dt_sync_directory", *["unlink"] * 3, "dt_sync_directory"]
+
+
+@pytest.mark.parametrize(("fsync", "expected"), [(True, _SYNCED), (False, ["unlink"] * 3)])
+def test_it_is_on_the_disk_before_anything_is_removed(tmp_path, array, fsync, expected):
+    """Where the chain is written without fsync it is there, and nothing is synced."""
     order, states = [], {}
-    fsync, unlink = os.fsync, os.unlink
-    with Checkpointer(tmp_path, {"a": array}, fsync=False) as checkpoints:
+    with Checkpointer(tmp_path, {"a": array}, fsync=fsync) as checkpoints:
         _go_on(checkpoints, array, 3, states)
-        monkeypatch.setattr(os, "fsync", lambda fd: (order.append("fsync"), fsync(fd))[1])
-        monkeypatch.setattr(os, "unlink", lambda *a, **k: (order.append("unlink"), unlink(*a, **k))[1])
-        checkpoints.compact(wait=True)
-        monkeypatch.undo()
-    assert order == ["fsync", "fsync", "unlink", "unlink", "unlink", "fsync"]
+        _order(order, lambda: checkpoints.compact(wait=True))
+        assert order == expected
+        _go_on(checkpoints, array, 2, states)
+    order.clear()
+    _order(order, lambda: compact(tmp_path, fsync=fsync))
+    assert order == expected
 
 
 def test_compact_is_for_a_chain_that_nobody_writes(place, array):

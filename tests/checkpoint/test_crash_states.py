@@ -24,7 +24,7 @@ from _lib.checkpoint.crash_states import (
     lay_out,
     promised,
 )
-from _lib.checkpoint.intercept import Fault, intercepted, stacked, without_disk
+from _lib.checkpoint.intercept import SYNCS, Fault, intercepted, stacked, without_disk
 from _lib.checkpoint.world import Contents, World, restored
 from dirtytrack import CheckpointError
 from dirtytrack.checkpoint import Chain, Checkpointer
@@ -81,7 +81,7 @@ def _by_itself(run: Run) -> None:
 
 def _with_failures(run: Run) -> None:
     """The sync of a delta's file fails, and later that of the directory, after the file has its name."""
-    first, second = (Fault(at, errno.EIO, counts=lambda call: call.name == "fsync") for at in (8, 9))
+    first, second = (Fault(at, errno.EIO, counts=lambda call: call.name in SYNCS) for at in (8, 9))
     with (
         intercepted(stacked(run.recorder, first, second, without_disk)),
         Checkpointer(run.path, run.world.regions) as checkpoints,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import socket
 import threading
+from contextlib import contextmanager
 
 import pytest
 
+from _lib.checkpoint.intercept import SYNCS, intercepted
 from dirtytrack.checkpoint.store import system
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.store.protocol import UnreadableError
@@ -42,7 +45,7 @@ def test_other_files_are_left_alone(directory, path):
 
 def test_files_are_private(directory, path):
     """Mode 0600, and 0700 for a directory that was made."""
-    directory.create().publish(NAME, sync=False)
+    directory.create().publish(NAME)
     assert (path / NAME).stat().st_mode & 0o777 == 0o600
     assert path.stat().st_mode & 0o777 == 0o700
 
@@ -51,7 +54,7 @@ def test_usage_leaves_holes_out(directory, path):
     """It is the room on the disk."""
     file = directory.create()
     file.write(1 << 30, [b"x"])
-    file.publish(NAME, sync=True)
+    file.publish(NAME)
     (usage,) = directory.usage()
     assert usage.nbytes == os.stat(path / NAME).st_blocks * 512 < 1 << 20
 
@@ -63,7 +66,7 @@ def test_short_transfers_are_continued(directory, path, monkeypatch):
     monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: preadv(fd, [buffers[0][:2]], offset))
     file = directory.create()
     file.write(0, [b"abcd", b"", b"e", b"fghijklm"])
-    file.publish(NAME, sync=False)
+    file.publish(NAME)
     assert (path / NAME).read_bytes() == b"abcdefghijklm"
     data, opened = bytearray(13), directory.open(NAME)
     opened.read_into(0, [memoryview(data)[:5], memoryview(data)[5:5], memoryview(data)[5:]])
@@ -84,49 +87,115 @@ def test_more_buffers_than_one_call_takes(directory, path):
     """Thousands of small runs are gathered into few calls."""
     file = directory.create()
     file.write(0, [bytes([i % 251]) for i in range(3000)])
-    file.publish(NAME, sync=False)
+    file.publish(NAME)
     assert (path / NAME).read_bytes() == bytes(i % 251 for i in range(3000))
 
 
-def test_a_failed_sync_of_the_directory_takes_the_name_back(directory, path, monkeypatch):
+def _failing(name, code):
+    # A hook that makes calls of that name fail.
+    return lambda call: call.fail(code) if call.name == name else call.run()
+
+
+def test_a_failed_sync_of_the_directory_takes_the_name_back(directory, path):
     """Committed is only what is known to be on the disk."""
-    file, fsync = directory.create(), os.fsync
-
-    def fail(fd):
-        if os.path.samestat(os.fstat(fd), path.stat()):
-            raise OSError(errno.EIO, "broken")
-        fsync(fd)
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="broken") as caught:
-        file.publish(NAME, sync=True)
+    file = directory.create()
+    with (
+        intercepted(_failing("dt_sync_directory", errno.EIO)),
+        pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught,
+    ):
+        file.publish(NAME)
     file.discard()
     assert caught.value.filename == str(path / NAME)
     assert os.listdir(path) == []
 
 
-def _synced(monkeypatch):
-    # Inodes of what is synced from now on.
-    inodes, fsync = [], os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (inodes.append(os.fstat(fd).st_ino), fsync(fd)))
-    return inodes
+@contextmanager
+def _syncing():
+    # Inodes of what is synced in the block.
+    inodes = []
+
+    def hook(call):
+        if call.name in SYNCS:
+            inodes.append(os.fstat(call.arguments[0]).st_ino)
+        return call.run()
+
+    with intercepted(hook):
+        yield inodes
 
 
-def test_the_directory_is_on_the_disk(tmp_path, monkeypatch):
+def test_the_directory_is_on_the_disk(tmp_path):
     """Its name in its parent is, and so is that of every directory made for it, whoever made it."""
-    inodes = _synced(monkeypatch)
     for path in (tmp_path / "a" / "b", tmp_path / "a" / "b"):
-        inodes.clear()
-        Directory(path, create=True).close()
+        with _syncing() as inodes:
+            Directory(path, create=True).close()
         assert (tmp_path / "a").stat().st_ino in inodes
 
 
-def test_removals_are_on_the_disk(directory, path, monkeypatch):
+def test_removals_are_on_the_disk(directory, path):
     """When remove returns."""
-    directory.create().publish(NAME, sync=False)
-    inodes = _synced(monkeypatch)
-    directory.remove([NAME])
+    directory.create().publish(NAME)
+    with _syncing() as inodes:
+        directory.remove([NAME])
     assert inodes == [path.stat().st_ino]
+
+
+def test_without_fsync_nothing_is_synced(tmp_path):
+    """Neither files nor names nor what was made for them, and no file is written to disk early."""
+    asked = []
+
+    def hook(call):
+        asked.append(call.name)
+        return call.run()
+
+    with intercepted(hook):
+        directory = Directory(tmp_path / "a" / "b", create=True, fsync=False)
+        lock, file = directory.claim(), directory.create()
+        file.write(0, [bytes(1 << 25)])
+        file.publish(NAME)
+        directory.remove([NAME])
+        lock.close()
+        directory.close()
+    assert "pwritev" in asked
+    assert not {*SYNCS, "dt_start_writeback"} & {*asked}
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM])
+def test_files_that_can_not_be_synced(directory, path, code):
+    """The error names the file and the remedy, and there is no such file."""
+    file = directory.create()
+    with intercepted(_failing("fsync", code)), pytest.raises(OSError, match="pass fsync=False") as caught:
+        file.publish(NAME)
+    file.discard()
+    assert (caught.value.errno, caught.value.filename) == (code, str(path / NAME))
+    assert os.listdir(path) == []
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_holes_that_can_not_be_found(directory, code):
+    """Anything may be anywhere, then; what is beyond the end is zeros all the same."""
+    file = directory.create()
+    file.write(1 << 20, [b"x"])
+    file.publish(NAME)
+    opened = directory.open(NAME)
+    with intercepted(_failing("lseek", code)):
+        assert [opened.skip_hole(at, 1 << 20) for at in (0, 5, 1 << 20)] == [0, 5, 1 << 20]
+    opened.close()
+
+
+@pytest.mark.parametrize("code", [errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP])
+def test_files_that_can_not_be_mapped(directory, path, monkeypatch, code):
+    """The error names the file and the remedy."""
+    directory.create().publish(NAME)
+    opened = directory.open(NAME)
+
+    def fail(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(mmap, "mmap", fail)
+    with pytest.raises(OSError, match="lazy=False") as caught:
+        opened.map(0, mmap.PAGESIZE)
+    assert (caught.value.errno, caught.value.filename) == (code, str(path / NAME))
+    opened.close()
 
 
 def test_a_parent_that_may_not_be_read_is_not_synced(tmp_path, monkeypatch):
@@ -139,8 +208,8 @@ def test_a_parent_that_may_not_be_read_is_not_synced(tmp_path, monkeypatch):
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(system.os, "open", refuse)
-    inodes = _synced(monkeypatch)
-    Directory(tmp_path, create=True).close()
+    with _syncing() as inodes:
+        Directory(tmp_path, create=True).close()
     assert inodes == []
 
 
@@ -148,7 +217,7 @@ def test_a_directory_that_is_moved_is_the_same(directory, path, tmp_path):
     """Who has it goes on in it, and not in what lies at its path by now."""
     path.rename(tmp_path / "moved")
     path.mkdir()
-    directory.create().publish(NAME, sync=True)
+    directory.create().publish(NAME)
     assert directory.names() == [NAME] == os.listdir(tmp_path / "moved")
     directory.open(NAME).close()
     directory.remove([NAME])
@@ -202,7 +271,7 @@ def test_a_read_that_fails(directory, path, monkeypatch, code, kind):
     """EIO is the file's fault, and says where; any other error is not, and names the file."""
     file = directory.create()
     file.write(0, [b"abc"])
-    file.publish(NAME, sync=False)
+    file.publish(NAME)
     opened = directory.open(NAME)
 
     def fail(*_):

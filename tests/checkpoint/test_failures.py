@@ -11,7 +11,6 @@ import os
 import select
 import shutil
 import signal
-import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -481,8 +480,7 @@ def _numbers(path: Path) -> list[int]:
 
 
 def _syncs_directory(call: Call) -> bool:
-    of_directory = call.name == "fsync" and stat.S_ISDIR(os.fstat(call.arguments[0]).st_mode)
-    return of_directory and by(COMMITTER)(call)
+    return call.name == "dt_sync_directory" and by(COMMITTER)(call)
 
 
 def test_a_compaction_builds_on_nothing_that_may_yet_fail(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -9,7 +11,7 @@ import signal
 import pytest
 
 from _lib.support import in_child, require_root
-from dirtytrack import BusyError
+from dirtytrack import BusyError, UnsupportedError
 from dirtytrack.checkpoint.store.directory import Directory
 
 pytestmark = pytest.mark.anywhere
@@ -22,9 +24,9 @@ def directory(tmp_path):
     opened.close()
 
 
-def _try(path):
+def _try(path, **keywords):
     """Take the lock in this process and give it back; the message if somebody has it."""
-    directory = Directory(path)
+    directory = Directory(path, **keywords)
     try:
         directory.claim().close()
     except BusyError as error:
@@ -145,6 +147,76 @@ def test_a_file_that_was_replaced_protects_nothing(directory, tmp_path):
     assert in_child(lambda: _try(tmp_path)).check() is None  # it makes another one
     with pytest.raises(BusyError, match="replaced"):
         lock.renew()
+    lock.close()
+
+
+def test_by_choice_no_other_process_is_kept_out(tmp_path):
+    """But this one is; and who was first learns of another writer before its next commit."""
+    directory = Directory(tmp_path, lock="none")
+    lock = directory.claim()
+    assert str(os.getpid()) in _try(tmp_path, lock="none")
+    shutil.copytree(tmp_path, tmp_path.with_name(tmp_path.name + "-copy"))
+    lock.renew()
+    assert in_child(lambda: _try(tmp_path, lock="none")).check() is None
+    for _ in range(2):
+        with pytest.raises(BusyError, match='Another writer has been here: lock="none" keeps nobody out'):
+            lock.renew()
+    lock.close()
+    directory.close()
+    assert _try(tmp_path) is None
+
+
+NO_LOCKS = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.EPERM]
+
+
+@pytest.mark.parametrize("code", NO_LOCKS, ids=errno.errorcode.get)
+def test_a_file_system_without_locks(directory, tmp_path, monkeypatch, code):
+    """The error names the file and the remedy, at a claim and later; who does without asks for nothing."""
+    before = directory.claim()
+
+    def fail(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "lockf", fail)
+    attempts = [before.renew, lambda: before.close() or directory.claim()]
+    for attempt in attempts:
+        with pytest.raises(UnsupportedError) as caught:
+            attempt()
+        assert caught.value.errno == code
+        assert f"lock {tmp_path / 'lock'}: " in str(caught.value)
+        assert 'lock="none"' in str(caught.value)
+    other = Directory(tmp_path, lock="none")
+    lock = other.claim()
+    lock.renew()
+    lock.close()
+    other.close()
+
+
+def test_a_lock_that_fails_otherwise(directory, tmp_path, monkeypatch):
+    """Is the system's error, and names the file."""
+
+    def fail(*_):
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fcntl, "lockf", fail)
+    with pytest.raises(OSError, match="broken") as caught:
+        directory.claim()
+    assert type(caught.value) is OSError
+    assert caught.value.filename == str(tmp_path / "lock")
+
+
+def test_an_owner_that_nobody_can_name(directory, tmp_path, monkeypatch):
+    """Somebody has it, and the system does not say who."""
+    lock = directory.claim()
+
+    def fail(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    def attempt():
+        monkeypatch.setattr(fcntl, "fcntl", fail)
+        return _try(tmp_path)
+
+    assert "A process that can't be seen from here writes to it" in in_child(attempt).check()
     lock.close()
 
 

@@ -32,7 +32,7 @@ def store(request, tmp_path):
 def _publish(store, name, data):
     file = store.create()
     file.write(0, [data])
-    file.publish(name, sync=True)
+    file.publish(name)
 
 
 def _read(file, start, stop):
@@ -58,7 +58,7 @@ def test_a_file_appears_whole(store):
     with pytest.raises(FileNotFoundError) as caught:
         store.open(NAME)
     assert caught.value.filename == store.locate(NAME)
-    file.publish(NAME, sync=True)
+    file.publish(NAME)
     assert store.names() == [NAME]
     opened = store.open(NAME)
     assert (opened.nbytes, _read(opened, 0, 6)) == (6, b"abcdef")
@@ -69,7 +69,7 @@ def test_what_is_not_written_is_zeros(store):
     """Between two writes; and a hole may be skipped, what was written never."""
     file = store.create()
     file.write(1 << 20, [b"\1"])
-    file.publish(NAME, sync=False)
+    file.publish(NAME)
     opened = store.open(NAME)
     assert _read(opened, 0, 1 << 20) == bytes(1 << 20)
     assert 0 <= opened.skip_hole(0, 1 << 21) <= 1 << 20
@@ -107,7 +107,7 @@ def test_nothing_is_replaced(store):
     second = store.create()
     second.write(0, [b"second"])
     with pytest.raises(FileExistsError) as caught:
-        second.publish(NAME, sync=False)
+        second.publish(NAME)
     assert caught.value.filename == store.locate(NAME)
     second.discard()
     opened = store.open(NAME)
@@ -121,7 +121,7 @@ def test_what_is_discarded_is_gone(store):
     kept, gone = store.create(), store.create()
     for file in (kept, gone):
         file.write(0, [b"abc"])
-    kept.publish(NAME, sync=False)
+    kept.publish(NAME)
     for file in (kept, gone, gone):
         file.discard()
     assert [usage.name for usage in store.usage()] == store.names() == [NAME]
@@ -161,7 +161,7 @@ def test_descriptors_are_lent_where_there_are_any(store):
         file.write(0, [b"abc"])
     else:
         os.pwrite(descriptor, b"abc", 0)
-    file.publish(NAME, sync=False)
+    file.publish(NAME)
     opened = store.open(NAME)
     assert (opened.fd() is None) == (descriptor is None)
     if opened.fd() is not None:

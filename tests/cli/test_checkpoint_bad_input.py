@@ -143,7 +143,7 @@ def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
     } | described
     description = Description(**usual | {"meta": json.dumps(usual["meta"])})
     checkpoint, file = secrets.token_bytes(16), secrets.token_bytes(8)
-    writer.commit(Header(Kind.BASE, bytes(16), checkpoint, NO_PARENT, file, 1), description, sync=False)
+    writer.commit(Header(Kind.BASE, bytes(16), checkpoint, NO_PARENT, file, 1), description)
     store.close()
 
 

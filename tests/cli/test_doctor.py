@@ -10,11 +10,13 @@ import pty
 import subprocess
 import sys
 from contextlib import redirect_stdout, suppress
+from pathlib import Path
 
 import pytest
 
 from _lib import seccomp
 from _lib.support import in_child, require
+from dirtytrack.checkpoint import directory_support
 from dirtytrack.cli import main
 from dirtytrack.kernel.support import Support, support
 
@@ -127,3 +129,43 @@ def test_forced_blindness_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(text)["hole_reporting"] == "blind"
     monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", "nine")
     assert in_child(lambda: main(["doctor"])).check() == 1
+
+
+def test_a_directory_is_told_what_it_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every check with what follows from it, the exit code 0, and nothing is left there."""
+    monkeypatch.setenv("COLUMNS", "400")
+    with redirect_stdout(io.StringIO()) as output:
+        assert main(["doctor", str(tmp_path)]) == 0
+    lines = output.getvalue().splitlines()
+    found = directory_support(tmp_path)
+    for check in found.checks[1:]:  # how much room there is may change
+        assert any(check.name in line and check.detail in line for line in lines), check
+    assert lines[-1] == f"A chain of checkpoints can be kept in {tmp_path}."
+    with redirect_stdout(io.StringIO()) as output:
+        assert main(["doctor", str(tmp_path), "--json"]) == 0
+    assert json.loads(output.getvalue())["checks"][1:] == found.as_dict()["checks"][1:]
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_directory_that_can_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code is 1; the failing line says what to do, and the last one what that means."""
+    monkeypatch.setenv("COLUMNS", "400")
+    with redirect_stdout(io.StringIO()) as output:
+        assert main(["doctor", "/proc"]) == 1
+    lines = output.getvalue().splitlines()
+    (failed,) = [at for at, line in enumerate(lines) if line.startswith("NO  write")]
+    assert lines[failed + 1].strip() == "-> choose another directory"
+    assert lines[-1] == "A chain of checkpoints can't be kept in /proc with the default options."
+    with redirect_stdout(io.StringIO()) as output:
+        assert main(["doctor", "/proc", "--json"]) == 1
+    assert json.loads(output.getvalue())["works"] is False
+
+
+def test_what_is_no_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line on stderr names it, and says what to do."""
+    assert main(["doctor", str(tmp_path / "no")]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "make it, or name the one above it" in err
+    assert str(tmp_path / "no") in err

@@ -105,22 +105,41 @@ void try_files(void)
 	check(mkdtemp(folder));
 	int directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	check(directory >= 0);
-	for (int refused = 0; refused < 2; refused++) {
+	const int refusals[] = {0, EINVAL, ENOSYS, EOPNOTSUPP, ENOTTY, EPERM};
+	for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
 		for (const char *name = "ab"; *name; name++)
 			check(dt_close(openat(directory, (char[]){*name, 0}, O_WRONLY | O_CREAT, 0600)) == 0);
-		if (refused)
-			fail_call(1, ALWAYS, EINVAL);
+		if (refusals[i])
+			fail_call(1, ALWAYS, refusals[i]);
+		check(dt_not_offered(refusals[i]) == (refusals[i] != 0));
 		check(dt_rename_new(directory, "a", "b") == -EEXIST);
 		check(dt_rename_new(directory, "a", "c") == 0);
 		check(dt_rename_new(directory, "a", "d") == -ENOENT);
+		check(dt_rename_noreplace(directory, "b", "e") == -refusals[i]);
 		check(dt_start_writeback(directory) == 0);
+		check(dt_sync_directory(directory) == 0);
 		succeed();
+		if (!refusals[i])
+			check(dt_rename_noreplace(directory, "e", "b") == 0);
 		for (const char *name = "bc"; *name; name++)
 			check(unlinkat(directory, (char[]){*name, 0}, 0) == 0);
 	}
-	fail_call(1, ONCE, EIO);
-	check(dt_start_writeback(directory) == -EIO);
+	const int read_only[] = {EBADF, EACCES, EISDIR};
+	for (size_t i = 0; i < sizeof read_only / sizeof *read_only; i++) {
+		fail_call(1, ONCE, read_only[i]);
+		check(dt_sync_directory(directory) == 0);
+	}
+	const int broken[] = {EIO, ENOSPC, EDQUOT, EROFS};
+	for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
+		check(!dt_not_offered(broken[i]));
+		fail_call(1, ALWAYS, broken[i]);
+		check(dt_start_writeback(directory) == -broken[i]);
+		check(dt_sync_directory(directory) == -broken[i]);
+		check(dt_rename_new(directory, "a", "b") == -broken[i]);
+	}
+	succeed();
 	check(dt_close(directory) == 0);
 	check(dt_start_writeback(directory) == -EBADF);
+	check(dt_sync_directory(directory) == -EBADF);
 	check(rmdir(folder) == 0);
 }

@@ -143,3 +143,9 @@ int __wrap_sync_file_range(int fd, off_t offset, off_t bytes, unsigned flags)
 {
 	return fails() ? -1 : __real_sync_file_range(fd, offset, bytes, flags);
 }
+
+int __real_fsync(int fd);
+int __wrap_fsync(int fd)
+{
+	return fails() ? -1 : __real_fsync(fd);
+}

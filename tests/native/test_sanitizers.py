@@ -15,7 +15,10 @@ _NATIVE = Path(__file__).parents[2] / "dirtytrack/native"
 _DRIVER = sorted(Path(__file__).parent.glob("*.c"))
 _FLAGS = ("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-pthread", f"-I{_NATIVE}")
 # What the driver puts something in the place of, to make it fail.
-_WRAPPED = ("ioctl", "mmap", "munmap", "madvise", "msync", "syscall", "open", "renameat2", "sync_file_range")
+_WRAPPED = (
+    *("ioctl", "mmap", "munmap", "madvise", "msync", "syscall", "open"),
+    *("renameat2", "sync_file_range", "fsync"),
+)
 
 Driver = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dirtytrack.checkpoint.store.directory import Directory
+from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Store
 
 Place = os.PathLike[str] | str | Store
@@ -17,13 +18,17 @@ class _Undoes(Protocol):
     def callback(self, act: Callable[[], object], /) -> object: ...
 
 
-def open_store(place: Place, undo: _Undoes, *, create: bool = False) -> Store:
+def open_store(
+    place: Place, undo: _Undoes, *, create: bool = False, fsync: bool = True, lock: LockName = "record"
+) -> Store:
     """The store at a place.
 
     Args:
-        place: a directory's path; or a store, which stays its owner's.
+        place: a directory's path; or a store, which stays its owner's, and as it is.
         undo: closes what this opens.
-        create: make it if it is not there.
+        create: make the directory if it is not there.
+        fsync: as `Directory` has it.
+        lock: the same.
 
     Raises:
         TypeError: it is neither.
@@ -31,6 +36,6 @@ def open_store(place: Place, undo: _Undoes, *, create: bool = False) -> Store:
     """
     if isinstance(place, Store):
         return place
-    directory = Directory(Path(place), create=create)
+    directory = Directory(Path(place), create=create, fsync=fsync, lock=lock)
     undo.callback(directory.close)
     return directory

@@ -15,9 +15,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dirtytrack.checkpoint.store.lock import WriterLock
+from dirtytrack.checkpoint.store.lock import LockName, WriterLock
 from dirtytrack.checkpoint.store.protocol import UnreadableError, Usage
-from dirtytrack.checkpoint.store.system import MAP_NORESERVE, Folder, check, make_directory, transfer
+from dirtytrack.checkpoint.store.system import (
+    MAP_NORESERVE,
+    Folder,
+    check,
+    is_not_offered,
+    make_directory,
+    sync_file,
+    transfer,
+)
 from dirtytrack.native import lib
 
 if TYPE_CHECKING:
@@ -35,15 +43,24 @@ class Directory:
 
     maps = True
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, create: bool = False, fsync: bool = True, lock: LockName = "record"
+    ) -> None:
         """Opens a directory, and makes it and those above it if asked.
+
+        Args:
+            path: its own.
+            create: make it if it is not there.
+            fsync: have files, names and removals on the disk when a call returns. Without, nothing is synced.
+            lock: how a claim keeps other processes out.
 
         Raises:
             FileNotFoundError, NotADirectoryError, PermissionError: as the system says.
         """
         if create:
-            make_directory(path)
+            make_directory(path, sync=fsync)
         self._folder = _with_room(lambda: Folder(path), path)
+        self._fsync, self._lock = fsync, lock
 
     @property
     def place(self) -> str:
@@ -73,19 +90,19 @@ class Directory:
 
     def create(self) -> DirectoryNewFile:
         """See `Store`."""
-        return DirectoryNewFile(self._folder)
+        return DirectoryNewFile(self._folder, self._fsync)
 
     def remove(self, names: Sequence[str]) -> None:
         """See `Store`."""
         for name in names:
             with suppress(FileNotFoundError):
                 self._folder.unlink(name)
-        if names:
+        if names and self._fsync:
             self._folder.sync()
 
     def claim(self) -> WriterLock:
         """See `Store`."""
-        lock = WriterLock(self._folder)
+        lock = WriterLock(self._folder, self._lock)
         try:
             for name in filter(_TEMPORARY.fullmatch, self._names()):
                 with suppress(FileNotFoundError):
@@ -144,6 +161,8 @@ class DirectoryFile:
             with self._folder.naming(self._name):
                 return min(os.lseek(self._fd, start, os.SEEK_DATA), stop)
         except OSError as error:
+            if is_not_offered(error):  # then anything may be anywhere
+                return min(start, stop)
             if error.errno != errno.ENXIO:
                 raise
             return stop
@@ -154,7 +173,13 @@ class DirectoryFile:
             raise UnreadableError("its length has changed")
         flags, access = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
         with self._folder.naming(self._name):
-            return mmap.mmap(self._fd, nbytes, flags=flags, prot=access, offset=offset)
+            try:
+                return mmap.mmap(self._fd, nbytes, flags=flags, prot=access, offset=offset)
+            except OSError as error:
+                if error.errno != errno.ENODEV and not is_not_offered(error):
+                    raise
+                remedy = "no file can be mapped here: load it with lazy=False"
+                raise OSError(error.errno, f"{error.strerror}; {remedy}") from error
 
     def fd(self) -> int:
         """See `StoredFile`."""
@@ -174,9 +199,9 @@ class DirectoryFile:
 class DirectoryNewFile:
     """See `NewFile`. It has a temporary name until it is published."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, fsync: bool) -> None:
         """Makes it."""
-        self._folder = folder
+        self._folder, self._fsync = folder, fsync
         self._name = f".{secrets.token_hex(8)}.tmp"
         self._fd = folder.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self._waiting = 0  # bytes that the disk has not been asked for yet
@@ -190,7 +215,7 @@ class DirectoryNewFile:
             if end < offset + nbytes:
                 raise OSError(errno.EIO, "a write that makes no progress")
             self._waiting += nbytes
-            if self._waiting >= _WRITEBACK:  # so that the sync at the end has less to wait for
+            if self._fsync and self._waiting >= _WRITEBACK:  # so that the sync has less to wait for
                 self._waiting = 0
                 check(lib.dt_start_writeback(self._fd))
         return end
@@ -199,15 +224,15 @@ class DirectoryNewFile:
         """See `NewFile`."""
         return self._fd
 
-    def publish(self, name: str, *, sync: bool) -> None:
+    def publish(self, name: str) -> None:
         """See `NewFile`."""
         with self._folder.naming(name):
-            if sync:
-                os.fsync(self._fd)
+            if self._fsync:
+                sync_file(self._fd)
             self._close()  # where some file systems say at last what they could not write
             check(lib.dt_rename_new(self._folder.fd, self._name.encode(), name.encode()))
             self._name = name
-            if sync:
+            if self._fsync:
                 self._folder.sync()
         self._is_published = True
 

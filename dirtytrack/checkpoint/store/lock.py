@@ -4,6 +4,9 @@ The lock is a record lock of ``fcntl(2)``: a forked child does not inherit it, s
 however many workers live on. But such a lock also ends when its process closes any descriptor of the file, as
 a copy of the directory made by the same process does: so it is asked for again before every commit. What the
 file holds tells then whether somebody else has had it meanwhile.
+
+Where no such locks are offered its owner can do without, by choice: then nobody is kept out, but for this
+process, and who was there first learns of the other one by what the file holds.
 """
 
 from __future__ import annotations
@@ -17,15 +20,23 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Literal
 from weakref import WeakValueDictionary
 
 from dirtytrack.checkpoint.store.protocol import GO_ON
-from dirtytrack.checkpoint.store.system import Folder
-from dirtytrack.errors import BusyError
+from dirtytrack.checkpoint.store.system import Folder, is_not_offered
+from dirtytrack.errors import BusyError, UnsupportedError
 from dirtytrack.native import lib
+
+LockName = Literal["record", "none"]
 
 _NAME = "lock"
 _SIGNATURE_BYTES = 16
+_WITHOUT = (
+    "This file system offers no record locks, which keep a second writer out. Choose a directory elsewhere; "
+    'or see to it that one process writes to this one at a time, and pass lock="none" (--lock none)'
+)
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 
 # By address space, device and inode: in a forked child none is its own. What nobody knows of is free again.
@@ -46,13 +57,15 @@ class WriterLock:
 
     _file: io.FileIO | None = None
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, lock: LockName) -> None:
         """Takes it.
 
         Raises:
             BusyError: somebody has it; the message says who.
+            UnsupportedError: the file system has no such locks.
             OSError: the directory can't be written.
         """
+        self._is_locked = lock == "record"
         status = os.fstat(folder.fd)
         self._key = lib.dt_address_space(), status.st_dev, status.st_ino
         self._folder = folder
@@ -87,10 +100,13 @@ class WriterLock:
                 f"The file was replaced, so that it protects nothing. Close this Checkpointer. {GO_ON}"
             )
         if signature != self._signature:
-            raise self._busy(
-                "Another writer has been here: the lock was lost, as it is when its owner opens and closes "
-                f"the file, to copy the directory perhaps. Close this Checkpointer. {GO_ON}"
+            cause = (
+                "the lock was lost, as it is when its owner opens and closes the file, to copy the directory "
+                "perhaps"
+                if self._is_locked
+                else 'lock="none" keeps nobody out'
             )
+            raise self._busy(f"Another writer has been here: {cause}. Close this Checkpointer. {GO_ON}")
 
     def close(self) -> None:
         """Gives it back; in a forked child, which does not have it, it only closes the descriptor."""
@@ -111,15 +127,18 @@ class WriterLock:
         return self._file.fileno()
 
     def _take(self) -> None:
+        if not self._is_locked:
+            return
         try:
             fcntl.lockf(self._fd(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                with self._folder.naming(_NAME):
-                    raise
-            raise self._busy(
-                f"{self._owner()} writes to it: close its Checkpointer, or wait until it ends"
-            ) from None
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                told = f"{self._owner()} writes to it: close its Checkpointer, or wait until it ends"
+                raise self._busy(told) from None
+            if error.errno == errno.ENOLCK or is_not_offered(error):
+                raise UnsupportedError(error.errno or 0, self._call, remedy=_WITHOUT) from error
+            with self._folder.naming(_NAME):
+                raise
 
     def _sign(self) -> None:
         self._signature = secrets.token_bytes(_SIGNATURE_BYTES)
@@ -130,12 +149,15 @@ class WriterLock:
 
     def _owner(self) -> str:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-        kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(self._fd(), fcntl.F_GETLK, asked))
-        return (
-            f"Process {pid}"
-            if kind != fcntl.F_UNLCK and pid > 0
-            else "A process that can't be seen from here"
-        )
+        with suppress(OSError):
+            kind, *_, pid = _FLOCK.unpack(fcntl.fcntl(self._fd(), fcntl.F_GETLK, asked))
+            if kind != fcntl.F_UNLCK and pid > 0:
+                return f"Process {pid}"
+        return "A process that can't be seen from here"
+
+    @property
+    def _call(self) -> str:
+        return f"lock {self._folder.path / _NAME}"
 
     def _busy(self, remedy: str) -> BusyError:
-        return BusyError(errno.EBUSY, f"lock {self._folder.path / _NAME}", remedy=remedy)
+        return BusyError(errno.EBUSY, self._call, remedy=remedy)

@@ -132,9 +132,8 @@ class MemoryNewFile:
     def fd(self) -> None:
         """See `NewFile`."""
 
-    def publish(self, name: str, *, sync: bool) -> None:
-        """See `NewFile`."""
-        del sync  # there is no disk
+    def publish(self, name: str) -> None:
+        """See `NewFile`. There is no disk."""
         data = bytes(self._data)
         if self._store.files.setdefault(name, data) is not data:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._store.locate(name))

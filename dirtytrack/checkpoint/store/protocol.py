@@ -99,12 +99,10 @@ class NewFile(Protocol):
     def fd(self) -> int | None:
         """A descriptor for native code to write to, as `write` does; None: there is none."""
 
-    def publish(self, name: str, *, sync: bool) -> None:
+    def publish(self, name: str) -> None:
         """Gives the file its name, once and for all, if no other file has it.
 
-        Args:
-            name: of the file.
-            sync: have the file and its name on the disk when this returns.
+        Both last when this returns, unless the store was opened to do without.
 
         Raises:
             FileExistsError: another file has the name.
@@ -169,7 +167,7 @@ class Store(Protocol):
         """Begins a file; for who has the claim."""
 
     def remove(self, names: Sequence[str]) -> None:
-        """Removes files in this order, for good when it returns; one that is not there is no error.
+        """Removes files in this order, for good as `NewFile.publish`; one that is not there is no error.
 
         For who has the claim.
         """
@@ -179,6 +177,7 @@ class Store(Protocol):
 
         Raises:
             BusyError: somebody has it; it says who.
+            UnsupportedError: nobody can be kept out here; it says what to do.
             OSError: the store can't be written.
         """
 

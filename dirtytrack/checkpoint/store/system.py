@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dirtytrack.checkpoint.store.protocol import StoreRemovedError
+from dirtytrack.native import lib
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -65,9 +66,9 @@ class Folder:
             os.unlink(name, dir_fd=self.fd)
 
     def sync(self) -> None:
-        """Makes names, and their removal, last."""
+        """Makes names, and their removal, last, where the file system can sync directories."""
         with self.naming():
-            os.fsync(self.fd)
+            check(lib.dt_sync_directory(self.fd))
 
     @contextmanager
     def naming(self, name: str = "") -> Iterator[None]:
@@ -91,8 +92,8 @@ class Folder:
             self.close()
 
 
-def make_directory(path: Path) -> None:
-    """Makes a directory, and those above it, if they are not there, and has their names on the disk.
+def make_directory(path: Path, *, sync: bool) -> None:
+    """Makes a directory, and those above it, if they are not there; with *sync* their names are on the disk.
 
     Where it is there already its name is synced all the same, since whoever made it need not have seen to
     that, and a crash could take a whole chain with it; but not where this process may not read the directory
@@ -102,17 +103,39 @@ def make_directory(path: Path) -> None:
         OSError: as the system says; none if something else has the name.
     """
     if not path.is_dir():
-        make_directory(path.parent)
+        make_directory(path.parent, sync=sync)
         with suppress(FileExistsError):  # who opens it sees what it is
             path.mkdir(mode=0o700)
+    if not sync:
+        return
     try:
         fd = os.open(path.parent, _DIRECTORY)
     except PermissionError:
         return
     try:
-        os.fsync(fd)
+        check(lib.dt_sync_directory(fd))
     finally:
         os.close(fd)
+
+
+def sync_file(fd: int) -> None:
+    """Has the bytes of a file on the disk.
+
+    Raises:
+        OSError: as the system says; where it does not sync files, with the remedy.
+    """
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if not is_not_offered(error):
+            raise
+        remedy = "pass fsync=False; a crash of the machine may cost checkpoints then"
+        raise OSError(error.errno, f"{error.strerror}; no file can be synced here: {remedy}") from error
+
+
+def is_not_offered(error: OSError) -> bool:
+    """Whether a call failed because the file system, or a container's filter, does not offer it."""
+    return bool(lib.dt_not_offered(error.errno or 0))
 
 
 def transfer(

@@ -88,13 +88,12 @@ class CheckpointWriter:
             self._write(self._end - self._gathered_bytes, self._gathered, self._gathered_bytes)
             self._gathered, self._gathered_bytes = [], 0
 
-    def commit(self, header: Header, description: Description, *, sync: bool) -> int:
+    def commit(self, header: Header, description: Description) -> int:
         """Completes the file and gives it its name; returns how many bytes it holds, holes aside.
 
         Args:
             header: says the name.
             description: of the checkpoint.
-            sync: have it on the disk when this returns.
 
         Raises:
             OSError: there is no such file.
@@ -115,7 +114,7 @@ class CheckpointWriter:
         tail: list[bytes | bytearray] = [self._index, described, footer.pack()]
         self._file.write(self._end, tail)
         self._file.write(0, [packed])
-        self._file.publish(str(header.name), sync=sync)
+        self._file.publish(str(header.name))
         return len(packed) + self._stored + sum(map(len, tail))
 
     def discard(self) -> None:

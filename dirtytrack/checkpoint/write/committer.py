@@ -44,7 +44,6 @@ class Committer:
         hashes: BlockHashes,
         staging: Staging,
         compression: Compression,
-        sync: bool,
         committed: Callable[[int], None],
     ) -> None:
         self.parent = origin.parent
@@ -59,7 +58,6 @@ class Committer:
         self._hashes = hashes
         self._staging = staging
         self._compression = compression
-        self._sync = sync
         self._committed = committed
         self._blocks = sum(block_count(layout.nbytes) for layout in stored(origin.layouts))
         self._open: tuple[Job, CheckpointWriter] | None = None
@@ -231,7 +229,7 @@ class Committer:
         self._claim.renew()
         if kind is Kind.DELTA:
             self._footing.check()
-        return header, writer, writer.commit(header, job.describe(writer.blocks), sync=self._sync)
+        return header, writer, writer.commit(header, job.describe(writer.blocks))
 
     def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.

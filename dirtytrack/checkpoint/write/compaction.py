@@ -18,6 +18,7 @@ from dirtytrack.checkpoint.read.archive import Archive, disk_usage, opened
 from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.store import Place, open_store
+from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Claim, Store
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
@@ -46,29 +47,35 @@ def compact(
     keep: int = 1,
     *,
     compression: CompressionName = "auto",
+    fsync: bool = True,
+    lock: LockName = "record",
     progress: Progress | None = None,
 ) -> Compacted:
     """Makes a chain short: the oldest of the newest *keep* checkpoints becomes a base, others are removed.
 
-    The base is on the disk before the first file is removed. Newer checkpoints stay, of whatever branch, with
+    The base is there before the first file is removed. Newer checkpoints stay, of whatever branch, with
     the files that they need. Readers that have the chain open keep what they have.
 
     Args:
         path: the directory of the chain. While a Checkpointer has it, only its own ``compact`` can do this.
         keep: how many checkpoints stay, at least 1.
         compression: of the base, as for `Checkpointer`.
+        fsync: whether the base is on the disk before the first file is removed. Without, a crash of the
+            machine may cost the chain.
+        lock: as for `Checkpointer`.
         progress: called now and then with the bytes of regions done so far, and in all.
 
     Raises:
         BusyError: a Checkpointer has the chain, here or in the process that the message names.
+        UnsupportedError: the file system has no record locks: lock="none".
         ChainError: there is no checkpoint, or the oldest to keep can't be read. Nothing was removed.
         OSError: the base could not be written, or something not removed.
         TypeError, ValueError: of the arguments.
         ImportError: the library for the compression is missing.
     """
-    options = Options(keep=keep, compression=compression)
+    options = Options(keep=keep, compression=compression, fsync=fsync, lock=lock)
     with ExitStack() as undo:
-        store = open_store(path, undo)
+        store = open_store(path, undo, fsync=options.fsync, lock=options.lock)
         with opened(store) as archive:
             _ = archive.newest  # or there is nothing to keep, and nothing to claim
         before = disk_usage(store)
@@ -138,7 +145,7 @@ def _write_base(
                     progress(done, total)
         header = node.file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
         claim.renew()
-        writer.commit(header, node.file.description, sync=True)
+        writer.commit(header, node.file.description)
     except BaseException:
         writer.discard()
         raise

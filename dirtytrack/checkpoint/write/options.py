@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import SupportsIndex, TypedDict
+from typing import SupportsIndex, TypedDict, get_args
 
 from dirtytrack.checkpoint.format.structures import BLOCK
+from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 from dirtytrack.tracking import Session
 
@@ -22,6 +23,7 @@ class Keywords(TypedDict, total=False):
     keep: int | None
     compression: CompressionName
     fsync: bool
+    lock: LockName
     staging_bytes: int | None
     max_pause: float | None
 
@@ -39,6 +41,7 @@ class Options:
     keep: int | None = None
     compression: CompressionName = "auto"
     fsync: bool = True
+    lock: LockName = "record"
     staging_bytes: int | None = None
     max_pause: float | None = None
 
@@ -53,6 +56,8 @@ class Options:
         if self.keep is not None and self.keep < 1:
             raise ValueError(f"keep={self.keep}: at least one checkpoint has to stay; None keeps all")
         Compression(self.compression)
+        if self.lock not in get_args(LockName):
+            raise ValueError(f"lock is one of {', '.join(get_args(LockName))}, not {self.lock!r}")
         if self.staging_bytes is not None and self.staging_bytes < BLOCK:
             raise ValueError(f"staging_bytes={self.staging_bytes}: at least one block of {BLOCK} bytes")
         if not isinstance(self.max_pause, int | float | None):

@@ -1,4 +1,4 @@
-// Two system calls, and what to do without them.
+// Three system calls, and what to do without them.
 #define _GNU_SOURCE
 #include "files.h"
 
@@ -10,26 +10,48 @@
 
 #include "../base/patience.h"
 
+int dt_not_offered(int error)
+{
+	return error == ENOSYS || error == EOPNOTSUPP || error == EINVAL || error == ENOTTY || error == EPERM;
+}
+
 int dt_start_writeback(int fd)
 {
 	dt_takes_long();
 	if (sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) == 0)
 		return 0;
-	// A system that does not have the call, or not for this file, or a container that forbids it, does without.
-	return errno == ENOSYS || errno == EPERM || errno == EINVAL || errno == ESPIPE ? 0 : -errno;
+	return dt_not_offered(errno) || errno == ESPIPE ? 0 : -errno;
 }
 
-// Not every file system has the flag (EINVAL); there the name is looked up first, which suffices where names are random
-// and one writer makes them.
+// A directory can be opened for reading only, and some systems sync nothing that was.
+static int reading_is_too_little(int fd, int error)
+{
+	return error == EACCES || error == EISDIR || (error == EBADF && fcntl(fd, F_GETFD) >= 0);
+}
+
+int dt_sync_directory(int fd)
+{
+	dt_takes_long();
+	int error = fsync(fd) ? errno : 0;
+	return dt_not_offered(error) || reading_is_too_little(fd, error) ? 0 : -error;
+}
+
+int dt_rename_noreplace(int directory, const char *from, const char *to)
+{
+	dt_takes_long();
+	return renameat2(directory, from, directory, to, RENAME_NOREPLACE) ? -errno : 0;
+}
+
+// To look first suffices where names are random and one writer makes them.
 int dt_rename_new(int directory, const char *from, const char *to)
 {
 	struct statx status; // not fstatat, which would need glibc 2.33
-	dt_takes_long();
-	if (renameat2(directory, from, directory, to, RENAME_NOREPLACE) == 0)
-		return 0;
-	if (errno != EINVAL && errno != ENOSYS)
-		return -errno;
+	int error = dt_rename_noreplace(directory, from, to);
+	if (!dt_not_offered(-error))
+		return error;
 	if (statx(directory, to, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &status) == 0)
 		return -EEXIST;
+	if (errno != ENOENT)
+		return -errno;
 	return renameat(directory, from, directory, to) ? -errno : 0;
 }

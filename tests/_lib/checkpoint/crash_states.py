@@ -113,8 +113,12 @@ class Recorder:
         assert isinstance(node, int)
         self.operations.append(Write(node, offset, b"".join(buffers)[:count]))
 
-    def _fsync(self, _: None, fd: int) -> None:
+    def _fsync(self, _: object, fd: int) -> None:
         self.operations.append(Sync(self._what[fd]))
+
+    def _dt_sync_directory(self, error: int, fd: int) -> None:
+        if error == 0:
+            self._fsync(None, fd)
 
     def _dt_rename_new(self, error: int, fd: int, name: bytes, new: bytes) -> None:
         if error == 0:

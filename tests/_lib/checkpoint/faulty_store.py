@@ -134,8 +134,8 @@ class FaultyNewFile:
     def fd(self) -> int | None:
         return self._file.fd()
 
-    def publish(self, name: str, *, sync: bool) -> None:
-        self._trouble.step("publish", lambda: self._file.publish(name, sync=sync))
+    def publish(self, name: str) -> None:
+        self._trouble.step("publish", lambda: self._file.publish(name))
 
     def discard(self) -> None:
         self._file.discard()

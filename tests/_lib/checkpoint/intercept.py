@@ -20,9 +20,12 @@ from dirtytrack.native import lib
 
 COMMITTER, COMPACTION = "dirtytrack checkpoint", "dirtytrack compaction"  # the names of the writer's threads
 
+SYNCS = ("fsync", "dt_sync_directory")  # of a file, and of a directory
+
 _CALLS = (
     (system, "os", os, ("open", "close", "fsync", "unlink", "listdir")),
-    (directory, "os", os, ("close", "fstat", "stat", "fsync", "preadv", "pwritev", "lseek")),
+    (system, "lib", lib, ("dt_sync_directory",)),
+    (directory, "os", os, ("close", "fstat", "stat", "preadv", "pwritev", "lseek")),
     (directory, "lib", lib, ("dt_start_writeback", "dt_rename_new")),
     (lock, "os", os, ("fstat", "stat", "ftruncate", "pread", "pwrite")),
     (lock, "fcntl", fcntl, ("lockf",)),
@@ -121,7 +124,7 @@ def stacked(*hooks: Hook) -> Hook:
 
 def without_disk(call: Call) -> Any:
     """A hook that leaves out what waits for the disk: for tests that make many files, and pull no plug."""
-    return None if call.name == "fsync" else call.run()
+    return 0 if call.name in SYNCS else call.run()
 
 
 def by(thread: str) -> Callable[[Call], bool]:
