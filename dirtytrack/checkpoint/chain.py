@@ -18,6 +18,9 @@ from dirtytrack.checkpoint.read.archive import Archive, Problem, disk_usage
 from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.store import Place, open_store
+from dirtytrack.checkpoint.store.lock import LockName
+from dirtytrack.checkpoint.write.copying import copy_files
+from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.errors import ClosedError
 
 __all__ = ["Chain", "Checkpoint", "Problem"]
@@ -79,6 +82,11 @@ class Checkpoint:
         return self.consistency != "unproven"
 
     @property
+    def file(self) -> str:
+        """Name of its own file."""
+        return str(self._node.file.name)
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Names of the files that make it up, the base first, its own last."""
         return tuple(str(file.name) for file in self._node.files())
@@ -91,6 +99,11 @@ class Chain(Owner):
     readable here. Everything but the stored contents is checked then. The contents are checked when they are
     read, or all at once by `verify`. A file that turns out damaged is not used any more, nor is what stands
     on it: both are in `problems` from then on.
+
+    All chains that a process has open keep at most half as many files open as RLIMIT_NOFILE permits, whose
+    soft limit is raised to the hard one for it. Of longer chains the files used last are kept, and the others
+    are opened again when they are read. If such a one was removed meanwhile that is a FileNotFoundError: open
+    the chain again. `restore` and `load` do so by themselves.
 
     It takes no lock and changes no file. It is for one thread at a time.
     """
@@ -107,8 +120,7 @@ class Chain(Owner):
             PermissionError: it may not be read. (A file in it that may not be is in `problems`.)
             ChainError: it holds no checkpoint at all, or those of more than one history. (Where files are
                 there and none is intact there is no error: the chain is empty then, but for `problems`.)
-            OSError: with EMFILE if the chain has more files than this process may open. (Its soft limit,
-                RLIMIT_NOFILE, is raised to the hard one where the chain needs it.)
+            OSError: with EMFILE if this process has as many files open as it may, RLIMIT_NOFILE.
         """
         with ExitStack() as undo:
             self._archive = Archive(open_store(path, undo), undo)
@@ -153,7 +165,7 @@ class Chain(Owner):
 
     def __contains__(self, checkpoint: object) -> bool:
         """Whether the state can still be given back, by whatever files."""
-        return isinstance(checkpoint, Checkpoint) and checkpoint.id in {one.id for one in self._archive.nodes}
+        return isinstance(checkpoint, Checkpoint) and self._archive.has(checkpoint.id)
 
     def __getitem__(self, at: int | str) -> Checkpoint:
         """The checkpoint with that number or identifier.
@@ -189,6 +201,7 @@ class Chain(Owner):
 
         Raises:
             ChainError: no such region or checkpoint, or a file turned out damaged; it names the file.
+            FileNotFoundError: a file was removed that could not be kept open, see `Chain`.
             ValueError: the bytes are not within the region.
         """
         node, region, end = self._locate(name, start, stop, at)
@@ -222,10 +235,57 @@ class Chain(Owner):
 
         Returns:
             `problems`, with those found; empty for a chain that is intact.
+
+        Raises:
+            FileNotFoundError: as for `read`.
         """
         self._check()
         self._archive.verify(progress)
         return self.problems
+
+    def export(
+        self,
+        to: Place,
+        *,
+        at: int | str | None = None,
+        format: Literal["chain"] = "chain",
+        fsync: bool = True,
+        lock: LockName = "record",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[str, ...]:
+        """Copies checkpoints to another directory: a chain of its own, which can be read and resumed.
+
+        It may run beside a writer, also while that compacts: the copy is of what this chain knows. Everything
+        is checked on the way. Without *at*, what is damaged is left out, with what stands on it, and is in
+        `problems` then. If it fails it removes what it has copied. Two continuations of one state, of a chain
+        and its copy, can't be put together again.
+
+        Args:
+            to: the directory, which is made if it is not there. It may not hold a chain.
+            at: the checkpoint to copy, with the files that it stands on. None: all checkpoints.
+            format: "chain", files as they are here.
+            fsync: as for `Checkpointer`, of the new directory.
+            lock: the same.
+            progress: called now and then with the bytes of the files done so far, and in all.
+
+        Returns:
+            Names of the files.
+
+        Raises:
+            FileExistsError: there is a chain already.
+            BusyError, UnsupportedError: as for `Checkpointer`.
+            ChainError: there is no such checkpoint, it is damaged, or none is intact.
+            FileNotFoundError: as for `read`.
+            OSError: as the system says.
+        """
+        self._check()
+        if format != "chain":
+            raise ValueError(f'format is "chain", not {format!r}')
+        options = Options(fsync=fsync, lock=lock)
+        self._archive.files_of(at)  # or there is nothing to make a directory for
+        with ExitStack() as undo:
+            target = open_store(to, undo, create=True, fsync=options.fsync, lock=options.lock)
+            return copy_files(self._archive, at, target, progress)
 
     def disk_usage(self) -> dict[str, int]:
         """The bytes that each file of the chain takes on the disk now, by name.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dirtytrack.checkpoint._arguments import check_regions
 from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.structures import FormatError
-from dirtytrack.checkpoint.read.archive import opened
+from dirtytrack.checkpoint.read.archive import Archive, read_from
 from dirtytrack.checkpoint.read.filling import Target, fill
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.store import Place
@@ -47,8 +47,7 @@ def restore(path: Place, *, into: Mapping[str, object], at: int | str | None = N
         ImportError: the contents are compressed and there is no zstd, naming the extra.
     """
     targets = _targets(into)
-    with opened(path) as archive:
-        return json.loads(fill(archive, targets, at).file.description.meta)
+    return read_from(path, lambda archive: json.loads(fill(archive, targets, at).file.description.meta))
 
 
 def load(path: Place, *, at: int | str | None = None, lazy: bool = False) -> dict[str, np.ndarray[Any, Any]]:
@@ -78,10 +77,13 @@ def load(path: Place, *, at: int | str | None = None, lazy: bool = False) -> dic
         import numpy  # noqa: F401 - before anything is read
     except ImportError as error:
         raise ImportError('load() needs numpy: pip install "dirtytrack[numpy]", or use restore()') from error
-    with opened(path) as archive:
+
+    def read(archive: Archive) -> dict[str, np.ndarray[Any, Any]]:
         if lazy and not archive.store.maps:
             raise ChainError(f"{archive.store.place} can't be mapped: load it with lazy=False")
         return archive.read_at(at, _map if lazy else _load)[1]
+
+    return read_from(path, read)
 
 
 def _targets(into: Mapping[str, object]) -> list[Target]:

@@ -16,16 +16,14 @@ _TITLES = ("checkpoint", "kind", "created", "on disk", "written", "stored", "pau
 _SIDES = "><<>>>><<"
 _LEAST_META = 16  # columns, also where the terminal is too narrow
 _FOREVER = 1e6  # seconds; no pause is that long
-_FACTS = ("number", "id", "parent", "kind", "created", "consistency", "meta", "statistics", "nbytes")
+_FACTS = ("number", "id", "parent", "kind", "created", "consistency", "meta", "statistics", "nbytes", "file")
 
 
 def facts(checkpoint: Checkpoint, taken: dict[str, int]) -> dict[str, Any]:
     """All that is known of a checkpoint, *taken* being what each file takes on the disk."""
-    file = checkpoint.files[-1]
     return {
         **{name: getattr(checkpoint, name) for name in _FACTS},
-        "file": file,
-        "disk_bytes": taken.get(file, 0),
+        "disk_bytes": taken.get(checkpoint.file, 0),
         "regions": [layout.to_json() for layout in checkpoint.regions],
     }
 
@@ -68,7 +66,7 @@ def _row(checkpoint: Checkpoint, taken: dict[str, int]) -> tuple[str, ...]:
         str(checkpoint.number),
         checkpoint.kind,
         _time(checkpoint.created),
-        size(taken.get(checkpoint.files[-1], 0)),
+        size(taken.get(checkpoint.file, 0)),
         *(str(number) if type(number) is int and 0 <= number < 1 << 62 else "-" for number in blocks),
         _pause(checkpoint.statistics.get("pause")),
         checkpoint.consistency,

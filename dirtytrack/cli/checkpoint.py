@@ -1,11 +1,11 @@
-"""Look at a chain of checkpoints, check it, take its contents out, make it shorter.
+"""Look at a chain of checkpoints, check it, copy it, take its contents out, make it shorter.
 
 PATH is the directory of the chain. Only compact changes anything in it; the others may run beside its writer.
 Text that comes from files is printed in ASCII, with escape sequences. With --json everything is printed for
 programs, sizes in bytes and times in seconds. A line on stderr shows how far it is, if that is a terminal.
 
-Exit codes: 0 success; 1 it failed, and a line on stderr says why and what to do, or verify found a problem;
-2 wrong usage; 130 interrupted. Needs the extra: pip install "dirtytrack[checkpoint]".
+Exit codes: 0 success; 1 it failed, and a line on stderr says why and what to do, or verify or copy found a
+problem; 2 wrong usage; 130 interrupted. Needs the extra: pip install "dirtytrack[checkpoint]".
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dirtytrack.cli._arguments import at_least
 from dirtytrack.cli._progress import Progress
-from dirtytrack.cli._text import count, size
+from dirtytrack.cli._text import count, plain, size
 from dirtytrack.errors import ChainError
 
 if TYPE_CHECKING:
     from dirtytrack.checkpoint import Chain, Checkpoint
     from dirtytrack.cli._extract import Extraction
 
+_OPENINGS = 10  # at most, beside a writer that compacts all the time
 _QUIET = logging.NullHandler()
 
 
@@ -50,6 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb.set_defaults(action=action)
         return verb.add_argument
 
+    def add_store(option: Callable[..., argparse.Action]) -> None:
+        option(
+            "--no-fsync", action="store_true", help="sync nothing: a crash of the machine may cost the chain"
+        )
+        option(
+            "--lock",
+            choices=("record", "none"),
+            default="record",
+            help="none: keep out no other writer, where there are no record locks (default %(default)s)",
+        )
+
     add("list", "show the checkpoints", _list)
     add("verify", "read everything, and say what is damaged and what can be restored", _verify)
     option = add("restore", "write the regions of a checkpoint to files", _restore)
@@ -68,6 +81,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="NAME.npy, an array, or NAME.bin, its bytes (default %(default)s)",
     )
     option("--force", action="store_true", help="replace files that are there")
+    option = add("copy", "copy the chain, also while it is written", _copy)
+    option("target", metavar="TARGET", type=Path, help="a directory without a chain; made if not there")
+    option(
+        "--at",
+        metavar="CHECKPOINT",
+        type=_checkpoint,
+        help="number or identifier of the only one to copy (default: all that are intact)",
+    )
+    add_store(option)
     option = add("compact", "write a new base, and remove the checkpoints before it", _compact)
     option(
         "--keep",
@@ -82,13 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the base; auto: what a sample shows to be compressible (default %(default)s)",
     )
-    option("--no-fsync", action="store_true", help="sync nothing: a crash of the machine may cost it")
-    option(
-        "--lock",
-        choices=("record", "none"),
-        default="record",
-        help="none: keep out no other writer, where there are no record locks (default %(default)s)",
-    )
+    add_store(option)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -206,6 +222,35 @@ def _extract(
             if at is not None:
                 told = f"{error}. Without --at the newest intact checkpoint is restored"
                 raise ChainError(told) from error
+
+
+def _copy(args: argparse.Namespace) -> int:
+    """Copy the files of a chain to another directory, where they are a chain that can be read and resumed.
+
+    It may run beside the writer, also while that compacts; to copy the directory by other means may miss what
+    belongs together. Everything is checked on the way. What is damaged is left out and listed, and the exit
+    code is 1 then. If the copy fails nothing of it is left.
+    """
+    for _ in range(_OPENINGS):
+        with suppress(FileNotFoundError):  # a compaction removed a file that could not be kept open
+            return _copy_once(args)
+    return _copy_once(args)
+
+
+def _copy_once(args: argparse.Namespace) -> int:
+    from dirtytrack.cli import _report
+
+    with _open(args.path) as chain:
+        with Progress("copy") as progress:
+            files = chain.export(
+                args.target, at=args.at, fsync=not args.no_fsync, lock=args.lock, progress=progress
+            )
+        if args.json:
+            _print_json(args.path, chain, target=str(args.target), files=files)
+        else:
+            told = f"Copied {count(len(files), 'file')} to {plain(str(args.target))}."
+            _print_lines(told, *_report.problems(chain))
+        return 1 if args.at is None and chain.problems else 0
 
 
 def _compact(args: argparse.Namespace) -> int:

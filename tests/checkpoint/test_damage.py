@@ -205,7 +205,7 @@ def test_something_else_under_a_files_name(directory, kind):
     path.rename(elsewhere)
     {
         "directory": path.mkdir,
-        "link": lambda: path.symlink_to(elsewhere),
+        "link": lambda: path.symlink_to(elsewhere.name),
         "fifo": lambda: os.mkfifo(path),
         "text": lambda: path.write_text("To whom it may concern. " * 99),
         "empty": path.touch,

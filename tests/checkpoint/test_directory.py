@@ -12,13 +12,14 @@ from contextlib import contextmanager
 import pytest
 
 from _lib.checkpoint.intercept import SYNCS, intercepted
+from _lib.support import require_root
 from dirtytrack.checkpoint.store import system
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.store.protocol import UnreadableError
 
 pytestmark = pytest.mark.anywhere
 
-NAME = "0000000003-0000000000000000.delta"
+NAME, OTHER = "0000000003-0000000000000000.delta", "0000000004-0000000000000000.delta"
 
 
 @pytest.fixture
@@ -183,16 +184,11 @@ def test_holes_that_can_not_be_found(directory, code):
 
 
 @pytest.mark.parametrize("code", [errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP])
-def test_files_that_can_not_be_mapped(directory, path, monkeypatch, code):
+def test_files_that_can_not_be_mapped(directory, path, code):
     """The error names the file and the remedy."""
     directory.create().publish(NAME)
     opened = directory.open(NAME)
-
-    def fail(*_, **__):
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(mmap, "mmap", fail)
-    with pytest.raises(OSError, match="lazy=False") as caught:
+    with intercepted(_failing("dt_map_file", code)), pytest.raises(OSError, match="lazy=False") as caught:
         opened.map(0, mmap.PAGESIZE)
     assert (caught.value.errno, caught.value.filename) == (code, str(path / NAME))
     opened.close()
@@ -241,17 +237,62 @@ def test_listings_at_once_are_whole(directory):
     assert found == [True] * 80
 
 
-@pytest.mark.parametrize("kind", ["directory", "link", "broken link", "fifo", "socket"])
+def _link_to(target, path):
+    # A file of the directory, which lies elsewhere.
+    target.write_bytes(b"elsewhere")
+    (path / NAME).symlink_to(target)
+
+
+def test_symlinks_are_followed_in_a_directory_of_ones_own(directory, path, tmp_path):
+    """For reading; to remove one leaves alone what it leads to."""
+    _link_to(tmp_path / "elsewhere", path)
+    data, opened = bytearray(9), directory.open(NAME)
+    opened.read_into(0, [memoryview(data)])
+    opened.close()
+    assert data == b"elsewhere"
+    directory.remove([NAME])
+    assert directory.names() == []
+    assert (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("whose", ["somebody else's", "everybody's"])
+def test_symlinks_are_refused_elsewhere(directory, path, tmp_path, whose):
+    """Where others may put them, with that word; plain files are read there."""
+    _link_to(tmp_path / "elsewhere", path)
+    directory.create().publish(OTHER)
+    if whose == "everybody's":
+        path.chmod(0o777)
+    else:
+        require_root("to give the directory away")
+        os.chown(path, 65534, -1)
+    with pytest.raises(UnreadableError, match="symlink"):
+        directory.open(NAME)
+    directory.open(OTHER).close()
+
+
+def test_symlinks_that_lead_nowhere(directory, path):
+    """To nothing, through a file, or in a circle: the word is said, and they are not taken for removed."""
+    (path / "file").touch()
+    for target in ("nowhere", "file/below", NAME):
+        (path / NAME).symlink_to(target)
+        with pytest.raises(UnreadableError, match="a symlink that leads to no file"):
+            directory.open(NAME)
+        (path / NAME).unlink()
+
+
+@pytest.mark.parametrize(
+    "kind", ["directory", "link to a directory", "fifo", "link to a fifo", "socket", "link to a socket"]
+)
 def test_what_is_no_file_is_refused(directory, path, kind):
     """And without waiting for the other end of a fifo."""
     with socket.socket(socket.AF_UNIX) as server:
         {
-            "directory": (path / NAME).mkdir,
-            "link": lambda: (path / NAME).symlink_to(__file__),
-            "broken link": lambda: (path / NAME).symlink_to("nowhere"),
-            "fifo": lambda: os.mkfifo(path / NAME),
-            "socket": lambda: server.bind(str(path / NAME)),
-        }[kind]()
+            "directory": lambda name: (path / name).mkdir(),
+            "fifo": lambda name: os.mkfifo(path / name),
+            "socket": lambda name: server.bind(str(path / name)),
+        }[kind.rpartition(" ")[2]](OTHER if "link" in kind else NAME)
+        if "link" in kind:
+            (path / NAME).symlink_to(OTHER)
         before = os.listdir("/proc/self/fd")
         with pytest.raises(UnreadableError, match="not a regular file"):
             directory.open(NAME)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import secrets
 import struct
+import sys
+from contextlib import redirect_stdout
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any, get_args
 from urllib.parse import unquote
 
@@ -18,9 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dirtytrack
+from _lib.checkpoint import forge
 from _lib.cli.chains import Made, call, chain, original, room, settle, shell, terminal
 from _lib.works import tracking_works
-from dirtytrack.checkpoint import Checkpointer
+from dirtytrack.checkpoint import Chain, Checkpointer
 from dirtytrack.checkpoint.write.compression import CompressionName
 from dirtytrack.cli import main
 from dirtytrack.cli._extract import file_name
@@ -152,14 +157,15 @@ def test_verify_where_nothing_is_left(chain: Made, call: Any) -> None:
     assert all(f"  {name}: " in out for name in chain.files())
 
 
-@pytest.mark.parametrize("verb", ["verify", "restore", "compact"])
+@pytest.mark.parametrize("verb", ["verify", "restore", "copy", "compact"])
 def test_progress_is_drawn_on_a_terminal_only(chain: Made, tmp_path: Path, verb: str) -> None:
     """On a terminal stderr is one line, redrawn, and gone in the end; elsewhere it stays empty."""
     arguments = chain.arguments(verb, tmp_path / "out")
     code, text = terminal(*arguments[1:], stream="stderr")
     assert code == 0
     assert re.fullmatch(rf"(\r{verb}: +\d+ % of [\d.]+ KiB\x1b\[K)+\r\x1b\[K", text)
-    result = shell(*arguments, *(["--force"] if verb == "restore" else []))
+    again = chain.arguments(verb, tmp_path / "again")
+    result = shell(*again)
     assert (result.returncode, result.stderr) == (0, "")
 
 
@@ -474,3 +480,91 @@ def test_compact_of_a_chain_with_a_writer_names_its_process(tmp_path: Path) -> N
     assert (result.returncode, result.stdout) == (1, "")
     assert f"Process {os.getpid()} writes to it" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_copy_makes_a_chain(chain: Made, tmp_path: Path, call: Any) -> None:
+    """All that is intact, as the same files; what it says is what it made."""
+    target = tmp_path / "copies" / "copy"
+    code, out, err = call("copy", chain.path, target, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["target"], found["files"], found["problems"]) == (str(target), chain.files(), [])
+    for name in chain.files():
+        assert (target / name).read_bytes() == (chain.path / name).read_bytes()
+    assert call("verify", target)[0] == 0
+    code, out, err = call("copy", chain.path, target)
+    assert (code, out) == (1, "")
+    assert "there is a chain already: choose another directory" in err
+    assert call("copy", chain.path, tmp_path / "other") == (0, f"Copied 4 files to {tmp_path}/other.\n", "")
+
+
+def test_copy_of_one_checkpoint(chain: Made, tmp_path: Path, call: Any) -> None:
+    """With what it stands on; damage beyond it is no matter."""
+    chain.damage(4)
+    assert call("copy", chain.path, tmp_path / "copy", "--at", "3")[0] == 0
+    out = call("list", tmp_path / "copy", "--json")[1]
+    assert [one["number"] for one in json.loads(out)["checkpoints"]] == [1, 2, 3]
+    assert call("copy", chain.path, tmp_path / "no", "--at", "4")[0] == 1
+
+
+def test_copy_leaves_out_what_is_damaged(chain: Made, tmp_path: Path, call: Any) -> None:
+    """It is listed, with what stands on it, and the exit code is 1; the copy is intact."""
+    name = chain.damage(3)
+    code, out, _ = call("copy", chain.path, tmp_path / "copy")
+    assert code == 1
+    assert out.splitlines()[0] == f"Copied 2 files to {tmp_path}/copy."
+    assert name in out
+    assert call("verify", tmp_path / "copy")[0] == 0
+
+
+def test_copy_begins_anew_when_a_file_is_removed(
+    chain: Made, tmp_path: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a chain too long to be kept open, beside a compaction; what never ends is an error."""
+    real, left = Chain.export, 3
+
+    def export(chain: Chain, *arguments: Any, **keywords: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left:
+            raise FileNotFoundError(2, "it was removed", "somewhere")
+        return real(chain, *arguments, **keywords)
+
+    monkeypatch.setattr(Chain, "export", export)
+    assert call("copy", chain.path, tmp_path / "copy") == (0, f"Copied 4 files to {tmp_path}/copy.\n", "")
+    code, _, err = call("copy", chain.path, tmp_path / "other")
+    assert code == 1
+    assert "it was removed" in err
+
+
+def test_list_is_linear(tmp_path: Path) -> None:
+    """Four times the checkpoints take no more than four times the calls, as text and as JSON."""
+    regions = [forge.region("a", 5)]
+
+    def calls(count: int, *options: str) -> int:
+        path = tmp_path / str(count)
+        if not path.exists():
+            files = [forge.File(1, [forge.Run(0, 0, b"small")], regions)]
+            files += [
+                forge.File(at, [], regions, forge.DELTA, forge.checkpoint_id(at - 1))
+                for at in range(2, count + 1)
+            ]
+            forge.write(path, files)
+        counted = 0
+
+        def profile(frame: FrameType, event: str, argument: Any) -> None:
+            nonlocal counted
+            counted += 1
+
+        with redirect_stdout(io.StringIO()) as output:
+            sys.setprofile(profile)
+            try:
+                assert main(["checkpoint", "list", str(path), *options]) == 0
+            finally:
+                sys.setprofile(None)
+        assert output.getvalue().count("proven") == count
+        return counted
+
+    for options in ((), ("--json",)):
+        calls(10, *options)  # imports
+        assert calls(400, *options) < 4.4 * calls(100, *options)

@@ -93,6 +93,9 @@ def become_nobody() -> None:
         ["compact", "x", "--keep", "0"],
         ["compact", "x", "--keep", "1e9"],
         ["compact", "x", "--compression", "lzma"],
+        ["compact", "x", "--lock", "flock"],
+        ["copy", "x"],
+        ["copy", "x", "y", "--at", "-1"],
     ],
 )
 @pytest.mark.anywhere

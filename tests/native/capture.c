@@ -124,6 +124,17 @@ void try_files(void)
 		for (const char *name = "bc"; *name; name++)
 			check(unlinkat(directory, (char[]){*name, 0}, 0) == 0);
 	}
+	uint8_t *memory = mmap(NULL, DT_BLOCK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(memory != MAP_FAILED);
+	int file = openat(directory, "m", O_RDWR | O_CREAT, 0600);
+	check(pwrite(file, "mapped", 6, 0) == 6);
+	check(dt_map_file((uint64_t)(uintptr_t)memory, DT_BLOCK, file, 0) == 0);
+	check(memcmp(memory, "mapped", 6) == 0);
+	memory[0] = 'M'; // which the file does not see
+	char found;
+	check(pread(file, &found, 1, 0) == 1 && found == 'm');
+	check(dt_map_file((uint64_t)(uintptr_t)memory, DT_BLOCK, directory, 0) == -ENODEV);
+	check(munmap(memory, DT_BLOCK) == 0 && dt_close(file) == 0 && unlinkat(directory, "m", 0) == 0);
 	const int read_only[] = {EBADF, EACCES, EISDIR};
 	for (size_t i = 0; i < sizeof read_only / sizeof *read_only; i++) {
 		fail_call(1, ONCE, read_only[i]);

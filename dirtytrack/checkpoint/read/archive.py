@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import FileName, FormatError
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 from dirtytrack.checkpoint.read.lineage import Node, arrange, first_few_of
 from dirtytrack.checkpoint.read.opening import open_files
 from dirtytrack.checkpoint.read.state import DamagedFile, State
 from dirtytrack.checkpoint.store import Place, open_store
-from dirtytrack.checkpoint.store.protocol import Store
+from dirtytrack.checkpoint.store.protocol import FileRemovedError, Store
 from dirtytrack.errors import ChainError
+
+_OPENINGS = 10  # at most, beside a writer that compacts all the time
 
 _logger = logging.getLogger("dirtytrack.checkpoint")
 _T = TypeVar("_T")
@@ -43,6 +46,8 @@ class Problem(NamedTuple):
 
 class Archive:
     """The files of a chain as they were when it was made. For one thread at a time.
+
+    Of so many files that not all can be kept open, reading one that was removed is a FileRemovedError.
 
     What turns out damaged is not used any more, nor is what stands on it.
 
@@ -90,7 +95,11 @@ class Archive:
             raise ChainError(
                 f"{self.store.place} holds no complete checkpoint. {first_few_of(self.problems)}"
             )
-        return self.nodes[-1]
+        return next(reversed(self._nodes.values()))
+
+    def has(self, identifier: str) -> bool:
+        """Whether the state of that identifier can be read, as far as is known."""
+        return identifier in self._nodes
 
     def find(self, at: int | str) -> Node:
         """The state with that number or identifier.
@@ -101,13 +110,24 @@ class Archive:
         """
         if isinstance(at, bool) or not isinstance(at, int | str):
             raise TypeError(f"a checkpoint is called by its number or its identifier, not by {at!r}")
-        for node in self.nodes:
-            if at in (node.number, node.id):
-                return node
+        found = self._nodes.get(at) if isinstance(at, str) else self._numbered.get(at)
+        if found is not None:
+            return found
         there = first_few_of(node.number for node in self.nodes) or "none"
         reasons = first_few_of(problem for problem in self.problems if problem.number == at)
         message = f"{self.store.place} has no complete checkpoint {at}; it has {there}. {reasons}"
         raise ChainError(message.rstrip())
+
+    def files_of(self, at: int | str | None) -> list[CheckpointFile]:
+        """The files that make up the state *at*, or if that is None all states; what they stand on is first.
+
+        Raises:
+            ChainError: there is no such state, or none at all.
+        """
+        if at is not None:
+            return self.find(at).files()
+        _ = self.newest  # or there is none
+        return [node.file for node in self.nodes]
 
     def lineage(self, node: Node) -> list[Node]:
         """It and those that it followed, as far as they are there; the oldest first."""
@@ -190,13 +210,19 @@ class Archive:
                 progress(done + count, total)
 
         for file in self._files:
-            try:
-                for count in file.verify():
-                    tell(count)
-            except FormatError as error:
-                self._exclude(DamagedFile(file, str(error)))
+            self.check(file, tell)
             done += file.nbytes
             tell(0)
+
+    def check(self, file: CheckpointFile, progress: Callable[[int], None]) -> bool:
+        """Reads all of a file, and says whether it is intact; *progress* is told the bytes done."""
+        try:
+            for count in file.verify():
+                progress(count)
+        except FormatError as error:
+            self._exclude(DamagedFile(file, str(error)))
+            return False
+        return True
 
     def _exclude(self, damage: DamagedFile) -> None:
         self._files = [file for file in self._files if file is not damage.file]
@@ -205,6 +231,7 @@ class Archive:
 
     def _arrange(self) -> None:
         self._nodes, misfits = arrange(self._files)
+        self._numbered = {node.number: node for node in self.nodes}
         self._misfits = {name: reason for name, reason in misfits.items() if name not in self._gone}
 
     def _check_history(self) -> None:
@@ -235,6 +262,21 @@ def disk_usage(store: Store) -> dict[str, int]:
         for usage in store.usage()
         if usage.is_unfinished or FileName.parse(usage.name)
     }
+
+
+def read_from(place: Place, action: Callable[[Archive], _T]) -> _T:
+    """What *action* makes of the archive at a place.
+
+    If a file is removed that could not be kept open, it is called anew with what replaced it.
+
+    Raises:
+        As `opened`, and *action*.
+    """
+    for _ in range(_OPENINGS):
+        with suppress(FileRemovedError), opened(place) as archive:
+            return action(archive)
+    with opened(place) as archive:
+        return action(archive)
 
 
 @contextmanager

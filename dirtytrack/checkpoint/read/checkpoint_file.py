@@ -29,6 +29,7 @@ from dirtytrack.checkpoint.store.protocol import Store, StoredFile, UnreadableEr
 
 _INDEX_PIECE = 4096 * ENTRY_BYTES
 _ZEROS_PIECE = 1 << 20
+_COPIED = 1 << 16  # bytes in a piece
 
 
 class CheckpointFile:
@@ -193,6 +194,25 @@ class CheckpointFile:
         nbytes = 0 if entry.region >= len(self.layouts) else self.layouts[entry.region].nbytes
         plain = run_bytes(nbytes, entry.first, entry.blocks)
         return entry.offset, entry.length, entry.encoding, entry.checksum, plain
+
+    def pieces(self, *, holes: bool) -> Iterator[tuple[int, bytes]]:
+        """All that is in the file, unchecked, as offsets and bytes. Offsets grow, but the first comes last.
+
+        Args:
+            holes: whether what is zeros may be left out.
+
+        Raises:
+            FormatError: it can't be read.
+        """
+        start = HEADER_BYTES
+        while start < self.nbytes:
+            if holes:
+                start = self._file.skip_hole(start, self.nbytes)
+            piece = self._read(start, min(_COPIED, self.nbytes - start))
+            if not holes or piece.strip(b"\0"):
+                yield start, piece
+            start += len(piece)
+        yield 0, self._read(0, HEADER_BYTES)
 
     def map(self, region: int) -> mmap.mmap:
         """A private, writable mapping of a linear region. Nothing of it is read or checked.

@@ -6,17 +6,23 @@ import errno
 import mmap
 import os
 import re
-import resource
 import secrets
 import stat
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
+from dirtytrack.checkpoint.store import descriptors
+from dirtytrack.checkpoint.store.descriptors import Descriptor
 from dirtytrack.checkpoint.store.lock import LockName, WriterLock
-from dirtytrack.checkpoint.store.protocol import UnreadableError, Usage
+from dirtytrack.checkpoint.store.protocol import (
+    FileRemovedError,
+    StoreRemovedError,
+    UnreadableError,
+    Usage,
+)
 from dirtytrack.checkpoint.store.system import (
     MAP_NORESERVE,
     Folder,
@@ -26,16 +32,20 @@ from dirtytrack.checkpoint.store.system import (
     sync_file,
     transfer,
 )
-from dirtytrack.native import lib
+from dirtytrack.native import ffi, lib
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+_READING = os.O_RDONLY | os.O_NONBLOCK  # a fifo has no other end to wait for
+_NO_FILE = "it is not a regular file"
+_REMOVED = (
+    "it was removed, by a compaction perhaps, and this process may not keep so many files open "
+    "(RLIMIT_NOFILE): open the chain again, or raise `ulimit -n` before"
+)
 _WRITEBACK = 1 << 24  # bytes after which the disk is to begin
 _SECTOR = 512
-
-_T = TypeVar("_T")
 
 
 class Directory:
@@ -59,7 +69,7 @@ class Directory:
         """
         if create:
             make_directory(path, sync=fsync)
-        self._folder = _with_room(lambda: Folder(path), path)
+        self._folder = Folder(path)
         self._fsync, self._lock = fsync, lock
 
     @property
@@ -73,12 +83,12 @@ class Directory:
 
     def names(self) -> list[str]:
         """See `Store`."""
-        return [name for name in self._names() if not _TEMPORARY.fullmatch(name)]
+        return [name for name in self._folder.names() if not _TEMPORARY.fullmatch(name)]
 
     def usage(self) -> list[Usage]:
         """See `Store`."""
         found = []
-        for name in self._names():
+        for name in self._folder.names():
             with suppress(FileNotFoundError), self._folder.naming(name):  # removed since
                 status = os.stat(name, dir_fd=self._folder.fd, follow_symlinks=False)
                 found.append(Usage(name, status.st_blocks * _SECTOR, bool(_TEMPORARY.fullmatch(name))))
@@ -86,7 +96,7 @@ class Directory:
 
     def open(self, name: str) -> DirectoryFile:
         """See `Store`."""
-        return _with_room(lambda: DirectoryFile(self._folder, name), self._folder.path)
+        return DirectoryFile(self._folder, name)
 
     def create(self) -> DirectoryNewFile:
         """See `Store`."""
@@ -104,7 +114,7 @@ class Directory:
         """See `Store`."""
         lock = WriterLock(self._folder, self._lock)
         try:
-            for name in filter(_TEMPORARY.fullmatch, self._names()):
+            for name in filter(_TEMPORARY.fullmatch, self._folder.names()):
                 with suppress(FileNotFoundError):
                     self._folder.unlink(name)
         except BaseException:
@@ -116,38 +126,27 @@ class Directory:
         """See `Store`."""
         self._folder.close()
 
-    def _names(self) -> list[str]:
-        return _with_room(self._folder.names, self._folder.path)
-
 
 class DirectoryFile:
-    """See `StoredFile`."""
+    """See `StoredFile`. Its descriptor may be given up for others; then the file is opened again."""
 
-    _fd = -1
+    _is_closed = True
 
     def __init__(self, folder: Folder, name: str) -> None:
         """Opens it, as `Store.open` says."""
         self._folder, self._name = folder, name
-        try:
-            self._fd = folder.open(name, os.O_RDONLY | os.O_NONBLOCK)  # a fifo has no other end to wait for
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENXIO):
-                raise UnreadableError("it is not a regular file") from None
-            raise
-        try:
-            status = os.fstat(self._fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise UnreadableError("it is not a regular file")
-        except BaseException:
-            self.close()
-            raise
-        self.nbytes = status.st_size
+        self._key = object()
+        descriptor = self._open()
+        self.nbytes = os.fstat(descriptor.fd).st_size
+        self._is_closed = False
+        descriptors.keep(self._key, descriptor)
 
     def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
         """See `StoredFile`."""
+        descriptor = self._obtain()
         try:
             with self._folder.naming(self._name):
-                reached = transfer(os.preadv, self._fd, buffers, offset)
+                reached = transfer(os.preadv, descriptor.fd, buffers, offset)
         except OSError as error:
             if error.errno != errno.EIO:
                 raise
@@ -157,9 +156,10 @@ class DirectoryFile:
 
     def skip_hole(self, start: int, stop: int) -> int:
         """See `StoredFile`."""
+        descriptor = self._obtain()
         try:
             with self._folder.naming(self._name):
-                return min(os.lseek(self._fd, start, os.SEEK_DATA), stop)
+                return min(os.lseek(descriptor.fd, start, os.SEEK_DATA), stop)
         except OSError as error:
             if is_not_offered(error):  # then anything may be anywhere
                 return min(start, stop)
@@ -169,31 +169,81 @@ class DirectoryFile:
 
     def map(self, offset: int, nbytes: int) -> mmap.mmap:
         """See `StoredFile`."""
-        if os.fstat(self._fd).st_size != self.nbytes:
+        descriptor = self._obtain()
+        if os.fstat(descriptor.fd).st_size != self.nbytes:
             raise UnreadableError("its length has changed")
-        flags, access = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+        # Python would keep a descriptor of its own for each mapping of a file.
+        mapping = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+        start = int(ffi.cast("uintptr_t", ffi.from_buffer(mapping)))
         with self._folder.naming(self._name):
             try:
-                return mmap.mmap(self._fd, nbytes, flags=flags, prot=access, offset=offset)
+                check(lib.dt_map_file(start, nbytes, descriptor.fd, offset))
             except OSError as error:
                 if error.errno != errno.ENODEV and not is_not_offered(error):
                     raise
                 remedy = "no file can be mapped here: load it with lazy=False"
                 raise OSError(error.errno, f"{error.strerror}; {remedy}") from error
-
-    def fd(self) -> int:
-        """See `StoredFile`."""
-        return self._fd
+        return mapping
 
     def close(self) -> None:
         """See `StoredFile`."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        if not self._is_closed:
+            self._is_closed = True
+            descriptors.forget(self._key)
 
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         if not is_exiting():  # then modules are empty
             self.close()
+
+    def _obtain(self) -> Descriptor:
+        return descriptors.find(self._key) or self._open_again()
+
+    def _open_again(self) -> Descriptor:
+        if self._is_closed:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), self._place)
+        try:
+            descriptor = self._open()
+        except StoreRemovedError:
+            raise
+        except FileNotFoundError as error:
+            raise FileRemovedError(errno.ENOENT, _REMOVED, self._place) from error
+        if os.fstat(descriptor.fd).st_size != self.nbytes:
+            raise UnreadableError("its length has changed")
+        descriptors.keep(self._key, descriptor)
+        return descriptor
+
+    def _open(self) -> Descriptor:
+        try:
+            descriptor = Descriptor(self._open_or_follow())
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            raise UnreadableError(_NO_FILE) from None
+        if not stat.S_ISREG(os.fstat(descriptor.fd).st_mode):
+            descriptor.close()
+            raise UnreadableError(_NO_FILE)
+        return descriptor
+
+    def _open_or_follow(self) -> int:
+        try:
+            return self._folder.open(self._name, _READING)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        if not self._folder.is_own():  # who else could put it there could have any file read
+            raise UnreadableError(
+                "it is a symlink, which is followed only in a directory of your own, closed to others"
+            )
+        try:
+            return self._folder.open(self._name, _READING, follow=True)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            raise UnreadableError(f"it is a symlink that leads to no file: {error.strerror}") from None
+
+    @property
+    def _place(self) -> str:
+        return str(self._folder.path / self._name)
 
 
 class DirectoryNewFile:
@@ -248,26 +298,3 @@ class DirectoryNewFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def _with_room(call: Callable[[], _T], directory: Path) -> _T:
-    # A chain may have more files than a process may open by default.
-    try:
-        return call()
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        return call()
-    except OSError as error:
-        if error.errno != errno.EMFILE:
-            raise
-        raise OSError(
-            errno.EMFILE,
-            f"the chain has more files than this process may open, {hard}: raise `ulimit -n`, or shorten the "
-            "chain with compact()",
-            str(directory),
-        ) from error

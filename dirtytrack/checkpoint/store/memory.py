@@ -102,9 +102,6 @@ class MemoryFile:
         """See `StoredFile`."""
         raise OSError(errno.ENODEV, f"{nbytes} bytes at {offset} of a file in memory can't be mapped")
 
-    def fd(self) -> None:
-        """See `StoredFile`."""
-
     def close(self) -> None:
         """See `StoredFile`."""
 

@@ -32,6 +32,10 @@ class StoreRemovedError(FileNotFoundError):
     """The store itself is gone, and can't come back for whoever has it open."""
 
 
+class FileRemovedError(FileNotFoundError):
+    """A file that was opened before is gone, and the store could not keep it open for so long."""
+
+
 class Usage(NamedTuple):
     """What a file takes.
 
@@ -49,7 +53,8 @@ class Usage(NamedTuple):
 class StoredFile(Protocol):
     """A file that has its name, open for reading. Methods may be called from any thread.
 
-    It stays readable until it is closed, also when it is removed meanwhile.
+    It stays readable until it is closed, also when it is removed meanwhile; but of many files a store may
+    keep only some open. Reading another one that was removed is a FileRemovedError.
 
     Attributes:
         nbytes: its length.
@@ -62,6 +67,7 @@ class StoredFile(Protocol):
 
         Raises:
             UnreadableError: the file is shorter by now, or damaged. The buffers are undefined.
+            FileRemovedError: see above.
             OSError: it could not be read, and that is not its fault.
         """
 
@@ -75,9 +81,6 @@ class StoredFile(Protocol):
             UnreadableError: the file is shorter by now: who touched the mapping would be killed.
             OSError: it can't be mapped.
         """
-
-    def fd(self) -> int | None:
-        """A descriptor for one native call to read from; None: there is none, so `read_into` buffers."""
 
     def close(self) -> None:
         """Gives up what it holds; idempotent."""
@@ -159,7 +162,7 @@ class Store(Protocol):
 
         Raises:
             FileNotFoundError: there is none; it may have been removed.
-            UnreadableError: it is none, but a directory or a link or such.
+            UnreadableError: it is none, but a directory or such, or a symlink that may not be followed.
             OSError: it can't be opened, and that is not its fault.
         """
 
@@ -182,4 +185,4 @@ class Store(Protocol):
         """
 
     def close(self) -> None:
-        """Gives up what it holds; idempotent. Files that are open stay so."""
+        """Gives up what it holds; idempotent. Files that it keeps open stay so."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dirtytrack.checkpoint.store.descriptors import with_room
 from dirtytrack.checkpoint.store.protocol import StoreRemovedError
 from dirtytrack.native import lib
 
@@ -39,22 +41,37 @@ class Folder:
         """
         self.path = path
         self.fd = -1
-        self.fd = os.open(path, _DIRECTORY)
+        try:
+            self.fd = with_room(lambda: os.open(path, _DIRECTORY))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error
 
     def names(self) -> list[str]:
         """What is in it, in no order."""
         # By a descriptor of its own: two that list by the same one would each get a part.
         with self.naming():
-            fd = os.open(".", _DIRECTORY, dir_fd=self.fd)
+            fd = with_room(lambda: os.open(".", _DIRECTORY, dir_fd=self.fd))
         try:
             return os.listdir(fd)  # noqa: PTH208 - by a descriptor
         finally:
             os.close(fd)
 
-    def open(self, name: str, flags: int) -> int:
-        """A descriptor of a file; where the flags make it, it is for its owner alone."""
+    def open(self, name: str, flags: int, *, follow: bool = False) -> int:
+        """A descriptor of a file; where the flags make it, it is for its owner alone.
+
+        Args:
+            name: of the file.
+            flags: as of ``os.open``.
+            follow: whether it may be a symlink.
+        """
+        flags |= os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
         with self.naming(name):
-            return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE, dir_fd=self.fd)
+            return with_room(lambda: os.open(name, flags, _PRIVATE, dir_fd=self.fd))
+
+    def is_own(self) -> bool:
+        """Whether it belongs to this process's user, and not everybody may write to it."""
+        status = os.fstat(self.fd)
+        return status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWOTH
 
     def unlink(self, name: str) -> None:
         """Removes a file.

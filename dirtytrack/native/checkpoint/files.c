@@ -1,10 +1,11 @@
-// Three system calls, and what to do without them.
+// System calls, and what to do where there are none.
 #define _GNU_SOURCE
 #include "files.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -34,6 +35,12 @@ int dt_sync_directory(int fd)
 	dt_takes_long();
 	int error = fsync(fd) ? errno : 0;
 	return dt_not_offered(error) || reading_is_too_little(fd, error) ? 0 : -error;
+}
+
+int dt_map_file(uint64_t start, size_t bytes, int fd, uint64_t offset)
+{
+	int access = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED;
+	return mmap((void *)(uintptr_t)start, bytes, access, flags, fd, (off_t)offset) == MAP_FAILED ? -errno : 0;
 }
 
 int dt_rename_noreplace(int directory, const char *from, const char *to)

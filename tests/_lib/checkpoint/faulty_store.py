@@ -115,9 +115,6 @@ class FaultyFile:
     def map(self, offset: int, nbytes: int) -> Any:
         return self._trouble.step("map", lambda: self._file.map(offset, nbytes))
 
-    def fd(self) -> int | None:
-        return self._file.fd()
-
     def close(self) -> None:
         self._file.close()
 

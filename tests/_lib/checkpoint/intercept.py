@@ -26,7 +26,7 @@ _CALLS = (
     (system, "os", os, ("open", "close", "fsync", "unlink", "listdir")),
     (system, "lib", lib, ("dt_sync_directory",)),
     (directory, "os", os, ("close", "fstat", "stat", "preadv", "pwritev", "lseek")),
-    (directory, "lib", lib, ("dt_start_writeback", "dt_rename_new")),
+    (directory, "lib", lib, ("dt_start_writeback", "dt_rename_new", "dt_map_file")),
     (lock, "os", os, ("fstat", "stat", "ftruncate", "pread", "pwrite")),
     (lock, "fcntl", fcntl, ("lockf",)),
 )

@@ -20,7 +20,7 @@ from _lib.support import require
 from dirtytrack.checkpoint import Checkpointer, Save
 from dirtytrack.cli import main
 
-VERBS = ["list", "verify", "restore", "compact"]
+VERBS = ["list", "verify", "restore", "copy", "compact"]
 
 
 class Made(NamedTuple):
@@ -46,7 +46,8 @@ class Made(NamedTuple):
 
     def arguments(self, verb: str, into: Path) -> list[str]:
         """A plain call of a verb."""
-        return ["checkpoint", verb, str(self.path), *(["--into", str(into)] if verb == "restore" else [])]
+        more = {"restore": ["--into", str(into)], "copy": [str(into)]}
+        return ["checkpoint", verb, str(self.path), *more.get(verb, [])]
 
 
 @pytest.fixture(scope="module")
