@@ -6,6 +6,7 @@ PY := $(BIN)/python
 TORCH := .venv-torch
 NATIVE := $(wildcard dirtytrack/native/*/*.[ch] dirtytrack/native/binding/*)
 C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks examples tests -name '*.[ch]')
+PY_INCLUDE = $(shell $(PY) -c "import sysconfig; print(sysconfig.get_path('include'))")
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
 .PHONY: demo doctor help quick test test-torch bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks clean
@@ -63,7 +64,7 @@ lint: $(VENV)/.lint lint-c ## ruff, clang-format, and our C without a warning
 # Our own C, which is all but the generated file, without a warning.
 lint-c: $(VENV)/.lint ## our C without a warning
 	@echo $(filter %.c, $(C_FILES)) | xargs -n 1 -P 4 gcc $(C_STRICT) -pthread \
-		-Idirtytrack/native -Idirtytrack/native/include -S -o /dev/null && echo "no warnings in C"
+		-Idirtytrack/native -Idirtytrack/native/include -isystem $(PY_INCLUDE) -S -o /dev/null && echo "no warnings in C"
 
 types: $(VENV)/.lint ## mypy --strict
 	$(BIN)/mypy

@@ -3,6 +3,7 @@
 from dirtytrack.objects._adapters import describe
 from dirtytrack.objects.description import Description, Elements
 from dirtytrack.objects.element_types import ElementType, title_of
+from dirtytrack.objects.places import Places
 from dirtytrack.objects.trackable import Trackable
 
-__all__ = ["Description", "ElementType", "Elements", "Trackable", "describe", "title_of"]
+__all__ = ["Description", "ElementType", "Elements", "Places", "Trackable", "describe", "title_of"]

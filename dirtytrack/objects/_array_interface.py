@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 from dirtytrack.objects import _buffer
-from dirtytrack.objects._places import is_array, stays
 from dirtytrack.objects._refusals import NOT_CONTIGUOUS, READ_ONLY, kind_of, refuse, refuse_python_objects
 from dirtytrack.objects._views import export_of, view_at
 from dirtytrack.objects.description import Description, Elements, elements_of
 from dirtytrack.objects.element_types import of_interface, of_numpy, size_of
+from dirtytrack.objects.places import is_array, place_of
 
 
 def describe(memory: object) -> Description | None:
@@ -27,7 +27,7 @@ def describe(memory: object) -> Description | None:
     refuse(elements is None, memory, NOT_CONTIGUOUS)
     if view is not None and view.c_contiguous:
         address, whole = export_of(memory)
-        return Description(address, whole.nbytes, whole, elements, stays(memory))
+        return Description(address, whole.nbytes, whole, elements, place_of(memory))
     return _from_interface(memory, elements, memory if view is None else view)
 
 
@@ -39,7 +39,7 @@ def _from_interface(array: Any, elements: Elements | None, owner: object) -> Des
         return _on_buffer(array, elements, data, interface.get("offset", 0), nbytes)
     address, read_only = data
     refuse(read_only, array, READ_ONLY)
-    return Description(address, nbytes, view_at(address, nbytes, owner), elements, stays(array))
+    return Description(address, nbytes, view_at(address, nbytes, owner), elements, place_of(array))
 
 
 def _on_buffer(
@@ -51,7 +51,7 @@ def _on_buffer(
         return None
     refuse(offset < 0 or offset + nbytes > found.nbytes, array, "longer than the buffer that it names")
     view = found.view[offset : offset + nbytes]
-    return Description(found.address + offset, nbytes, view, elements, stays(array))
+    return Description(found.address + offset, nbytes, view, elements, place_of(array))
 
 
 def _elements(array: Any) -> Elements | None:

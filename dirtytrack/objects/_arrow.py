@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dirtytrack.objects import _buffer
-from dirtytrack.objects._places import is_arrow
 from dirtytrack.objects._refusals import kind_of
 from dirtytrack.objects.description import Description
+from dirtytrack.objects.places import is_arrow
 
 
 def describe(memory: object) -> Description | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from dirtytrack.objects._places import stays
 from dirtytrack.objects._refusals import NOT_CONTIGUOUS, READ_ONLY, refuse, refuse_python_objects
 from dirtytrack.objects._views import export_of
 from dirtytrack.objects.description import Description, Elements
+from dirtytrack.objects.places import place_of
 
 _KINDS = {
     **dict.fromkeys("bhilqn", "i"),
@@ -24,7 +24,7 @@ def describe(memory: object) -> Description | None:
         return None
     refuse(not view.c_contiguous, memory, NOT_CONTIGUOUS)
     address, whole = export_of(memory)
-    return Description(address, whole.nbytes, whole, _elements(view), stays(memory))
+    return Description(address, whole.nbytes, whole, _elements(view), place_of(memory))
 
 
 def exported(memory: object) -> memoryview | None:

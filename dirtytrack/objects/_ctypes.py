@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from dirtytrack.objects import _buffer
-from dirtytrack.objects._places import is_ctypes
 from dirtytrack.objects._refusals import kind_of
 from dirtytrack.objects.description import Description
+from dirtytrack.objects.places import is_ctypes
 
 _POINTER_CODES = "PzZ"  # c_void_p, c_char_p, c_wchar_p
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dirtytrack.objects._places import is_tensor, stays
 from dirtytrack.objects._refusals import NOT_CONTIGUOUS, kind_of, refuse
 from dirtytrack.objects._views import view_at
 from dirtytrack.objects.description import Description, Elements, elements_of
 from dirtytrack.objects.element_types import ElementType
+from dirtytrack.objects.places import is_tensor, place_of
 
 _NUMPY_NAMES = {
     "bool": "|b1",
@@ -42,7 +42,7 @@ def describe(memory: object) -> Description | None:
         raise ValueError(f"{kind_of(tensor)} is {NOT_CONTIGUOUS}")
     nbytes = tensor.numel() * tensor.element_size()
     storage, address = _storage(tensor, nbytes)
-    return Description(address, nbytes, view_at(address, nbytes, storage), elements, stays(tensor))
+    return Description(address, nbytes, view_at(address, nbytes, storage), elements, place_of(tensor))
 
 
 def _refuse_parts(tensor: Any) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dirtytrack.objects.element_types import ElementType, to_numpy
+from dirtytrack.objects.places import Place, Places
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,11 +88,10 @@ class Description:
         view: the bytes, writable. The memory lives as long as the view or a slice of it, which hold the
             object's export or the object. For a bare address the caller vouches.
         elements: what the bytes are elements of; None: plain bytes, or the object does not say.
-        stays: says whether the object still has the storage that is described, or fails; `still_there` does
-            not. None: it can't get other storage.
+        place: where the object has the storage that is described; None: it can't get any other.
     """
 
-    __slots__ = ("address", "elements", "nbytes", "stays", "view")
+    __slots__ = ("address", "elements", "nbytes", "place", "view")
 
     def __init__(
         self,
@@ -99,22 +99,19 @@ class Description:
         nbytes: int,
         view: memoryview,
         elements: Elements | None = None,
-        stays: Callable[[], bool] | None = None,
+        place: Place | None = None,
     ) -> None:
         self.address = address
         self.nbytes = nbytes
         self.view = view
         self.elements = elements
-        self.stays = stays
+        self.place = place
 
     @property
     def can_move(self) -> bool:
         """Whether the object can get other storage while it is described, so that it has to be asked."""
-        return self.stays is not None
+        return self.place is not None
 
     def still_there(self) -> bool:
         """Whether the object still has the storage that was described; no, if it can't say."""
-        try:
-            return self.stays is None or self.stays()
-        except Exception:
-            return False
+        return self.place is None or Places([self.place]).hold()

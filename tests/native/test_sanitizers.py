@@ -46,7 +46,9 @@ def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     sanitizer = f"-fsanitize={request.param}"
     _require(sanitizer, folder)
     memory = _NATIVE / "base/memory.c"
-    sources = [path for path in sorted(_NATIVE.glob("*/*.c")) if path != memory]
+    sources = [
+        path for path in sorted(_NATIVE.glob("*/*.c")) if path != memory and path.parent.name != "binding"
+    ]
     # For the address sanitizer the driver brings an allocator that shows the bounds of each block.
     renamed = ["-Ddt_alloc=mapped_alloc", "-Ddt_free=mapped_free"] if "address" in request.param else []
     strict = [sanitizer, "-fno-sanitize-recover=all"]

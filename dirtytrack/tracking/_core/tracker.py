@@ -14,6 +14,7 @@ from dirtytrack._lifetime.listing import values_of
 from dirtytrack.errors import LIMITS, ClosedError
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
+from dirtytrack.objects import Places
 from dirtytrack.tracking import backends
 from dirtytrack.tracking._core.failures import cannot_track, native_error
 from dirtytrack.tracking.region import Region
@@ -62,7 +63,7 @@ class Tracker:
         self._membership = threading.RLock()  # held while regions come and go
         self._regions: dict[int, Region] = {}
         self.listing: tuple[int, tuple[Region, ...]] | None = None
-        self._movable: tuple[Callable[[], bool], ...] | None = ()  # None: not listed since regions changed
+        self._movable: Places | None = None  # None: not listed since regions changed
         self.closed = False
         _trackers[id(self)] = weakref.ref(self)
 
@@ -112,14 +113,8 @@ class Tracker:
         Before it, objects that can get other storage are asked whether they still have theirs. The region of
         one that has not is lost, and the call finds it so.
         """
-        movable = self._movable
-        if movable is None:
-            movable = self._list_movable()
-        try:
-            for is_there in movable:
-                if not is_there():
-                    self._find_moved(self.regions)
-        except Exception:  # an object that can't tell
+        movable = self._movable or self._list_movable()
+        if not movable.hold():
             self._find_moved(self.regions)
         return function(*arguments)
 
@@ -224,7 +219,7 @@ class Tracker:
         for region in self.regions:  # in a forked child
             region._memory = None
         self._regions.clear()
-        self._movable = ()
+        self._movable = None
         _trackers.pop(id(self), None)
 
     def __repr__(self) -> str:
@@ -275,13 +270,13 @@ class Tracker:
         for rival in self._rivals():
             lib.dt_session_lose(rival._native, *region.page_range)
 
-    def _list_movable(self) -> tuple[Callable[[], bool], ...]:
-        self.check()
+    def _list_movable(self) -> Places:
+        if not self.is_usable:  # as the native call will find; a thread of the parent may have the lock
+            return Places(())
         with self._membership:
             memories = [region._memory for region in self._regions.values()]
-            checks = tuple(one.stays for one in memories if one is not None and one.stays is not None)
-            self._movable = checks
-        return checks
+            self._movable = movable = Places(one.place for one in memories if one and one.place)
+        return movable
 
     def _find_moved(self, regions: Iterable[Region]) -> None:
         for region in regions:
