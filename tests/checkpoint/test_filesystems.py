@@ -16,6 +16,8 @@ from _lib import limits
 from _lib.checkpoint import lacking
 from _lib.support import require
 
+pytestmark = pytest.mark.slow
+
 _SOURCE = Path(lacking.__file__).with_suffix(".c")
 
 _NOT_OFFERED = [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM]
