@@ -152,6 +152,7 @@ class Checkpointer(Handle, Owner):
             FileNotFoundError: there is no such directory.
             ChainError: no checkpoint can be restored, or the memory does not fit: other names, sizes,
                 elements. The memory is as it was, unless the message says that a file turned out damaged.
+            KernelError: memory can't be touched, as for `restore`.
             BusyError, TypeError, ValueError, ImportError: as for the constructor.
         """
         self = cls.__new__(cls)
@@ -215,6 +216,9 @@ class Checkpointer(Handle, Owner):
             CheckpointError: an earlier save could not be written, and this one was not begun: call it again.
                 Or this one could not be written, with *wait*; its pages are in the next one.
             RegionLostError: a region's memory is gone. Nothing was saved.
+            KernelError: memory can't be read now (EFAULT: guard pages, or beyond the end of a file; EACCES, a
+                KernelPermissionError: protected). It names the region, the addresses and the remedy. Nothing
+                was saved, and nothing is lost: the next save has it.
             TypeError, ValueError: of the arguments; nothing was done.
             ClosedError, ForkedError: not a Checkpointer of this process any more.
             RuntimeError: called by a destructor that the garbage collector runs in the thread that writes,

@@ -17,6 +17,7 @@ from dirtytrack.checkpoint.read.filling import Target, fill
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.store import Place
 from dirtytrack.errors import ChainError
+from dirtytrack.kernel.touch import Memory
 from dirtytrack.tracking import alloc, resolve
 
 if TYPE_CHECKING:
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 def restore(path: Place, *, into: Mapping[str, object], at: int | str | None = None) -> Any:
     """Writes a checkpoint's regions into memory.
 
-    Names, sizes and elements, and of the files all but the stored contents, are checked before the first byte
-    is written. The contents are checked on the way: after an exception the memory is undefined.
+    Names, sizes and elements, whether the memory is protected, and of the files all but the stored contents,
+    are checked before the first byte is written. The contents are checked on the way, and so is memory that
+    becomes inaccessible meanwhile, or lies beyond the end of its file: after an exception the memory is
+    undefined, unless it says that nothing was written.
 
     Args:
         path: the directory of the chain.
@@ -43,6 +46,8 @@ def restore(path: Place, *, into: Mapping[str, object], at: int | str | None = N
         ChainError: the memory does not fit, there is no such checkpoint, or none that is intact; it says
             which file and why.
         TypeError, ValueError: of the arguments: no memory, or the same memory twice.
+        KernelError: memory can't be written: it is protected, a guard page, beyond the end of its file, or
+            not mapped. It names the region, the addresses and the remedy.
         OSError: as for `Chain`, and whatever goes wrong with reading.
         ImportError: the contents are compressed and there is no zstd, naming the extra.
     """
@@ -90,7 +95,7 @@ def _targets(into: Mapping[str, object]) -> list[Target]:
     targets = []
     for name, memory in check_regions(into).items():
         found = resolve(memory, empty=True)
-        targets.append(Target(Layout.of(name, found, mmap.PAGESIZE), found.address, found.view))
+        targets.append(Target.of(Layout.of(name, found, mmap.PAGESIZE), found.view))
     return targets
 
 
@@ -98,7 +103,9 @@ def _load(state: State) -> dict[str, np.ndarray[Any, Any]]:
     def load(place: int, layout: Layout) -> mmap.mmap:
         memory = _obtain(layout, functools.partial(alloc, layout.nbytes))
         _array(layout, memory)  # which there has to be, before anything is read
-        state.fill(place, memoryview(memory), zeroed=True)
+        title = f"the array of region {layout.name!r}"
+        target = Memory(title, memoryview(memory), "Load again", is_own=True)
+        state.fill(place, target, zeroed=True)
         return memory
 
     return _arrays(state, load)

@@ -16,8 +16,10 @@ import zstandard
 from _lib.checkpoint import forge, independent_reader
 from _lib.checkpoint.files import open_file, opened
 from _lib.checkpoint.forge import BLOCK, RAW, ZEROS, ZSTD, File, Run
+from _lib.support import resident_bytes
 from dirtytrack.checkpoint.format.structures import Encoding, FormatError
 from dirtytrack.checkpoint.read.state import State
+from dirtytrack.kernel.touch import Memory
 
 pytestmark = pytest.mark.anywhere
 
@@ -60,9 +62,7 @@ def test_runs_are_read(tmp_path):
         stored = [entry for entry in file.entries() if entry.encoding != Encoding.ZEROS]
         assert [bytes(file.read(entry)) for entry in stored] == expected
         for entry, data in zip(stored, expected, strict=True):
-            out = bytearray(len(data))
-            file.read_into(entry, [memoryview(out)[:3], memoryview(bytearray()), memoryview(out)[3:]])
-            assert out == data
+            assert file.read(entry, memoryview(bytearray(3 * BLOCK))) == data
         assert list(file.verify()) == [
             2 * BLOCK,
             2 * BLOCK + stored[1].length,
@@ -475,12 +475,13 @@ def test_a_file_that_may_not_be_opened_is_an_error(tmp_path):
     assert caught.value.filename == str(tmp_path / _file().name)
 
 
-def test_raw_runs_are_read_in_place(tmp_path):
-    """Memory for a run gets it without a copy in between."""
-    with opened(
-        File(1, [Run(0, 0, 256 * SIXTEEN, RAW)], [forge.region("a", 256 * BLOCK)]).write(tmp_path)
-    ) as file:
-        target = memoryview(bytearray(256 * BLOCK))
+def test_filling_takes_memory_for_a_run_and_no_more(tmp_path):
+    """Which is used again for the next one."""
+    runs = [Run(0, first, 256 * SIXTEEN, RAW) for first in range(0, 1024, 256)]
+    with opened(File(1, runs, [forge.region("a", 1024 * BLOCK)]).write(tmp_path)) as file:
+        target = memoryview(bytearray(1024 * BLOCK))
         state = State([file])
-        assert _peak(lambda: state.fill(0, target)) < 64 << 10
-        assert target == 256 * SIXTEEN
+        before = resident_bytes()
+        assert _peak(lambda: state.fill(0, Memory("the target", target, ""))) < 64 << 10
+        assert resident_bytes() - before < 4 << 20
+        assert target == 1024 * SIXTEEN

@@ -17,6 +17,7 @@ from _lib.support import PMD_SIZE, resident_bytes
 from dirtytrack._lifetime import interruptible_pool
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 from dirtytrack.checkpoint.read.state import DamagedFile, State
+from dirtytrack.kernel.touch import Memory
 
 pytestmark = pytest.mark.anywhere
 
@@ -63,6 +64,10 @@ def _runs(draw):
     )
 
 
+def _memory(target):
+    return Memory("the target", memoryview(target), "")
+
+
 def _blocks(run):
     return range(
         run.first, run.first + (run.data if isinstance(run.data, int) else -(-len(run.data) // BLOCK))
@@ -86,7 +91,7 @@ def test_later_entries_count(tmp_path_factory, lists, data):
             zero[block] = isinstance(run.data, int)
     with _state(tmp_path_factory.mktemp("state"), _files(lists)) as state:
         target = bytearray(b"\xaa" * NBYTES)
-        state.fill(0, memoryview(target))
+        state.fill(0, _memory(target))
         assert target == model
         for _ in range(4):
             start = data.draw(st.integers(0, NBYTES))
@@ -160,7 +165,7 @@ def test_runs_that_hold_nothing_are_not_read(tmp_path, monkeypatch):
     """Those replaced since, whole or by zeros: nothing of them is looked at, by nobody."""
     with _state(tmp_path, _files(HISTORY)) as state:
         with _reads(monkeypatch) as seen:
-            state.fill(0, memoryview(bytearray(NBYTES)))
+            state.fill(0, _memory(bytearray(NBYTES)))
         assert sorted(seen) == [(1, 4), (2, 0), (2, 5)]
         with _reads(monkeypatch) as seen:
             assert state.read(0, 5 * BLOCK + 1, 6 * BLOCK) == _content(5, 1, 5)[1:]
@@ -193,7 +198,7 @@ def test_zeros_are_left_to_memory_that_has_them(tmp_path):
     """On request nothing is written where the state is zeros."""
     with _state(tmp_path, _files(HISTORY)) as state:
         target = bytearray(b"\xaa" * NBYTES)
-        state.fill(0, memoryview(target), zeroed=True)
+        state.fill(0, _memory(target), zeroed=True)
     assert target == _content(0, 4, 4) + _content(4, 1, 2) + _content(5, 1, 5) + _content(
         6, 2, 2
     ) + b"\xaa" * (NBYTES - 8 * BLOCK)
@@ -236,7 +241,7 @@ def test_a_damaged_run_names_its_file(tmp_path):
         _damage(tmp_path / files[1].name, files[1].payload()[1][1])
         _damage(tmp_path / files[0].name, files[0].payload()[1][0])
         for read in (
-            lambda: state.fill(0, memoryview(bytearray(NBYTES))),
+            lambda: state.fill(0, _memory(bytearray(NBYTES))),
             lambda: state.read(0, 5 * BLOCK, 5 * BLOCK + 1),
         ):
             with pytest.raises(DamagedFile, match="is damaged: the checksum") as caught:
@@ -304,7 +309,7 @@ def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_r
     try:
         with _state(tmp_path, [file]) as state:
             with pytest.raises(kind, match="on purpose"):
-                state.fill(0, memoryview(bytearray(NBYTES)))
+                state.fill(0, _memory(bytearray(NBYTES)))
             assert (len(begun), len(done), len(struck)) == (2, 1, signals)
     finally:
         signal.signal(signal.SIGUSR1, before)

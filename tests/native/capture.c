@@ -40,6 +40,34 @@ static void receive(const struct dt_capture *capture, const struct dt_piece *pie
 	}
 }
 
+// A page that can't be read: the error names it, by the call that scans and by a later one, and the next capture has
+// it.
+static void try_unreadable(uint64_t cursor, const struct dt_extent *extents, const struct dt_slice *slices)
+{
+	uint8_t staging[7 * DT_BLOCK];
+	uint8_t *page = (uint8_t *)memory + 20 * page_size;
+	for (uint64_t room = 0; room < 8; room += 7) {
+		struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
+		struct dt_capture *capture = dt_capture_new(sizeof *capture);
+		struct dt_piece piece = {staging, room, 0, 0};
+		check(epoch && capture);
+		capture->extents = extents;
+		capture->extent_count = REGIONS;
+		page[0]++;
+		check(mprotect(page, page_size, PROT_NONE) == 0);
+		int error = dt_capture(session, cursor, slices, REGIONS, epoch, capture, NULL, &piece, 1);
+		check(error == (room ? -EFAULT : 0));
+		piece.blocks = 7;
+		if (!room)
+			error = dt_capture_copy(capture, &piece, 1, &epoch->failure);
+		check(error == -EFAULT && epoch->failure.start == (uintptr_t)page);
+		check(epoch->failure.stop > (uintptr_t)page);
+		check(mprotect(page, page_size, PROT_READ | PROT_WRITE) == 0);
+		dt_epoch_release(epoch); // gives back
+		dt_capture_free(capture);
+	}
+}
+
 void try_capture(uint64_t *random)
 {
 	session = open_tracker(DT_HOLES_REPORTED);
@@ -75,7 +103,7 @@ void try_capture(uint64_t *random)
 				break;
 			pieces[0] = (struct dt_piece){staging, 1 + draw(random, 7), 0, 0};
 			pieces[1].blocks = 0;
-			dt_capture_copy(capture, pieces, 1);
+			check(dt_capture_copy(capture, pieces, 1, &epoch->failure) == 0);
 		}
 		check(copied == capture->copied && capture->rewritten == 0);
 		check(round ? copied == capture->blocks : copied <= capture->blocks);
@@ -87,6 +115,7 @@ void try_capture(uint64_t *random)
 		dt_epoch_release(epoch);
 		dt_capture_free(capture);
 	}
+	try_unreadable(cursor, extents, slices);
 	for (int i = 0; i < REGIONS; i++)
 		free(copies[i]);
 	dt_session_release(session);

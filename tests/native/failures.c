@@ -219,7 +219,7 @@ static int capture(uint64_t cursor, const struct dt_extent *extent, const struct
 		while (!error && piece.blocks) {
 			memcpy(copy + (capture->runs[piece.run].first + piece.block) * DT_BLOCK, block, DT_BLOCK);
 			piece.blocks = 1;
-			dt_capture_copy(capture, &piece, 1);
+			error = dt_capture_copy(capture, &piece, 1, &epoch->failure);
 		}
 		epoch->settled = !error;
 	}

@@ -32,10 +32,12 @@ static void update(uint64_t region, uint64_t cursor, uint64_t start, uint64_t st
 	check(dt_collect(session, cursor, DT_COLLECT, &slice, 1, epoch) == 0);
 	const struct dt_entry *entry = epoch->buffers.entries;
 	const struct dt_run *runs = epoch->buffers.runs + entry->first_run, *assumed = epoch->buffers.assumed;
+	uint64_t refused;
 	for (const struct dt_run *run = runs; run < runs + entry->run_count; run++)
 		for (uint64_t page = run->start; page < run->stop; page++) {
 			check(written[page] || dt_runs_contain(assumed, entry->assumed_count, page));
-			dt_session_contents(session, memory + page * page_size, page_size, copy + page * page_size);
+			check(dt_session_contents(session, (uintptr_t)memory + page * page_size, page_size,
+						  copy + page * page_size, &refused) == 0);
 		}
 	epoch->settled = 1;
 	dt_epoch_release(epoch);

@@ -2,103 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import mmap
-import os
 
 import pytest
 
 import dirtytrack
 from _lib import seccomp
-from _lib.raw import Raw
-from _lib.support import PAGE_SIZE, address_of, require
-from _lib.syscalls import Advice
+from _lib.support import PAGE_SIZE
+from _lib.untouchable import BAD, KINDS, PAGES, Truncated, byte, can_be_read, is_protected, write
 from dirtytrack.errors import KernelError, KernelPermissionError
 from dirtytrack.snapshot import Diff, History, Snapshot, watch
 
 pytestmark = pytest.mark.forked
-
-PAGES, BAD = 16, 5
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class Anonymous:
-    """Private memory, of which one page becomes inaccessible."""
-
-    def __init__(self) -> None:
-        self.raw = Raw(PAGES)
-        self.given = self.raw.pair
-        self.address = self.raw.start
-
-    def advise(self, advice: int) -> None:
-        """Calls madvise for the page."""
-        start, nbytes = self.raw.piece(BAD, BAD + 1)
-        done = _libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(nbytes), advice)
-        require(done == 0, "the kernel has no guard pages (Linux 6.13)")
-
-
-class Guarded(Anonymous):
-    """Has a guard page."""
-
-    def spoil(self) -> None:
-        self.advise(Advice.GUARD_INSTALL)
-
-    def mend(self) -> None:
-        self.advise(Advice.GUARD_REMOVE)
-
-
-class Inaccessible(Anonymous):
-    """PROT_NONE."""
-
-    protection = 0
-
-    def spoil(self) -> None:
-        self.raw.protect(BAD, BAD + 1, self.protection)
-
-    def mend(self) -> None:
-        self.raw.protect(BAD, BAD + 1, mmap.PROT_READ | mmap.PROT_WRITE)
-
-
-class ReadOnly(Inaccessible):
-    """PROT_READ."""
-
-    protection = mmap.PROT_READ
-
-
-class Truncated:
-    """A memfd, or a private mapping of one, that ends before the page."""
-
-    flags = mmap.MAP_SHARED
-
-    def __init__(self) -> None:
-        self.file = os.memfd_create("truncated")
-        os.ftruncate(self.file, PAGES * PAGE_SIZE)
-        self.given = mmap.mmap(self.file, PAGES * PAGE_SIZE, flags=self.flags)
-        self.address = address_of(self.given)
-
-    def spoil(self) -> None:
-        os.ftruncate(self.file, BAD * PAGE_SIZE)
-
-    def mend(self) -> None:
-        os.ftruncate(self.file, PAGES * PAGE_SIZE)
-
-
-class TruncatedPrivate(Truncated):
-    """Copied on write."""
-
-    flags = mmap.MAP_PRIVATE
-
-
-KINDS = [Guarded, Inaccessible, ReadOnly, Truncated, TruncatedPrivate]
-
-
-def write(memory: object, page: int, value: int) -> None:
-    ctypes.memset(memory.address + page * PAGE_SIZE + 9, value, 1)
-
-
-def byte(memory: object, page: int) -> int:
-    return ctypes.string_at(memory.address + page * PAGE_SIZE + 9, 1)[0]
 
 
 def refused(memory: object, act, *, permission: bool = False) -> None:
@@ -123,17 +38,9 @@ def memory(request):
     return request.param()
 
 
-def reads(memory) -> bool:
-    return not isinstance(memory, ReadOnly)
-
-
-def is_protected(memory) -> bool:
-    return isinstance(memory, Inaccessible)
-
-
 def sees(session, memory) -> bool:
     """Whether it is asked for: a session that compares leaves for later what it can't read."""
-    return reads(memory) and session.backend == "wp-async"
+    return not can_be_read(memory) and session.backend == "wp-async"
 
 
 @pytest.mark.parametrize("verb", ["diff", "advance", "diff and advance", "verify"])
@@ -171,7 +78,7 @@ def test_rollback(session, memory):
         write(memory, 2, 1)
         write(memory, BAD, 1)
         memory.spoil()
-        if sees(session, memory) or not reads(memory):
+        if sees(session, memory) or can_be_read(memory):
             refused(memory, snapshot.rollback, permission=is_protected(memory))
         memory.mend()
         write(memory, BAD, 1)
@@ -211,7 +118,7 @@ def test_history(session, memory):
 
 def test_a_first_look(memory):
     """At memory that can't be read from the start."""
-    if not reads(memory):
+    if can_be_read(memory):
         return
     with dirtytrack.Session() as session:
         region = session.track(memory.given, name="arena")
@@ -226,7 +133,7 @@ def test_a_first_look(memory):
 
 def test_watch(memory):
     """What the block leaves behind."""
-    if not reads(memory):
+    if can_be_read(memory):
         return
     with dirtytrack.Session() as session:
         region = session.track(memory.given, name="arena")

@@ -171,7 +171,8 @@ def test_a_copy_is_what_the_scan_saw(session: Session, memory: Raw) -> None:
     byte = ctypes.c_ubyte.from_address(memory.start + PAGE_SIZE)
     byte.value += 1
     copy = ffi.new("uint8_t[]", 2 * PAGE_SIZE)
-    lib.dt_session_contents(session._tracker._native, ffi.cast("void *", memory.start), 2 * PAGE_SIZE, copy)
+    arguments = memory.start, 2 * PAGE_SIZE, copy, ffi.new("uint64_t *")
+    assert lib.dt_session_contents(session._tracker._native, *arguments) == 0
     byte.value -= 1
     assert bytes(ffi.buffer(copy)) == seen
     assert session.collect().pages == 0
@@ -189,7 +190,8 @@ def test_a_copy_of_what_is_no_longer_tracked(session: Session, end: str) -> None
         session.collect().abort()
         session.untrack(region) if end == "untrack" else session.close()
         copy = ffi.new("uint8_t[]", 4 * PAGE_SIZE)
-        lib.dt_session_contents(session._tracker._native, ffi.cast("void *", low.start), 4 * PAGE_SIZE, copy)
+        arguments = low.start, 4 * PAGE_SIZE, copy, ffi.new("uint64_t *")
+        assert lib.dt_session_contents(session._tracker._native, *arguments) == 0
         assert bytes(ffi.buffer(copy)) == ctypes.string_at(low.start, 4 * PAGE_SIZE)
 
 

@@ -326,10 +326,11 @@ def test_memory_that_can_not_be_read_is_an_error(session: Session, kind: str) ->
         store(memory, 2, 5, 9)
         undo = _spoil(kind, memory, fd)
         session.mark(region, 5 * PAGE_SIZE, 6 * PAGE_SIZE)  # truncation is a blind spot
+        code = errno.EACCES if kind == "protected" else errno.EFAULT
         for _ in range(2):
-            with pytest.raises(KernelError, match=r"read region 'brittle' on \[.*can't|protected") as caught:
+            with pytest.raises(KernelError, match=r"read region 'brittle' on \[") as caught:
                 mirror.update()
-            assert (caught.value.errno, caught.value.start) == (errno.EFAULT, region.address + 5 * PAGE_SIZE)
+            assert (caught.value.errno, caught.value.start) == (code, region.address + 5 * PAGE_SIZE)
         undo()
         session.mark(region)
         mirror.update()
@@ -358,7 +359,9 @@ def test_memory_that_can_not_be_read_from_the_start(session: Session, kind: str)
 def test_where_a_filter_refuses_to_read_for_us(session: Session) -> None:
     """Memory is copied all the same."""
     memory = dirtytrack.alloc(16 * PAGE_SIZE)
-    seccomp.install(seccomp.Refuse("process_vm_readv", errno.EPERM))
+    seccomp.install(
+        seccomp.Refuse("process_vm_readv", errno.EPERM), seccomp.Refuse("process_vm_writev", errno.EPERM)
+    )
     store(memory, 3)
     with Mirror(session, memory) as mirror:
         assert mirror.view == memory[:]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from dirtytrack.checkpoint.format.codec import RunningChecksum, checksum
 from dirtytrack.checkpoint.format.description import Description
@@ -26,6 +27,7 @@ from dirtytrack.checkpoint.format.structures import (
     run_bytes,
 )
 from dirtytrack.checkpoint.store.protocol import Store, StoredFile, UnreadableError
+from dirtytrack.kernel.touch import Memory
 
 _INDEX_PIECE = 4096 * ENTRY_BYTES
 _ZEROS_PIECE = 1 << 20
@@ -126,16 +128,20 @@ class CheckpointFile:
                     raise FormatError("its runs lie on each other, and are not the same")
                 yield entry
 
-    def read(self, entry: Entry) -> bytes | memoryview:
+    def read(self, entry: Entry, buffer: memoryview | None = None) -> bytes | memoryview:
         """The bytes of a stored run, checked.
+
+        Args:
+            entry: of the run.
+            buffer: memory for as many bytes as a run may have, in which the result may lie.
 
         Raises:
             FormatError: the run is damaged, or of an encoding that nothing here knows.
             ImportError: the library that decompresses it is missing.
         """
         codec = entry.codec
-        stored = memoryview(bytearray(entry.length))
-        self._read_stored(entry, [stored])
+        stored = memoryview(bytearray(entry.length)) if buffer is None else buffer[: entry.length]
+        self._read_stored(entry, stored)
         if codec is None:
             return stored
         nbytes = run_bytes(self.layouts[entry.region].nbytes, entry.first, entry.blocks)
@@ -144,21 +150,24 @@ class CheckpointFile:
         except ValueError as error:
             raise FormatError(f"the run at {entry.offset} can't be decompressed: {error}") from None
 
-    def read_into(self, entry: Entry, pieces: Sequence[memoryview]) -> None:
-        """Writes the bytes of a stored run to *pieces* one after another, which together have its length.
+    def read_in_place(self, entry: Entry, target: Memory, start: int, stop: int) -> bool:
+        """Reads a stored run to the bytes [start, stop) of memory, and checks it there.
 
-        What is not compressed is read right there, so that they are undefined after an error.
+        Returns:
+            False if it is compressed, or the memory is not steady, or can't be touched: use `read`.
 
         Raises:
-            FormatError, ImportError: as `read`.
+            FormatError: the run is damaged.
         """
-        if entry.codec is None:
-            self._read_stored(entry, pieces)
-            return
-        plain, at = self.read(entry), 0
-        for piece in pieces:
-            piece[:] = plain[at : at + len(piece)]
-            at += len(piece)
+        if entry.codec is not None or not target.is_steady:
+            return False
+        try:
+            self._read_stored(entry, target.view[start:stop])
+        except OSError as error:
+            if error.errno != errno.EFAULT:
+                raise
+            return False
+        return True
 
     def verify(self) -> Iterator[int]:
         """Reads the index, every stored run, and what a mapping has between them; gives the bytes so far.
@@ -246,22 +255,19 @@ class CheckpointFile:
                 raise FormatError(f"it holds something at {start}, where its index has nothing")
             start += count
 
-    def _read_stored(self, entry: Entry, pieces: Sequence[memoryview]) -> None:
-        self._fill(entry.offset, pieces)
-        running = RunningChecksum()
-        for piece in pieces:
-            running.update(piece)
-        if running.intdigest() != entry.checksum:
+    def _read_stored(self, entry: Entry, buffer: memoryview) -> None:
+        self._fill(entry.offset, buffer)
+        if checksum(buffer) != entry.checksum:
             raise FormatError(f"the run at {entry.offset} is damaged: the checksum does not fit")
 
     def _read(self, offset: int, nbytes: int) -> bytes:
         data = bytearray(nbytes)
-        self._fill(offset, [memoryview(data)])
+        self._fill(offset, memoryview(data))
         return bytes(data)
 
-    def _fill(self, offset: int, pieces: Sequence[memoryview]) -> None:
+    def _fill(self, offset: int, buffer: memoryview) -> None:
         try:
-            self._file.read_into(offset, pieces)
+            self._file.read_into(offset, [buffer])
         except UnreadableError as error:
             raise FormatError(str(error)) from error
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dirtytrack.checkpoint.format.structures import Span
 from dirtytrack.errors import KernelError
 from dirtytrack.kernel.mappings import Kind, overlapping
-from dirtytrack.native import ffi
+from dirtytrack.kernel.touch import Memory
 
 _ENTRY_BYTES = 8  # of /proc/PID/pagemap, for each page
 _AT_ONCE = 1 << 17  # entries
@@ -19,28 +19,31 @@ _FLAGS = bytes(int(byte & 0xC0 != 0) for byte in range(256))
 _RUNS = re.compile(rb"\x01+")
 
 
-def populated(view: memoryview) -> list[Span]:
+def populated(address: int, nbytes: int) -> list[Span]:
     """The bytes of memory that may hold anything but zeros, as spans in order.
 
     Private anonymous memory that has no page is zeros. Of all else, and where that can't be asked, it is
     everything. Nothing is touched.
     """
-    if not view:
+    if not nbytes:
         return []
-    address = address_of(view)
     try:
-        found = list(_populated(address, address + len(view)))
+        found = list(_populated(address, address + nbytes))
     except (OSError, KernelError):
-        return [(0, len(view))]
-    clipped = [(max(start - address, 0), min(stop - address, len(view))) for start, stop in found]
+        return [(0, nbytes)]
+    clipped = [(max(start - address, 0), min(stop - address, nbytes)) for start, stop in found]
     return _joined(clipped)
 
 
-def contents(view: memoryview) -> bytes:
-    """A copy of memory; what has no page is zeros, and stays without one."""
-    copy = bytearray(len(view))
-    for start, stop in populated(view):
-        copy[start:stop] = view[start:stop]
+def contents(memory: Memory, start: int, stop: int) -> bytes:
+    """A copy of the bytes [start, stop) of memory; what has no page is zeros, and stays without one.
+
+    Raises:
+        KernelError: some of them can't be read.
+    """
+    copy = bytearray(stop - start)
+    for low, high in populated(memory.address + start, stop - start):
+        memory.read(start + low, memoryview(copy)[low:high])
     return bytes(copy)
 
 
@@ -52,20 +55,20 @@ def is_hollow(address: int, nbytes: int) -> bool:
         return False
 
 
-def address_of(view: memoryview) -> int:
-    """Where a view begins."""
-    return int(ffi.cast("uintptr_t", ffi.from_buffer(view)))
-
-
 def _populated(start: int, stop: int) -> Iterator[Span]:
     fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         for mapping in overlapping(start, stop):
             first, end = max(mapping.start, start), min(mapping.stop, stop)
+            if start < first:  # a hole: who looks there is told
+                yield start, first
+            start = end
             if mapping.kind is Kind.ANONYMOUS:
                 yield from _pages(fd, first // mmap.PAGESIZE, -(-end // mmap.PAGESIZE))
             else:
                 yield first, end
+        if start < stop:
+            yield start, stop
     finally:
         os.close(fd)
 

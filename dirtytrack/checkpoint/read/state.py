@@ -9,12 +9,21 @@ from contextlib import contextmanager
 
 from dirtytrack._lifetime.interruptible_pool import Task, run_all
 from dirtytrack.checkpoint.format import blocks
-from dirtytrack.checkpoint.format.structures import BLOCK, Entry, FormatError, Span, block_count, gaps
+from dirtytrack.checkpoint.format.structures import (
+    BLOCK,
+    Entry,
+    FormatError,
+    Span,
+    block_count,
+    gaps,
+)
 from dirtytrack.checkpoint.read.block_owners import ZEROS, BlockOwners, StoredRun
+from dirtytrack.checkpoint.read.buffers import RUN_BYTES, Buffers
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 from dirtytrack.checkpoint.read.populated import populated
+from dirtytrack.kernel.touch import Memory
 
-_ZEROS = bytes(256 * BLOCK)
+_ZEROS = bytes(RUN_BYTES)
 _PIECE = 1 << 16  # blocks whose owners are looked at at a time
 
 
@@ -57,6 +66,7 @@ class State:
             owner = layout.same_as
             self._owners.append(BlockOwners(layout.nbytes) if owner is None else self._owners[owner])
         self._last: tuple[StoredRun, bytes | memoryview] | None = None
+        self._buffers = Buffers()
         for file in files:
             for entry in _entries(file):
                 self._owners[entry.region].add(file, entry)
@@ -65,8 +75,11 @@ class State:
         """Whether these blocks are known to be zeros. Nothing is read; a stored run may hold zeros too."""
         return self._owners[region].is_zero(first, first + count)
 
-    def fill(self, region: int, target: memoryview, *, zeroed: bool = False) -> None:
+    def fill(self, region: int, target: Memory, *, zeroed: bool = False) -> None:
         """Writes every byte of a region, each once; runs that hold none of them are not read.
+
+        Where somebody may take the target away meanwhile, a run is checked before its bytes are written: to
+        check them afterwards could be a signal.
 
         Args:
             region: its place in the table.
@@ -76,14 +89,15 @@ class State:
 
         Raises:
             DamagedFile: with the file.
+            KernelError: the target can't be touched.
         """
         owners = self._owners[region]
-        tasks, placed = _placing(owners, target, enumerate(owners.runs, 1))
+        tasks, placed = self._placing(owners, target, enumerate(owners.runs, 1))
         if not zeroed:
             zeros = (owners.bytes_of(gap) for gap in gaps(placed, block_count(owners.nbytes)))
-            unsure = populated(target)
+            unsure = populated(target.address, target.nbytes)
             tasks += [
-                functools.partial(_zero, target[start:stop])
+                functools.partial(self._zero, target, start, stop)
                 for start, stop in _common([(piece.start, piece.stop) for piece in zeros], unsure)
             ]
         run_all(tasks)
@@ -95,18 +109,21 @@ class State:
 
         Raises:
             DamagedFile: with the file.
+            KernelError: the file was cut off meanwhile.
         """
         with _blaming(self.base):
             mapping = self.base.map(region)
-        owners, target = self._owners[region], memoryview(mapping)
+        title = f"the mapping of region {self.base.layouts[region].name!r}"
+        owners, target = self._owners[region], Memory(title, memoryview(mapping), "Load another checkpoint")
         for entry in _entries(self.base):
             if entry.region == region:  # what the mapping has of blocks that are zeros by now may be anything
                 stop = entry.first + entry.blocks
                 for start in range(entry.first, stop, _PIECE):
                     for span in owners.owned(ZEROS, start, min(start + _PIECE, stop)):
-                        _zero(target[owners.bytes_of(span)])
+                        where = owners.bytes_of(span)
+                        self._zero(target, where.start, where.stop)
         elsewhere = (item for item in enumerate(owners.runs, 1) if not item[1].lies_in(self.base))
-        run_all(_placing(owners, target, elsewhere)[0])
+        run_all(self._placing(owners, target, elsewhere)[0])
         return mapping
 
     def read(self, region: int, start: int, stop: int) -> bytearray:
@@ -135,6 +152,43 @@ class State:
                 data[low - start : high - start] = plain[low - origin : high - origin]
         return data
 
+    def _placing(
+        self, owners: BlockOwners, target: Memory, runs: Iterable[tuple[int, StoredRun]]
+    ) -> tuple[list[Task], list[Span]]:
+        # What brings the runs' blocks there, in the order of the files; and which blocks these are.
+        tasks: list[Task] = []
+        placed: list[Span] = []
+        for owner, run in runs:
+            first = run.entry.first
+            if owned := owners.owned(owner, first, first + run.entry.blocks):
+                tasks.append(functools.partial(self._place, owners, run, owned, target))
+                placed += owned
+        return tasks, placed
+
+    def _place(self, owners: BlockOwners, run: StoredRun, owned: list[Span], target: Memory) -> None:
+        # What others own is read, too, for the sake of the checksum.
+        whole = (run.entry.first, run.entry.first + run.entry.blocks)
+        if owned == [whole]:
+            where = owners.bytes_of(whole)
+            with _blaming(run.file):
+                if run.file.read_in_place(run.entry, target, where.start, where.stop):
+                    return
+        origin = run.entry.first * BLOCK
+        with self._buffers.lend() as buffer:
+            plain = memoryview(_read(run, buffer))
+            for span in owned:
+                where = owners.bytes_of(span)
+                target.write(where.start, plain[where.start - origin : where.stop - origin])
+
+    def _zero(self, target: Memory, start: int, stop: int) -> None:
+        with self._buffers.lend() as buffer:
+            for at in range(start, stop, RUN_BYTES):
+                piece = buffer[: stop - at]
+                target.read(at, piece)
+                for run in blocks.runs_of(0, piece, blocks.classify(piece)):
+                    if run.data is not None:
+                        target.write(at + run.first * BLOCK, _ZEROS[: len(run.data)])
+
 
 @contextmanager
 def _blaming(file: CheckpointFile) -> Iterator[None]:
@@ -149,47 +203,9 @@ def _entries(file: CheckpointFile) -> Iterator[Entry]:
         yield from file.entries()
 
 
-def _read(run: StoredRun) -> bytes | memoryview:
+def _read(run: StoredRun, buffer: memoryview | None = None) -> bytes | memoryview:
     with _blaming(run.file):
-        return run.file.read(run.entry)
-
-
-def _placing(
-    owners: BlockOwners, target: memoryview, runs: Iterable[tuple[int, StoredRun]]
-) -> tuple[list[Task], list[Span]]:
-    # What brings the runs' blocks there, in the order of the files; and which blocks these are.
-    tasks: list[Task] = []
-    placed: list[Span] = []
-    for owner, run in runs:
-        first = run.entry.first
-        if owned := owners.owned(owner, first, first + run.entry.blocks):
-            tasks.append(functools.partial(_place, owners, run, owned, target))
-            placed += owned
-    return tasks, placed
-
-
-def _place(owners: BlockOwners, run: StoredRun, owned: list[Span], target: memoryview) -> None:
-    # What others own is read, too, for the sake of the checksum, and forgotten.
-    at, stop = run.entry.first, run.entry.first + run.entry.blocks
-    pieces = []
-    for start, end in owned:
-        if at < start:
-            pieces.append(memoryview(bytearray((start - at) * BLOCK)))
-        pieces.append(target[owners.bytes_of((start, end))])
-        at = end
-    if at < stop:
-        rest = owners.bytes_of((at, stop))
-        pieces.append(memoryview(bytearray(rest.stop - rest.start)))
-    with _blaming(run.file):
-        run.file.read_into(run.entry, pieces)
-
-
-def _zero(target: memoryview) -> None:
-    for start in range(0, len(target), len(_ZEROS)):
-        piece = target[start : start + len(_ZEROS)]
-        for run in blocks.runs_of(0, piece, blocks.classify(piece)):
-            if run.data is not None:
-                run.data[:] = _ZEROS[: len(run.data)]
+        return run.file.read(run.entry, buffer)
 
 
 def _common(spans: list[Span], others: list[Span]) -> Iterator[Span]:

@@ -190,7 +190,7 @@ class Capturer:
         in_one = capture.is_complete
         while not capture.is_complete:
             loan = self._staging.lend(captures, _PIECE, _PIECE)
-            lib.dt_capture_copy(capture.native, loan.pieces, loan.count)
+            self._copy_on(capture, loan)
             sink(capture, loan)
         rewritten = capture.native.rewritten if in_one else self._consumer.peek().pages
         self._learn(capture)
@@ -208,6 +208,12 @@ class Capturer:
             loan.pieces,
             loan.count,
         )
+
+    def _copy_on(self, capture: Capture, loan: Loan) -> None:
+        failure = ffi.new("struct dt_failure *")
+        error = lib.dt_capture_copy(capture.native, loan.pieces, loan.count, failure)
+        if error:
+            raise self._consumer.error(error, failure)
 
     def _hollow(self) -> Any:
         # Of the regions that are to stay sparse, those of which that which is not populated is zeros.

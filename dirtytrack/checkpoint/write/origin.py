@@ -22,12 +22,14 @@ from dirtytrack.checkpoint.format.structures import (
     block_count,
 )
 from dirtytrack.checkpoint.read.archive import opened
+from dirtytrack.checkpoint.read.buffers import RUN_BYTES, own_memory
 from dirtytrack.checkpoint.read.filling import Target, fill
 from dirtytrack.checkpoint.read.lineage import Node, first_few_of
 from dirtytrack.checkpoint.read.populated import populated
 from dirtytrack.checkpoint.store.protocol import Store
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.errors import ChainError
+from dirtytrack.kernel.touch import Memory
 from dirtytrack.tracking import Region, Session, resolve, track_many
 
 _MAX_FIRST_NUMBER = MAX_NUMBER // 2
@@ -144,22 +146,25 @@ def learn(regions: Sequence[Region], hashes: BlockHashes) -> int:
 
     Returns:
         How many bytes hold something: blocks that are not zeros.
+
+    Raises:
+        KernelError: some of it can't be read any more.
     """
-    found = 0
+    found, buffer = 0, memoryview(own_memory(RUN_BYTES))
     for index, region in enumerate(regions):
+        memory = Memory(region.title, region.view, "Resume again when it can be touched")
         done = 0  # blocks
-        for start, stop in populated(region.view):
+        for start, stop in populated(memory.address, memory.nbytes):
             for first in range(max(start // BLOCK, done), block_count(stop), RUN_BLOCKS):
                 done = min(first + RUN_BLOCKS, block_count(stop))
-                found += hashes.learn(index, first, region.view[first * BLOCK : done * BLOCK])
+                piece = buffer[: min(done * BLOCK, memory.nbytes) - first * BLOCK]
+                memory.read(first * BLOCK, piece)
+                found += hashes.learn(index, first, piece)
     return found * BLOCK
 
 
 def _target(layout: Layout, regions: dict[str, Region]) -> Target:
-    if not layout.nbytes:
-        return Target(layout, 0, memoryview(bytearray()))
-    region = regions[layout.name]
-    return Target(layout, region.address, region.view)
+    return Target.of(layout, regions[layout.name].view if layout.nbytes else memoryview(b""))
 
 
 def _check_names(store: Store, node: Node, layouts: list[Layout]) -> None:

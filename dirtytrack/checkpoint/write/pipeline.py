@@ -16,6 +16,7 @@ from dirtytrack.checkpoint.write.compaction import Compactor
 from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.checkpoint.write.job import Job, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
+from dirtytrack.kernel.touch import Memory
 
 _MOST_IN_FLIGHT = 64  # saves, which bounds the memory for those that have no blocks
 
@@ -211,15 +212,18 @@ class Pipeline:
             self.wait()
 
     def _linear(self) -> tuple[bool, ...]:
-        views = [region.view for region in self._capturer.regions]
+        memories = [
+            Memory(region.title, region.view, "Nothing is lost: save again when it can be read")
+            for region in self._capturer.regions
+        ]
         return tuple(
-            self._maps and not self._compression.suits(len(view), functools.partial(_sample, view))
-            for view in views
+            self._maps and not self._compression.suits(memory.nbytes, functools.partial(_sample, memory))
+            for memory in memories
         )
 
 
-def _sample(view: memoryview, piece: slice) -> bytes:
-    return contents(view[piece])
+def _sample(memory: Memory, piece: slice) -> bytes:
+    return contents(memory, piece.start, piece.stop)
 
 
 def _wants_everything(job: Job) -> bool:

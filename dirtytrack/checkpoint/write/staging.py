@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from dirtytrack.checkpoint.format.structures import BLOCK
-from dirtytrack.kernel.anonymous import map_anonymous
+from dirtytrack.checkpoint.read.buffers import own_memory
 from dirtytrack.native import ffi
 
 _MADV_POPULATE_WRITE = 23  # which the mmap module of Python 3.11 lacks
@@ -47,7 +47,7 @@ class Staging:
     def __init__(self, nbytes: int) -> None:
         """Allocates whole blocks, at least one; nothing of them is touched."""
         self.blocks = max(1, nbytes // BLOCK)
-        self._mapping = map_anonymous(self.blocks * BLOCK)
+        self._mapping = own_memory(self.blocks * BLOCK)
         self._memory = ffi.from_buffer("uint8_t[]", self._mapping)
         self._base = ffi.cast("uint8_t *", self._memory)
         self._lent: tuple[Loan, ...] = ()

@@ -132,19 +132,23 @@ static bool is_mapped(struct dt_backend *backend, uint64_t start, uint64_t stop)
 
 // What the scan saw is what the next one compares with: a copy of it, unlike one of the memory, can't hold a store that
 // is undone before anybody looks again. What is not tracked any more is taken from the memory, as without a copy.
-static void contents(struct dt_backend *backend, uint64_t start, uint64_t bytes, uint8_t *to)
+static int contents(const struct dt_backend *backend, uint64_t start, uint64_t bytes, uint8_t *to,
+		    uint64_t *refused_ret)
 {
 	const uint64_t page = 1ULL << backend->page_shift;
-	while (bytes) {
+	int error = 0;
+	while (bytes && !error) {
 		uint64_t left = page - (start & (page - 1)), count = left < bytes ? left : bytes;
 		const struct dt_chunk *chunk = dt_chunks_holding(shadows_of(backend), start);
-		const uint8_t *from = chunk ? (const uint8_t *)chunk->block + (start - chunk->start)
-					    : (const uint8_t *)(uintptr_t)start;
-		memcpy(to, from, count);
+		if (chunk)
+			memcpy(to, (const uint8_t *)chunk->block + (start - chunk->start), count);
+		else
+			error = dt_copy_from(start, to, count, refused_ret);
 		start += count;
 		to += count;
 		bytes -= count;
 	}
+	return error;
 }
 
 const struct dt_backend_ops dt_backend_compare = {

@@ -91,20 +91,10 @@ static int list_blocks(struct dt_capture *capture, const struct dt_epoch *epoch,
 	return dt_grow(&capture->runs, &capture->run_room, room ? room : 1, sizeof *capture->runs);
 }
 
-static void copy_blocks(struct dt_session *session, const struct dt_extent *extent, uint64_t first, uint64_t count,
-			uint8_t *to)
+static struct dt_run bytes_of(const struct dt_extent *extent, uint64_t first, uint64_t count)
 {
-	uint64_t start = first * DT_BLOCK, stop = (first + count) * DT_BLOCK;
-	stop = stop < extent->nbytes ? stop : extent->nbytes;
-	dt_session_contents(session, (const void *)(uintptr_t)(extent->address + start), stop - start, to);
-}
-
-static void look_ahead(const struct dt_capture *capture, size_t run)
-{
-	if (run >= capture->wanted_count)
-		return;
-	const struct dt_block_run *next = &capture->wanted[run];
-	dt_look_ahead((const void *)(uintptr_t)(capture->extents[next->extent].address + next->first * DT_BLOCK));
+	return dt_run_clip((struct dt_run){first * DT_BLOCK, (first + count) * DT_BLOCK},
+			   (struct dt_run){0, extent->nbytes});
 }
 
 // Records blocks that lie in a piece now, behind what it has.
@@ -142,19 +132,23 @@ static void record_nonzero(struct dt_capture *capture, struct dt_piece *piece, u
 	}
 }
 
-static void fill(struct dt_capture *capture, struct dt_piece *piece)
+static int fill(struct dt_capture *capture, struct dt_piece *piece, struct dt_reading *reading)
 {
 	uint64_t room = piece->blocks;
 	*piece = (struct dt_piece){.data = piece->data};
 	while (piece->blocks < room && capture->run < capture->wanted_count) {
 		const struct dt_block_run *run = &capture->wanted[capture->run];
-		look_ahead(capture, capture->run + 2);
+		const struct dt_extent *extent = &capture->extents[run->extent];
 		uint64_t first = run->first + capture->block, left = run->count - capture->block;
 		uint64_t count = left < room - piece->blocks ? left : room - piece->blocks;
 		if (capture->everything && count > NEAR)
 			count = NEAR;
-		copy_blocks(capture->session, &capture->extents[run->extent], first, count,
-			    piece->data + piece->blocks * DT_BLOCK);
+		int error = dt_read_later(reading, extent, bytes_of(extent, first, count),
+					  piece->data + piece->blocks * DT_BLOCK);
+		if (!error && capture->everything)
+			error = dt_read_now(reading);
+		if (error)
+			return error;
 		if (capture->everything)
 			record_nonzero(capture, piece, run->extent, first, count);
 		else
@@ -165,6 +159,7 @@ static void fill(struct dt_capture *capture, struct dt_piece *piece)
 			capture->block = 0;
 		}
 	}
+	return 0;
 }
 
 static bool revoked(const struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count)
@@ -176,14 +171,19 @@ static bool revoked(const struct dt_capture *capture, struct dt_piece *pieces, s
 	return true;
 }
 
-void dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count)
+int dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count, struct dt_failure *failure)
 {
+	struct dt_reading reading = {.session = capture->session, .failure = failure};
 	uint64_t begun = dt_now();
 	if (revoked(capture, pieces, piece_count))
-		return;
-	for (size_t i = 0; i < piece_count; i++)
-		fill(capture, &pieces[i]);
+		return 0;
+	int error = 0;
+	for (size_t i = 0; !error && i < piece_count; i++)
+		error = fill(capture, &pieces[i], &reading);
+	if (!error)
+		error = dt_read_now(&reading);
 	capture->copy_ns += dt_now() - begun;
+	return error;
 }
 
 // Nothing pending and nothing found: every page is as it was when the scan re-armed it, and so is its copy.
@@ -214,7 +214,9 @@ int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slic
 	if (error)
 		return error;
 	capture->scan_ns = dt_now() - begun;
-	dt_capture_copy(capture, pieces, piece_count);
+	error = dt_capture_copy(capture, pieces, piece_count, &epoch->failure);
+	if (error)
+		return error;
 	return capture->run == capture->wanted_count ? prove(session, cursor, slices, n, capture) : 0;
 }
 

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "../base/extent.h"
+#include "../core/access.h"
 #include "../core/collect.h"
 
 // The unit on disk, whatever the page size: bytes of a region from its own first byte.
@@ -54,7 +55,7 @@ void dt_capture_free(void *capture);
 
 // Collects n whole regions, those of the capture's extents in their order, into the epoch; lists the blocks that their
 // written pages touch; copies as many as the pieces have room for; and, when that was all, peeks. The epoch holds the
-// pages from the scan on, also when this fails.
+// pages from the scan on, also when this fails. -EFAULT: some of it can't be read now.
 //
 // hollow: NULL; or for each region, and then all blocks are listed, 1 if what is not populated of it is zeros, which is
 // neither touched nor listed, else 0.
@@ -63,8 +64,10 @@ void dt_capture_free(void *capture);
 int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
 	       struct dt_epoch *epoch, struct dt_capture *capture, const uint8_t *hollow, struct dt_piece *pieces,
 	       size_t piece_count);
-// Copies on. The memory must be what it was: the session is not asked.
-void dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count);
+// Copies on. The memory must be what it was: the session is not asked. 0; or -errno with *failure, -EFAULT where it
+// can't be read now.
+int dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count,
+		    struct dt_failure *failure);
 
 // Writes one byte for each block of data, the last of which may be short: 1 if it is all zeros. Returns how many are.
 size_t dt_zero_blocks(const uint8_t *data, size_t bytes, uint8_t *zero);

@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <string.h>
 
+#include "../base/bytes.h"
 #include "../base/patience.h"
 #include "../kernel/pagemap.h"
 
 enum {
 	NEAR = 128, // pages between two runs: looking through them costs less than another call
 	ZEROS = 4096,
+	MOST_BYTES = 1 << 30, // of one call
 };
 
 bool dt_is_in_place(const struct dt_session *session, const struct dt_extent *extent)
@@ -33,12 +35,39 @@ int dt_view(struct dt_session *session, const struct dt_extent *extent, struct d
 		return 0;
 	}
 	*view_ret = buffer;
-	if (session && session->backend.ops->contents) {
-		dt_session_contents(session, (const void *)(uintptr_t)start, length, buffer);
-		return 0;
+	int error = session && session->backend.ops->contents ? dt_session_contents(session, start, length, buffer, &at)
+							      : dt_copy_from(start, buffer, length, &at);
+	return error ? refused(failure, "read", at, start + length, error) : 0;
+}
+
+int dt_read_now(struct dt_reading *reading)
+{
+	struct dt_run at;
+	int error = reading->count ? dt_copy_pieces(reading->from, reading->to, reading->count, &at) : 0;
+	reading->count = reading->bytes = 0;
+	return error ? refused(reading->failure, "read", at.start, at.stop, error) : 0;
+}
+
+int dt_read_later(struct dt_reading *reading, const struct dt_extent *extent, struct dt_run bytes, uint8_t *to)
+{
+	struct dt_session *session = reading->session;
+	uint64_t start = extent->address + bytes.start, stop = extent->address + bytes.stop, at;
+	int error = 0;
+	if (session->backend.ops->contents) {
+		error = dt_session_contents(session, start, stop - start, to, &at);
+		return error ? refused(reading->failure, "read", at, stop, error) : 0;
 	}
-	int error = dt_copy_from(start, buffer, length, &at);
-	return error ? refused(failure, "process_vm_readv", at, start + length, error) : 0;
+	for (uint64_t part; start < stop && !error; start += part, to += part) {
+		uint64_t room = MOST_BYTES - reading->bytes;
+		part = stop - start < room ? stop - start : room;
+		dt_look_ahead((const void *)(uintptr_t)start);
+		reading->from[reading->count] = (struct iovec){(void *)(uintptr_t)start, part};
+		reading->to[reading->count++] = (struct iovec){to, part};
+		reading->bytes += part;
+		if (reading->count == DT_PIECES || reading->bytes == MOST_BYTES)
+			error = dt_read_now(reading);
+	}
+	return error;
 }
 
 int dt_put(const struct dt_extent *extent, struct dt_run bytes, const uint8_t *from, struct dt_failure *failure)
@@ -55,7 +84,7 @@ int dt_put(const struct dt_extent *extent, struct dt_run bytes, const uint8_t *f
 		length = from || stop - start < ZEROS ? stop - start : ZEROS;
 		int error = dt_copy_to(start, from ? from : zeros, length, &at);
 		if (error)
-			return refused(failure, "process_vm_writev", at, stop, error);
+			return refused(failure, "write", at, stop, error);
 	}
 	return 0;
 }

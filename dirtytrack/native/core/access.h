@@ -14,6 +14,21 @@ int dt_view(struct dt_session *session, const struct dt_extent *extent, struct d
 	    const uint8_t **view_ret, struct dt_failure *failure);
 // Whether dt_view needs no buffer.
 bool dt_is_in_place(const struct dt_session *session, const struct dt_extent *extent);
+// Bytes on their way from tracked memory, as dt_view shows them: pieces are noted, and read many by a call. At first
+// all zero but for the session and where to tell a failure.
+struct dt_reading {
+	struct dt_session *session;
+	struct dt_failure *failure;
+	size_t count;
+	size_t bytes;
+	struct iovec from[DT_PIECES];
+	struct iovec to[DT_PIECES];
+};
+// Notes bytes of a region that are to be read, or reads them. 0; or -errno, also of those noted before, with
+// *reading->failure, -EFAULT where they can't be read now.
+int dt_read_later(struct dt_reading *reading, const struct dt_extent *extent, struct dt_run bytes, uint8_t *to);
+// Reads what was noted. The same errors.
+int dt_read_now(struct dt_reading *reading);
 // Writes bytes of a region; from NULL: zeros. 0; or -errno with *failure, -EFAULT where they can't be written now.
 int dt_put(const struct dt_extent *extent, struct dt_run bytes, const uint8_t *from, struct dt_failure *failure);
 

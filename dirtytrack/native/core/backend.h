@@ -41,8 +41,9 @@ struct dt_backend_ops {
 	// The same right after a scan of it, which has looked at some of that already.
 	bool (*still_ours_after_scan)(struct dt_backend *backend, uint64_t start, uint64_t stop);
 	// Copies what the last arming scan saw there. NULL: a copy of the memory is as good, since every later store is
-	// found by the next scan.
-	void (*contents)(struct dt_backend *backend, uint64_t start, uint64_t bytes, uint8_t *to);
+	// found by the next scan. 0; or -errno, with the address of the first page that can't be read.
+	int (*contents)(const struct dt_backend *backend, uint64_t start, uint64_t bytes, uint8_t *to,
+			uint64_t *refused_ret);
 };
 
 // The backend of one session, which owns it.

@@ -7,6 +7,7 @@
 
 #include "../base/memory.h"
 #include "../base/patience.h"
+#include "../kernel/touch.h"
 
 static void close_descriptors(const struct dt_backend *backend)
 {
@@ -105,16 +106,13 @@ int dt_session_locate(struct dt_session *session, uint64_t id, uint64_t address,
 	return dt_leave(&session->lock, 0);
 }
 
-void dt_session_contents(struct dt_session *session, const void *from, size_t bytes, void *to)
+int dt_session_contents(struct dt_session *session, uint64_t start, size_t bytes, void *to, uint64_t *refused_ret)
 {
+	const struct dt_backend *backend = &session->backend;
 	dt_takes_copy(bytes);
-	if (!session->backend.ops->contents ||
-	    dt_enter(&session->lock) < 0) { // closed meanwhile: there is no other copy
-		memcpy(to, from, bytes);
-		return;
-	}
-	session->backend.ops->contents(&session->backend, (uintptr_t)from, bytes, to);
-	dt_leave(&session->lock, 0);
+	if (!backend->ops->contents || dt_enter(&session->lock) < 0) // closed meanwhile: there is no other copy
+		return dt_copy_from(start, to, bytes, refused_ret);
+	return dt_leave(&session->lock, backend->ops->contents(backend, start, bytes, to, refused_ret));
 }
 
 int dt_session_disarm(struct dt_session *session, uint64_t start, uint64_t stop)

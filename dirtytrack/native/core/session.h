@@ -47,7 +47,8 @@ uint64_t dt_session_generation(struct dt_session *session);
 int dt_session_locate(struct dt_session *session, uint64_t region, uint64_t address, uint64_t *offset,
 		      uint32_t *page_shift);
 // Copies bytes of tracked memory such that every store that the copy lacks is found by a later scan, also beside
-// writers and by a session that compares. If the session can't be used, it is a copy of the memory.
-void dt_session_contents(struct dt_session *session, const void *from, size_t bytes, void *to);
+// writers and by a session that compares. If the session can't be used, it is a copy of the memory. 0; or -errno, with
+// the address of the first page that can't be read: -EFAULT.
+int dt_session_contents(struct dt_session *session, uint64_t start, size_t bytes, void *to, uint64_t *refused_ret);
 // Disarms the pages [start, stop), addresses, that the caller is about to write as a whole. May do nothing.
 int dt_session_disarm(struct dt_session *session, uint64_t start, uint64_t stop);

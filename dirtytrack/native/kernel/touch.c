@@ -17,81 +17,141 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-enum { PIPE_BYTES = 1 << 16 }; // that a new pipe holds
+enum {
+	PIPE_BYTES = 1 << 16, // that a new pipe holds
+	AT_ONCE = 1 << 30,    // bytes that one call is asked for: the kernel stops short of 2 GiB
+};
 
 typedef ssize_t vm_call(pid_t, const struct iovec *, unsigned long, const struct iovec *, unsigned long, unsigned long);
 
-static long copy(vm_call *call, uint64_t start, void *own, size_t bytes)
+static long copy_at_once(vm_call *call, const struct iovec *local, size_t locals, const struct iovec *remote,
+			 size_t remotes)
 {
-	struct iovec local = {own, bytes}, remote = {(void *)(uintptr_t)start, bytes};
 	pid_t self = (pid_t)syscall(SYS_gettid); // not getpid(): the first thread may have ended
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < remotes; i++)
+		bytes += remote[i].iov_len;
 	dt_takes_copy(bytes);
-	ssize_t done = call(self, &local, 1, &remote, 1, 0);
+	ssize_t done = call(self, local, locals, remote, remotes, 0);
 	if (done < 0)
 		return errno == EFAULT ? 0 : -errno;
 	return done;
 }
 
-long dt_read_memory(uint64_t start, void *to, size_t bytes)
+static uint64_t page_of(uint64_t address)
 {
-	return copy(process_vm_readv, start, to, bytes);
+	return address & -(uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-long dt_write_memory(uint64_t start, const void *from, size_t bytes)
+static bool is_forbidden(long result)
 {
-	return copy(process_vm_writev, start, (void *)from, bytes);
+	return result == -EPERM || result == -ENOSYS;
 }
 
-// Through a pipe, from one address to another one. The bytes done, or -errno.
-static long copy_by_pipe(const uint8_t *from, uint8_t *to, size_t bytes)
+// Through a pipe, up to the page of theirs that can't be touched. The bytes done, or -errno.
+static long copy_by_pipe(uint64_t theirs, uint8_t *own, size_t bytes, bool write_theirs)
 {
+	uint8_t *memory = (uint8_t *)(uintptr_t)theirs;
+	const uint8_t *from = write_theirs ? own : memory;
+	uint8_t *to = write_theirs ? memory : own;
+	size_t page_size = (size_t)sysconf(_SC_PAGESIZE), done = 0;
 	int ends[2];
-	long done = 0;
+	long error = 0;
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
 		return -errno;
-	while ((size_t)done < bytes) {
-		size_t left = bytes - (size_t)done, wanted = left < PIPE_BYTES ? left : PIPE_BYTES;
+	while (done < bytes) {
+		size_t beyond = (theirs + done) - page_of(theirs + done); // a pipe takes pieces of a page's length ...
+		size_t wanted =
+			beyond ? page_size - beyond : PIPE_BYTES; // ... so that they are pages, from the second on
+		wanted = bytes - done < wanted ? bytes - done : wanted;
 		ssize_t sent = write(ends[1], from + done, wanted);
 		ssize_t got = sent > 0 ? read(ends[0], to + done, (size_t)sent) : sent;
 		if (got < 0 && errno != EFAULT)
-			done = -errno;
-		else if (got > 0)
-			done += got;
+			error = -errno;
+		if (got > 0)
+			done += (size_t)got;
 		if (got <= 0 || got < sent)
 			break;
 	}
 	close(ends[0]);
 	close(ends[1]);
-	return done;
+	return error ? error : (long)done;
 }
 
-static int is_forbidden(long result)
-{
-	return result == -EPERM || result == -ENOSYS;
-}
-
-// 0 if all was done, else why not.
+// 0 if all of the bytes were done, else why not, and at which page.
 static int outcome(uint64_t start, long done, size_t bytes, uint64_t *refused_ret)
 {
-	uint64_t at = start + (done > 0 ? (uint64_t)done : 0), page = (uint64_t)sysconf(_SC_PAGESIZE);
-	*refused_ret = at & -page;
+	*refused_ret = page_of(start + (done > 0 ? (uint64_t)done : 0));
 	return done < 0 ? (int)done : (size_t)done < bytes ? -EFAULT : 0;
+}
+
+// Any number of bytes. The memory that may be inaccessible is the call's local side, which the kernel copies as it does
+// the buffers of every call. The remote side it pins, and that refuses memory of devices and of memfd_secret(2), and
+// takes a copy of each page that is shared with a forked child.
+static int copy(uint64_t theirs, uint8_t *own, size_t bytes, bool write_theirs, uint64_t *refused_ret)
+{
+	int error = 0;
+	while (bytes && !error) {
+		size_t part = bytes < AT_ONCE ? bytes : AT_ONCE;
+		struct iovec local = {(void *)(uintptr_t)theirs, part}, remote = {own, part};
+		long done = copy_at_once(write_theirs ? process_vm_readv : process_vm_writev, &local, 1, &remote, 1);
+		if (is_forbidden(done))
+			done = copy_by_pipe(theirs, own, part, write_theirs);
+		error = outcome(theirs, done, part, refused_ret);
+		theirs += part;
+		own += part;
+		bytes -= part;
+	}
+	return error;
+}
+
+long dt_read_memory(uint64_t start, void *to, size_t bytes)
+{
+	struct iovec local = {to, bytes}, remote = {(void *)(uintptr_t)start, bytes};
+	return copy_at_once(process_vm_readv, &local, 1, &remote, 1);
+}
+
+// Pieces that lie one after another are one: the kernel pins each by itself. How many are left.
+static size_t join(const struct iovec *pieces, size_t n, struct iovec *joined)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct iovec *last = count ? &joined[count - 1] : NULL;
+		if (last && (uint8_t *)last->iov_base + last->iov_len == pieces[i].iov_base)
+			last->iov_len += pieces[i].iov_len;
+		else
+			joined[count++] = pieces[i];
+	}
+	return count;
+}
+
+int dt_copy_pieces(const struct iovec *from, const struct iovec *to, size_t n, struct dt_run *refused_ret)
+{
+	struct iovec own[DT_PIECES];
+	long done = copy_at_once(process_vm_writev, from, n, own, join(to, n, own));
+	int error = 0;
+	for (size_t i = 0; !error && i < n; i++) {
+		size_t bytes = from[i].iov_len;
+		uint64_t start = (uintptr_t)from[i].iov_base;
+		refused_ret->stop = start + bytes;
+		if (is_forbidden(done))
+			error = copy(start, to[i].iov_base, bytes, false, &refused_ret->start);
+		else if (done < (long)bytes)
+			error = outcome(start, done, bytes, &refused_ret->start);
+		else
+			done -= (long)bytes;
+	}
+	return error;
 }
 
 int dt_copy_from(uint64_t start, void *to, size_t bytes, uint64_t *refused_ret)
 {
-	long done = dt_read_memory(start, to, bytes);
-	if (is_forbidden(done))
-		done = copy_by_pipe((const uint8_t *)(uintptr_t)start, to, bytes);
-	return outcome(start, done, bytes, refused_ret);
+	return copy(start, to, bytes, false, refused_ret);
 }
 
 int dt_copy_to(uint64_t start, const void *from, size_t bytes, uint64_t *refused_ret)
 {
-	long done = dt_write_memory(start, from, bytes);
-	if (is_forbidden(done))
-		done = copy_by_pipe(from, (uint8_t *)(uintptr_t)start, bytes);
-	return outcome(start, done, bytes, refused_ret);
+	return copy(start, (void *)(uintptr_t)from, bytes, true, refused_ret);
 }
 
 // 1 if all mappings of [start, stop) permit it, 0 if one does not, or -errno.

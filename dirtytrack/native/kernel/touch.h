@@ -1,18 +1,25 @@
-// Touching own memory that may be inaccessible. A load or a store would be a signal; the kernel, asked to copy, returns
-// an error. Every function keeps no state and takes no lock; from any thread.
+// Touching memory that may be inaccessible. A load or a store would be a signal; the kernel, asked to copy, returns an
+// error. Every function keeps no state and takes no lock; from any thread. What is copied from or to is memory of the
+// library's own, which nobody takes away.
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
-// Reads own memory: the bytes read, up to the first page that can't be. -errno where a filter forbids
-// process_vm_readv(2), on which it rests.
+#include "../base/runs.h"
+
+enum { DT_PIECES = 64 }; // that one call copies
+
+// Reads memory: the bytes read, up to the first page that can't be. -errno where a filter forbids process_vm_readv(2),
+// on which it rests.
 long dt_read_memory(uint64_t start, void *to, size_t bytes);
-// The same for process_vm_writev(2): the bytes written, up to the first page that can't be.
-long dt_write_memory(uint64_t start, const void *from, size_t bytes);
-// Both, through a pipe of their own where a filter forbids the calls. 0; or -errno, with the address of the first page
-// that can't be touched: -EFAULT.
+// Reads n pieces (at most DT_PIECES, and 1 GiB in all) to as many of the same lengths, through a pipe of its own where
+// a filter forbids that. 0; or -errno, with the addresses of the piece from the first page on that can't be read:
+// -EFAULT.
+int dt_copy_pieces(const struct iovec *from, const struct iovec *to, size_t n, struct dt_run *refused_ret);
+// The same for one piece of any length, and for writing one. 0; or -errno, with the address of that page.
 int dt_copy_from(uint64_t start, void *to, size_t bytes, uint64_t *refused_ret);
 int dt_copy_to(uint64_t start, const void *from, size_t bytes, uint64_t *refused_ret);
 

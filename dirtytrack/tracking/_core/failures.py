@@ -19,6 +19,7 @@ from dirtytrack.errors import (
     kernel_error,
 )
 from dirtytrack.kernel import mappings
+from dirtytrack.kernel.touch import untouchable
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking.region import Region
 
@@ -27,19 +28,11 @@ _REMEDIES = {
     "fewer, larger regions.",
     errno.EPERM: "The mapping can never be written by this process: it shares a file opened read-only, or "
     "is the kernel's own (vvar).",
-    errno.EACCES: "Its protection was changed (mprotect): give it back, and do this again. Nothing is lost.",
-    errno.EFAULT: "It can't be touched there: it is protected (mprotect), a guard page, or beyond the end of "
-    "its file. Make it accessible, or untrack it. Nothing is lost: what was written is in the next call.",
     errno.EINVAL: "Memory of this kind can't be tracked (vdso, a device, a shadow stack, MAP_DROPPABLE).",
 }
 
-# How memory was touched that could not be (core/access.c).
-_TOUCHES = {
-    "read": "read",
-    "write": "write to",
-    "process_vm_readv": "read",
-    "process_vm_writev": "write to",
-}
+_TOUCHES = {"read": False, "write": True}  # of memory (core/access.c), and whether it is written
+_AFTER_A_TOUCH = "Nothing is lost: what was written is in the next call"
 
 
 class StaleError(Exception):
@@ -74,8 +67,9 @@ def native_error(
     if error == -lib.DT_EMISSED and (missed := _missed_error(tracker)) is not None:
         return missed
     call, start, stop = _where(failure)
-    if call in _TOUCHES and start is not None:
-        call = f"{_TOUCHES[call]} {_title_at(regions, start)}"
+    if call in _TOUCHES and start is not None and stop is not None:
+        title = _title_at(regions, start)
+        return untouchable(-error, title, start, stop, _AFTER_A_TOUCH, write=_TOUCHES[call])
     return kernel_error(-error, call, start=start, stop=stop, remedy=_REMEDIES.get(-error, ""))
 
 

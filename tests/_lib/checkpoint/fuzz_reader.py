@@ -195,7 +195,7 @@ def _compare_restored(chain: Chain) -> None:
     while chain.checkpoints and all(region.nbytes <= _MOST_BYTES for region in chain.newest.regions):
         memory = [bytearray(b"\xaa" * region.nbytes) for region in chain.newest.regions]
         targets = [
-            Target(Layout(region.name, region.nbytes, None, None, None, 4096), id(data), memoryview(data))
+            Target.of(Layout(region.name, region.nbytes, None, None, None, 4096), memoryview(data))
             for region, data in zip(chain.newest.regions, memory, strict=True)
         ]
         try:
