@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anywhere
 
 
 def _open():
-    return Descriptor(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+    return Descriptor("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _is_open(fd):

@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dirtytrack.checkpoint.store.descriptors import Descriptor
 from dirtytrack.checkpoint.store.lock import WriterLock
 from dirtytrack.checkpoint.store.system import Folder, check
 from dirtytrack.kernel.support import Check
@@ -103,30 +104,30 @@ def _space(folder: Folder) -> Check:
     return Check("space", None, detail) if free >= _FREE else Check("space", False, detail, "make room")
 
 
-def _make(folder: Folder, data: bytes, offset: int = 0) -> int:
+def _make(folder: Folder, data: bytes, offset: int = 0) -> Descriptor:
     # A file, open for reading and writing; whoever made one before is done with it.
     with suppress(FileNotFoundError):
         folder.unlink("file")
-    fd = folder.open("file", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    file = folder.open("file", os.O_RDWR | os.O_CREAT | os.O_EXCL)
     try:
-        if os.pwrite(fd, data, offset) < len(data) or os.pread(fd, len(data), offset) != data:
+        if os.pwrite(file.fd, data, offset) < len(data) or os.pread(file.fd, len(data), offset) != data:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
     except BaseException:
-        os.close(fd)
+        file.close()
         raise
-    return fd
+    return file
 
 
 def _write(folder: Folder) -> None:
-    os.close(_make(folder, _DATA))
+    _make(folder, _DATA).close()
 
 
 def _sync(folder: Folder) -> None:
-    fd = _make(folder, _DATA)
+    file = _make(folder, _DATA)
     try:
-        os.fsync(fd)
+        os.fsync(file.fd)
     finally:
-        os.close(fd)
+        file.close()
 
 
 def _sync_names(folder: Folder) -> None:
@@ -143,32 +144,32 @@ def _rename(folder: Folder) -> None:
 
 
 def _read_removed(folder: Folder) -> None:
-    fd = _make(folder, _DATA)
+    file = _make(folder, _DATA)
     try:
         folder.unlink("file")
-        if os.pread(fd, len(_DATA), 0) != _DATA:
+        if os.pread(file.fd, len(_DATA), 0) != _DATA:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
     finally:
-        os.close(fd)
+        file.close()
 
 
 def _skip_hole(folder: Folder) -> None:
-    fd = _make(folder, _DATA, _HOLE)
+    file = _make(folder, _DATA, _HOLE)
     try:
         with suppress(OSError):  # some count what a file takes only then
-            os.fsync(fd)
-        if os.fstat(fd).st_blocks * 512 >= _HOLE or os.lseek(fd, 0, os.SEEK_DATA) == 0:
+            os.fsync(file.fd)
+        if os.fstat(file.fd).st_blocks * 512 >= _HOLE or os.lseek(file.fd, 0, os.SEEK_DATA) == 0:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
     finally:
-        os.close(fd)
+        file.close()
 
 
 def _map(folder: Folder) -> None:
-    fd = _make(folder, _DATA)
+    file = _make(folder, _DATA)
     try:
-        mmap.mmap(fd, len(_DATA), mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE).close()
+        mmap.mmap(file.fd, len(_DATA), mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE).close()
     finally:
-        os.close(fd)
+        file.close()
 
 
 _ELSEWHERE = "choose another directory"

@@ -8,36 +8,56 @@ soft limit is raised to the hard one: what is kept stays readable when its file 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import resource
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 from dirtytrack.errors import LIMITS
 
+_PRIVATE = 0o600
 _LEAST = 8  # that are kept, whatever the limit
 
 _T = TypeVar("_T")
 
 
 class Descriptor:
-    """An open file. It is closed when nobody refers to it any more: giving it up disturbs nobody who reads.
+    """An open file. It is closed when nobody refers to it: giving it up disturbs nobody who reads."""
 
-    Attributes:
-        fd: its number.
-    """
+    _held: Sequence[int] = ()
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self, path: str | Path, flags: int, *, folder: int | None = None) -> None:
+        """Opens it; an interrupt leaves nothing open.
+
+        Args:
+            path: where it is.
+            flags: as of ``os.open``; where they make it, it is for its owner alone.
+            folder: the descriptor of the directory that the path begins at; None: the current one.
+
+        Raises:
+            OSError: as the system says.
+        """
+        held: list[int] = []
+        self._held = held
+        opening = os.open if folder is None else functools.partial(os.open, dir_fd=folder)
+        # One call opens it and notes it: an interrupt comes before, or when its destructor knows of it.
+        with_room(lambda: held.extend(map(opening, (path,), (flags,), (_PRIVATE,))))
+
+    @property
+    def fd(self) -> int:
+        """Its number; -1 after `close`, so that nothing goes to another file by mistake."""
+        return self._held[0] if self._held else -1
 
     def close(self) -> None:
         """Closes it now; idempotent."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        held, self._held = self._held, ()
+        if held:
+            os.close(held[0])
 
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         if not is_exiting():  # then modules are empty

@@ -214,7 +214,7 @@ class DirectoryFile:
 
     def _open(self) -> Descriptor:
         try:
-            descriptor = Descriptor(self._open_or_follow())
+            descriptor = self._open_or_follow()
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
@@ -224,7 +224,7 @@ class DirectoryFile:
             raise UnreadableError(_NO_FILE)
         return descriptor
 
-    def _open_or_follow(self) -> int:
+    def _open_or_follow(self) -> Descriptor:
         try:
             return self._folder.open(self._name, _READING)
         except OSError as error:
@@ -253,7 +253,7 @@ class DirectoryNewFile:
         """Makes it."""
         self._folder, self._fsync = folder, fsync
         self._name = f".{secrets.token_hex(8)}.tmp"
-        self._fd = folder.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        self._descriptor = folder.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self._waiting = 0  # bytes that the disk has not been asked for yet
         self._is_published = False
 
@@ -261,25 +261,25 @@ class DirectoryNewFile:
         """See `NewFile`."""
         nbytes = sum(memoryview(buffer).nbytes for buffer in buffers)
         with self._folder.naming(self._name):
-            end = transfer(os.pwritev, self._fd, buffers, offset)
+            end = transfer(os.pwritev, self.fd(), buffers, offset)
             if end < offset + nbytes:
                 raise OSError(errno.EIO, "a write that makes no progress")
             self._waiting += nbytes
             if self._fsync and self._waiting >= _WRITEBACK:  # so that the sync has less to wait for
                 self._waiting = 0
-                check(lib.dt_start_writeback(self._fd))
+                check(lib.dt_start_writeback(self.fd()))
         return end
 
     def fd(self) -> int:
         """See `NewFile`."""
-        return self._fd
+        return self._descriptor.fd
 
     def publish(self, name: str) -> None:
         """See `NewFile`."""
         with self._folder.naming(name):
             if self._fsync:
-                sync_file(self._fd)
-            self._close()  # where some file systems say at last what they could not write
+                sync_file(self.fd())
+            self._descriptor.close()  # where some file systems say at last what they could not write
             check(lib.dt_rename_new(self._folder.fd, self._name.encode(), name.encode()))
             self._name = name
             if self._fsync:
@@ -290,11 +290,6 @@ class DirectoryNewFile:
         """See `NewFile`."""
         if not self._is_published:
             with suppress(OSError):
-                self._close()
+                self._descriptor.close()
             with suppress(OSError):
                 self._folder.unlink(self._name)
-
-    def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import io
 import os
 import secrets
 import struct
@@ -24,6 +23,7 @@ from contextlib import suppress
 from typing import Literal
 from weakref import WeakValueDictionary
 
+from dirtytrack.checkpoint.store.descriptors import Descriptor
 from dirtytrack.checkpoint.store.protocol import GO_ON
 from dirtytrack.checkpoint.store.system import Folder, is_not_offered
 from dirtytrack.errors import BusyError, UnsupportedError
@@ -55,7 +55,7 @@ os.register_at_fork(after_in_child=_renew)
 class WriterLock:
     """The right to write to a directory, a `Claim`."""
 
-    _file: io.FileIO | None = None
+    _file: Descriptor | None = None
 
     def __init__(self, folder: Folder, lock: LockName) -> None:
         """Takes it.
@@ -75,8 +75,7 @@ class WriterLock:
                 raise self._busy(
                     f"This process ({os.getpid()}) writes to it already, as {other._folder.path}: use one"
                 )
-            # No interrupt can tear the close of such a file.
-            self._file = io.FileIO(folder.open(_NAME, os.O_RDWR | os.O_CREAT), "r+")
+            self._file = folder.open(_NAME, os.O_RDWR | os.O_CREAT)
             try:
                 self._take()
                 self._sign()
@@ -112,7 +111,8 @@ class WriterLock:
         """Gives it back; in a forked child, which does not have it, it only closes the descriptor."""
         if self._file is None:
             return
-        self._file.close()
+        with suppress(OSError):  # it is closed all the same, and holds nothing that could be lost
+            self._file.close()
         if lib.dt_is_address_space(self._key[0]):
             with _held_lock:
                 if _held.get(self._key) is self:
@@ -124,7 +124,7 @@ class WriterLock:
 
     def _fd(self) -> int:
         assert self._file is not None
-        return self._file.fileno()
+        return self._file.fd
 
     def _take(self) -> None:
         if not self._is_locked:

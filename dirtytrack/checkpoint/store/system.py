@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dirtytrack.checkpoint.store.descriptors import with_room
+from dirtytrack.checkpoint.store.descriptors import Descriptor
 from dirtytrack.checkpoint.store.protocol import StoreRemovedError
 from dirtytrack.native import lib
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 MAP_NORESERVE = 0x4000  # which the mmap module of Python 3.11 lacks
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_PRIVATE = 0o600
 _MOST_BUFFERS = 512  # in one system call; the kernel takes at most 1024
 
 
@@ -30,7 +28,6 @@ class Folder:
 
     Attributes:
         path: as it was given, for messages.
-        fd: the descriptor; -1 after `close`, so that nothing goes to another directory by mistake.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,23 +37,27 @@ class Folder:
             FileNotFoundError, NotADirectoryError, PermissionError: as the system says.
         """
         self.path = path
-        self.fd = -1
         try:
-            self.fd = with_room(lambda: os.open(path, _DIRECTORY))
+            self._descriptor = Descriptor(path, _DIRECTORY)
         except OSError as error:
             raise OSError(error.errno, error.strerror, path) from error
+
+    @property
+    def fd(self) -> int:
+        """Its descriptor; -1 after `close`."""
+        return self._descriptor.fd
 
     def names(self) -> list[str]:
         """What is in it, in no order."""
         # By a descriptor of its own: two that list by the same one would each get a part.
         with self.naming():
-            fd = with_room(lambda: os.open(".", _DIRECTORY, dir_fd=self.fd))
+            listing = Descriptor(".", _DIRECTORY, folder=self.fd)
         try:
-            return os.listdir(fd)  # noqa: PTH208 - by a descriptor
+            return os.listdir(listing.fd)  # noqa: PTH208 - by a descriptor
         finally:
-            os.close(fd)
+            listing.close()
 
-    def open(self, name: str, flags: int, *, follow: bool = False) -> int:
+    def open(self, name: str, flags: int, *, follow: bool = False) -> Descriptor:
         """A descriptor of a file; where the flags make it, it is for its owner alone.
 
         Args:
@@ -66,7 +67,7 @@ class Folder:
         """
         flags |= os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
         with self.naming(name):
-            return with_room(lambda: os.open(name, flags, _PRIVATE, dir_fd=self.fd))
+            return Descriptor(name, flags, folder=self.fd)
 
     def is_own(self) -> bool:
         """Whether it belongs to this process's user, and not everybody may write to it."""
@@ -100,13 +101,7 @@ class Folder:
 
     def close(self) -> None:
         """Closes the descriptor; idempotent."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not is_exiting():  # then modules are empty
-            self.close()
+        self._descriptor.close()
 
 
 def make_directory(path: Path, *, sync: bool) -> None:
@@ -126,13 +121,13 @@ def make_directory(path: Path, *, sync: bool) -> None:
     if not sync:
         return
     try:
-        fd = os.open(path.parent, _DIRECTORY)
+        above = Descriptor(path.parent, _DIRECTORY)
     except PermissionError:
         return
     try:
-        check(lib.dt_sync_directory(fd))
+        check(lib.dt_sync_directory(above.fd))
     finally:
-        os.close(fd)
+        above.close()
 
 
 def sync_file(fd: int) -> None:

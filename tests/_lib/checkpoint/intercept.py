@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
-from dirtytrack.checkpoint.store import directory, lock, system
+from dirtytrack.checkpoint.store import descriptors, directory, lock, system
 from dirtytrack.native import lib
 
 COMMITTER, COMPACTION = "dirtytrack checkpoint", "dirtytrack compaction"  # the names of the writer's threads
@@ -23,9 +23,10 @@ COMMITTER, COMPACTION = "dirtytrack checkpoint", "dirtytrack compaction"  # the 
 SYNCS = ("fsync", "dt_sync_directory")  # of a file, and of a directory
 
 _CALLS = (
-    (system, "os", os, ("open", "close", "fsync", "unlink", "listdir")),
+    (descriptors, "os", os, ("open", "close")),
+    (system, "os", os, ("fsync", "unlink", "listdir")),
     (system, "lib", lib, ("dt_sync_directory",)),
-    (directory, "os", os, ("close", "fstat", "stat", "preadv", "pwritev", "lseek")),
+    (directory, "os", os, ("fstat", "stat", "preadv", "pwritev", "lseek")),
     (directory, "lib", lib, ("dt_start_writeback", "dt_rename_new", "dt_map_file")),
     (lock, "os", os, ("fstat", "stat", "ftruncate", "pread", "pwrite")),
     (lock, "fcntl", fcntl, ("lockf",)),
