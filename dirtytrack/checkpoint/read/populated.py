@@ -6,6 +6,7 @@ import mmap
 import os
 import re
 from collections.abc import Iterator
+from io import FileIO
 
 from dirtytrack.checkpoint.format.structures import Span
 from dirtytrack.errors import KernelError
@@ -56,21 +57,18 @@ def is_hollow(address: int, nbytes: int) -> bool:
 
 
 def _populated(start: int, stop: int) -> Iterator[Span]:
-    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with FileIO("/proc/self/pagemap") as file:  # an object: an interrupt before the block leaves nothing open
         for mapping in overlapping(start, stop):
             first, end = max(mapping.start, start), min(mapping.stop, stop)
             if start < first:  # a hole: who looks there is told
                 yield start, first
             start = end
             if mapping.kind is Kind.ANONYMOUS:
-                yield from _pages(fd, first // mmap.PAGESIZE, -(-end // mmap.PAGESIZE))
+                yield from _pages(file.fileno(), first // mmap.PAGESIZE, -(-end // mmap.PAGESIZE))
             else:
                 yield first, end
         if start < stop:
             yield start, stop
-    finally:
-        os.close(fd)
 
 
 def _pages(fd: int, first: int, stop: int) -> Iterator[Span]:
