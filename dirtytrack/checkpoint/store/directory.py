@@ -131,6 +131,7 @@ class DirectoryFile:
     """See `StoredFile`. Its descriptor may be given up for others; then the file is opened again."""
 
     _is_closed = True
+    _key: object = None
 
     def __init__(self, folder: Folder, name: str) -> None:
         """Opens it, as `Store.open` says."""
@@ -187,9 +188,8 @@ class DirectoryFile:
 
     def close(self) -> None:
         """See `StoredFile`."""
-        if not self._is_closed:
-            self._is_closed = True
-            descriptors.forget(self._key)
+        self._is_closed = True
+        descriptors.forget(self._key)  # also again: an interrupt may have kept the first call from it
 
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         if not is_exiting():  # then modules are empty
