@@ -40,6 +40,7 @@ from dirtytrack.checkpoint import Chain, Checkpointer, Save
 from dirtytrack.checkpoint.store import directory
 from dirtytrack.checkpoint.write import checkpoint_writer, pipeline
 from dirtytrack.checkpoint.write.job import Job
+from dirtytrack.kernel._descriptor import own_pagemap
 
 ONCE: dict[str, bool] = {}
 LASTING = {"lasting": True}  # until somebody mends it
@@ -183,6 +184,7 @@ def test_every_call_fails_in_turn(
     """One save fails, or the constructor: told once, nothing changed, and the next one has it all."""
     monkeypatch.setattr(directory, "_WRITEBACK", 1)
     gc.collect()  # what an earlier test left open must not go meanwhile
+    own_pagemap()  # which stays open once it is
     before = open_descriptors()
     for at in itertools.count(1):
         fault = Fault(at, code, **how)
