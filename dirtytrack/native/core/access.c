@@ -9,7 +9,7 @@
 #include "../kernel/pagemap.h"
 
 enum {
-	NEAR = 128, // pages between two runs: looking through them costs less than another call
+	NEAR = 1024, // pages between two runs: looking through them costs less than another call
 	ZEROS = 4096,
 	MOST_BYTES = 1 << 30, // of one call
 };
