@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+_START_SECONDS = 10.0  # after which a thread that has not begun is taken for one that can't
+
 
 class Background:
     """A thread that does what it is given, in order, whatever goes wrong with it.
@@ -45,7 +47,11 @@ class Background:
             raise
         self._wait_for_start()
         if not self._is_started:
-            raise RuntimeError("there can be no more threads: close some, or raise RLIMIT_NPROC (ulimit -u)")
+            self._is_wanted = False
+            raise RuntimeError(
+                "there can be no more threads: close some, or raise RLIMIT_NPROC (ulimit -u) or RLIMIT_AS "
+                "(ulimit -v)"
+            )
 
     def put(self, act: Callable[[], object]) -> None:
         """Adds an act to what is to be done. Does not wait."""
@@ -86,8 +92,9 @@ class Background:
             self._starting.release()
 
     def _wait_for_start(self) -> None:
-        with self._starting:
-            pass
+        # A thread for which there is no memory may end before its first line of Python, and tell nobody.
+        if not self._is_started and self._starting.acquire(timeout=_START_SECONDS):
+            self._starting.release()
 
     def _run(self) -> None:
         while not self._is_stopped:

@@ -71,8 +71,13 @@ class Owner(Closable):
             self.close()
 
     def _warn(self) -> None:
-        if self._is_forgotten():
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=3)
+        if not self._is_forgotten():
+            return
+        message = f"{self!r} was never closed"
+        try:
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=3)
+        except AttributeError:  # in the middle of an import of tracemalloc, which is what a source is for
+            warnings.warn(message, ResourceWarning, stacklevel=3)
 
 
 _owners: dict[int, weakref.ref[Owner]] = {}  # those that live, by id(): each access to it is atomic

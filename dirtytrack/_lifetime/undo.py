@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+_TRIES = 100  # of an act that is interrupted each time
+
 
 class Undo:
     """Acts that are to be done in the end, the last one first.
@@ -23,13 +25,28 @@ class Undo:
         self._acts.append(functools.partial(act, *args))
 
     def close(self) -> None:
-        """Does every act, and forgets them. If one fails, none is forgotten; the first failure is raised."""
+        """Does every act, and forgets them. If one fails, none is forgotten; the first failure is raised.
+
+        An act that an interrupt has ended is done again at once, and the interrupt is raised afterwards.
+        """
         failure: BaseException | None = None
-        for act in reversed(self._acts):
-            try:
-                act()
-            except BaseException as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
-        self._acts.clear()
+        done = True
+        try:
+            for act in reversed(self._acts):
+                for _ in range(_TRIES):
+                    try:
+                        act()
+                        break
+                    except Exception as error:
+                        failure, done = failure or error, False
+                        break
+                    except BaseException as error:
+                        failure = failure or error
+                else:
+                    done = False
+            if done:
+                self._acts.clear()
+            if failure is not None:
+                raise failure
+        finally:
+            failure = None  # its traceback has this frame: a circle would keep what the acts name

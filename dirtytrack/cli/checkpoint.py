@@ -229,7 +229,7 @@ def _copy(args: argparse.Namespace) -> int:
 
     It may run beside the writer, also while that compacts; to copy the directory by other means may miss what
     belongs together. Everything is checked on the way. What is damaged is left out and listed, and the exit
-    code is 1 then. If the copy fails nothing of it is left.
+    code is 1 then. If the copy fails, none of its checkpoints is left; the directory and its lock may be.
     """
     for _ in range(_OPENINGS):
         with suppress(FileNotFoundError):  # a compaction removed a file that could not be kept open

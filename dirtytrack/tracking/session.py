@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import operator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Literal, SupportsFloat
 
@@ -118,6 +119,14 @@ class Session(Handle, Owner):
         if not isinstance(name, str):
             raise TypeError(f"a session's regions are looked up by name, a str, not by {name!r}")
         return region_called(name, self.regions)
+
+    def __contains__(self, one: object) -> bool:
+        """Whether it tracks a region, or one of a name."""
+        return any(region is one or (isinstance(one, str) and region.name == one) for region in self.regions)
+
+    def __iter__(self) -> Iterator[Region]:
+        """The tracked regions, in the order in which they were tracked."""
+        return iter(self.regions)
 
     def track(self, memory: Trackable, *, name: str | None = None, sparse: bool = False) -> Region:
         """Tracks *memory*: what is stored there from now on is in the next epoch of every cursor.

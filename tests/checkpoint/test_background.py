@@ -8,6 +8,7 @@ import pytest
 
 from _lib.interrupts import Storm, at_every_point, interrupted_at, traced
 from _lib.support import in_child
+from dirtytrack._lifetime import background as background_module
 from dirtytrack._lifetime.background import Background
 
 pytestmark = pytest.mark.anywhere
@@ -44,6 +45,17 @@ def test_it_knows_itself():
     background.stop()
     assert seen == [True]
     assert not background.is_current
+
+
+def test_a_thread_that_ends_before_it_begins_is_not_waited_for(monkeypatch):
+    """As one does for which there is no memory: it is an error, and there is nothing to stop."""
+    monkeypatch.setattr(background_module, "_START_SECONDS", 0.01)
+    monkeypatch.setattr(background_module._thread, "start_new_thread", lambda *_: 1)
+    background = Background("test")
+    with pytest.raises(RuntimeError, match="no more threads"):
+        background.start()
+    background.drain()
+    background.stop()
 
 
 @traced

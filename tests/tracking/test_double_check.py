@@ -6,6 +6,7 @@ import itertools
 import mmap
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 
 import dirtytrack
+from _lib import limits
 from _lib.iouring import Ring
 from _lib.raw import Raw
 from _lib.support import PAGE_SIZE
@@ -85,6 +87,33 @@ def test_a_warning_instead() -> None:
             assert memory.reported() == {2}
         assert caught[0].filename.endswith("tracked.py")
         assert memory.reported() == {5}
+
+
+_SCRIPT = """
+import mmap, os, dirtytrack
+
+def main():
+    fd = os.memfd_create("memory")
+    os.ftruncate(fd, mmap.PAGESIZE)
+    memory, other = mmap.mmap(fd, mmap.PAGESIZE), mmap.mmap(fd, mmap.PAGESIZE)
+    with dirtytrack.Session(double_check=1, on_missed="warn") as session:
+        session.track(memory)
+        session.collect().pages
+        session.collect().pages
+        other[0] = 1
+        try:
+            session.collect()
+        except dirtytrack.MissedWriteError as warning:
+            print(type(warning).__name__)
+
+main()
+"""
+
+
+def test_the_warning_comes_in_a_script_too() -> None:
+    """Whose module has no package: ``__package__`` is there, and None."""
+    done = limits.run([sys.executable, "-W", "error", "-c", _SCRIPT])
+    assert (done.returncode, done.stdout) == (0, "MissedWriteError\n"), done.stderr
 
 
 @pytest.mark.parametrize("verb", ["collect", "advance"])

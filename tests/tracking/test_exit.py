@@ -62,6 +62,17 @@ _PAIRS = [
 ]
 
 
+def test_a_warning_in_the_middle_of_another() -> None:
+    """What shows the first one imports a module, and a collection in that import ends the second session."""
+    program = "import dirtytrack\na, b = dirtytrack.Session(), dirtytrack.Session()\n"
+    program += "x = {'a': a, 'b': b}; x['x'] = x; del a, b, x"
+    command = [sys.executable, "-W", "default::ResourceWarning", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "was never closed" in done.stderr
+    assert _WARNING.match(done.stderr), done.stderr
+
+
 @pytest.mark.parametrize(("kind", "place"), _PAIRS)
 def test_nothing_but_warnings(kind: str, place: str) -> None:
     """Whatever still refers to the objects."""

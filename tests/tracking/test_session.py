@@ -436,8 +436,13 @@ def test_regions_are_found_by_name(session: Session) -> None:
         other = session.track(memory.piece(5, 6), name="a")
         with pytest.raises(KeyError, match=f"2 regions .* {first.address:#x} and {other.address:#x}: .*own"):
             session["a"]
+        assert list(session) == [first, second, nameless, other]
+        assert "a" in session
+        assert second in session
         session.untrack(first)
         assert session["a"] is other
+        assert first not in session
+        assert "c" not in session
         for thing in (0, None, first):
             with pytest.raises(TypeError, match="name"):
                 session[thing]  # type: ignore[index]

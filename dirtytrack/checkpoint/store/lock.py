@@ -92,11 +92,12 @@ class WriterLock:
         """
         self._take()
         with self._folder.naming(_NAME):
-            there = os.stat(_NAME, dir_fd=self._folder.fd, follow_symlinks=False)
+            there = self._status_of_name()
             signature = os.pread(self._fd(), _SIGNATURE_BYTES + 1, 0)
-        if not os.path.samestat(there, os.fstat(self._fd())):
+        if there is None or not os.path.samestat(there, os.fstat(self._fd())):
+            done = "removed" if there is None else "replaced"
             raise self._busy(
-                f"The file was replaced, so that it protects nothing. Close this Checkpointer. {GO_ON}"
+                f"The file was {done}, so that it protects nothing. Close this Checkpointer. {GO_ON}"
             )
         if signature != self._signature:
             cause = (
@@ -121,6 +122,14 @@ class WriterLock:
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         if not is_exiting():  # then modules are empty
             self.close()
+
+    def _status_of_name(self) -> os.stat_result | None:
+        try:
+            return os.stat(_NAME, dir_fd=self._folder.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            if os.fstat(self._folder.fd).st_nlink == 0:  # the directory itself is gone
+                raise
+        return None
 
     def _fd(self) -> int:
         assert self._file is not None

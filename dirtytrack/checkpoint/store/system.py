@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dirtytrack.checkpoint.store.descriptors import Descriptor
 from dirtytrack.checkpoint.store.protocol import StoreRemovedError
+from dirtytrack.errors import LIMITS
 from dirtytrack.native import lib
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Folder:
         try:
             self._descriptor = Descriptor(path, _DIRECTORY)
         except OSError as error:
-            raise OSError(error.errno, error.strerror, path) from error
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     @property
     def fd(self) -> int:
@@ -52,10 +53,10 @@ class Folder:
         # By a descriptor of its own: two that list by the same one would each get a part.
         with self.naming():
             listing = Descriptor(".", _DIRECTORY, folder=self.fd)
-        try:
-            return os.listdir(listing.fd)  # noqa: PTH208 - by a descriptor
-        finally:
-            listing.close()
+            try:
+                return os.listdir(listing.fd)  # noqa: PTH208 - by a descriptor, of which it makes another one
+            finally:
+                listing.close()
 
     def open(self, name: str, flags: int, *, follow: bool = False) -> Descriptor:
         """A descriptor of a file; where the flags make it, it is for its owner alone.
@@ -97,7 +98,8 @@ class Folder:
             if error.errno == errno.ENOENT and os.fstat(self.fd).st_nlink == 0:
                 message = "the directory was removed; another one of its name is not this one"
                 raise StoreRemovedError(errno.ENOENT, message, str(self.path)) from error
-            raise OSError(error.errno, error.strerror, str(self.path / name)) from error
+            why = LIMITS.get(error.errno or 0, error.strerror)
+            raise OSError(error.errno, why, str(self.path / name)) from error
 
     def close(self) -> None:
         """Closes the descriptor; idempotent."""

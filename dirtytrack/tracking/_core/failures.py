@@ -215,6 +215,6 @@ def _listed(losses: Sequence[Loss]) -> str:
 def _level_of_the_caller() -> int:
     # For the stacklevel of a warning that is given by the caller of this.
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__package__", "").startswith("dirtytrack"):
+    while frame.f_back is not None and (frame.f_globals.get("__package__") or "").startswith("dirtytrack"):
         frame, level = frame.f_back, level + 1
     return level
