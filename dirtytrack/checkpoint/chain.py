@@ -67,7 +67,7 @@ class Checkpoint:
             consistency=described.consistency,
             statistics=described.statistics,
             nbytes=node.file.nbytes,
-            regions=node.file.layouts,
+            regions=node.layouts,
             _node=node,
         )
 
@@ -186,12 +186,12 @@ class Chain(Owner):
             ChainError: no such region or checkpoint.
         """
         node, region, _ = self._locate(name, 0, None, at)
-        return node.file.layouts[region]
+        return node.layouts[region]
 
     def read(
         self, name: str, start: int = 0, stop: int | None = None, *, at: int | str | None = None
     ) -> bytes:
-        """Reads the bytes [start, stop) of a region; only the runs that hold some of them are read.
+        """Reads the bytes [start, stop) of a region; only the segments that hold some of them are read.
 
         Args:
             name: name of the region.
@@ -321,7 +321,7 @@ class Chain(Owner):
         # The state, the region's place in its table, and the end of the bytes.
         self._check()
         node = self._archive.newest if at is None else self._archive.find(at)
-        layouts = node.file.layouts
+        layouts = node.layouts
         region = self._archive.find_region(layouts, name)
         nbytes = layouts[region].nbytes
         end = nbytes if stop is None else stop

@@ -95,9 +95,9 @@ class Checkpointer(Handle, Owner):
             keep: number of newest checkpoints that stay. When there are more than twice as many, a background
                 thread writes a base for the oldest of them and removes everything older. None, the default:
                 all stay.
-            compression: "auto", the default, compresses the regions whose samples become at least 10 %
-                smaller; "zstd" every run that becomes shorter; "none" nothing. A base that is not compressed
-                can be loaded lazily.
+            compression: "auto", the default, compresses what becomes at least a third smaller, in a base the
+                regions of which samples do; "zstd" what becomes a tenth; "none" nothing. A base that is not
+                compressed can be loaded lazily.
             fsync: whether each checkpoint is on the disk before it counts as committed. Without, nothing is
                 synced, not even by a compaction: a crash of the machine may cost the last checkpoints or all;
                 a crash of the process costs none.

@@ -6,7 +6,7 @@ import errno
 import functools
 import json
 import mmap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dirtytrack.checkpoint._arguments import check_regions
@@ -100,15 +100,17 @@ def _targets(into: Mapping[str, object]) -> list[Target]:
 
 
 def _load(state: State) -> dict[str, np.ndarray[Any, Any]]:
-    def load(place: int, layout: Layout) -> mmap.mmap:
+    memories = []
+    for layout in stored(state.layouts):
         memory = _obtain(layout, functools.partial(alloc, layout.nbytes))
         _array(layout, memory)  # which there has to be, before anything is read
-        title = f"the array of region {layout.name!r}"
-        target = Memory(title, memoryview(memory), "Load again", is_own=True)
-        state.fill(place, target, zeroed=True)
-        return memory
-
-    return _arrays(state, load)
+        memories.append(memory)
+    targets = {
+        place: Memory(f"the array of region {layout.name!r}", memoryview(memory), "Load again", is_own=True)
+        for place, (layout, memory) in enumerate(zip(stored(state.layouts), memories, strict=True))
+    }
+    state.fill(targets, zeroed=True)
+    return _arrays(state, memories)
 
 
 def _map(state: State) -> dict[str, np.ndarray[Any, Any]]:
@@ -118,11 +120,15 @@ def _map(state: State) -> dict[str, np.ndarray[Any, Any]]:
                 f"region {layout.name!r} can't be loaded lazily, for {state.base.name} is compressed: "
                 'compact() the chain with compression="none", or load it with lazy=False'
             )
-    return _arrays(state, lambda place, layout: _obtain(layout, functools.partial(state.map, place)))
+    memories = [
+        _obtain(layout, functools.partial(state.map, place))
+        for place, layout in enumerate(stored(state.layouts))
+    ]
+    state.complete(dict(enumerate(memories)))
+    return _arrays(state, memories)
 
 
-def _arrays(state: State, obtain: Callable[[int, Layout], mmap.mmap]) -> dict[str, np.ndarray[Any, Any]]:
-    memories = [obtain(place, layout) for place, layout in enumerate(stored(state.layouts))]
+def _arrays(state: State, memories: Sequence[mmap.mmap]) -> dict[str, np.ndarray[Any, Any]]:
     arrays = {}
     for place, layout in enumerate(state.layouts):
         owner = place if layout.same_as is None else layout.same_as

@@ -89,6 +89,16 @@ class Memory:
         if self.nbytes and (found := _find_refusal(self.address, self.address + self.nbytes, write=True)):
             raise _error(self.title, found, then, write=True)
 
+    def refused(self, error: int, start: int, *, write: bool) -> KernelError:
+        """What to raise when a native call could not touch it.
+
+        Args:
+            error: -errno, as the call has it.
+            start: the address of the first page that it could not touch.
+            write: whether it was to be written; else read.
+        """
+        return self._refused(error, start, self.nbytes, write=write)
+
     def _is_anonymous(self) -> bool:
         with suppress(KernelError):
             found = mappings.overlapping(self.address, self.address + max(self.nbytes, 1))

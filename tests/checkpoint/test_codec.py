@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from _lib.checkpoint import forge
-from _lib.checkpoint.files import opened
+from _lib.checkpoint.files import opened, segments
 from _lib.checkpoint.forge import BLOCK, ZSTD, File, Run
 from _lib.checkpoint.world import World, restored
 from dirtytrack.checkpoint import Chain, Checkpointer
@@ -41,21 +41,21 @@ def deflate(monkeypatch):
 
 
 @pytest.mark.anywhere
-@pytest.mark.parametrize("encoding", [3, 7, 2**32 - 1])
+@pytest.mark.parametrize("encoding", [4, 7, 2**32 - 1])
 def test_an_encoding_that_nobody_knows_is_refused(tmp_path, encoding):
-    """Though its stored bytes are a zstd frame: it is named, where the index is read and where a run is."""
+    """Though its stored bytes are a zstd frame: it is named, where the index is read and where these are."""
     forged = File(1, [Run(0, 0, SIXTEEN, ZSTD)], [forge.region("a", BLOCK)])
 
     def twist(entries):
         return [(0, encoding, *entries[0][2:])]
 
     with opened(forged.write(tmp_path)) as file:
-        (known,) = file.entries()
+        (known,) = segments(file, [BLOCK])
         assert file.read(known) == SIXTEEN
         with pytest.raises(FormatError, match=f"encoding {encoding}, which is not known here"):
-            file.read(known._replace(encoding=encoding))
+            file.read(known._replace(segment=known.segment._replace(encoding=encoding)))
     with opened(forged.write(tmp_path, twist=twist)) as file:
-        for read in (lambda: list(file.entries()), lambda: list(file.verify())):
+        for read in (lambda: segments(file, [BLOCK]), lambda: list(file.verify(file.layouts))):
             with pytest.raises(FormatError, match=f"encoding {encoding}, which is not known here"):
                 read()
 
@@ -98,8 +98,19 @@ def test_which_regions_are_compressed(name, noise, text):
 
 
 @pytest.mark.anywhere
-def test_runs_that_do_not_become_shorter_are_stored_as_they_are():
-    """After one of them a region's next 15 are not tried, if it is a matter of samples; other regions are."""
+def test_a_small_gain_is_left_alone_where_nobody_asked_for_it():
+    """A tenth less costs a restore four times the time, and the mapping of a base."""
+    noise = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8)
+    for mask, worth in ((0xFF, []), (0x7F, ["zstd"]), (0x0F, ["auto", "zstd"])):
+        data = (noise & mask).tobytes()
+        found = [name for name in ("auto", "zstd") if Compression(name).encoder().encode(data)[0] != 1]
+        assert found == worth
+        assert Compression("auto").suits(len(data), lambda piece, data=data: data[piece]) == ("auto" in worth)
+
+
+@pytest.mark.anywhere
+def test_segments_that_do_not_become_shorter_are_stored_as_they_are():
+    """After one of them the next 3 are not tried, if nobody asked for it."""
     tried = []
 
     class Counting(Deflate):
@@ -107,12 +118,26 @@ def test_runs_that_do_not_become_shorter_are_stored_as_they_are():
             return lambda data: tried.append(len(data)) or zlib.compress(data)
 
     noise = np.random.default_rng(1).integers(0, 256, BLOCK, np.uint8).tobytes()
-    for chosen_by_samples in (True, False):
+    for by_samples, count in ((True, 2), (False, 8)):
         tried.clear()
-        encoder = compression.Encoder(Counting(), chosen_by_samples)
-        for _ in range(16):
-            assert encoder.encode(0, noise) == (1, noise)
-        assert len(tried) == (1 if chosen_by_samples else 16)
-        encoding, stored = encoder.encode(1, SIXTEEN)
+        encoder = compression.Encoder(Counting(), by_samples)
+        for _ in range(8):
+            assert encoder.encode(noise) == (1, noise)
+        assert len(tried) == count
+        encoding, stored = encoder.encode(SIXTEEN)
         assert (encoding, zlib.decompress(stored)) == (7, SIXTEEN)
-    assert compression.Encoder(None, False).encode(0, SIXTEEN) == (1, SIXTEEN)
+    assert compression.Encoder(None, False).encode(SIXTEEN) == (1, SIXTEEN)
+
+
+def test_compressed_segments_are_large_and_others_are_not(tmp_path):
+    """Python is asked for each of the first; who reads one block of the others reads no more than a MiB."""
+    words = np.frombuffer((b"some text " * (1 << 20))[: 9 << 20], np.uint8).copy()
+    for name, lengths in (("zstd", [1024, 1024, 256]), ("none", [256] * 9)):
+        with Checkpointer(
+            path := tmp_path / name, {"a": words}, compression=name, fsync=False
+        ) as checkpoints:
+            checkpoints.save(wait=True)
+        (file,) = path.glob("*.base")
+        with opened(file) as base:
+            found = [sum(run.count for run in one.runs.native) for one in segments(base, [len(words)])]
+        assert found == lengths

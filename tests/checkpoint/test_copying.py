@@ -203,7 +203,7 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path, files, error):
 
     def hook(call):
         nonlocal count
-        if call.name == "pwritev":
+        if call.name == "dt_write_all":
             count += 1
             if count == 6:
                 raise error

@@ -22,7 +22,7 @@ NBYTES = 8 * BLOCK + 200
 
 def _states():
     # Two blocks more are changed with each state, and never again: every run counts to the end.
-    noise = (forge.xxh3(bytes([at])).to_bytes(8, "big") * (BLOCK // 8) for at in range(9))
+    noise = (forge.xxh64(bytes([at])).to_bytes(8, "big") * (BLOCK // 8) for at in range(9))
     data = bytearray(b"".join(noise)[:NBYTES])
     states = []
     for number in (1, 2, 3):
@@ -44,7 +44,7 @@ def directory(tmp_path):
 def _sections(file):
     # Where each structure of a file begins, and where the last one ends.
     payload, entries = file.payload()
-    index = len(payload) + 48 * len(entries)
+    index = len(payload) + 56 * len(entries)
     end = len(file.build())
     return {
         "header": (0, 128),
@@ -92,11 +92,11 @@ def test_every_byte_of_the_structures_counts(directory, number, section):
 @pytest.mark.parametrize("encoding", [RAW, ZSTD])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_contents_count(tmp_path, number, encoding):
-    """Flip a bit of a stored run, here and there, and it is found when it is read."""
+    """Flip a bit of a segment, here and there, and it is found when it is read."""
     files = forge.history(STATES, encoding=encoding)
     directory = forge.write(tmp_path, files)
     path, whole = directory / files[number - 1].name, files[number - 1].build()
-    for *_, offset, length, _ in files[number - 1].payload()[1]:
+    for offset, length in (entry[4:6] for entry in files[number - 1].payload()[1]):
         for at in {offset, offset + length // 2, offset + length - 1}:
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1 :])
             _expect_older(directory, number, verify=True)
@@ -127,10 +127,10 @@ def test_pages_that_never_reached_the_disk(directory, number):
     _expect_older(directory, number)
 
 
-def test_exchanged_runs_are_found(directory):
+def test_exchanged_segments_are_found(directory):
     """Each intact in the other's place."""
     path, whole = directory / FILES[1].name, bytearray(FILES[1].build())
-    (_, _, _, _, one, length, _), (_, _, _, _, other, _, _) = FILES[1].payload()[1]
+    (one, length), (other, _) = (entry[4:6] for entry in FILES[1].payload()[1])
     whole[one : one + length], whole[other : other + length] = (
         whole[other : other + length],
         whole[one : one + length],

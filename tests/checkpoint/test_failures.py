@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import gc
 import itertools
 import os
-import select
 import shutil
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,7 +30,7 @@ from _lib.checkpoint.intercept import (
 )
 from _lib.checkpoint.world import BLOCK, Contents, World, restored
 from _lib.raw import open_descriptors
-from _lib.support import PAGE_SIZE, in_child, require_root
+from _lib.support import in_child, require_root
 from _lib.tracked import open_cursors
 from dirtytrack import ChainError, CheckpointError, Session
 from dirtytrack.checkpoint import Chain, Checkpointer, Save
@@ -423,16 +420,6 @@ def test_a_disk_that_hangs_does_not_fill_the_memory(
         scene.end()
 
 
-def test_short_writes_go_on(tmp_path: Path, scenes: Callable[..., Scene]) -> None:
-    """A system that takes half of what it is given, each time, makes no difference."""
-    with intercepted(lambda call: call.write_some() if call.name == "pwritev" else call.run()):
-        scene = scenes(tmp_path, compression="none")
-        for _ in range(3):
-            scene.world.scribble()
-            scene.save()
-        scene.end()
-
-
 def _compact(checkpoints: Checkpointer) -> list[tuple[Any, ...]]:
     """What is told of it: errno and checkpoints of a CheckpointError, nothing of a ChainError."""
     try:
@@ -681,38 +668,6 @@ def _counted_signals(number: int) -> Iterator[list[int]]:
         yield arrived
     finally:
         signal.signal(number, before)
-
-
-def test_signals_do_not_disturb_a_slow_write(tmp_path: Path, scenes: Callable[..., Scene]) -> None:
-    """They interrupt the worker in writes that take long; these go on, and nothing fails."""
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, PAGE_SIZE)
-
-    def write_slowly(call: Call) -> Any:
-        if call.name != "pwritev":
-            return call.run()
-        fd, buffers, offset = call.arguments
-        taken = os.writev(writer, buffers)  # waits for us, and can be interrupted
-        return os.pwrite(fd, b"".join(buffers)[:taken], offset)
-
-    blocks = 15 * PAGE_SIZE // BLOCK
-    scene = scenes(tmp_path, blocks=blocks + 1, compression="none")
-    scene.save()
-    for block in range(blocks):
-        scene.world.touch(at=block * BLOCK)
-    with intercepted(write_slowly), _counted_signals(signal.SIGUSR1) as arrived:
-        save = scene.capture()
-        worker = next(one.ident for one in threading.enumerate() if one.name == COMMITTER)
-        assert worker is not None
-        while save.state == "captured":
-            signal.pthread_kill(worker, signal.SIGUSR1)
-            if select.select([reader], [], [], 0.001)[0]:
-                os.read(reader, 1024)
-    assert len(arrived) > 10
-    scene.expect(save)
-    scene.end()
-    os.close(reader)
-    os.close(writer)
 
 
 def test_signals_do_not_disturb_saves(tmp_path: Path, scenes: Callable[..., Scene]) -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dirtytrack.checkpoint.format import blocks
+from _lib.checkpoint.packed import Packed
 from dirtytrack.checkpoint.format.structures import BLOCK
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
+from dirtytrack.kernel.touch import Memory
 
 pytestmark = pytest.mark.anywhere
 
@@ -20,15 +21,16 @@ def _content(values: list[int]) -> bytes:
     return b"".join(bytes([value]) * BLOCK for value in values)[:NBYTES]
 
 
-def _changes(hashes, data, first, stop, everything=False):
+def _changes(hashes, data, first, stop):
     """What is to be stored of blocks [first, stop), as (block, bytes or None) for each block."""
-    piece = memoryview(data)[first * BLOCK : min(stop * BLOCK, NBYTES)]
-    found = []
-    for run in hashes.changes(0, first, piece, everything=everything):
-        for block in range(run.blocks):
-            part = None if run.data is None else bytes(run.data[block * BLOCK : (block + 1) * BLOCK])
-            found.append((run.first + block, part))
-    return found
+    packed = Packed(hashes, [NBYTES])
+    segments = packed.add([(0, first, data[first * BLOCK : min(stop * BLOCK, NBYTES)])])
+    return sorted((block, content) for (_, block), content in packed.blocks(segments).items())
+
+
+def _learn(hashes, region, data):
+    memory = Memory("a copy", memoryview(bytearray(data)), "")
+    return hashes.learn(region, memory, 0, -(-len(data) // BLOCK))
 
 
 def _expected(before, after, first, stop):
@@ -48,7 +50,7 @@ VALUES = st.lists(st.integers(0, 2), min_size=6, max_size=6)
 def test_blocks_are_stored_when_their_content_is_new(start, steps):
     """A block is stored just if it differs from what was last committed or, within a save, last seen."""
     hashes, committed = BlockHashes([NBYTES]), bytearray(_content(start))
-    hashes.learn(0, 0, memoryview(committed))
+    assert _learn(hashes, 0, committed) == sum(map(bool, start))
     working = bytearray(committed)
     for values, first, stop, arrives in steps:
         data, stop = _content(values), max(first + 1, stop)
@@ -66,73 +68,47 @@ def test_blocks_are_stored_when_their_content_is_new(start, steps):
 def test_a_base_has_all_but_zeros():
     """For a base every block counts but those of zeros, whatever was there before."""
     hashes, data = BlockHashes([NBYTES]), _content([1, 0, 2, 2, 0, 1])
-    hashes.learn(0, 0, memoryview(data))
-    assert [block for block, _ in _changes(hashes, data, 0, 6, everything=True)] == [0, 2, 3, 5]
+    _learn(hashes, 0, data)
+    packed = Packed(hashes, [NBYTES])
+    assert {block for _, block in packed.blocks(packed.add([(0, 0, data)], everything=True))} == {0, 2, 3, 5}
+
+
+def test_a_base_begins_with_zeros():
+    """What it does not hold is zeros when it is committed, and what it was when it fails."""
+    data = _content([1, 0, 2, 2, 0, 1])
+    for arrives in (False, True):
+        hashes = BlockHashes([NBYTES])
+        _learn(hashes, 0, data)
+        hashes.begin_base()
+        Packed(hashes, [NBYTES]).add([(0, 2, data[2 * BLOCK : 4 * BLOCK])], everything=True)
+        (hashes.commit if arrives else hashes.abort)()
+        changed = [block for block, _ in _changes(hashes, data, 0, 6)]
+        assert changed == ([0, 5] if arrives else [])
 
 
 def test_regions_do_not_mix():
     """The same block of another region is another block."""
-    hashes, data = BlockHashes([BLOCK, BLOCK]), memoryview(bytes([7]) * BLOCK)
-    hashes.learn(0, 0, data)
-    hashes.learn(1, 0, memoryview(bytes(BLOCK)))
-    assert len(list(hashes.changes(0, 0, data, everything=False))) == 0
-    assert len(list(hashes.changes(1, 0, data, everything=False))) == 1
+    hashes, data = BlockHashes([BLOCK, BLOCK]), bytes([7]) * BLOCK
+    assert [_learn(hashes, 0, data), _learn(hashes, 1, bytes(BLOCK))] == [1, 0]
+    packed = Packed(hashes, [BLOCK, BLOCK])
+    assert packed.blocks(packed.add([(0, 0, data), (1, 0, data)])) == {(1, 0): data}
 
 
-def test_every_writer_hashes_with_a_seed_of_its_own():
-    """Equal blocks have other hashes in another writer, so nobody can prepare two that are taken for one."""
-    block = memoryview(bytes([7]) * BLOCK)
-    assert len({BlockHashes([BLOCK])._hash(block, blocks.classify(block)) for _ in range(4)}) == 4
+def test_every_writer_hashes_with_a_key_of_its_own():
+    """So nobody can prepare two blocks that are taken for one; and it is random to the last bit."""
+    hashes = [BlockHashes([BLOCK]) for _ in range(64)]
+    keys = [tuple(one.native.key) for one in hashes]
+    for half in zip(*keys, strict=True):
+        assert len(set(half)) == 64
+        for bit in range(64):
+            assert 8 < sum(key >> bit & 1 for key in half) < 56
 
 
-class _Scarce(bytearray):
-    """A table that fails at an access, after so many."""
-
-    left = -1
-
-    def __getitem__(self, where):
-        self._count()
-        return super().__getitem__(where)
-
-    def __setitem__(self, where, what):
-        self._count()
-        super().__setitem__(where, what)
-
-    def _count(self):
-        _Scarce.left -= 1
-        if _Scarce.left == 0:
-            raise MemoryError
-
-
-def test_no_memory_at_any_access_makes_nothing_wrong():
-    """What was committed stays so, and what failed is stored when it comes again."""
-    steps = [
-        ([1] * 6, True),
-        ([2, 1, 3, 1, 1, 3], False),
-        ([2, 2, 1, 1, 1, 3], True),
-        ([1, 2, 0, 1, 1, 3], True),
-    ]
-    for at in range(1, 100):
-        hashes, committed = BlockHashes([NBYTES]), bytearray(NBYTES)
-        hashes._committed[:] = [_Scarce(hashes._committed[0])]
-        hashes._working[:] = [_Scarce(hashes._working[0])]
-        hashes.learn(0, 0, memoryview(committed))
-        _Scarce.left, struck = at, False
-        for values, arrives in [*steps, *steps]:
-            working, data = bytearray(committed), _content(values)
-            try:
-                for first, stop in ((0, 3), (2, 6), (1, 4)):
-                    assert _changes(hashes, data, first, stop) == _expected(working, data, first, stop)
-                    part = slice(first * BLOCK, min(stop * BLOCK, NBYTES))
-                    working[part] = data[part]
-            except MemoryError:
-                struck, arrives = True, False
-            if arrives:
-                hashes.commit()
-                committed[:] = working
-            else:
-                hashes.abort()
-                hashes.abort()
-        if not struck:
-            break
-    assert at > 40
+def test_a_block_that_came_twice_is_as_it_was_when_that_fails():
+    """The log is played back from its end."""
+    hashes = BlockHashes([NBYTES])
+    _learn(hashes, 0, _content([1] * 6))
+    for value in (2, 3, 1, 2):
+        _changes(hashes, _content([value] * 6), 0, 6)
+    hashes.abort()
+    assert _changes(hashes, _content([1] * 6), 0, 6) == []

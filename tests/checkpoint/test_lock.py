@@ -96,8 +96,10 @@ def test_a_lock_that_a_copy_has_cost_is_taken_again(directory, tmp_path):
     """To copy the directory in the owner's process drops the lock, see fcntl(2); renew takes it again."""
     lock = directory.claim()
     shutil.copytree(tmp_path, tmp_path.with_name(tmp_path.name + "-copy"))
+    assert lock.holds(["lock"])
     lock.renew()
     assert in_child(lambda: _try(tmp_path)).check() is not None
+    assert not lock.holds(["lock", "nothing"])
     lock.close()
 
 
@@ -117,6 +119,7 @@ def test_a_lock_that_somebody_else_has_had_is_not(directory, tmp_path):
     (tmp_path / "lock").read_bytes()  # open and close: gone
     assert in_child(lambda: _try(tmp_path)).check() is None
     for _ in range(2):
+        assert not lock.holds([])
         with pytest.raises(BusyError, match="Another writer has been here"):
             lock.renew()
     lock.close()

@@ -14,9 +14,10 @@ import pytest
 import zstandard
 
 from _lib.checkpoint import forge, independent_reader
-from _lib.checkpoint.files import open_file, opened
-from _lib.checkpoint.forge import BLOCK, RAW, ZEROS, ZSTD, File, Run
+from _lib.checkpoint.files import open_file, opened, segments
+from _lib.checkpoint.forge import BLOCK, IN_PLACE, RAW, SEGMENT_BYTES, ZEROS, ZSTD, File, Run
 from _lib.support import resident_bytes
+from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import Encoding, FormatError
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.kernel.touch import Memory
@@ -24,59 +25,95 @@ from dirtytrack.kernel.touch import Memory
 pytestmark = pytest.mark.anywhere
 
 NBYTES = 10 * BLOCK + 100
+SIZES = [NBYTES, 5]
 SIXTEEN = bytes(range(16)) * (BLOCK // 16)
 
 
-def _file(**more):
+def _file(kind=forge.BASE, **more):
     regions = [forge.region("a", NBYTES), forge.region("b", 5, dtype="|u1", shape=[5])]
     runs = [
-        Run(0, 1, 2 * SIXTEEN),
+        Run(0, 1, 2 * SIXTEEN, more=[Run(0, 5, SIXTEEN), Run(1, 0, b"54321")]),
         Run(0, 9, SIXTEEN + b"x" * 100, ZSTD),
-        Run(0, 4, 3),
+        Run(0, 4, 3, more=[Run(0, 8, 1)]),
         Run(1, 0, b"12345"),
     ]
-    return File(7, runs, regions, forge.DELTA, forge.checkpoint_id(6), **more)
+    return File(7, runs, regions, kind, forge.checkpoint_id(6), **more)
 
 
-def test_a_file_says_what_was_written(tmp_path):
-    """Header, description, length and entries, as an independent writer put them there."""
-    forged = _file()
+def _delta():
+    return _file(forge.DELTA)
+
+
+def _table():
+    return tuple(map(Layout.from_json, _file().regions))
+
+
+def _entry_of(one):
+    first, *more = [(run.extent, run.first, run.count) for run in one.runs.native]
+    encoding, _, offset, length, checksum = one.segment
+    return (first[0], encoding, *first[1:], offset, length, checksum, more)
+
+
+@pytest.mark.parametrize("kind", [forge.BASE, forge.DELTA])
+def test_a_file_says_what_was_written(tmp_path, kind):
+    """Header, description, length and segments, as an independent writer put them there."""
+    forged = _file(kind)
     path = forged.write(tmp_path)
     with opened(path) as file:
         assert str(file.name) == path.name
         assert file.nbytes == path.stat().st_size
         assert file.header[1:] == (forged.chain, forged.checkpoint, forged.parent, forged.file, 7)
-        assert json.loads(json.dumps([layout.to_json() for layout in file.layouts])) == forged.regions
+        regions = forged.regions if kind == forge.BASE else []
+        assert json.loads(json.dumps([layout.to_json() for layout in file.layouts])) == regions
         described = forged.description()
         said = file.description
         assert (json.loads(said.meta), said.created) == (described["meta"], described["created"])
         assert (said.consistency, said.statistics) == (described["consistency"], described["statistics"])
-        assert list(file.entries()) == forged.payload()[1]
+        assert [*map(_entry_of, segments(file, SIZES))] == forged.payload()[1]
 
 
-def test_runs_are_read(tmp_path):
+def _stored(file):
+    return [one for one in segments(file, SIZES) if one.segment.encoding != Encoding.ZEROS]
+
+
+def _expected(forged):
+    return [run.content() for run in forged.runs if not isinstance(run.data, int)]
+
+
+@pytest.mark.parametrize("kind", [forge.BASE, forge.DELTA])
+def test_segments_are_read(tmp_path, kind):
     """Raw and compressed, with and without memory for them."""
-    forged = _file()
-    expected = [run.data for run in forged.runs if not isinstance(run.data, int)]
+    forged = _file(kind)
     with opened(forged.write(tmp_path)) as file:
-        stored = [entry for entry in file.entries() if entry.encoding != Encoding.ZEROS]
-        assert [bytes(file.read(entry)) for entry in stored] == expected
-        for entry, data in zip(stored, expected, strict=True):
-            assert file.read(entry, memoryview(bytearray(3 * BLOCK))) == data
-        assert list(file.verify()) == [
-            2 * BLOCK,
-            2 * BLOCK + stored[1].length,
-            2 * BLOCK + stored[1].length + 5,
-        ]
+        stored = _stored(file)
+        assert [bytes(file.read(one)) for one in stored] == _expected(forged)
+        buffer = memoryview(bytearray(SEGMENT_BYTES))
+        assert [bytes(file.read(one, buffer)) for one in stored] == _expected(forged)
+        lengths = [one.segment.length for one in stored]
+        assert list(file.verify(_table())) == [sum(lengths[: count + 1]) for count in range(3)]
+
+
+def test_what_is_in_place_is_read_from_there(tmp_path):
+    """Runs that lie apart in the file, of two regions, are one segment."""
+    regions = [forge.region("a", NBYTES, linear=65536), forge.region("b", 5, linear=65536 * 2)]
+    more = [Run(0, 8, 2 * SIXTEEN, IN_PLACE), Run(1, 0, b"12345", IN_PLACE)]
+    forged = File(1, [Run(0, 3, SIXTEEN, IN_PLACE, more=more)], regions)
+    path = forged.write(tmp_path)
+    whole = path.read_bytes()
+    assert whole[65536 + 8 * BLOCK : 65536 + 10 * BLOCK] == 2 * SIXTEEN
+    assert whole[65536 * 2 : 65536 * 2 + 5] == b"12345"
+    with opened(path) as file:
+        (one,) = segments(file, SIZES)
+        assert bytes(file.read(one)) == 3 * SIXTEEN + b"12345"
 
 
 def test_the_independent_reader_agrees(tmp_path):
     """It reads what the independent writer wrote."""
     forged = _file()
     read = independent_reader.read_file(forged.write(tmp_path))
-    assert [run[3] for run in read.runs] == [
-        None if isinstance(run.data, int) else run.data for run in forged.runs
-    ]
+    found = list(independent_reader.read_segments(read, forged.regions_as_read()))
+    assert [runs for runs, _ in found] == [[one.blocks for one in [run, *run.more]] for run in forged.runs]
+    assert [data for _, data in found if data is not None] == _expected(forged)
     assert read.description == forged.description()
 
 
@@ -89,10 +126,8 @@ def _regions(*rows, **changes):
 
 
 def _entry(**changes):
-    names = ("region", "encoding", "first", "count", "offset", "length", "checksum")
-
     def twist(entries):
-        return [tuple({**dict(zip(names, entries[0], strict=True)), **changes}.values()), *entries[1:]]
+        return [entries[0]._replace(**changes), *entries[1:]]
 
     return {"twist": twist}
 
@@ -100,13 +135,14 @@ def _entry(**changes):
 U32, U64 = struct.Struct("<I").pack, struct.Struct("<Q").pack
 BAD_HEADERS = [
     ({0: b"\x88"}, "no checkpoint file"),
-    ({8: U32(2)}, "version 2"),
+    ({8: U32(1)}, "version 1"),
+    ({8: U32(3)}, "version 3"),
     ({12: U32(0)}, "impossible values"),
     ({12: U32(3)}, "impossible values"),
-    ({12: U32(1)}, r"written as 0000000007-\w+\.base"),
+    ({12: U32(2)}, r"written as 0000000007-\w+\.delta"),
     ({32: bytes(16)}, "impossible values"),
     ({32: forge.checkpoint_id(6)}, "impossible values"),
-    ({48: bytes(16)}, "without a parent"),
+    ({12: U32(2), 48: bytes(16)}, "without a parent"),
     ({64: b"other"}, "written as"),
     ({72: U64(8)}, "written as 0000000008"),
     ({72: U64(0)}, "impossible values"),
@@ -118,6 +154,7 @@ BAD_FOOTERS = [
     ({0: U64(127)}, "footer says"),
     ({0: U64(2**64 - 1)}, "footer says"),
     ({8: U64(5)}, "footer says"),
+    ({8: U64(0)}, "footer says"),
     ({8: U64(2**63)}, "footer says"),
     ({16: U64(2**64 - 1)}, "footer says"),
     ({24: bytes(8)}, "index is damaged"),
@@ -146,6 +183,8 @@ BAD_TEXTS = [
     (_regions(dtype=3, shape=[1]), "no known kind"),
     (_regions(dtype="|u1", shape=[-1]), "something else"),
     (_regions(linear=4096), "can't be mapped"),
+    (_regions(forge.region("b", 3, linear=65536), linear=65536), "lies on another"),
+    (_regions(forge.region("b", 3, linear=65536), linear=131072), "lies on another"),
     (_regions(forge.region("b", 3), nbytes=0), "comes after"),
     (_regions(forge.region("b", 0, linear=65536)), "comes after"),
     (_regions(forge.region("b", NBYTES, same_as=0), forge.region("c", 3)), "comes after"),
@@ -154,6 +193,7 @@ BAD_TEXTS = [
     (_regions(forge.region("b", 0, same_as=0)), "a region that there is not"),
     (_regions(forge.region("b", NBYTES, same_as=-1)), "something else"),
     (_regions(forge.region("b", NBYTES, same_as="a")), "something else"),
+    *[(_text(table=name), "something else") for name in (None, 7, "", "0" * 31, "0" * 33, "A" * 32, ["0"])],
     (_text(created="now"), "something else"),
     (_text(created=float("inf")), "something else"),
     (_text(created=10**400), "something else"),
@@ -175,21 +215,32 @@ BAD_TEXTS = [
     (_regions(shape=["x" * 100_000]), "something else"),
     (_regions(name=["x" * 100_000] * 100), "something else"),
 ]
-BAD_ENTRIES = [
+BAD_SEGMENTS = [
     (_entry(region=2), "region 2 of 2"),
-    (_entry(encoding=3), "encoding 3, which is not known"),
+    (_entry(region=2**64 - 1), "of 2"),
+    (_entry(encoding=4), "encoding 4, which is not known"),
     (_entry(first=10), "does not have"),
     (_entry(first=2**64 - 1), "does not have"),
     (_entry(count=0), "does not have"),
     (_entry(count=2**64 - 1), "does not have"),
     (_entry(count=1), "impossible length"),
+    (_entry(count=5), "do not follow each other"),
+    (_entry(first=6), "do not follow each other"),
+    (_entry(region=1, first=0, count=1), "do not follow each other"),
+    (_entry(more=[]), "impossible length"),
+    (_entry(more=[(0, 5, 1), (1, 1, 1)]), "does not have"),
+    (_entry(more=[(0, 5, 1), (2, 0, 1)]), "region 2 of 2"),
     (_entry(length=BLOCK), "impossible length"),
     (_entry(encoding=ZSTD), "impossible length"),
     (_entry(encoding=ZSTD, length=0), "impossible length"),
     (_entry(offset=127), "outside of the payload"),
     (_entry(offset=128 + 100_000), "outside of the payload"),
     (_entry(offset=2**64 - 1), "outside of the payload"),
+    (_entry(offset=128 + BLOCK), "lie on each other"),
     (_entry(encoding=ZEROS), "stores zeros"),
+    (_entry(encoding=ZEROS, offset=0, length=0), "stores zeros"),
+    (_entry(encoding=IN_PLACE), "in two places"),
+    (_entry(encoding=IN_PLACE, offset=0), "not linear"),
 ]
 
 
@@ -228,51 +279,86 @@ def test_a_description_takes_memory_by_its_length(tmp_path, what):
     assert _peak(lambda: open_file(path).close()) < 64 * len(text)
 
 
-def test_runs_that_lie_on_each_other_are_refused(tmp_path):
+@pytest.mark.parametrize("step", [0, 1, BLOCK, 8 * BLOCK - 1])
+def test_segments_that_lie_on_each_other_are_refused(tmp_path, step):
     """So that reading takes no longer than the file is; all checksums fit."""
-    data = b"".join(at.to_bytes(8, "big") for at in range(256 * BLOCK // 8))
-    forged = File(1, [Run(0, 0, data + data)], [forge.region("a", 256 * BLOCK)])
+    data = b"".join(at.to_bytes(8, "big") for at in range(16 * BLOCK // 8))
+    forged = File(1, [Run(0, 0, data)], [forge.region("a", 8 * BLOCK)])
 
     def twist(_):
-        for at in range(100):
-            stored = (data + data)[at : at + len(data)]
-            yield 0, RAW, 0, 256, 128 + at, len(stored), forge.xxh3(stored)
+        for at in (0, step):
+            yield 0, RAW, 0, 8, 128 + at, 8 * BLOCK, forge.xxh64(data[at : at + 8 * BLOCK])
 
-    forged.runs = [Run(0, 0, data, offset=128), Run(0, 0, data, offset=128 + len(data))]
-    read = []
-    path = forged.write(tmp_path, twist=twist)
-    with opened(path) as file, pytest.raises(FormatError, match="lie on each other"):
-        read.extend(file.verify())
-    assert len(read) <= 2
+    with opened(forged.write(tmp_path, twist=twist)) as file, pytest.raises(FormatError, match="lie on each"):
+        list(file.verify(file.layouts))
 
 
-@pytest.mark.parametrize("encoding", [RAW, ZSTD])
-def test_a_run_to_which_many_entries_point_is_verified_once(tmp_path, encoding):
-    """They are right: the same content in many places."""
-    data = b"".join(at.to_bytes(8, "big") for at in range(256 * BLOCK // 8))
-    forged = File(1, [Run(0, 0, data, encoding)], [forge.region("a", len(data))])
-    with opened(forged.write(tmp_path, twist=lambda entries: entries * 1000)) as file:
-        assert len(list(file.verify())) == 1
+def test_a_block_is_in_place_once(tmp_path):
+    """In one segment or in several; so that reading takes no longer than the file is."""
+    forged = File(1, [Run(0, 0, 3 * SIXTEEN), Run(0, 3, SIXTEEN)], [forge.region("a", 5 * BLOCK)])
+    forge.lay_out(forged)
+    with opened(forged.write(tmp_path)) as file:
+        assert len(list(file.verify(file.layouts))) == 2
+    forged.runs = [Run(0, 0, 3 * SIXTEEN, IN_PLACE), Run(0, 2, SIXTEEN, IN_PLACE)]
+    with opened(forged.write(tmp_path)) as file, pytest.raises(FormatError, match="in place twice"):
+        list(file.verify(file.layouts))
 
 
-@pytest.mark.parametrize(("changes", "reason"), BAD_ENTRIES)
-def test_an_entry_that_points_elsewhere_is_refused(tmp_path, changes, reason):
-    """An index may be intact and yet say what can't be."""
-    with opened(_file().write(tmp_path, **changes)) as file:
-        with pytest.raises(FormatError, match=reason):
-            list(file.entries())
-        with pytest.raises(FormatError, match=reason):
-            list(file.verify())
-
-
-def test_a_stored_run_has_at_most_256_blocks(tmp_path):
-    """One that is longer is refused; zeros may be of any length."""
-    forged = File(1, [Run(0, 0, 300), Run(0, 0, bytes(257 * BLOCK))], [forge.region("a", 300 * BLOCK)])
+def test_a_delta_has_nothing_in_place(tmp_path):
+    """It has no regions of its own."""
+    forged = _delta()
     with (
-        opened(forged.write(tmp_path)) as file,
-        pytest.raises(FormatError, match="impossible length"),
+        opened(forged.write(tmp_path, **_entry(encoding=IN_PLACE, offset=0))) as file,
+        pytest.raises(FormatError, match="not linear"),
     ):
-        list(file.entries())
+        list(file.verify(_table()))
+
+
+@pytest.mark.parametrize("write", [_file, _delta])
+@pytest.mark.parametrize(("changes", "reason"), BAD_SEGMENTS)
+def test_a_segment_that_points_elsewhere_is_refused(tmp_path, write, changes, reason):
+    """An index may be intact and yet say what can't be."""
+    with opened(write().write(tmp_path, **changes)) as file:
+        with pytest.raises(FormatError, match=reason):
+            segments(file, SIZES)
+        with pytest.raises(FormatError, match=reason):
+            list(file.verify(_table()))
+
+
+@pytest.mark.parametrize("count", [0, 1025, 2**32 - 1])
+def test_a_segment_has_1_to_1024_runs(tmp_path, count):
+    """A number that the index gives is no reason to read as much."""
+    forged = File(1, [Run(0, 0, SIXTEEN)], [forge.region("a", BLOCK)])
+    data = bytearray(forged.build())
+    start = int.from_bytes(data[-64:-56], "little")
+    data[start + 4 : start + 8] = count.to_bytes(4, "little")
+    path = tmp_path / forged.name
+    path.write_bytes(forge.reseal(bytes(data)))
+    with pytest.raises(FormatError, match=f"a segment of {count} runs"):
+        open_file(path)
+
+
+@pytest.mark.parametrize("cut", [8, 24, 32, 48])
+def test_an_index_that_ends_too_early(tmp_path, cut):
+    """Within a segment or its runs."""
+    forged = File(1, [Run(0, 0, SIXTEEN)], [forge.region("a", BLOCK)])
+    data = forged.build()
+    start, size = (int.from_bytes(data[at : at + 8], "little") for at in (len(data) - 64, len(data) - 56))
+    tail = data[-64:-56] + (size - cut).to_bytes(8, "little") + data[-48:]
+    path = tmp_path / forged.name
+    path.write_bytes(forge.reseal(data[: start + size - cut] + data[start + size : -64] + tail))
+    with pytest.raises(FormatError, match="ends within a segment"):
+        open_file(path)
+
+
+def test_a_segment_has_at_most_4_mib(tmp_path):
+    """One that is longer is refused; zeros may be of any length."""
+    forged = File(1, [Run(0, 0, 1100), Run(0, 0, bytes(1024 * BLOCK))], [forge.region("a", 1100 * BLOCK)])
+    with opened(forged.write(tmp_path)) as file:
+        assert len(list(file.verify(file.layouts))) == 1
+    forged.runs[1].data = bytes(1025 * BLOCK)
+    with opened(forged.write(tmp_path)) as file, pytest.raises(FormatError, match="impossible length"):
+        list(file.verify(file.layouts))
 
 
 def test_the_names_offered_are_checked(tmp_path):
@@ -341,7 +427,7 @@ def test_an_index_of_any_length_takes_little_memory(tmp_path):
     forged = File(1, [], [forge.region("a", 1)])
     whole = forged.build()
     text = whole[128:-64]
-    tail = struct.pack("<QQQQQ", 128, nbytes // 48, len(text), forge.xxh3(bytes(nbytes)), forge.xxh3(text))
+    tail = struct.pack("<QQQQQ", 128, nbytes, len(text), forge.xxh64(bytes(nbytes)), forge.xxh64(text))
     path = tmp_path / forged.name
     with open(path, "wb") as out:
         out.write(whole[:128])
@@ -349,8 +435,8 @@ def test_an_index_of_any_length_takes_little_memory(tmp_path):
         out.write(text + forge.sealed(tail + whole[120:128]) + b"DTCKEND\n")
 
     def read():
-        with opened(path) as file, pytest.raises(FormatError, match="does not have"):
-            list(file.entries())
+        with pytest.raises(FormatError, match="a segment of 0 runs"):
+            open_file(path)
 
     assert _peak(read) < 16 << 20
 
@@ -381,7 +467,7 @@ ZSTD_FRAME = zstandard.ZstdCompressor().compress(SIXTEEN)
         pytest.param(b"no frame", id="none"),
     ],
 )
-def test_a_frame_gives_exactly_the_run(tmp_path, frame):
+def test_a_frame_gives_exactly_the_segment(tmp_path, frame):
     """Any other is damage, although its checksum fits, and takes no memory for what it claims."""
     forged = File(1, [Run(0, 0, frame)], [forge.region("a", BLOCK)])
 
@@ -390,31 +476,45 @@ def test_a_frame_gives_exactly_the_run(tmp_path, frame):
 
     path = forged.write(tmp_path, twist=twist)
     with opened(path) as file:
-        (entry,) = file.entries()
+        (one,) = segments(file, [BLOCK])
 
         def read():
             with pytest.raises(FormatError, match="can't be decompressed"):
-                file.read(entry)
+                file.read(one)
 
         assert _peak(read) < 1 << 20
 
 
-def test_damaged_runs_are_found(tmp_path):
-    """Each kind of run, by its checksum."""
+def test_damaged_segments_are_found(tmp_path):
+    """Each kind, by its checksum."""
     forged = _file()
     data = bytearray(forged.build())
-    entries = [entry for entry in forged.payload()[1] if entry[1] != ZEROS]
-    for entry in entries:
-        data[entry[4] + entry[5] - 1] ^= 1
+    for entry in forged.payload()[1]:
+        if entry.encoding != ZEROS:
+            data[entry.offset + entry.length - 1] ^= 1
     path = tmp_path / forged.name
     path.write_bytes(data)
     with opened(path) as file:
-        for entry in file.entries():
-            if entry.encoding != Encoding.ZEROS:
-                with pytest.raises(FormatError, match=f"the run at {entry.offset} is damaged"):
-                    file.read(entry)
-        with pytest.raises(FormatError, match="the run at 128 is damaged"):
-            list(file.verify())
+        for one in _stored(file):
+            with pytest.raises(FormatError, match=f"the segment at {one.segment.offset} is damaged"):
+                file.read(one)
+        with pytest.raises(FormatError, match="the segment at 128 is damaged"):
+            list(file.verify(file.layouts))
+
+
+def test_damage_in_place_is_found(tmp_path):
+    """It is named by its first block."""
+    forged = File(1, [Run(0, 3, SIXTEEN)], [forge.region("a", NBYTES)])
+    forge.lay_out(forged)
+    data = bytearray(forged.build())
+    data[65536 + 4 * BLOCK - 1] ^= 1
+    path = tmp_path / forged.name
+    path.write_bytes(data)
+    with (
+        opened(path) as file,
+        pytest.raises(FormatError, match="the segment with block 3 of region 0 is damaged"),
+    ):
+        list(file.verify(file.layouts))
 
 
 def test_what_changes_under_an_open_file_is_found(tmp_path):
@@ -422,13 +522,13 @@ def test_what_changes_under_an_open_file_is_found(tmp_path):
     path = _file().write(tmp_path)
     with opened(path) as file:
         with open(path, "r+b") as other:
-            other.seek(-64 - len(_text()) - 8, os.SEEK_END)
+            other.seek(-64 - len(_text()) - 56 + 24, os.SEEK_END)
             other.write(b"\xff")
         with pytest.raises(FormatError, match="index is damaged"):
-            list(file.entries())
+            segments(file, SIZES)
         os.truncate(path, 200)
         with pytest.raises(FormatError, match="length has changed"):
-            list(file.entries())
+            segments(file, SIZES)
 
 
 def test_a_file_that_was_cut_off_is_not_mapped(tmp_path):
@@ -449,9 +549,7 @@ def test_short_reads_are_continued(tmp_path, monkeypatch):
     preadv = os.preadv
     monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: preadv(fd, [buffers[0][:1000]], offset))
     with opened(path) as file:
-        assert [bytes(file.read(entry)) for entry in file.entries() if entry.length] == [
-            run.data for run in _file().runs if not isinstance(run.data, int)
-        ]
+        assert [bytes(file.read(one)) for one in _stored(file)] == _expected(_file())
 
 
 @pytest.mark.parametrize(("code", "kind"), [(errno.EIO, FormatError), (errno.ENOMEM, OSError)])
@@ -475,13 +573,13 @@ def test_a_file_that_may_not_be_opened_is_an_error(tmp_path):
     assert caught.value.filename == str(tmp_path / _file().name)
 
 
-def test_filling_takes_memory_for_a_run_and_no_more(tmp_path):
+def test_filling_takes_memory_for_a_segment_and_no_more(tmp_path):
     """Which is used again for the next one."""
     runs = [Run(0, first, 256 * SIXTEEN, RAW) for first in range(0, 1024, 256)]
     with opened(File(1, runs, [forge.region("a", 1024 * BLOCK)]).write(tmp_path)) as file:
         target = memoryview(bytearray(1024 * BLOCK))
-        state = State([file])
+        state = State([file], file.layouts)
         before = resident_bytes()
-        assert _peak(lambda: state.fill(0, Memory("the target", target, ""))) < 64 << 10
+        assert _peak(lambda: state.fill({0: Memory("the target", target, "")})) < 64 << 10
         assert resident_bytes() - before < 4 << 20
         assert target == 1024 * SIXTEEN

@@ -211,7 +211,7 @@ def test_damage_makes_it_older(directory, files, caplog, read, damaged):
     assert (number, state) == (damaged - 1, STATES[damaged - 2])
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("dirtytrack.checkpoint", "WARNING")
-    reason = f"{files[damaged - 1].name}: the run at {offset} is damaged"
+    reason = f"{files[damaged - 1].name}: the segment at {offset} is damaged"
     assert f"checkpoint {damaged - 1} was read; newer files can't be: {reason}" in record.getMessage()
 
 
@@ -236,7 +236,7 @@ def test_a_checkpoint_asked_for_is_no_other(directory, files, read):
     flip(directory / files[1].name, files[1].payload()[1][-1][4])
     for at in (2, 3):
         with pytest.raises(
-            ChainError, match=f"checkpoint {at} can't be read: {directory / files[1].name}: the run at"
+            ChainError, match=f"checkpoint {at} can't be read: {directory / files[1].name}: the segment at"
         ):
             read(directory, at=at)
     assert read(directory, at=1) == (1, STATES[0])
@@ -255,7 +255,7 @@ def test_another_file_for_the_same_checkpoint_will_do(directory, files, read, at
 def test_where_nothing_can_be_restored_it_says_why(directory, files, read):
     """Of the base on which all stands."""
     flip(directory / files[0].name, files[0].payload()[1][-1][4])
-    with pytest.raises(ChainError, match=r"no complete checkpoint. .*1\.base: the run at .* is damaged"):
+    with pytest.raises(ChainError, match=r"no complete checkpoint. .*1\.base: the segment at .* is damaged"):
         read(directory)
 
 

@@ -34,7 +34,18 @@ def _content(first, count, value, nbytes=NBYTES):
 @contextmanager
 def _state(directory, files):
     with ExitStack() as stack:
-        yield State([stack.enter_context(opened(file.write(directory))) for file in files])
+        there = [stack.enter_context(opened(file.write(directory))) for file in files]
+        yield State(there, there[0].layouts)
+
+
+def _fill(state, target, **more):
+    state.fill({0: Memory("the target", memoryview(target), "")}, **more)
+
+
+def _mapped(state):
+    mapping = state.map(0)
+    state.complete({0: mapping})
+    return mapping
 
 
 def _files(lists, linear=False, nbytes=NBYTES):
@@ -57,27 +68,23 @@ def _files(lists, linear=False, nbytes=NBYTES):
 def _runs(draw):
     first = draw(st.integers(0, BLOCKS - 1))
     count = draw(st.integers(1, BLOCKS - first))
+    later = draw(st.integers(first + count, BLOCKS))  # another run of the segment, if there is room
     if draw(st.booleans()):
-        return Run(0, first, count)
-    return Run(
-        0, first, _content(first, count, draw(st.integers(1, 255))), draw(st.sampled_from([RAW, ZSTD]))
-    )
-
-
-def _memory(target):
-    return Memory("the target", memoryview(target), "")
+        return Run(0, first, count, more=[Run(0, later, 1)] if later < BLOCKS else [])
+    value = draw(st.integers(1, 255))
+    more = [Run(0, later, _content(later, 1, value))] if later < BLOCKS else []
+    return Run(0, first, _content(first, count, value), draw(st.sampled_from([RAW, ZSTD])), more=more)
 
 
 def _blocks(run):
-    return range(
-        run.first, run.first + (run.data if isinstance(run.data, int) else -(-len(run.data) // BLOCK))
-    )
+    return [at for one in [run, *run.more] for at in range(one.first, one.first + one.blocks[2])]
 
 
 def _apply(model, run):
-    zeros = bytes(min(len(_blocks(run)) * BLOCK, NBYTES - run.first * BLOCK))
-    data = zeros if isinstance(run.data, int) else run.data
-    model[run.first * BLOCK : run.first * BLOCK + len(data)] = data
+    for one in [run, *run.more]:
+        zeros = bytes(min(one.blocks[2] * BLOCK, NBYTES - one.first * BLOCK))
+        data = zeros if isinstance(one.data, int) else one.data
+        model[one.first * BLOCK : one.first * BLOCK + len(data)] = data
 
 
 @given(lists=st.lists(st.lists(_runs(), max_size=5), min_size=1, max_size=4), data=st.data())
@@ -91,7 +98,7 @@ def test_later_entries_count(tmp_path_factory, lists, data):
             zero[block] = isinstance(run.data, int)
     with _state(tmp_path_factory.mktemp("state"), _files(lists)) as state:
         target = bytearray(b"\xaa" * NBYTES)
-        state.fill(0, _memory(target))
+        _fill(state, target)
         assert target == model
         for _ in range(4):
             start = data.draw(st.integers(0, NBYTES))
@@ -123,7 +130,7 @@ def test_a_linear_base_is_mapped(tmp_path_factory, lists, placed):
             for block in {block for run in lists[0] for block in _blocks(run)} - placed:
                 file.seek(files[0].regions[0]["linear"] + block * BLOCK)
                 file.write(b"\xee" * len(_content(block, 1, 0)))
-        mapping = state.map(0)
+        mapping = _mapped(state)
         assert mapping[:] == model
         mapping[:] = bytes(NBYTES)  # it is private
         assert state.read(0, 0, NBYTES) == model
@@ -134,23 +141,20 @@ def test_only_the_base_is_mapped(tmp_path):
     files = _files([[Run(0, at, _content(at, 1, 1)) for at in range(3)], []], linear=True)
     files[1].runs = [Run(0, 1, _content(1, 1, 2), offset=files[0].regions[0]["linear"] + BLOCK)]
     with _state(tmp_path, files) as state:
-        assert state.map(0)[: 3 * BLOCK] == _content(0, 1, 1) + _content(1, 1, 2) + _content(2, 1, 1)
+        assert _mapped(state)[: 3 * BLOCK] == _content(0, 1, 1) + _content(1, 1, 2) + _content(2, 1, 1)
 
 
 @contextmanager
 def _reads(monkeypatch):
-    # The runs that are read: number of the checkpoint and first block.
-    seen = []
+    # The segments that are read: number of the checkpoint and first block.
+    seen, read = [], CheckpointFile.read
 
-    def spy(method):
-        def call(file, entry, *pieces):
-            seen.append((file.name.number, entry.first))
-            return method(file, entry, *pieces)
-
-        return call
+    def spy(file, one, *buffer):
+        seen.append((file.name.number, one.runs.native[0].first))
+        return read(file, one, *buffer)
 
     with monkeypatch.context() as patch:
-        patch.setattr(CheckpointFile, "_read_stored", spy(CheckpointFile._read_stored))
+        patch.setattr(CheckpointFile, "read", spy)
         yield seen
 
 
@@ -161,11 +165,11 @@ HISTORY = [
 ]
 
 
-def test_runs_that_hold_nothing_are_not_read(tmp_path, monkeypatch):
+def test_segments_that_hold_nothing_are_not_read(tmp_path, monkeypatch):
     """Those replaced since, whole or by zeros: nothing of them is looked at, by nobody."""
     with _state(tmp_path, _files(HISTORY)) as state:
         with _reads(monkeypatch) as seen:
-            state.fill(0, _memory(bytearray(NBYTES)))
+            _fill(state, bytearray(NBYTES))
         assert sorted(seen) == [(1, 4), (2, 0), (2, 5)]
         with _reads(monkeypatch) as seen:
             assert state.read(0, 5 * BLOCK + 1, 6 * BLOCK) == _content(5, 1, 5)[1:]
@@ -174,8 +178,8 @@ def test_runs_that_hold_nothing_are_not_read(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", [BLOCK, 1000, 3 * BLOCK, 100_000])
-def test_reading_on_decodes_a_run_once(tmp_path, monkeypatch, step):
-    """In pieces of any length; a run that another one interrupts may come twice in pieces of a block."""
+def test_reading_on_decodes_a_segment_once(tmp_path, monkeypatch, step):
+    """In pieces of any length."""
     whole = [[Run(0, 0, _content(0, 5, 1), ZSTD), Run(0, 5, _content(5, 7, 2), ZSTD)]]
     with _state(tmp_path, _files(whole)) as state, _reads(monkeypatch) as seen:
         data = b"".join(bytes(state.read(0, at, min(at + step, NBYTES))) for at in range(0, NBYTES, step))
@@ -183,22 +187,31 @@ def test_reading_on_decodes_a_run_once(tmp_path, monkeypatch, step):
     assert seen == [(1, 0), (1, 5)]
 
 
-def test_runs_that_interleave_are_decoded_once_a_piece(tmp_path, monkeypatch):
+def test_segments_that_interleave_are_decoded_once(tmp_path, monkeypatch):
     """Every other block replaced: not a decoding for each."""
     lists = [[Run(0, 0, _content(0, 12, 1))], [Run(0, at, _content(at, 1, 2)) for at in range(0, 12, 2)]]
     with _state(tmp_path, _files(lists)) as state, _reads(monkeypatch) as seen:
         for half in (0, 6):
             expected = b"".join(_content(at, 1, 2 - at % 2) for at in range(half, half + 6))
             assert state.read(0, half * BLOCK, min((half + 6) * BLOCK, NBYTES)) == expected
-    assert seen.count((1, 0)) == 1
-    assert len(seen) == 7
+    assert sorted(seen) == [(1, 0), *((2, at) for at in range(0, 12, 2))]
+
+
+def test_what_is_remembered_is_bounded(tmp_path, monkeypatch):
+    """Of what was decoded, the segments that were used last stay."""
+    monkeypatch.setattr("dirtytrack.checkpoint.read.state._REMEMBERED", 5 * BLOCK)
+    whole = [[Run(0, at, _content(at, 2, 1), ZSTD) for at in (0, 2, 4)]]
+    with _state(tmp_path, _files(whole)) as state, _reads(monkeypatch) as seen:
+        for at in (0, 2, 1, 4, 0, 2):
+            assert state.read(0, at * BLOCK, (at + 1) * BLOCK) == _content(at, 1, 1)
+    assert [first for _, first in seen] == [0, 2, 4, 2]
 
 
 def test_zeros_are_left_to_memory_that_has_them(tmp_path):
     """On request nothing is written where the state is zeros."""
     with _state(tmp_path, _files(HISTORY)) as state:
         target = bytearray(b"\xaa" * NBYTES)
-        state.fill(0, _memory(target), zeroed=True)
+        _fill(state, target, zeroed=True)
     assert target == _content(0, 4, 4) + _content(4, 1, 2) + _content(5, 1, 5) + _content(
         6, 2, 2
     ) + b"\xaa" * (NBYTES - 8 * BLOCK)
@@ -230,18 +243,18 @@ def test_a_huge_sparse_region_takes_no_memory(tmp_path, first, left):
 
 def _damage(path, entry):
     data = bytearray(path.read_bytes())
-    data[entry[4]] ^= 1
+    data[entry.offset] ^= 1
     path.write_bytes(data)
 
 
-def test_a_damaged_run_names_its_file(tmp_path):
-    """By every way of reading; and none where the run does not count any more."""
+def test_a_damaged_segment_names_its_file(tmp_path):
+    """By every way of reading; and none where the segment does not count any more."""
     files = _files(HISTORY)
     with _state(tmp_path, files) as state:
         _damage(tmp_path / files[1].name, files[1].payload()[1][1])
         _damage(tmp_path / files[0].name, files[0].payload()[1][0])
         for read in (
-            lambda: state.fill(0, _memory(bytearray(NBYTES))),
+            lambda: _fill(state, bytearray(NBYTES)),
             lambda: state.read(0, 5 * BLOCK, 5 * BLOCK + 1),
         ):
             with pytest.raises(DamagedFile, match="is damaged: the checksum") as caught:
@@ -258,7 +271,7 @@ def test_an_index_that_lies_names_its_file(tmp_path):
         path = files[2].write(tmp_path, twist=lambda entries: [(1, *entries[0][1:])])
         there.append(stack.enter_context(opened(path)))
         with pytest.raises(DamagedFile, match="region 1 of 1") as caught:
-            State(there)
+            State(there, there[0].layouts)
     assert caught.value.file is there[2]
 
 
@@ -272,19 +285,19 @@ def test_an_index_that_lies_names_its_file(tmp_path):
     ],
 )
 def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_raises, signals):
-    """An exception in one thread, and another in the middle of a run: that is done, and no other begun.
+    """An exception in one thread, and another in the middle of a segment: that is done, and no other begun.
 
     Nor do interrupts of the wait for it end that.
     """
     (file,) = _files([[Run(0, at, _content(at, 1, 1)) for at in range(BLOCKS)]])
     monkeypatch.setattr(interruptible_pool, "_THREADS", 2)
     monkeypatch.setattr(interruptible_pool, "_TASKS_PER_THREAD", 1)
-    read, begun, done, struck = CheckpointFile._read_stored, [], [], []
+    read, begun, done, struck = CheckpointFile.read, [], [], []
     main = threading.main_thread()
     both, raising = threading.Barrier(2, timeout=30), threading.Event()
 
-    def spy(file, entry, pieces):
-        begun.append(entry.first)
+    def spy(file, one, buffer):
+        begun.append(one)
         if len(begun) <= 2:
             both.wait()
         if (threading.current_thread() is main) != helper_raises:
@@ -296,20 +309,21 @@ def test_in_the_end_nobody_writes_any_more(tmp_path, monkeypatch, kind, helper_r
                 break
             if len(struck) < signals and at % 100 == 0:  # one before it waits wakes nobody
                 signal.pthread_kill(main.ident, signal.SIGUSR1)
-            read(file, entry, pieces)
-        done.append(entry.first)
+            plain = read(file, one, buffer)
+        done.append(one)
+        return plain
 
     def interrupt(number, frame):
         if len(struck) < signals:
             struck.append(number)
             raise KeyboardInterrupt("on purpose")
 
-    monkeypatch.setattr(CheckpointFile, "_read_stored", spy)
+    monkeypatch.setattr(CheckpointFile, "read", spy)
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
         with _state(tmp_path, [file]) as state:
             with pytest.raises(kind, match="on purpose"):
-                state.fill(0, _memory(bytearray(NBYTES)))
+                _fill(state, bytearray(NBYTES))
             assert (len(begun), len(done), len(struck)) == (2, 1, signals)
     finally:
         signal.signal(signal.SIGUSR1, before)

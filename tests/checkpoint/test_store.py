@@ -16,6 +16,7 @@ from dirtytrack.checkpoint.store import open_store
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.store.memory import MemoryStore
 from dirtytrack.checkpoint.store.protocol import Store, UnreadableError
+from dirtytrack.native import ffi
 
 pytestmark = pytest.mark.anywhere
 
@@ -153,17 +154,18 @@ def test_a_file_outlives_what_it_was_opened_by(store):
     opened.close()
 
 
-def test_descriptors_are_lent_where_there_are_any(store):
-    """For native code: what it would write by them is the file."""
+def test_native_pieces_are_written(store):
+    """Each where it says, by whatever way the store has."""
     file = store.create()
-    descriptor = file.fd()
-    if descriptor is None:
-        file.write(0, [b"abc"])
-    else:
-        os.pwrite(descriptor, b"abc", 0)
+    pieces = ffi.new("struct dt_write[]", 3)
+    for piece, (offset, text) in zip(pieces, ((2, b"cd"), (6, b"gh"), (0, b"ab")), strict=True):
+        content = ffi.new("uint8_t[]", text)
+        piece.offset, piece.bytes, piece.data = offset, len(text), content
+        file.write_pieces(ffi.addressof(piece), 1)
+    file.write_pieces(pieces, 0)
     file.publish(NAME)
     opened = store.open(NAME)
-    assert _read(opened, 0, 3) == b"abc"
+    assert (opened.nbytes, _read(opened, 0, 8)) == (8, b"abcd\0\0gh")
     opened.close()
 
 

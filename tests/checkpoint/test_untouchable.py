@@ -309,9 +309,9 @@ def test_a_file_that_is_cut_off_below_its_mapping(tmp_path, monkeypatch):
     placing = State._placing
     (file,) = path.glob("*.base")
 
-    def cut_and_place(self, *arguments):
+    def cut_and_place(self, *arguments, **keywords):
         os.truncate(file, PAGE_SIZE)
-        return placing(self, *arguments)
+        return placing(self, *arguments, **keywords)
 
     monkeypatch.setattr(State, "_placing", cut_and_place)
     with pytest.raises(KernelError, match=f"write to .*region 'arena' on .*{re.escape(str(file))}"):

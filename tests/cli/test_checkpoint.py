@@ -131,7 +131,7 @@ def test_verify_finds_a_flipped_bit(chain: Made, call: Any) -> None:
     lines = out.splitlines()
     assert lines[:2] == [
         "2 files can't be used:",
-        f"  {name}: the run at 128 is damaged: the checksum does not fit",
+        f"  {name}: the segment at 128 is damaged: the checksum does not fit",
     ]
     assert lines[2].startswith(f"  {chain.files()[3]}: its parent")
     assert lines[3] == "2 checkpoints, DAMAGED."
@@ -332,7 +332,7 @@ def test_a_damaged_checkpoint_leaves_no_file(chain: Made, tmp_path: Path, call: 
     name = chain.damage(3)
     code, out, err = call("restore", chain.path, "--into", tmp_path / "out", "--at", 3)
     assert (code, out) == (1, "")
-    assert f"{chain.path / name}: the run at 128 is damaged" in err
+    assert f"{chain.path / name}: the segment at 128 is damaged" in err
     assert "Without --at" in err
     assert os.listdir(tmp_path / "out") == []
 
@@ -343,7 +343,7 @@ def test_without_a_number_the_newest_intact_checkpoint_is_restored(chain: Made, 
     result = shell("checkpoint", "restore", chain.path, "--into", tmp_path / "out")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("Restored checkpoint 2 of ")
-    assert f"{name}: the run at 128 is damaged" in result.stdout
+    assert f"{name}: the segment at 128 is damaged" in result.stdout
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "w.npy"), chain.states[1]["w"])
 
 

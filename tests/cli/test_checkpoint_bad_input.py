@@ -139,6 +139,7 @@ def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
     store = Directory(path, create=True)
     writer = CheckpointWriter(store, layouts, Compression("none"), (False,) * len(layouts))
     usual: dict[str, Any] = {
+        "table": "0" * 32,
         "meta": None,
         "created": 0.0,
         "consistency": "proven",

@@ -119,12 +119,71 @@ void try_capture(uint64_t *random)
 	for (int i = 0; i < REGIONS; i++)
 		free(copies[i]);
 	dt_session_release(session);
+}
 
-	uint8_t mask[3];
-	memset(staging, 0, sizeof staging);
-	staging[DT_BLOCK - 1] = 1;
-	check(dt_zero_blocks(staging, 2 * DT_BLOCK + 1, mask) == 2);
-	check(mask[0] == 0 && mask[1] == 1 && mask[2] == 1);
+// Writes that are short, interrupted, without progress, or fail.
+static void try_writes(void)
+{
+	char name[] = "/tmp/dirtytrack-XXXXXX", read[12] = {0};
+	int fd = mkstemp(name);
+	check(fd >= 0 && unlink(name) == 0);
+	const struct dt_write pieces[] = {
+		{1, 4, (const uint8_t *)"bcde"}, {8, 4, (const uint8_t *)"ijkl"}, {0, 1, (const uint8_t *)"a"}};
+	fail_call(2, ONCE, EINTR);
+	check(dt_write_all(fd, pieces, 3) == 0);
+	check(pread(fd, read, sizeof read, 0) == sizeof read && memcmp(read, "abcde\0\0\0ijkl", sizeof read) == 0);
+	fail_call(2, ONCE, 0);
+	check(dt_write_all(fd, pieces, 3) == -EIO);
+	fail_call(3, ONCE, ENOSPC);
+	check(dt_write_all(fd, pieces, 3) == -ENOSPC);
+	succeed();
+	check(dt_write_all(fd, pieces, 0) == 0 && dt_close(fd) == 0 && dt_write_all(fd, pieces, 1) == -EBADF);
+}
+
+// What is in order, and each thing that is not.
+static void try_claim(int directory)
+{
+	const uint8_t signature[] = "0123456789abcdef";
+	int lock = openat(directory, "lock", O_RDWR | O_CREAT, 0600);
+	check(lock >= 0 && write(lock, signature, 16) == 16);
+	check(dt_claim_holds(lock, directory, "lock", signature, 16, 1, "", 0) == 1);
+	check(dt_claim_holds(lock, directory, "lock", signature, 15, 1, "", 0) == 0);
+	check(dt_claim_holds(lock, directory, "lock", signature + 1, 16, 1, "", 0) == 0);
+	check(dt_claim_holds(lock, directory, "other", signature, 16, 1, "", 0) == 0);
+	check(dt_claim_holds(lock, -1, "lock", signature, 16, 1, "", 0) == 0);
+	check(dt_claim_holds(lock, directory, "lock", signature, 16, 1, "lock\0lock", 2) == 1);
+	check(dt_claim_holds(lock, directory, "lock", signature, 16, 1, "lock\0other", 2) == 0);
+	check(dt_claim_holds(lock, directory, "lock", signature, 16, 1, "other\0lock", 2) == 0);
+	check(renameat(directory, "lock", directory, "other") == 0);
+	int another = openat(directory, "lock", O_RDWR | O_CREAT, 0600);
+	check(another >= 0 && dt_claim_holds(lock, directory, "lock", signature, 16, 0, "", 0) == 0);
+	check(dt_close(lock) == 0 && dt_claim_holds(lock, directory, "other", signature, 16, 0, "", 0) == 0);
+	check(dt_close(another) == 0 && unlinkat(directory, "lock", 0) == 0 && unlinkat(directory, "other", 0) == 0);
+}
+
+// Several in one go, up to the first that fails.
+static void try_file_calls(int directory)
+{
+	int fd = openat(directory, "new", O_RDWR | O_CREAT, 0600);
+	const struct dt_write piece = {0, 3, (const uint8_t *)"abc"};
+	struct dt_file_call calls[] = {
+		{.act = DT_WRITE, .fd = fd, .pieces = &piece, .count = 1},
+		{.act = DT_WRITEBACK, .fd = fd},
+		{.act = DT_FSYNC, .fd = fd},
+		{.act = DT_CLOSE, .fd = fd},
+		{.act = DT_RENAME, .fd = directory, .name = "new", .new_name = "old"},
+		{.act = DT_SYNC_DIRECTORY, .fd = directory},
+	};
+	size_t done = 9;
+	check(fd >= 0 && dt_file_calls(calls, 0, &done) == 0 && done == 0);
+	fail_call(3, ONCE, EIO);
+	check(dt_file_calls(calls, 6, &done) == -EIO && done == 2);
+	succeed();
+	check(dt_file_calls(calls, 6, &done) == 0 && done == 6);
+	check(dt_file_calls(calls + 4, 2, &done) == -ENOENT && done == 0);
+	check(dt_file_calls(calls + 3, 3, &done) == -EBADF && done == 0);
+	calls[0].act = 9;
+	check(dt_file_calls(calls, 1, &done) == -EINVAL && unlinkat(directory, "old", 0) == 0);
 }
 
 // The calls on files, where the system has them, and where it has not.
@@ -134,6 +193,8 @@ void try_files(void)
 	check(mkdtemp(folder));
 	int directory = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	check(directory >= 0);
+	try_claim(directory);
+	try_file_calls(directory);
 	const int refusals[] = {0, EINVAL, ENOSYS, EOPNOTSUPP, ENOTTY, EPERM};
 	for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
 		for (const char *name = "ab"; *name; name++)
@@ -182,4 +243,5 @@ void try_files(void)
 	check(dt_start_writeback(directory) == -EBADF);
 	check(dt_sync_directory(directory) == -EBADF);
 	check(rmdir(folder) == 0);
+	try_writes();
 }

@@ -103,6 +103,9 @@ int main(int argc, char **argv)
 	try_write_watch(&random);
 	try_kinds(&random);
 	try_files();
+	try_hashes();
+	try_pack(&random);
+	try_owners(&random);
 	try_failures();
 	puts("all so");
 	return 0;

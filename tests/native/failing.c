@@ -132,6 +132,14 @@ int __wrap_open(const char *path, int flags, ...)
 	return fails() ? -1 : __real_open(path, flags);
 }
 
+ssize_t __real_pwrite(int fd, const void *data, size_t bytes, off_t offset);
+ssize_t __wrap_pwrite(int fd, const void *data, size_t bytes, off_t offset)
+{
+	if (fails())
+		return error_given ? -1 : 0; // without progress
+	return __real_pwrite(fd, data, calls_left && bytes > 3 ? 3 : bytes, offset);
+}
+
 int __real_renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned flags);
 int __wrap_renameat2(int from_directory, const char *from, int to_directory, const char *to, unsigned flags)
 {

@@ -1,4 +1,4 @@
-"""Checksums, hashes and codecs, by libraries: xxhash, and zstd (Python's own where it has it)."""
+"""Checksums and codecs, by libraries: xxhash, and zstd (Python's own where it has it)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ try:
 except ImportError as error:
     raise ImportError(f"checkpoints need xxhash: {_EXTRA}") from error
 
-checksum: Callable[[Buffer], int] = xxhash.xxh3_64_intdigest
-block_hash: Callable[[Buffer, int], bytes] = xxhash.xxh3_128_digest
-HASH_BYTES = 16
-RunningChecksum = xxhash.xxh3_64  # the same as checksum, of pieces
+checksum: Callable[[Buffer], int] = xxhash.xxh64_intdigest
+RunningChecksum = xxhash.xxh64  # the same, of pieces
 
 Bytes = bytes | bytearray | memoryview
 Compressor = Callable[[Bytes], bytes]
 
 
 class Codec(Protocol):
-    """A way to store a run in fewer bytes than it has.
+    """A way to store a segment in fewer bytes than it has.
 
     Attributes:
         name: as ``compression=`` has it.
@@ -37,14 +35,14 @@ class Codec(Protocol):
     encoding: int
 
     def compressor(self) -> Compressor:
-        """A function that compresses a run, for use by one thread at a time.
+        """A function that compresses a segment, for use by one thread at a time.
 
         Raises:
             ImportError: the library is missing; it names the extra.
         """
 
     def decompress(self, data: Bytes, nbytes: int) -> bytes:
-        """A run of exactly so many bytes; it takes no more memory than that, whatever the data claims.
+        """A segment of exactly so many bytes; it takes no more memory than that, whatever the data claims.
 
         Several threads may use it at once.
 
@@ -98,7 +96,7 @@ class _Zstandard:
 
 
 class Zstd:
-    """One zstd frame a run: by Python 3.14's own module, else by the package zstandard."""
+    """One zstd frame a segment: by Python 3.14's own module, else by the package zstandard."""
 
     name = "zstd"
     encoding = 2

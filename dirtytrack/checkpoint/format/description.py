@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, Self, get_args
 
 from dirtytrack.checkpoint.format.layout import Layout, check_table
-from dirtytrack.checkpoint.format.structures import FormatError, shortened
+from dirtytrack.checkpoint.format.structures import FormatError, Kind, shortened
 
 Consistency = Literal["proven", "paused", "unproven"]
 
+TABLE_NAME_BYTES = 16
 MAX_DIGITS = 4300  # of an integer: as many as Python reads unless it is told otherwise
 
 _CONSISTENCIES = get_args(Consistency)
@@ -21,36 +22,41 @@ class Description(NamedTuple):
     """What a file says of its checkpoint, but for the table of regions.
 
     Attributes:
+        table: names the table of regions: 32 hexadecimal digits.
         meta: what the user gave, as JSON text: nobody can change it.
         created: when the state was captured, in seconds since 1970.
         consistency: whether the state is known to be that of one instant.
         statistics: of the save.
     """
 
+    table: str
     meta: str
     created: float
     consistency: Consistency
     statistics: Mapping[str, Any]
 
-    def encode(self, regions: Sequence[Layout]) -> bytes:
-        """The bytes in the file, with this table of regions."""
-        table = json.dumps([layout.to_json() for layout in regions])
+    def encode(self, regions: Sequence[Layout] | None) -> bytes:
+        """The bytes in the file, with the table of regions if it is a base."""
+        table: dict[str, Any] = {"table": self.table}
+        if regions is not None:
+            table["regions"] = [layout.to_json() for layout in regions]
         rest = json.dumps(
             {"created": self.created, "consistency": self.consistency, "statistics": self.statistics}
         )
-        return f'{{"regions": {table}, "meta": {self.meta}, {rest[1:]}'.encode()
+        return f'{json.dumps(table)[:-1]}, "meta": {self.meta}, {rest[1:]}'.encode()
 
     @classmethod
-    def decode(cls, data: bytes) -> tuple[tuple[Layout, ...], Self]:
-        """The table of regions, at least one, and the rest.
+    def decode(cls, data: bytes, kind: Kind) -> tuple[tuple[Layout, ...], Self]:
+        """The table of regions, at least one, if it is a base, else none; and the rest.
 
         Raises:
             FormatError: the bytes say something else.
         """
         try:
             found = _parse(data)
-            regions = tuple(Layout.from_json(value) for value in found["regions"])
+            regions = _regions(found) if kind is Kind.BASE else ()
             described = cls(
+                _table_name(found["table"]),
                 json.dumps(found["meta"], allow_nan=False),
                 _time(found["created"]),
                 found["consistency"],
@@ -60,11 +66,16 @@ class Description(NamedTuple):
             raise
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise FormatError(f"its description is something else ({_name(error)})") from None
-        check_table(regions)
+        if kind is Kind.BASE:
+            check_table(regions)
         known = isinstance(described.consistency, str) and described.consistency in _CONSISTENCIES
         if not known or not isinstance(described.statistics, dict):
             raise FormatError("its description holds impossible values")
         return regions, described
+
+
+def _regions(found: Any) -> tuple[Layout, ...]:
+    return tuple(Layout.from_json(value) for value in found["regions"])
 
 
 def _parse(data: bytes) -> Any:
@@ -92,6 +103,13 @@ def _refuse(constant: str) -> NoReturn:
 def _name(error: Exception) -> str:
     # Of what may hold a value from the file, of any length.
     return f"{type(error).__name__}: {shortened(str(error))}"
+
+
+def _table_name(value: Any) -> str:
+    digits = set("0123456789abcdef")
+    if not isinstance(value, str) or len(value) != 2 * TABLE_NAME_BYTES or not digits.issuperset(value):
+        raise ValueError("its table of regions has no name")
+    return value
 
 
 def _time(value: Any) -> float:

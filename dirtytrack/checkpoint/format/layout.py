@@ -91,7 +91,7 @@ class Layout:
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What may not differ between a checkpoint and its parent."""
+        """What may not differ between two files of one checkpoint."""
         return self.name, self.nbytes, repr(self.dtype), self.shape, self.order, self.same_as
 
     def mismatch(self, other: Layout) -> str | None:
@@ -156,6 +156,12 @@ def check_table(table: Sequence[Layout]) -> None:
             layout.same_as >= len(own) or own[layout.same_as].nbytes != layout.nbytes
         ):
             raise FormatError(f"its region {layout.name!r} is the memory of a region that there is not")
+    end = 0
+    for layout in own:
+        if layout.linear is not None:
+            if layout.linear < end:
+                raise FormatError(f"its region {layout.name!r} lies on another one")
+            end = layout.linear + layout.nbytes
 
 
 def groups_of(table: Sequence[Layout]) -> dict[str, frozenset[str]]:

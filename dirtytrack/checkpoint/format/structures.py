@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Literal, NamedTuple, Self
 
 from dirtytrack.checkpoint.format.codec import CODECS, Codec, checksum
 
-VERSION = 1
+VERSION = 2
 BLOCK = 4096
-RUN_BLOCKS = 256  # a stored run has at most so many, so a reader needs no more than 1 MiB for one
+SEGMENT_BYTES = 1 << 22  # a segment has at most so many, not being zeros: no reader needs more for one
+SEGMENT_RUNS = 1024  # at most
 LINEAR_ALIGNMENT = 65536  # a multiple of every page size
 MAX_DESCRIPTION = 1 << 26
 MAX_NUMBER = (1 << 63) - 1
@@ -24,7 +25,7 @@ _PREFIX = struct.Struct("<8sI")  # of the header, in every version
 _HEADER = struct.Struct("<8sII16s16s16s8sQI36s")
 _FOOTER = struct.Struct("<QQQQQQ")
 _CHECKSUM = struct.Struct("<Q")
-_ENTRY = struct.Struct("<IIQQQQQ")
+_SEGMENT = struct.Struct("<IIQQQ")
 _NAME = re.compile(r"(\d{10,20})-([0-9a-f]{16})\.(base|delta)")
 
 _SHOWN = 200  # characters of a text that comes from a file
@@ -33,7 +34,8 @@ Span = tuple[int, int]  # blocks [start, stop) of a region
 
 HEADER_BYTES = _HEADER.size + 8
 FOOTER_BYTES = _FOOTER.size + 16
-ENTRY_BYTES = _ENTRY.size
+SEGMENT_RECORD_BYTES = _SEGMENT.size  # in the index, before those of its runs
+RUN_RECORD_BYTES = 24
 
 
 class FormatError(ValueError):
@@ -59,10 +61,11 @@ class Kind(IntEnum):
 
 
 class Encoding(IntEnum):
-    """How a run is stored without a codec; all other numbers are those of codecs."""
+    """How a segment is stored without a codec; all other numbers are those of codecs."""
 
     ZEROS = 0
     RAW = 1
+    IN_PLACE = 3  # in the linear regions of its runs
 
 
 class FileName(NamedTuple):
@@ -128,13 +131,13 @@ class Header(NamedTuple):
         magic, version = _PREFIX.unpack_from(data)
         if magic != _MAGIC:
             raise FormatError("it is no checkpoint file")
-        unpack = {VERSION: cls._unpack_version_1}.get(version)
+        unpack = {VERSION: cls._unpack_version_2}.get(version)
         if unpack is None:
             raise FormatError(f"its format has version {version}, and only version {VERSION} is known here")
         return unpack(data)
 
     @classmethod
-    def _unpack_version_1(cls, data: bytes) -> Self:
+    def _unpack_version_2(cls, data: bytes) -> Self:
         if len(data) < HEADER_BYTES:
             raise FormatError("it is too short for a header")
         _, _, kind, chain, checkpoint, parent, file, number, block, zeros = _HEADER.unpack_from(data)
@@ -157,7 +160,7 @@ class Footer(NamedTuple):
     """Where the index and the description are, and what they must add up to."""
 
     index_offset: int
-    entries: int
+    index_bytes: int
     description_bytes: int
     index_checksum: int
     description_checksum: int
@@ -191,28 +194,27 @@ class Footer(NamedTuple):
     @property
     def description_offset(self) -> int:
         """Where the index ends."""
-        return self.index_offset + self.entries * ENTRY_BYTES
+        return self.index_offset + self.index_bytes
 
 
-class Entry(NamedTuple):
-    """A run of blocks of one region, and where its bytes are stored."""
+class Segment(NamedTuple):
+    """Blocks that are stored together, and where. Which they are its runs say, which follow in the index."""
 
-    region: int
     encoding: int
-    first: int
-    blocks: int
+    runs: int
     offset: int
     length: int
     checksum: int
 
-    def pack(self) -> bytes:
-        """Its 48 bytes."""
-        return _ENTRY.pack(*self)
-
     @classmethod
-    def unpack_many(cls, data: bytes) -> list[Self]:
-        """The entries in whole multiples of 48 bytes, as they are: `check` them."""
-        return [cls(*fields) for fields in _ENTRY.iter_unpack(data)]
+    def unpack_from(cls, data: bytearray, at: int) -> Self:
+        """The segment whose 32 bytes begin there, as it is: `check` it."""
+        return cls(*_SEGMENT.unpack_from(data, at))
+
+    @property
+    def index_bytes(self) -> int:
+        """What it and its runs take in the index."""
+        return SEGMENT_RECORD_BYTES + self.runs * RUN_RECORD_BYTES
 
     @property
     def codec(self) -> Codec | None:
@@ -221,42 +223,42 @@ class Entry(NamedTuple):
         Raises:
             FormatError: nothing here knows their encoding.
         """
-        if self.encoding in (Encoding.ZEROS, Encoding.RAW):
+        if self.encoding in Encoding.__members__.values():
             return None
         codec = CODECS.get(self.encoding)
         if codec is None:
             raise FormatError(
-                f"its index has a run of encoding {self.encoding}, which is not known here: "
+                f"its index has a segment of encoding {self.encoding}, which is not known here: "
                 "a later version of dirtytrack may read it"
             )
         return codec
 
-    def check(self, region_bytes: list[int], payload_stop: int) -> None:
-        """Refuses an entry that lies outside of its region or of the payload, or that nothing here can read.
+    def check(self, payload_start: int, payload_stop: int, nbytes: int) -> None:
+        """Refuses a segment that lies outside of its part of the payload, or that nothing here can read.
 
         Args:
-            region_bytes: the lengths of the regions.
+            payload_start: where the segment before it ends.
             payload_stop: the offset of the index.
+            nbytes: of its blocks.
 
         Raises:
             FormatError: with the reason.
         """
         codec = self.codec
-        if self.region >= len(region_bytes):
-            raise FormatError(f"its index names region {self.region} of {len(region_bytes)}")
-        nbytes = region_bytes[self.region]
-        if self.blocks < 1 or self.first + self.blocks > block_count(nbytes):
-            raise FormatError(f"its index names blocks that region {self.region} does not have")
         if self.encoding == Encoding.ZEROS:
             if self.offset or self.length or self.checksum:
                 raise FormatError("its index stores zeros")
             return
-        plain = run_bytes(nbytes, self.first, self.blocks)
-        fits = self.length == plain if codec is None else 0 < self.length < plain
-        if self.blocks > RUN_BLOCKS or not fits:
-            raise FormatError("its index has a run of an impossible length")
-        if self.offset < HEADER_BYTES or self.offset + self.length > payload_stop:
-            raise FormatError("its index points outside of the payload")
+        fits = self.length == nbytes if codec is None else 0 < self.length < nbytes
+        if nbytes > SEGMENT_BYTES or not fits:
+            raise FormatError("its index has a segment of an impossible length")
+        if self.encoding == Encoding.IN_PLACE:
+            if self.offset:
+                raise FormatError("its index has a segment in two places")
+        elif self.offset < payload_start or self.offset + self.length > payload_stop:
+            raise FormatError(
+                "its index points outside of the payload, or has segments that lie on each other"
+            )
 
 
 def shortened(text: str) -> str:
@@ -267,20 +269,6 @@ def shortened(text: str) -> str:
 def block_count(nbytes: int) -> int:
     """The number of blocks of a region."""
     return -(-nbytes // BLOCK)
-
-
-def run_bytes(nbytes: int, first: int, count: int) -> int:
-    """The bytes in a run of blocks of a region: its last block may be shorter than a block."""
-    return min((first + count) * BLOCK, nbytes) - first * BLOCK
-
-
-def gaps(spans: list[Span], stop: int) -> Iterator[Span]:
-    """What of the blocks [0, stop) is in no span."""
-    at = 0
-    for start, end in [*sorted(spans), (stop, stop)]:
-        if at < start:
-            yield at, start
-        at = max(at, end)
 
 
 def _expect(intact: bool, what: str) -> None:

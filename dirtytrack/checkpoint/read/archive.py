@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
-from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import FileName, FormatError
-from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile, Layouts
 from dirtytrack.checkpoint.read.lineage import Node, arrange, first_few_of
 from dirtytrack.checkpoint.read.opening import open_files
 from dirtytrack.checkpoint.read.state import DamagedFile, State
@@ -136,7 +135,7 @@ class Archive:
             nodes.append(self._nodes[parent])
         return nodes[::-1]
 
-    def find_region(self, layouts: tuple[Layout, ...], name: str) -> int:
+    def find_region(self, layouts: Layouts, name: str) -> int:
         """The place of a region in a table.
 
         Raises:
@@ -162,7 +161,7 @@ class Archive:
             node = self.find(node.id)
             try:
                 if self._last is None or self._last[0] is not node:
-                    self._last = node, State(node.files())
+                    self._last = node, State(node.files(), node.layouts)
                 return action(self._last[1])
             except DamagedFile as damage:
                 self._exclude(damage)
@@ -216,13 +215,19 @@ class Archive:
 
     def check(self, file: CheckpointFile, progress: Callable[[int], None]) -> bool:
         """Reads all of a file, and says whether it is intact; *progress* is told the bytes done."""
+        layouts = file.layouts or self._inherited(file)
         try:
-            for count in file.verify():
+            for count in file.verify(layouts) if layouts else ():
                 progress(count)
         except FormatError as error:
             self._exclude(DamagedFile(file, str(error)))
             return False
         return True
+
+    def _inherited(self, file: CheckpointFile) -> Layouts:
+        # The table of a delta; nothing if what it stands on is not there.
+        below = self._nodes.get(file.header.parent.hex())
+        return below.layouts if below else ()
 
     def _exclude(self, damage: DamagedFile) -> None:
         self._files = [file for file in self._files if file is not damage.file]

@@ -1,114 +1,170 @@
-"""Which stored run holds each block of a region, where several files of a chain hold some of them."""
+"""Which segment holds each block, where several files of a chain hold some of them. The loops are native."""
 
 from __future__ import annotations
 
-import itertools
+import errno
 import mmap
-import sys
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dirtytrack.checkpoint.format.structures import BLOCK, Encoding, Entry, Span, block_count
-from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
-from dirtytrack.checkpoint.store.system import MAP_NORESERVE
+from dirtytrack.checkpoint.format.structures import RUN_RECORD_BYTES, FormatError, Span, block_count
+from dirtytrack.errors import KernelError
+from dirtytrack.kernel.touch import Memory
+from dirtytrack.native import ffi, lib
 
-ZEROS = 0  # the owner of a block that no run holds
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
-_OWNER_BYTES = 4
-_OWNERS_PER_PAGE = mmap.PAGESIZE // _OWNER_BYTES
+ZEROS = 0  # the owner of a block that no segment holds
+
+_new = ffi.new_allocator(lib.dt_owners_new, lib.dt_owners_free, should_clear_after_alloc=False)
 
 
-class StoredRun(NamedTuple):
-    """A run of blocks that a file holds: not one of zeros."""
+class Runs(NamedTuple):
+    """The runs of a segment, each within its region.
 
-    file: CheckpointFile
-    entry: Entry
+    Attributes:
+        native: an array of ``struct dt_block_run``.
+        nbytes: how many bytes their blocks have.
+    """
 
-    def lies_in(self, base: CheckpointFile) -> bool:
-        """Whether a mapping of the linear region in this base has it in place."""
-        linear = base.layouts[self.entry.region].linear
-        in_place = linear is not None and self.entry.offset == linear + self.entry.first * BLOCK
-        return self.file is base and self.entry.encoding == Encoding.RAW and in_place
+    native: Any
+    nbytes: int
+
+
+class Targets:
+    """Memory for some regions, by place.
+
+    Attributes:
+        native: an array of ``struct dt_target``, one for each region.
+        memories: by place.
+    """
+
+    def __init__(self, count: int, memories: Mapping[int, Memory]) -> None:
+        """Nothing of so many regions but these as a whole."""
+        self.native: Any = ffi.new("struct dt_target[]", count)
+        self.memories: dict[int, Memory] = {}
+        for place, memory in memories.items():
+            self.set(place, memory, 0, block_count(memory.nbytes))
+
+    def set(self, place: int, memory: Memory, first: int, stop: int) -> None:
+        """Of a region only the blocks [first, stop), which the memory is for."""
+        target = self.native[place]
+        target.address, target.first, target.stop = memory.address, first, stop
+        self.memories[place] = memory
+
+    def remove(self, place: int) -> None:
+        """Nothing of a region any more."""
+        self.native[place].stop = 0
+        del self.memories[place]
+
+    def refused(self, error: int, start: int) -> KernelError:
+        """What to raise when a native call could not write to an address of them."""
+        for memory in self.memories.values():
+            if memory.address - mmap.PAGESIZE < start < memory.address + memory.nbytes:
+                return memory.refused(error, start, write=True)
+        raise AssertionError(f"{start:#x} is not among what was to be written")
 
 
 class BlockOwners:
-    """The owner of each block of one region: the last run that holds it, or `ZEROS`.
+    """The owner of each block of each region: the last segment that holds it, or `ZEROS`.
 
-    An owner is a number: the run's place in `runs`, from 1. The numbers are in memory that is only touched
-    where a run is stored, so a region of zeros of any length takes none.
+    An owner is a number that the caller gives a segment, from 1. Only where a segment holds a block this
+    takes memory, so a region of zeros of any length takes none.
 
     Attributes:
-        nbytes: of the region.
-        runs: those that were added, in order.
+        sizes: bytes of each region.
     """
 
-    def __init__(self, nbytes: int) -> None:
-        self.nbytes = nbytes
-        self.runs: list[StoredRun] = []
-        self._owners: mmap.mmap | None = None
+    def __init__(self, sizes: list[int]) -> None:
+        """All blocks are zeros.
 
-    def add(self, file: CheckpointFile, entry: Entry) -> None:
-        """Blocks of an entry belong to it from here on."""
-        if entry.encoding == Encoding.ZEROS:
-            self._forget(entry.first, entry.first + entry.blocks)
-            return
-        if self._owners is None:
-            self._owners = self._obtain(file)
-        self.runs.append(StoredRun(file, entry))
-        self._set(entry.first, entry.first + entry.blocks, len(self.runs))
+        Raises:
+            MemoryError: the regions are too many.
+        """
+        self.sizes = sizes
+        self._native: Any = _new("struct dt_owners *")
+        if lib.dt_owners_open(self._native, ffi.new("uint64_t[]", sizes), len(sizes)):
+            raise MemoryError
 
-    def is_zero(self, start: int, stop: int) -> bool:
-        """Whether no run holds any of these blocks."""
-        return not self._numbers(start, stop).strip(b"\0")
+    def load(self, data: bytearray, at: int, count: int) -> Runs:
+        """The runs whose bytes in the index begin there.
 
-    def groups(self, start: int, stop: int) -> Iterator[tuple[int, Span]]:
-        """These blocks as spans with one owner each, in order."""
-        for owner, group in itertools.groupby(memoryview(self._numbers(start, stop)).cast("I")):
-            end = start + len(list(group))
-            yield owner, (start, end)
-            start = end
+        Raises:
+            FormatError: one of them does not lie in its region, or behind the one before it.
+        """
+        native: Any = ffi.new("struct dt_block_run[]", count)
+        ffi.memmove(native, memoryview(data)[at : at + count * RUN_RECORD_BYTES], count * RUN_RECORD_BYTES)
+        nbytes: Any = ffi.new("uint64_t *")
+        fitting = lib.dt_runs_load(self._native, native, count, nbytes)
+        if fitting < count:
+            raise FormatError(self._reason(native[fitting]))
+        return Runs(native, nbytes[0])
 
-    def owned(self, owner: int, start: int, stop: int) -> list[Span]:
-        """What of these blocks belongs to an owner, in order."""
-        numbers, mark = self._numbers(start, stop), _mark(owner)
-        if numbers == mark * (stop - start):
-            return [(start, stop)]
-        if mark not in numbers:
-            return []
-        return [span for who, span in self.groups(start, stop) if who == owner]
+    def _reason(self, run: Any) -> str:
+        region, first, blocks = run.extent, run.first, run.count
+        if region >= len(self.sizes):
+            return f"its index names region {region} of {len(self.sizes)}"
+        if not 0 < blocks <= block_count(self.sizes[region]) - first:
+            return f"its index names blocks that region {region} does not have"
+        return "its index has runs in one segment that do not follow each other"
 
-    def bytes_of(self, span: Span) -> slice:
-        """Where these blocks are in the region: the last one may be short."""
-        return slice(span[0] * BLOCK, min(span[1] * BLOCK, self.nbytes))
+    def give(self, runs: Runs, owner: int) -> None:
+        """Their blocks belong to an owner from here on.
 
-    def _obtain(self, file: CheckpointFile) -> mmap.mmap:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-        try:
-            return mmap.mmap(-1, block_count(self.nbytes) * _OWNER_BYTES, flags=flags)
-        except OSError as error:
-            raise MemoryError(f"{file.name} has a region of {self.nbytes} bytes, too many to read") from error
+        Raises:
+            MemoryError: there is none to note it in.
+        """
+        if lib.dt_owners_set(self._native, runs.native, len(runs.native), owner):
+            raise MemoryError
 
-    def _set(self, start: int, stop: int, owner: int) -> None:
-        assert self._owners is not None
-        self._owners[start * _OWNER_BYTES : stop * _OWNER_BYTES] = _mark(owner) * (stop - start)
+    def among(self, region: int, first: int, stop: int) -> set[int]:
+        """The owners of these blocks."""
+        found: Any = ffi.new("uint32_t[]", stop - first)
+        lib.dt_owners_get(self._native, region, first, stop, found)
+        return set(found)
 
-    def _forget(self, start: int, stop: int) -> None:
-        # Whole pages of numbers are dropped, so that zeros of any length take no memory and no time.
-        if self._owners is None:
-            return
-        first, last = -(-start // _OWNERS_PER_PAGE), stop // _OWNERS_PER_PAGE
-        if first < last:
-            self._owners.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE)
-            self._set(start, first * _OWNERS_PER_PAGE, ZEROS)
-            start = last * _OWNERS_PER_PAGE
-        self._set(start, stop, ZEROS)
+    def spans(self, region: int, owner: int, first: int, stop: int) -> Iterator[Span]:
+        """What of these blocks an owner has, in order."""
+        found: Any = ffi.new("struct dt_run *")
+        while lib.dt_owners_next(self._native, region, owner, first, stop, found):
+            yield found.start, found.stop
+            first = found.stop
 
-    def _numbers(self, start: int, stop: int) -> bytes:
-        # The owners of these blocks, one after another.
-        if self._owners is None:
-            return bytes((stop - start) * _OWNER_BYTES)
-        return self._owners[start * _OWNER_BYTES : stop * _OWNER_BYTES]
+    def is_zero(self, region: int, first: int, stop: int) -> bool:
+        """Whether no segment holds any of these blocks."""
+        return next(self.spans(region, ZEROS, first, stop), None) == (first, stop)
 
+    def owned(self, owner: int, runs: Runs, targets: Targets) -> int:
+        """How many blocks of runs an owner has for which there is a target."""
+        return int(lib.dt_owned(self._native, owner, runs.native, len(runs.native), targets.native))
 
-def _mark(owner: int) -> bytes:
-    return owner.to_bytes(_OWNER_BYTES, sys.byteorder)
+    def place(self, owner: int, runs: Runs, targets: Targets, data: Buffer) -> None:
+        """Writes the blocks that an owner has to their targets, from the bytes of all blocks of its runs.
+
+        Raises:
+            KernelError: a target can't be written.
+        """
+        refused: Any = ffi.new("uint64_t *")
+        with ffi.from_buffer("uint8_t[]", data) as plain:
+            error = lib.dt_place(
+                self._native, owner, runs.native, len(runs.native), targets.native, plain, refused
+            )
+        if error:
+            raise targets.refused(error, refused[0])
+
+    def place_zeros(self, region: int, memory: Memory, start: int, stop: int) -> None:
+        """Makes the bytes [start, stop) of a region zeros where no segment holds their blocks.
+
+        Args:
+            region: its place.
+            memory: for all of it. What holds zeros there already is not written.
+            start: the first byte.
+            stop: the one after the last.
+        """
+        refused: Any = ffi.new("uint64_t *")
+        error = lib.dt_place_zeros(self._native, region, memory.address, start, stop, refused)
+        if error == -errno.ENOMEM:
+            raise MemoryError
+        if error:
+            raise memory.refused(error, refused[0], write=True)

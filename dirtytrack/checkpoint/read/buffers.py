@@ -6,10 +6,8 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dirtytrack.checkpoint.format.structures import BLOCK, RUN_BLOCKS
+from dirtytrack.checkpoint.format.structures import SEGMENT_BYTES
 from dirtytrack.tracking import alloc
-
-RUN_BYTES = RUN_BLOCKS * BLOCK  # the most that a stored run has
 
 
 def own_memory(nbytes: int) -> mmap.mmap:
@@ -21,17 +19,17 @@ def own_memory(nbytes: int) -> mmap.mmap:
 
 
 class Buffers:
-    """Memory for stored runs on their way, used again and again, by any thread."""
+    """Memory for segments on their way, used again and again, by any thread."""
 
     def __init__(self) -> None:
         self._free: list[memoryview] = []
 
     @contextmanager
     def lend(self) -> Iterator[memoryview]:
-        """Memory for a run until the block ends; if that ends by an exception it is freed."""
+        """Memory for a segment until the block ends; if that ends by an exception it is freed."""
         try:
             buffer = self._free.pop()
         except IndexError:
-            buffer = memoryview(own_memory(2 * RUN_BYTES))[:RUN_BYTES]  # a huge page is larger than a run
+            buffer = memoryview(own_memory(SEGMENT_BYTES))
         yield buffer
         self._free.append(buffer)

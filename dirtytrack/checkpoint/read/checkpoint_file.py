@@ -2,58 +2,63 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from dirtytrack.checkpoint.format.codec import RunningChecksum, checksum
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.structures import (
     BLOCK,
-    ENTRY_BYTES,
     FOOTER_BYTES,
     HEADER_BYTES,
+    SEGMENT_RECORD_BYTES,
+    SEGMENT_RUNS,
     Encoding,
-    Entry,
     FileName,
     Footer,
     FormatError,
     Header,
     Kind,
-    Span,
+    Segment,
     block_count,
-    gaps,
-    run_bytes,
 )
+from dirtytrack.checkpoint.read.block_owners import ZEROS, BlockOwners, Runs
 from dirtytrack.checkpoint.store.protocol import Store, StoredFile, UnreadableError
-from dirtytrack.kernel.touch import Memory
 
-_INDEX_PIECE = 4096 * ENTRY_BYTES
+_INDEX_PIECE = 1 << 20
 _ZEROS_PIECE = 1 << 20
 _COPIED = 1 << 16  # bytes in a piece
+
+Layouts = tuple[Layout, ...]  # the table of regions
+
+
+class StoredSegment(NamedTuple):
+    """A segment of a file, and which blocks it holds."""
+
+    segment: Segment
+    runs: Runs
 
 
 class CheckpointFile:
     """A committed file whose header, footer, index checksum and description are intact.
 
-    What it reads later is checked when it is read: entries of the index, and runs. Methods may be called from
-    any thread.
+    What it reads later is checked when it is read: the index, and segments. Methods may be called from any
+    thread.
 
     Attributes:
         name: under which it was opened.
         header: which state it holds.
         nbytes: its length.
-        layouts: the table of regions, at least one.
-        table: what of that table must be the same in the parent.
+        layouts: the table of regions, at least one, if it is a base; else nothing.
         description: of the checkpoint.
     """
 
     name: FileName
     header: Header
     nbytes: int
-    layouts: tuple[Layout, ...]
-    table: tuple[tuple[object, ...], ...]
+    layouts: Layouts
     description: Description
 
     _footer: Footer
@@ -79,132 +84,139 @@ class CheckpointFile:
         self.nbytes = self._file.nbytes
         if self.nbytes < HEADER_BYTES + FOOTER_BYTES:
             raise FormatError(f"it has {self.nbytes} bytes, too few for a header and a footer")
-        header = self._read(0, HEADER_BYTES)
+        header = bytes(self._read(0, HEADER_BYTES))
         self.header = Header.unpack(header)
         self.name = self.header.name
         if str(self.name) != name:
             raise FormatError(f"it was written as {self.name}")
         self._footer = Footer.unpack(
-            self._read(self.nbytes - FOOTER_BYTES, FOOTER_BYTES), header, self.nbytes
+            bytes(self._read(self.nbytes - FOOTER_BYTES, FOOTER_BYTES)), header, self.nbytes
         )
         self._describe(self._read(self._footer.description_offset, self._footer.description_bytes))
         for _ in self._index():
-            pass
+            pass  # each checks what came before it
 
-    def _describe(self, data: bytes) -> None:
+    def _describe(self, data: bytearray) -> None:
         if checksum(data) != self._footer.description_checksum:
             raise FormatError("its description is damaged: the checksum does not fit")
-        self.layouts, self.description = Description.decode(data)
-        try:
-            self.table = tuple(layout.identity for layout in self.layouts)
-        except RecursionError:
-            raise FormatError("its table of regions is nested too deep") from None
+        self.layouts, self.description = Description.decode(bytes(data), self.header.kind)
 
-    def _index(self) -> Iterator[bytes]:
-        # The index in pieces of whole entries. They can be trusted only when the last one has come.
+    def _index(self) -> Iterator[tuple[Segment, bytearray, int]]:
+        # Each segment, the piece of the index that has it, and where in that its runs begin. They can be
+        # trusted only when the last one has come.
         running = RunningChecksum()
-        stop = self._footer.description_offset
-        for offset in range(self._footer.index_offset, stop, _INDEX_PIECE):
+        offset, stop = self._footer.index_offset, self._footer.description_offset
+        while offset < stop:
             piece = self._read(offset, min(_INDEX_PIECE, stop - offset))
-            running.update(piece)
-            yield piece
+            done = 0
+            while done + SEGMENT_RECORD_BYTES <= len(piece):
+                segment = Segment.unpack_from(piece, done)
+                if not 1 <= segment.runs <= SEGMENT_RUNS:
+                    raise FormatError(f"its index has a segment of {segment.runs} runs")
+                if done + segment.index_bytes > len(piece):
+                    break
+                done += segment.index_bytes
+                running.update(memoryview(piece)[done - segment.index_bytes : done])
+                yield segment, piece, done - segment.index_bytes + SEGMENT_RECORD_BYTES
+            if not done:
+                raise FormatError("its index ends within a segment")
+            offset += done
         if running.intdigest() != self._footer.index_checksum:
             raise FormatError("its index is damaged: the checksum does not fit")
 
-    def entries(self) -> Iterator[Entry]:
-        """The index, in the order in which its entries apply, each within its region and the payload.
+    def segments(self, owners: BlockOwners) -> Iterator[StoredSegment]:
+        """The segments in the order in which they apply, each within the regions and the payload.
+
+        Args:
+            owners: of the regions that it holds blocks of; nothing is noted there.
 
         Raises:
-            FormatError: the file is damaged, also after entries were given.
+            FormatError: the file is damaged, also after segments were given.
         """
-        lengths = [layout.nbytes for layout in stored(self.layouts)]
-        payload = self._footer.index_offset - HEADER_BYTES
-        length = 0
-        for piece in self._index():
-            for entry in Entry.unpack_many(piece):
-                entry.check(lengths, self._footer.index_offset)
-                length += entry.length
-                if payload < length <= payload + entry.length and self._distinct_bytes() > payload:
-                    raise FormatError("its runs lie on each other, and are not the same")
-                yield entry
+        end, above = HEADER_BYTES, (0, 0)
+        for segment, piece, at in self._index():
+            runs = owners.load(piece, at, segment.runs)
+            segment.check(end, self._footer.index_offset, runs.nbytes)
+            if segment.encoding == Encoding.IN_PLACE:
+                above = self._check_place(runs, above)
+            elif segment.encoding != Encoding.ZEROS:
+                end = segment.offset + segment.length
+            yield StoredSegment(segment, runs)
 
-    def read(self, entry: Entry, buffer: memoryview | None = None) -> bytes | memoryview:
-        """The bytes of a stored run, checked.
+    def _check_place(self, runs: Runs, above: tuple[int, int]) -> tuple[int, int]:
+        # Behind which region and block the next one has to be.
+        first, last = runs.native[0], runs.native[len(runs.native) - 1]
+        if (first.extent, first.first) < above:
+            raise FormatError("its index has a block in place twice")
+        is_base = self.header.kind is Kind.BASE
+        if not is_base or any(self.layouts[run.extent].linear is None for run in runs.native):
+            raise FormatError("its index has something in place in a region that is not linear")
+        return last.extent, last.first + last.count
+
+    def read(self, stored: StoredSegment, buffer: memoryview | None = None) -> bytes | memoryview:
+        """The bytes of a segment's blocks, one after the other, checked.
+
+        Args:
+            stored: the segment; not one of zeros.
+            buffer: memory for as many bytes as a segment may have, in which the result may lie.
 
         Args:
             entry: of the run.
             buffer: memory for as many bytes as a run may have, in which the result may lie.
 
         Raises:
-            FormatError: the run is damaged, or of an encoding that nothing here knows.
+            FormatError: the segment is damaged, or of an encoding that nothing here knows.
             ImportError: the library that decompresses it is missing.
         """
-        codec = entry.codec
-        stored = memoryview(bytearray(entry.length)) if buffer is None else buffer[: entry.length]
-        self._read_stored(entry, stored)
+        segment, codec = stored.segment, stored.segment.codec
+        data = memoryview(bytearray(segment.length)) if buffer is None else buffer[: segment.length]
+        if segment.encoding == Encoding.IN_PLACE:
+            self._read_in_place(stored.runs, data)
+        else:
+            self._fill(segment.offset, data)
+        if checksum(data) != segment.checksum:
+            raise FormatError(f"the segment {_where(stored)} is damaged: the checksum does not fit")
         if codec is None:
-            return stored
-        nbytes = run_bytes(self.layouts[entry.region].nbytes, entry.first, entry.blocks)
+            return data
         try:
-            return codec.decompress(stored, nbytes)
+            return codec.decompress(data, stored.runs.nbytes)
         except ValueError as error:
-            raise FormatError(f"the run at {entry.offset} can't be decompressed: {error}") from None
+            raise FormatError(f"the segment {_where(stored)} can't be decompressed: {error}") from None
 
-    def read_in_place(self, entry: Entry, target: Memory, start: int, stop: int) -> bool:
-        """Reads a stored run to the bytes [start, stop) of memory, and checks it there.
+    def _read_in_place(self, runs: Runs, data: memoryview) -> None:
+        done = 0
+        for run in runs.native:
+            layout = self.layouts[run.extent]
+            count = min((run.first + run.count) * BLOCK, layout.nbytes) - run.first * BLOCK
+            self._fill(self._linear(layout) + run.first * BLOCK, data[done : done + count])
+            done += count
 
-        Returns:
-            False if it is compressed, or the memory is not steady, or can't be touched: use `read`.
+    def verify(self, layouts: Layouts) -> Iterator[int]:
+        """Reads the index, every segment, and what a mapping has between them; gives the bytes so far.
 
-        Raises:
-            FormatError: the run is damaged.
-        """
-        if entry.codec is not None or not target.is_steady:
-            return False
-        try:
-            self._read_stored(entry, target.view[start:stop])
-        except OSError as error:
-            if error.errno != errno.EFAULT:
-                raise
-            return False
-        return True
-
-    def verify(self) -> Iterator[int]:
-        """Reads the index, every stored run, and what a mapping has between them; gives the bytes so far.
+        Args:
+            layouts: the table of regions; of a delta, that of the base that it stands on.
 
         Raises:
             FormatError: the file is damaged.
             ImportError: as `read`.
         """
         done = 0
-        placed: dict[int, list[Span]] = {place: [] for place in self._linear_regions()}
-        seen: set[tuple[int, ...]] = set()
-        for entry in self.entries():
-            if entry.region in placed:
-                _join(placed[entry.region], entry.first, entry.first + entry.blocks)
-            run = self._run_of(entry)
-            if entry.encoding != Encoding.ZEROS and run not in seen:
-                seen.add(run)
-                self.read(entry)
-                done += entry.length
+        named = BlockOwners([layout.nbytes for layout in stored(layouts)])
+        for one in self.segments(named):
+            if self.layouts:
+                named.give(one.runs, ZEROS + 1)
+            if one.segment.encoding != Encoding.ZEROS:
+                self.read(one)
+                done += one.segment.length
                 yield done
-        for place, spans in placed.items():
-            start, nbytes = self._linear(place), self.layouts[place].nbytes
-            for first, stop in gaps(spans, block_count(nbytes)):
-                self._check_zeros(start + first * BLOCK, start + min(stop * BLOCK, nbytes))
+        for place, layout in enumerate(self.layouts):
+            if layout.linear is not None:
+                start = self._linear(layout)
+                for first, stop in named.spans(place, ZEROS, 0, block_count(layout.nbytes)):
+                    self._check_zeros(start + first * BLOCK, start + min(stop * BLOCK, layout.nbytes))
 
-    def _distinct_bytes(self) -> int:
-        # Of all stored runs; one to which several entries point counts once.
-        runs = {self._run_of(entry) for piece in self._index() for entry in Entry.unpack_many(piece)}
-        return sum(length for _, length, *_ in runs)
-
-    def _run_of(self, entry: Entry) -> tuple[int, ...]:
-        # What tells whether two entries store the same bytes in the same place.
-        nbytes = 0 if entry.region >= len(self.layouts) else self.layouts[entry.region].nbytes
-        plain = run_bytes(nbytes, entry.first, entry.blocks)
-        return entry.offset, entry.length, entry.encoding, entry.checksum, plain
-
-    def pieces(self, *, holes: bool) -> Iterator[tuple[int, bytes]]:
+    def pieces(self, *, holes: bool) -> Iterator[tuple[int, bytearray]]:
         """All that is in the file, unchecked, as offsets and bytes. Offsets grow, but the first comes last.
 
         Args:
@@ -231,18 +243,12 @@ class CheckpointFile:
             OSError: it can't be mapped.
         """
         try:
-            return self._file.map(self._linear(region), self.layouts[region].nbytes)
+            return self._file.map(self._linear(self.layouts[region]), self.layouts[region].nbytes)
         except UnreadableError as error:
             raise FormatError(str(error)) from None
 
-    def _linear_regions(self) -> list[int]:
-        if self.header.kind is not Kind.BASE:
-            return []
-        return [place for place, layout in enumerate(self.layouts) if layout.linear is not None]
-
-    def _linear(self, region: int) -> int:
+    def _linear(self, layout: Layout) -> int:
         # Where it begins.
-        layout = self.layouts[region]
         assert layout.linear is not None
         if not HEADER_BYTES <= layout.linear <= self._footer.index_offset - layout.nbytes:
             raise FormatError(f"its region {layout.name!r} lies outside of the payload")
@@ -255,15 +261,10 @@ class CheckpointFile:
                 raise FormatError(f"it holds something at {start}, where its index has nothing")
             start += count
 
-    def _read_stored(self, entry: Entry, buffer: memoryview) -> None:
-        self._fill(entry.offset, buffer)
-        if checksum(buffer) != entry.checksum:
-            raise FormatError(f"the run at {entry.offset} is damaged: the checksum does not fit")
-
-    def _read(self, offset: int, nbytes: int) -> bytes:
+    def _read(self, offset: int, nbytes: int) -> bytearray:
         data = bytearray(nbytes)
         self._fill(offset, memoryview(data))
-        return bytes(data)
+        return data
 
     def _fill(self, offset: int, buffer: memoryview) -> None:
         try:
@@ -279,8 +280,8 @@ class CheckpointFile:
         return f"<CheckpointFile {self.name}>"
 
 
-def _join(spans: list[Span], start: int, stop: int) -> None:
-    # Appends, or makes the last one longer.
-    if spans and spans[-1][1] == start:
-        start = spans.pop()[0]
-    spans.append((start, stop))
+def _where(stored: StoredSegment) -> str:
+    if stored.segment.offset:
+        return f"at {stored.segment.offset}"
+    run = stored.runs.native[0]
+    return f"with block {run.first} of region {run.extent}"

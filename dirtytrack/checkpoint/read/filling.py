@@ -54,8 +54,12 @@ def fill(archive: Archive, targets: Sequence[Target], at: int | str | None = Non
                 refuse_overlaps((target.memory.address, layout.nbytes, layout.name) for layout in both)
         for target in first_at.values():
             target.memory.check_writable("Nothing was written")
-        for place, target in zip(places, targets, strict=True):
-            if first_at.get(target.memory.address) is target:
-                state.fill(place, target.memory)
+        state.fill(
+            {
+                place: target.memory
+                for place, target in zip(places, targets, strict=True)
+                if first_at.get(target.memory.address) is target
+            }
+        )
 
     return archive.read_at(at, write)[0]

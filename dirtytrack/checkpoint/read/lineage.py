@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dirtytrack.checkpoint.format.structures import NO_PARENT, FileName, Kind, shortened
-from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile, Layouts
 
 _SHOWN = 4
 
@@ -18,10 +18,12 @@ class Node:
     Attributes:
         file: its own one.
         below: what that stands on, if it is a delta.
+        layouts: the table of regions, as its own file has it, or the one that a base without its own has.
     """
 
     file: CheckpointFile
     below: Node | None
+    layouts: Layouts
 
     @property
     def number(self) -> int:
@@ -65,8 +67,14 @@ def arrange(files: list[CheckpointFile]) -> tuple[Nodes, dict[FileName, str]]:
         if reason is not None:
             misfits[file.name] = reason
         elif key not in nodes:
-            nodes[key] = Node(file, nodes[header.parent.hex()] if header.kind is Kind.DELTA else None)
+            below = nodes[header.parent.hex()] if header.kind is Kind.DELTA else None
+            nodes[key] = Node(file, below, file.layouts if below is None else _inherited(below))
     return nodes, misfits
+
+
+def _inherited(below: Node) -> Layouts:
+    # The table of a delta to it: where a base has its regions is no part of that.
+    return below.layouts if below.below else tuple(layout.at(None) for layout in below.layouts)
 
 
 def _misfit(file: CheckpointFile, nodes: Nodes, by_id: dict[bytes, CheckpointFile]) -> str | None:
@@ -75,9 +83,10 @@ def _misfit(file: CheckpointFile, nodes: Nodes, by_id: dict[bytes, CheckpointFil
     twin, below = nodes.get(header.checkpoint.hex()), nodes.get(header.parent.hex())
     if twin is not None:
         other = twin.file
-        theirs = other.header.number, other.header.parent, other.table
-        same = theirs == (header.number, header.parent, file.table)
-        return None if same else f"it claims to be the same state as {other.name}, and differs from it"
+        same = _same(other) == _same(file)
+        if not same or (file.layouts and _identity(file.layouts) != _identity(twin.layouts)):
+            return f"it claims to be the same state as {other.name}, and differs from it"
+        return None
     parent = by_id.get(header.parent) if below is None else below.file
     if parent is not None and parent.name.number >= header.number:
         return f"its number is not greater than that of its parent {parent.name}"
@@ -87,9 +96,19 @@ def _misfit(file: CheckpointFile, nodes: Nodes, by_id: dict[bytes, CheckpointFil
         return f"its parent, checkpoint {header.parent.hex()}, is damaged or not there"
     if below is None:
         return f"its parent {parent.name} can't be used"
-    if parent.table != file.table:
+    if parent.description.table != file.description.table:
         return f"its table of regions differs from that of its parent {parent.name}"
     return None
+
+
+def _same(file: CheckpointFile) -> tuple[object, ...]:
+    # What two files of one state have in common; with
+    return file.header.number, file.header.parent, file.description.table
+
+
+def _identity(layouts: Layouts) -> list[tuple[object, ...]]:
+    # ... this, if they have it.
+    return [layout.identity for layout in layouts]
 
 
 def first_few_of(items: Iterable[object]) -> str:

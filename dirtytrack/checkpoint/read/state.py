@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import mmap
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from dirtytrack._lifetime.interruptible_pool import Task, run_all
-from dirtytrack.checkpoint.format import blocks
+from dirtytrack.checkpoint.format.layout import stored
 from dirtytrack.checkpoint.format.structures import (
     BLOCK,
-    Entry,
+    SEGMENT_BYTES,
+    Encoding,
     FormatError,
-    Span,
     block_count,
-    gaps,
 )
-from dirtytrack.checkpoint.read.block_owners import ZEROS, BlockOwners, StoredRun
-from dirtytrack.checkpoint.read.buffers import RUN_BYTES, Buffers
-from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
+from dirtytrack.checkpoint.read.block_owners import ZEROS, BlockOwners, Targets
+from dirtytrack.checkpoint.read.buffers import Buffers
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile, Layouts, StoredSegment
 from dirtytrack.checkpoint.read.populated import populated
 from dirtytrack.kernel.touch import Memory
 
-_ZEROS = bytes(RUN_BYTES)
-_PIECE = 1 << 16  # blocks whose owners are looked at at a time
+_REMEMBERED = 8 * SEGMENT_BYTES  # bytes of segments, for who reads on where it stopped
 
 
 class DamagedFile(FormatError):
@@ -39,155 +40,217 @@ class DamagedFile(FormatError):
         self.file = file
 
 
+class _Owner(NamedTuple):
+    # A segment that holds blocks of the state.
+    file: CheckpointFile
+    stored: StoredSegment
+
+
 class State:
     """All regions at one checkpoint.
 
-    Methods may be called from any thread. Their OSErrors are those of the system; a file that turns out
-    damaged is a `DamagedFile`.
+    Methods may be called from any thread, `read` by one at a time. Their OSErrors are those of the system; a
+    file that turns out damaged is a `DamagedFile`.
 
     Attributes:
         base: the file that all else is applied to.
         layouts: the table of regions.
     """
 
-    def __init__(self, files: Sequence[CheckpointFile]) -> None:
+    def __init__(self, files: Sequence[CheckpointFile], layouts: Layouts) -> None:
         """Reads the indexes.
 
         Args:
             files: a base, and the deltas after it in order. They must stay open.
+            layouts: the table of regions.
 
         Raises:
             DamagedFile: an index says what can't be.
         """
         self.base = files[0]
-        self.layouts = files[-1].layouts
-        self._owners: list[BlockOwners] = []
-        for layout in self.layouts:
-            owner = layout.same_as
-            self._owners.append(BlockOwners(layout.nbytes) if owner is None else self._owners[owner])
-        self._last: tuple[StoredRun, bytes | memoryview] | None = None
+        self.layouts = layouts
+        self._sizes = [layout.nbytes for layout in stored(layouts)]
+        self._block_owners = BlockOwners(self._sizes)
+        self._owners: list[_Owner] = []
+        self._in_base: list[StoredSegment] = []
+        self._plain: OrderedDict[int, bytes | memoryview] = OrderedDict()
+        self._plain_bytes = 0
+        self._window = Targets(len(self._sizes), {})
         self._buffers = Buffers()
         for file in files:
-            for entry in _entries(file):
-                self._owners[entry.region].add(file, entry)
+            self._add(file)
 
     def is_zero(self, region: int, first: int, count: int) -> bool:
-        """Whether these blocks are known to be zeros. Nothing is read; a stored run may hold zeros too."""
-        return self._owners[region].is_zero(first, first + count)
+        """Whether these blocks are known to be zeros. Nothing is read; a stored block may be zeros too."""
+        return self._block_owners.is_zero(self._place(region), first, first + count)
 
-    def fill(self, region: int, target: Memory, *, zeroed: bool = False) -> None:
-        """Writes every byte of a region, each once; runs that hold none of them are not read.
+    def fill(self, targets: Mapping[int, Memory], *, zeroed: bool = False) -> None:
+        """Writes every byte of some regions, each once; segments that hold none of them are not read.
+
+        A segment is checked before its bytes are written, but where it is one run for steady memory.
 
         Where somebody may take the target away meanwhile, a run is checked before its bytes are written: to
         check them afterwards could be a signal.
 
         Args:
-            region: its place in the table.
-            target: memory of the region's length. It is undefined after an error.
-            zeroed: whether the target holds zeros already. Where it does not, zeros are written only to
+            targets: by the region's place in the table memory of its length. It is undefined after an error.
+            zeroed: whether the targets hold zeros already. Where they do not, zeros are written only to
                 blocks that hold something else, and memory without a page stays so.
 
         Raises:
             DamagedFile: with the file.
             KernelError: the target can't be touched.
         """
-        owners = self._owners[region]
-        tasks, placed = self._placing(owners, target, enumerate(owners.runs, 1))
-        if not zeroed:
-            zeros = (owners.bytes_of(gap) for gap in gaps(placed, block_count(owners.nbytes)))
-            unsure = populated(target.address, target.nbytes)
-            tasks += [
-                functools.partial(self._zero, target, start, stop)
-                for start, stop in _common([(piece.start, piece.stop) for piece in zeros], unsure)
-            ]
+        tasks: list[Task] = []
+        for memories in self._rounds(targets):
+            tasks += self._placing(Targets(len(self._sizes), memories))
+            if not zeroed:
+                zero = self._block_owners.place_zeros
+                tasks += [
+                    functools.partial(zero, place, memory, start, stop)
+                    for place, memory in memories.items()
+                    for start, stop in populated(memory.address, memory.nbytes)
+                ]
         run_all(tasks)
 
     def map(self, region: int) -> mmap.mmap:
-        """Memory with a stored region that its base holds linearly: a private, writable mapping of the file.
+        """A private, writable mapping of a stored region that the base holds linearly: `complete` it.
 
         What the base holds in place is neither read nor checked.
 
         Raises:
             DamagedFile: with the file.
-            KernelError: the file was cut off meanwhile.
+            OSError: there is no address space.
         """
         with _blaming(self.base):
-            mapping = self.base.map(region)
-        title = f"the mapping of region {self.base.layouts[region].name!r}"
-        owners, target = self._owners[region], Memory(title, memoryview(mapping), "Load another checkpoint")
-        for entry in _entries(self.base):
-            if entry.region == region:  # what the mapping has of blocks that are zeros by now may be anything
-                stop = entry.first + entry.blocks
-                for start in range(entry.first, stop, _PIECE):
-                    for span in owners.owned(ZEROS, start, min(start + _PIECE, stop)):
-                        where = owners.bytes_of(span)
-                        self._zero(target, where.start, where.stop)
-        elsewhere = (item for item in enumerate(owners.runs, 1) if not item[1].lies_in(self.base))
-        run_all(self._placing(owners, target, elsewhere)[0])
-        return mapping
+            return self.base.map(region)
+
+    def complete(self, mappings: Mapping[int, mmap.mmap]) -> None:
+        """Writes to such mappings, by place, what the base does not hold in place.
+
+        Raises:
+            DamagedFile: with the file.
+            KernelError: the file was cut off meanwhile.
+        """
+        memories = {
+            place: Memory(
+                f"the mapping of region {self.layouts[place].name!r}",
+                memoryview(mapping),
+                "Load another checkpoint",
+            )
+            for place, mapping in mappings.items()
+        }
+        targets = Targets(len(self._sizes), memories)
+        # What the place of a block in the file holds that is zeros by now may be anything.
+        tasks: list[Task] = [
+            functools.partial(self._clear, one, memories)
+            for one in self._in_base
+            if self._block_owners.owned(ZEROS, one.runs, targets)
+        ]
+        run_all([*tasks, *self._placing(targets, in_place=False)])
 
     def read(self, region: int, start: int, stop: int) -> bytearray:
-        """The bytes [start, stop) of a region, from the runs that hold some of them and no others.
+        """The bytes [start, stop) of a region, from the segments that hold some of them and no others.
 
-        The last run is remembered, so that reading on where one has stopped decodes it once.
+        The last segments are remembered, so that reading on where one has stopped decodes each once.
 
         Raises:
             DamagedFile: with the file.
         """
-        owners, data, last = self._owners[region], bytearray(stop - start), self._last
-        if not data:
-            return data
-        spans: dict[int, list[Span]] = {}
-        for owner, span in owners.groups(start // BLOCK, block_count(stop)):
-            spans[owner] = [*spans.pop(owner, []), span]  # who owns the last block comes last
-        spans.pop(ZEROS, None)
-        for owner, owned in spans.items():
-            run = owners.runs[owner - 1]
-            plain = last[1] if last is not None and last[0] is run else _read(run)
-            self._last = run, plain
-            origin = run.entry.first * BLOCK
-            for span in owned:
-                where = owners.bytes_of(span)
-                low, high = max(where.start, start), min(where.stop, stop)
-                data[low - start : high - start] = plain[low - origin : high - origin]
-        return data
+        if start == stop:
+            return bytearray()
+        place, first, end = self._place(region), start // BLOCK, block_count(stop)
+        data = bytearray(min(end * BLOCK, self._sizes[place]) - first * BLOCK)
+        self._window.set(place, Memory("a buffer", memoryview(data), "", is_own=True), first, end)
+        try:
+            for number in sorted(self._block_owners.among(place, first, end) - {ZEROS}):
+                runs = self._owners[number - 1].stored.runs
+                self._block_owners.place(number, runs, self._window, self._decoded(number))
+        finally:
+            self._window.remove(place)
+        return data[start - first * BLOCK : stop - first * BLOCK]
 
-    def _placing(
-        self, owners: BlockOwners, target: Memory, runs: Iterable[tuple[int, StoredRun]]
-    ) -> tuple[list[Task], list[Span]]:
-        # What brings the runs' blocks there, in the order of the files; and which blocks these are.
-        tasks: list[Task] = []
-        placed: list[Span] = []
-        for owner, run in runs:
-            first = run.entry.first
-            if owned := owners.owned(owner, first, first + run.entry.blocks):
-                tasks.append(functools.partial(self._place, owners, run, owned, target))
-                placed += owned
-        return tasks, placed
+    def _place(self, region: int) -> int:
+        owner = self.layouts[region].same_as
+        return region if owner is None else owner
 
-    def _place(self, owners: BlockOwners, run: StoredRun, owned: list[Span], target: Memory) -> None:
-        # What others own is read, too, for the sake of the checksum.
-        whole = (run.entry.first, run.entry.first + run.entry.blocks)
-        if owned == [whole]:
-            where = owners.bytes_of(whole)
-            with _blaming(run.file):
-                if run.file.read_in_place(run.entry, target, where.start, where.stop):
-                    return
-        origin = run.entry.first * BLOCK
+    def _rounds(self, targets: Mapping[int, Memory]) -> list[dict[int, Memory]]:
+        # By place; regions that are one memory may have targets of their own, which come one after the other.
+        rounds: list[dict[int, Memory]] = [{}]
+        for region, memory in targets.items():
+            if memory.nbytes:
+                place = self._place(region)
+                free = next((one for one in rounds if place not in one), None)
+                if free is None:
+                    rounds.append(free := {})
+                free[place] = memory
+        return rounds
+
+    def _add(self, file: CheckpointFile) -> None:
+        with _blaming(file):
+            for one in file.segments(self._block_owners):
+                if file is self.base:
+                    self._in_base.append(one)
+                is_stored = one.segment.encoding != Encoding.ZEROS
+                if is_stored:
+                    self._owners.append(_Owner(file, one))
+                try:
+                    self._block_owners.give(one.runs, len(self._owners) if is_stored else ZEROS)
+                except MemoryError:
+                    raise MemoryError(f"{file.name} has regions of too many bytes to read") from None
+
+    def _placing(self, targets: Targets, *, in_place: bool = True) -> Iterator[Task]:
+        # What brings the blocks there that count, in the order of the files.
+        for number, (_, one) in enumerate(self._owners, 1):
+            is_wanted = in_place or one.segment.encoding != Encoding.IN_PLACE
+            owned = is_wanted and self._block_owners.owned(number, one.runs, targets)
+            if owned:
+                yield functools.partial(self._place_one, number, targets, owned)
+
+    def _place_one(self, number: int, targets: Targets, owned: int) -> None:
+        file, one = self._owners[number - 1]
+        with _blaming(file):
+            if self._read_there(file, one, targets, owned):
+                return
         with self._buffers.lend() as buffer:
-            plain = memoryview(_read(run, buffer))
-            for span in owned:
-                where = owners.bytes_of(span)
-                target.write(where.start, plain[where.start - origin : where.stop - origin])
+            with _blaming(file):
+                plain = file.read(one, buffer)
+            self._block_owners.place(number, one.runs, targets, plain)
 
-    def _zero(self, target: Memory, start: int, stop: int) -> None:
-        with self._buffers.lend() as buffer:
-            for at in range(start, stop, RUN_BYTES):
-                piece = buffer[: stop - at]
-                target.read(at, piece)
-                for run in blocks.runs_of(0, piece, blocks.classify(piece)):
-                    if run.data is not None:
-                        target.write(at + run.first * BLOCK, _ZEROS[: len(run.data)])
+    def _read_there(self, file: CheckpointFile, one: StoredSegment, targets: Targets, owned: int) -> bool:
+        # Reads a segment to where it belongs, if that is one piece of memory that nobody takes away, and all
+        # of it is wanted. Whether that could be done.
+        run = one.runs.native[0]
+        memory = targets.memories.get(run.extent)
+        is_whole = len(one.runs.native) == 1 and owned == run.count and one.segment.codec is None
+        if memory is None or not is_whole or not memory.is_steady:
+            return False
+        start = run.first * BLOCK
+        try:
+            file.read(one, memory.view[start : start + one.runs.nbytes])
+        except OSError as error:
+            if error.errno != errno.EFAULT:
+                raise
+            return False
+        return True
+
+    def _clear(self, one: StoredSegment, memories: Mapping[int, Memory]) -> None:
+        for run in one.runs.native:
+            if run.extent in memories:
+                stop = min((run.first + run.count) * BLOCK, self._sizes[run.extent])
+                self._block_owners.place_zeros(run.extent, memories[run.extent], run.first * BLOCK, stop)
+
+    def _decoded(self, number: int) -> bytes | memoryview:
+        if number in self._plain:
+            self._plain.move_to_end(number)
+            return self._plain[number]
+        owner = self._owners[number - 1]
+        with _blaming(owner.file):
+            plain = self._plain[number] = owner.file.read(owner.stored)
+        self._plain_bytes += len(plain)
+        while self._plain_bytes > _REMEMBERED:
+            self._plain_bytes -= len(self._plain.popitem(last=False)[1])
+        return plain
 
 
 @contextmanager
@@ -196,26 +259,3 @@ def _blaming(file: CheckpointFile) -> Iterator[None]:
         yield
     except FormatError as error:
         raise DamagedFile(file, str(error)) from error
-
-
-def _entries(file: CheckpointFile) -> Iterator[Entry]:
-    with _blaming(file):
-        yield from file.entries()
-
-
-def _read(run: StoredRun, buffer: memoryview | None = None) -> bytes | memoryview:
-    with _blaming(run.file):
-        return run.file.read(run.entry, buffer)
-
-
-def _common(spans: list[Span], others: list[Span]) -> Iterator[Span]:
-    # What is in both; each is in order.
-    mine, theirs = 0, 0
-    while mine < len(spans) and theirs < len(others):
-        start, stop = max(spans[mine][0], others[theirs][0]), min(spans[mine][1], others[theirs][1])
-        if start < stop:
-            yield start, stop
-        if spans[mine][1] < others[theirs][1]:
-            mine += 1
-        else:
-            theirs += 1

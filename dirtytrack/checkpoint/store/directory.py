@@ -10,9 +10,9 @@ import secrets
 import stat
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dirtytrack.checkpoint.store import descriptors
 from dirtytrack.checkpoint.store.descriptors import Descriptor
@@ -29,7 +29,7 @@ from dirtytrack.checkpoint.store.system import (
     check,
     is_not_offered,
     make_directory,
-    sync_file,
+    not_synced,
     transfer,
 )
 from dirtytrack.native import ffi, lib
@@ -259,31 +259,51 @@ class DirectoryNewFile:
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> int:
         """See `NewFile`."""
-        nbytes = sum(memoryview(buffer).nbytes for buffer in buffers)
+        placed = []
+        for buffer in buffers:
+            placed.append((offset, buffer))
+            offset += memoryview(buffer).nbytes
+        with ExitStack() as held:
+            pieces = _pieces(placed, held)
+            self.write_pieces(pieces, len(pieces))
+        return offset
+
+    def write_pieces(self, pieces: Any, count: int) -> None:
+        """See `NewFile`."""
+        self._waiting += sum(pieces[at].bytes for at in range(count))
+        calls = [_write(self._descriptor.fd, pieces, count)]
+        if self._fsync and self._waiting >= _WRITEBACK:  # so that the sync has less to wait for
+            self._waiting = 0
+            calls.append(_call(lib.DT_WRITEBACK, self._descriptor.fd))
         with self._folder.naming(self._name):
-            end = transfer(os.pwritev, self.fd(), buffers, offset)
-            if end < offset + nbytes:
-                raise OSError(errno.EIO, "a write that makes no progress")
-            self._waiting += nbytes
-            if self._fsync and self._waiting >= _WRITEBACK:  # so that the sync has less to wait for
-                self._waiting = 0
-                check(lib.dt_start_writeback(self.fd()))
-        return end
+            error, _ = _make(calls)
+            check(error)
 
-    def fd(self) -> int:
+    def publish(self, name: str, last: Sequence[tuple[int, Buffer]] = ()) -> None:
         """See `NewFile`."""
-        return self._descriptor.fd
-
-    def publish(self, name: str) -> None:
-        """See `NewFile`."""
-        with self._folder.naming(name):
+        fd, ends = self._descriptor.lend(), [ffi.new("char[]", one.encode()) for one in (self._name, name)]
+        calls: dict[int, Any] = {}
+        with ExitStack() as held:
+            if last:
+                pieces = _pieces(last, held)
+                calls[lib.DT_WRITE] = _write(fd, pieces, len(pieces))
             if self._fsync:
-                sync_file(self.fd())
-            self._descriptor.close()  # where some file systems say at last what they could not write
-            check(lib.dt_rename_new(self._folder.fd, self._name.encode(), name.encode()))
+                calls[lib.DT_FSYNC] = _call(lib.DT_FSYNC, fd)
+            calls[lib.DT_CLOSE] = _call(lib.DT_CLOSE, fd)  # where some say at last what they could not write
+            calls[lib.DT_RENAME] = _call(lib.DT_RENAME, self._folder.fd)
+            calls[lib.DT_RENAME] |= {"name": ends[0], "new_name": ends[1]}
+            if self._fsync:
+                calls[lib.DT_SYNC_DIRECTORY] = _call(lib.DT_SYNC_DIRECTORY, self._folder.fd)
+            error, done = _make([*calls.values()])
+        made = [*calls][: done + 1]  # and the one that failed
+        if lib.DT_CLOSE not in made:
+            self._descriptor.take_back(fd)
+        if lib.DT_RENAME in made[:done]:
             self._name = name
-            if self._fsync:
-                self._folder.sync()
+        with self._folder.naming(name):
+            if error and made[-1] == lib.DT_FSYNC:
+                raise not_synced(-error)
+            check(error)
         self._is_published = True
 
     def discard(self) -> None:
@@ -293,3 +313,28 @@ class DirectoryNewFile:
                 self._descriptor.close()
             with suppress(OSError):
                 self._folder.unlink(self._name)
+
+
+def _pieces(placed: Sequence[tuple[int, Buffer]], held: ExitStack) -> Any:
+    # As native ones, until what is held ends: not the garbage collector, which may not let go of memoryviews.
+    pieces: Any = ffi.new("struct dt_write[]", len(placed))
+    for piece, (offset, buffer) in zip(pieces, placed, strict=True):
+        data: Any = held.enter_context(ffi.from_buffer("uint8_t[]", buffer))
+        piece.offset, piece.bytes, piece.data = offset, len(data), data
+    return pieces
+
+
+def _call(act: int, fd: int) -> dict[str, Any]:
+    return {"act": act, "fd": fd}
+
+
+def _write(fd: int, pieces: Any, count: int) -> dict[str, Any]:
+    return {"act": lib.DT_WRITE, "fd": fd, "pieces": pieces, "count": count}
+
+
+def _make(calls: Sequence[dict[str, Any]]) -> tuple[int, int]:
+    # One entry into native code, since each costs 5 ms beside a thread that computes. -errno of the call that
+    # failed, or 0; and how many were made before it.
+    native: Any = ffi.new("struct dt_file_call[]", calls)
+    done: Any = ffi.new("size_t *")
+    return lib.dt_file_calls(native, len(calls), done), done[0]

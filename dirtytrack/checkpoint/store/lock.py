@@ -18,7 +18,7 @@ import secrets
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -83,6 +83,21 @@ class WriterLock:
                 self._file.close()
                 raise
             _held[self._key] = self
+
+    def holds(self, names: Collection[str]) -> bool:
+        """See `Claim`."""
+        return bool(
+            lib.dt_claim_holds(
+                self._fd(),
+                self._folder.fd,
+                _NAME.encode(),
+                self._signature,
+                _SIGNATURE_BYTES,
+                self._is_locked,
+                "".join(f"{name}\0" for name in names).encode(),
+                len(names),
+            )
+        )
 
     def renew(self) -> None:
         """Takes it again if it was lost.

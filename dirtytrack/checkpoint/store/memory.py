@@ -6,11 +6,12 @@ import errno
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dirtytrack.checkpoint.store.protocol import GO_ON, UnreadableError, Usage
 from dirtytrack.errors import BusyError
+from dirtytrack.native import ffi
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -126,11 +127,15 @@ class MemoryNewFile:
         self._data[offset : offset + len(data)] = data
         return offset + len(data)
 
-    def fd(self) -> None:
+    def write_pieces(self, pieces: Any, count: int) -> None:
         """See `NewFile`."""
+        for piece in pieces[0:count]:
+            self.write(piece.offset, [ffi.buffer(piece.data, piece.bytes)])
 
-    def publish(self, name: str) -> None:
+    def publish(self, name: str, last: Sequence[tuple[int, Buffer]] = ()) -> None:
         """See `NewFile`. There is no disk."""
+        for offset, buffer in last:
+            self.write(offset, [buffer])
         data = bytes(self._data)
         if self._store.files.setdefault(name, data) is not data:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._store.locate(name))
@@ -150,6 +155,10 @@ class MemoryClaim:
             if store.writer() is not None:
                 raise self._busy(f"This process ({os.getpid()}) writes to it already: use one Checkpointer")
             store.writer = weakref.ref(self)
+
+    def holds(self, names: Collection[str]) -> bool:
+        """See `Claim`."""
+        return self._store.writer() is self and all(name in self._store.files for name in names)
 
     def renew(self) -> None:
         """See `Claim`."""

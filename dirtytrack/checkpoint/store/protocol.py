@@ -11,8 +11,8 @@ whole place of the file as their ``filename``; what is the fault of a single fil
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -99,11 +99,17 @@ class NewFile(Protocol):
             OSError: it could not be written: `discard` it.
         """
 
-    def fd(self) -> int | None:
-        """A descriptor for native code to write to, as `write` does; None: there is none."""
+    def write_pieces(self, pieces: Any, count: int) -> None:
+        """Writes native pieces, an array of ``struct dt_write``, each as `write` does.
 
-    def publish(self, name: str) -> None:
+        Raises:
+            OSError: they could not be written: `discard` it.
+        """
+
+    def publish(self, name: str, last: Sequence[tuple[int, Buffer]] = ()) -> None:
         """Gives the file its name, once and for all, if no other file has it.
+
+        *last* is offsets and bytes that are written before that, in this order.
 
         Both last when this returns, unless the store was opened to do without.
 
@@ -118,6 +124,13 @@ class NewFile(Protocol):
 
 class Claim(Protocol):
     """The right to write to a store. It ends with its process."""
+
+    def holds(self, names: Collection[str]) -> bool:
+        """Whether nobody else has it or had it, and files of these names are there, if one call can tell.
+
+        It is one for the sake of threads that compute, beside which each costs 5 ms. Else `renew`, which says
+        what is wrong, and look for them.
+        """
 
     def renew(self) -> None:
         """Makes sure that nobody else has it, or has had it meanwhile; to be called before each commit.

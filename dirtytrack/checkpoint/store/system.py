@@ -132,19 +132,13 @@ def make_directory(path: Path, *, sync: bool) -> None:
         above.close()
 
 
-def sync_file(fd: int) -> None:
-    """Has the bytes of a file on the disk.
-
-    Raises:
-        OSError: as the system says; where it does not sync files, with the remedy.
-    """
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if not is_not_offered(error):
-            raise
-        remedy = "pass fsync=False; a crash of the machine may cost checkpoints then"
-        raise OSError(error.errno, f"{error.strerror}; no file can be synced here: {remedy}") from error
+def not_synced(code: int) -> OSError:
+    """The error for a file that could not be synced, with the remedy where its system does not sync files."""
+    error = OSError(code, os.strerror(code))
+    if not is_not_offered(error):
+        return error
+    remedy = "pass fsync=False; a crash of the machine may cost checkpoints then"
+    return OSError(code, f"{error.strerror}; no file can be synced here: {remedy}")
 
 
 def is_not_offered(error: OSError) -> bool:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from dirtytrack.checkpoint.format.description import Consistency
-from dirtytrack.checkpoint.format.structures import BLOCK, run_bytes
+from dirtytrack.checkpoint.format.structures import BLOCK
 from dirtytrack.checkpoint.read.populated import is_hollow
 from dirtytrack.checkpoint.write.staging import Loan, Staging
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Consumer, NativeEpoch
 
-_RUN = struct.Struct("QQQ")
 _PIECE = 2048  # blocks copied at a time where there is much to copy, so that the committer can begin
 _MOST_ROUNDS = 10
 _RETRIES = 4
@@ -22,14 +20,6 @@ _FEW = 16  # pages
 _FIRST_GUESS = 1e9  # bytes copied in a second, before anything was measured
 
 _new = ffi.new_allocator(lib.dt_capture_new, lib.dt_capture_free, should_clear_after_alloc=False)
-
-
-class Run(NamedTuple):
-    """Adjacent blocks of a region, in staging memory."""
-
-    region: int
-    first: int
-    data: memoryview
 
 
 class Capture:
@@ -52,21 +42,14 @@ class Capture:
         """Whether everything is copied."""
         return bool(self.native.run == self.native.wanted_count)
 
-    def runs(self, loan: Loan) -> Iterator[Run]:
-        """What was copied into a loan, in order."""
+    def batches(self, loan: Loan, *, everything: bool) -> Iterator[Any]:
+        """What was copied into a loan, in order, as native batches."""
         for piece in loan.pieces:
-            data = (
-                memoryview(ffi.buffer(piece.data, piece.blocks * BLOCK)) if piece.blocks else memoryview(b"")
-            )
-            done, skip = 0, piece.block
-            left = ffi.buffer(self.native.runs + piece.run, (self.native.run_count - piece.run) * _RUN.size)
-            for region, first, count in _RUN.iter_unpack(left):
-                if done == piece.blocks:
-                    break
-                count = min(count - skip, piece.blocks - done)
-                nbytes = run_bytes(self._extents[region].nbytes, first + skip, count)
-                yield Run(region, first + skip, data[done * BLOCK : done * BLOCK + nbytes])
-                done, skip = done + count, 0
+            if piece.blocks:
+                batch: Any = ffi.new("struct dt_batch *")
+                batch.runs, batch.skip = self.native.runs + piece.run, piece.block
+                batch.data, batch.blocks, batch.everything = piece.data, piece.blocks, everything
+                yield batch
 
 
 class Captured(NamedTuple):

@@ -1,43 +1,32 @@
-"""One file of a chain, run by run, and at the end its name."""
+"""One file of a chain, batch by batch, and at the end its name."""
 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dirtytrack.checkpoint.format.codec import Bytes, checksum
+from dirtytrack.checkpoint.format.codec import checksum
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.structures import (
-    BLOCK,
-    ENTRY_BYTES,
     HEADER_BYTES,
     LINEAR_ALIGNMENT,
     MAX_DESCRIPTION,
-    RUN_BLOCKS,
     Encoding,
-    Entry,
     Footer,
     Header,
+    Kind,
 )
 from dirtytrack.checkpoint.store.protocol import Store
+from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.compression import Compression
+from dirtytrack.native import ffi, lib
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-_GATHER = 1 << 20  # bytes of small runs written at once
+_new = ffi.new_allocator(lib.dt_pack_new, lib.dt_pack_free, should_clear_after_alloc=False)
 
 
 class CheckpointWriter:
-    """Writes the file of one checkpoint.
-
-    What is stored is read until `flush` returns, and not after it.
-
-    Attributes:
-        blocks: blocks stored so far, zeros included.
-        plain: bytes of the runs stored so far, before compression.
-    """
+    """Writes the file of one checkpoint. The loops over blocks are native."""
 
     def __init__(
         self,
@@ -45,48 +34,71 @@ class CheckpointWriter:
         layouts: tuple[Layout, ...],
         compression: Compression,
         linear: tuple[bool, ...],
+        hashes: BlockHashes | None = None,
     ) -> None:
         """Begins a file.
 
         Args:
             store: where.
             layouts: the table of regions.
-            compression: of the runs that are not laid out as memory is.
-            linear: for each region that is stored, whether `store` lays it out as memory is.
+            compression: of what is not laid out as memory is.
+            linear: for each region that is stored, whether a batch of everything is laid out as memory is.
+            hashes: of what need not be stored again; it is told what the file will hold.
 
         Raises:
             OSError: the file can't be made.
         """
-        self.blocks = self.plain = self._stored = 0
-        self._end = HEADER_BYTES
         own = stored(layouts)
+        self._end = HEADER_BYTES
         placed = [self._place(one, is_linear) for one, is_linear in zip(own, linear, strict=True)]
         self._layouts = (*placed, *layouts[len(own) :])
         self._encoder = compression.encoder()
-        self._index = bytearray()
-        self._gathered: list[Buffer] = []
-        self._gathered_bytes = 0
+        self._written = 0
+        self._hashes = hashes
+        self._sizes: Any = ffi.new("uint64_t[]", [one.nbytes for one in own])
+        self._linear: Any = ffi.new("uint64_t[]", [one.linear or 0 for one in placed])
+        pack: Any = _new("struct dt_pack *")
+        self._pack = pack
+        pack.sizes, pack.linear, pack.end = self._sizes, self._linear, self._end
+        pack.hashes = ffi.NULL if hashes is None else hashes.native
+        pack.apart, pack.limit = self._encoder.compresses, self._encoder.segment_bytes
         self._file = store.create()
 
-    def store(self, region: int, first: int, data: memoryview, *, linear: bool = False) -> None:
-        """Stores the blocks from *first* on; *linear*: in place if the region is linear; a block once."""
-        for start in range(0, len(data), RUN_BLOCKS * BLOCK):
-            self._store_run(region, first + start // BLOCK, data[start : start + RUN_BLOCKS * BLOCK], linear)
+    @property
+    def blocks(self) -> int:
+        """Blocks stored so far, zeros included."""
+        return int(self._pack.blocks)
 
-    def store_zeros(self, region: int, first: int, count: int) -> None:
-        """Records that blocks are zeros."""
-        self._index += Entry(region, Encoding.ZEROS, first, count, 0, 0, 0).pack()
-        self.blocks += count
+    @property
+    def plain(self) -> int:
+        """Bytes of the blocks stored so far, without zeros and before compression."""
+        return int(self._pack.plain)
 
-    def flush(self) -> None:
-        """Hands to the system what was stored so far.
+    def store(self, batch: Any) -> None:
+        """Stores what is to be stored of a ``struct dt_batch``; its memory is free again when this returns.
 
         Raises:
-            OSError: it could not be written.
+            MemoryError, OSError: discard the file.
         """
-        if self._gathered:
-            self._write(self._end - self._gathered_bytes, self._gathered, self._gathered_bytes)
-            self._gathered, self._gathered_bytes = [], 0
+        pack = self._pack
+        if lib.dt_pack_add(pack, batch):
+            raise MemoryError
+        if pack.write_count:
+            self._file.write_pieces(pack.writes, pack.write_count)
+            self._written += sum(pack.writes[at].bytes for at in range(pack.write_count))
+        if pack.apart:
+            for at in range(pack.batch, pack.segment_count):
+                if pack.segments[at].encoding == Encoding.RAW:
+                    self._compress(pack.segments[at])
+
+    def _compress(self, segment: Any) -> None:
+        data = memoryview(ffi.buffer(segment.data, segment.length))
+        encoding, stored = self._encoder.encode(data)
+        if encoding != Encoding.RAW:
+            segment.encoding, segment.length, segment.checksum = encoding, len(stored), checksum(stored)
+        segment.offset = self._pack.end
+        self._pack.end = self._file.write(segment.offset, [stored])
+        self._written += len(stored)
 
     def commit(self, header: Header, description: Description) -> int:
         """Completes the file and gives it its name; returns how many bytes it holds, holes aside.
@@ -98,24 +110,23 @@ class CheckpointWriter:
         Raises:
             OSError: there is no such file.
         """
-        self.flush()
-        described = description.encode(self._layouts)
+        described = description.encode(self._layouts if header.kind is Kind.BASE else None)
         if len(described) > MAX_DESCRIPTION:
             raise OSError(errno.EFBIG, f"its description has {len(described)} bytes")
-        packed = header.pack()
+        packed, index = header.pack(), bytearray(lib.dt_pack_index_bytes(self._pack))
+        with ffi.from_buffer("uint8_t[]", index) as to:
+            index_checksum = lib.dt_pack_index(self._pack, to)
         footer = Footer(
-            self._end,
-            len(self._index) // ENTRY_BYTES,
+            self._pack.end,
+            len(index),
             len(described),
-            checksum(self._index),
+            index_checksum,
             checksum(described),
             int.from_bytes(packed[-8:], "little"),
         )
-        tail: list[bytes | bytearray] = [self._index, described, footer.pack()]
-        self._file.write(self._end, tail)
-        self._file.write(0, [packed])
-        self._file.publish(str(header.name))
-        return len(packed) + self._stored + sum(map(len, tail))
+        tail = b"".join((index, described, footer.pack()))
+        self._file.publish(str(header.name), [(self._pack.end, tail), (0, packed)])
+        return len(packed) + self._written + len(tail)
 
     def discard(self) -> None:
         """Removes the file, if it is not committed."""
@@ -127,30 +138,3 @@ class CheckpointWriter:
         start = -(-self._end // LINEAR_ALIGNMENT) * LINEAR_ALIGNMENT
         self._end = start + layout.nbytes
         return layout.at(start)
-
-    def _store_run(self, region: int, first: int, data: memoryview, linear: bool) -> None:
-        count = -(-len(data) // BLOCK)
-        start = self._layouts[region].linear
-        self.blocks += count
-        self.plain += len(data)
-        if linear and start is not None:
-            encoding: int = Encoding.RAW
-            stored: Bytes = data
-            offset = start + first * BLOCK
-            self._write(offset, [data], len(data))
-        else:
-            encoding, stored = self._encoder.encode(region, data)
-            offset = self._end
-            self._gather(stored)
-        self._index += Entry(region, encoding, first, count, offset, len(stored), checksum(stored)).pack()
-
-    def _gather(self, stored: Any) -> None:
-        self._gathered.append(stored)
-        self._gathered_bytes += len(stored)
-        self._end += len(stored)
-        if self._gathered_bytes >= _GATHER:
-            self.flush()
-
-    def _write(self, offset: int, buffers: list[Buffer], nbytes: int) -> None:
-        self._file.write(offset, buffers)
-        self._stored += nbytes

@@ -51,7 +51,7 @@ class Committer:
         self.newest: Job | None = None
         self.generation = 0
         self._chain = origin.chain
-        self._layouts = origin.layouts
+        self._layouts, self._table = origin.layouts, origin.table
         self._store = store
         self._footing = Footing(store, origin.files)
         self._claim = claim
@@ -206,19 +206,15 @@ class Committer:
             if job.kind is Kind.BASE:
                 self._hashes.begin_base()
             linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(self._layouts))
-            self._open = job, CheckpointWriter(self._store, self._layouts, self._compression, linear)
+            writer = CheckpointWriter(self._store, self._layouts, self._compression, linear, self._hashes)
+            self._open = job, writer
         return self._open[1]
 
     def _write(self, job: Job, capture: Capture, loan: Loan) -> None:
         writer = self._writer(job)
         everything = job.kind is Kind.BASE and capture is job.captures[0]
-        for region, first, data in capture.runs(loan):
-            for change in self._hashes.changes(region, first, data, everything=everything):
-                if change.data is None:
-                    writer.store_zeros(region, change.first, change.blocks)
-                else:
-                    writer.store(region, change.first, change.data, linear=everything)
-        writer.flush()
+        for batch in capture.batches(loan, everything=everything):
+            writer.store(batch)
 
     def _publish(self, job: Job) -> tuple[Header, CheckpointWriter, int]:
         writer = self._writer(job)
@@ -226,10 +222,11 @@ class Committer:
         whole = len(job.captures) == 1 and writer.blocks == self._blocks
         kind = Kind.BASE if whole else job.kind
         header = Header(kind, self._chain, job.id, self.parent, secrets.token_bytes(8), job.number)
-        self._claim.renew()
-        if kind is Kind.DELTA:
-            self._footing.check()
-        return header, writer, writer.commit(header, job.describe(writer.blocks))
+        if not self._claim.holds(self._footing.names if kind is Kind.DELTA else ()):
+            self._claim.renew()
+            if kind is Kind.DELTA:
+                self._footing.check()
+        return header, writer, writer.commit(header, job.describe(self._table, writer.blocks))
 
     def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.

@@ -8,12 +8,11 @@ import secrets
 from bisect import bisect_left
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dirtytrack._lifetime.background import Background
-from dirtytrack.checkpoint.format import blocks
 from dirtytrack.checkpoint.format.layout import stored
-from dirtytrack.checkpoint.format.structures import BLOCK, RUN_BLOCKS, FileName, Kind, block_count
+from dirtytrack.checkpoint.format.structures import BLOCK, SEGMENT_BYTES, FileName, Kind, block_count
 from dirtytrack.checkpoint.read.archive import Archive, disk_usage, opened
 from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.read.state import State
@@ -24,6 +23,7 @@ from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.errors import ChainError, CheckpointError
+from dirtytrack.native import ffi
 
 Progress = Callable[[int, int], None]
 
@@ -138,11 +138,19 @@ def _write_base(
     total = sum(layout.nbytes for layout in own)
     done = 0
     try:
+        gathered = _Gathered(writer)
         for place, layout in enumerate(own):
-            for first in range(0, block_count(layout.nbytes), RUN_BLOCKS):
-                done += _copy(writer, state, place, first, layout.nbytes)
+            first, stop = 0, block_count(layout.nbytes)
+            while first < stop:
+                count = min(stop - first, gathered.room)
+                if not state.is_zero(place, first, count):
+                    end = min((first + count) * BLOCK, layout.nbytes)
+                    gathered.add(place, first, count, state.read(place, first * BLOCK, end))
+                first += count
                 if progress is not None:
-                    progress(done, total)
+                    progress(done + min(first * BLOCK, layout.nbytes), total)
+            done += layout.nbytes
+        gathered.store()
         header = node.file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
         claim.renew()
         writer.commit(header, node.file.description)
@@ -156,16 +164,33 @@ def _read(state: State, place: int, piece: slice) -> bytearray:
     return state.read(place, piece.start, piece.stop)
 
 
-def _copy(writer: CheckpointWriter, state: State, place: int, first: int, nbytes: int) -> int:
-    # The blocks of one run, from first on; returns how many bytes they are.
-    start, stop = first * BLOCK, min((first + RUN_BLOCKS) * BLOCK, nbytes)
-    if not state.is_zero(place, first, block_count(stop) - first):
-        data = memoryview(state.read(place, start, stop))
-        for run in blocks.runs_of(first, data, blocks.classify(data)):
-            if run.data is not None:
-                writer.store(place, run.first, run.data, linear=True)
-        writer.flush()
-    return stop - start
+class _Gathered:
+    # Blocks on their way to a writer, those of many small regions at once.
+
+    def __init__(self, writer: CheckpointWriter) -> None:
+        self._writer = writer
+        self._memory = bytearray(SEGMENT_BYTES)
+        self._runs: list[tuple[int, int, int]] = []
+        self.room = SEGMENT_BYTES // BLOCK  # for so many, at least one
+
+    def add(self, place: int, first: int, count: int, data: bytearray) -> None:
+        """Adds adjacent blocks of a region, of which there are more, or that are its last."""
+        start = len(self._memory) - self.room * BLOCK
+        self._memory[start : start + len(data)] = data
+        self._runs.append((place, first, count))
+        self.room -= count
+        if not self.room:
+            self.store()
+
+    def store(self) -> None:
+        """Stores what there is."""
+        if self._runs:
+            runs: Any = ffi.new("struct dt_block_run[]", self._runs)
+            with ffi.from_buffer("uint8_t[]", self._memory) as data:
+                blocks = SEGMENT_BYTES // BLOCK - self.room
+                batch = (runs, 0, data, blocks, True)
+                self._writer.store(ffi.new("struct dt_batch *", batch))
+        self._runs, self.room = [], SEGMENT_BYTES // BLOCK
 
 
 def _needed_by_branches(archive: Archive, base: Node) -> set[FileName]:

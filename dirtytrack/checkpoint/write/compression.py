@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from dirtytrack.checkpoint.format.codec import CODECS, Bytes, Codec
-from dirtytrack.checkpoint.format.structures import BLOCK, Encoding
+from dirtytrack.checkpoint.format.structures import BLOCK, SEGMENT_BYTES, Encoding
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -15,8 +14,12 @@ if TYPE_CHECKING:
 CompressionName = Literal["auto", "none", "zstd"]
 
 _AUTO = "zstd"  # what "auto" compresses with
-_WORTH = 0.9  # a run is stored compressed if that makes it at most so much of its size
-_SKIPPED = 15  # runs stored raw after one that did not compress
+_WORTH = 0.9  # a segment is stored compressed if that makes it at most so much of its size
+# The same where nobody asked for it: a base that is compressed takes four times as long to write and to
+# restore, and can't be mapped. A tenth less is not worth that, a third less is.
+_WORTH_UNASKED = 2 / 3
+_SKIPPED = 3  # segments stored raw after one that was not worth it
+_RAW_SEGMENT = 1 << 20  # bytes: a reader who wants one block of them reads no more
 _SAMPLES = 16
 _SAMPLE_BYTES = 4 * BLOCK
 
@@ -28,8 +31,7 @@ class Compression:
         """Looks it up.
 
         Args:
-            name: "none"; a codec's, for all runs that become shorter by it; or "auto", for those of which
-                samples say so.
+            name: "none"; a codec's, for all that becomes shorter by it; or "auto", where that is worth it.
 
         Raises:
             ValueError: there is no such choice.
@@ -59,40 +61,46 @@ class Compression:
             if content.strip(b"\0"):  # zeros are not stored
                 plain += len(content)
                 compressed += len(compress(content))
-        return plain > 0 and compressed <= plain * _WORTH
+        return plain > 0 and compressed <= plain * _WORTH_UNASKED
 
     def encoder(self) -> Encoder:
-        """What encodes the runs of one file."""
+        """What encodes the segments of one file."""
         return Encoder(self._codec, self._by_samples)
 
 
 class Encoder:
-    """Encodes the runs of one file, for use by one thread."""
+    """Encodes the segments of one file, for use by one thread.
+
+    Attributes:
+        compresses: whether it does anything.
+        segment_bytes: of the segments that it is to be given, at most. What is compressed comes in large
+            ones, since Python is asked for each.
+    """
 
     def __init__(self, codec: Codec | None, by_samples: bool) -> None:
         """Begins a file.
 
         Args:
-            codec: None stores every run as it is.
-            by_samples: after a run that did not become shorter, do not try the next ones of its region.
+            codec: None stores every segment as it is.
+            by_samples: compress what is worth it, and after a segment that was not do not try the next ones.
         """
+        self.compresses = codec is not None
+        self.segment_bytes = _RAW_SEGMENT if codec is None else SEGMENT_BYTES
         self._encoding = Encoding.RAW if codec is None else codec.encoding
         self._compress = None if codec is None else codec.compressor()
-        self._by_samples = by_samples
-        self._skip: defaultdict[int, int] = defaultdict(int)
+        self._worth = _WORTH_UNASKED if by_samples else _WORTH
+        self._skipped_after = _SKIPPED if by_samples else 0
+        self._skip = 0
 
-    def encode(self, region: int, data: Bytes) -> tuple[int, Bytes]:
-        """The encoding of a run, and the bytes to be stored, which may be the data itself."""
-        if self._compress is None:
-            return Encoding.RAW, data
-        if self._skip[region]:
-            self._skip[region] -= 1
+    def encode(self, data: Bytes) -> tuple[int, Bytes]:
+        """The encoding of a segment, and the bytes to be stored, which may be the data itself."""
+        if self._compress is None or self._skip:
+            self._skip = max(0, self._skip - 1)
             return Encoding.RAW, data
         compressed = self._compress(data)
-        if len(compressed) <= len(data) * _WORTH:
+        if len(compressed) <= len(data) * self._worth:
             return self._encoding, compressed
-        if self._by_samples:
-            self._skip[region] = _SKIPPED
+        self._skip = self._skipped_after
         return Encoding.RAW, data
 
 

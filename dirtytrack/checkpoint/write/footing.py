@@ -25,6 +25,11 @@ class Footing:
         self._files = {name.number: name for name in files}
         self._names = {str(name) for name in self._files.values()}
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Those that it knows; a compaction may have exchanged them for another base meanwhile."""
+        return frozenset(self._names)
+
     def committed(self, name: FileName) -> None:
         """Is told of every file that was committed."""
         if name.kind is Kind.BASE:

@@ -88,7 +88,7 @@ class Job:
             raise StaleJobError
         self.captured = captured
 
-    def describe(self, blocks_stored: int) -> Description:
+    def describe(self, table: str, blocks_stored: int) -> Description:
         """What its file is to say of it."""
         assert self.captured is not None
         statistics = {
@@ -97,7 +97,7 @@ class Job:
             "blocks_written": self.captured.blocks,
             "blocks_stored": blocks_stored,
         }
-        return Description(self.meta, self.created, self.captured.consistency, statistics)
+        return Description(table, self.meta, self.created, self.captured.consistency, statistics)
 
     def commit(self, kind: Kind, blocks_stored: int, stored_bytes: int, nbytes: int) -> None:
         """Its file is there, and its pages are nobody's any more."""

@@ -11,18 +11,17 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dirtytrack._lifetime.undo import Undo
+from dirtytrack.checkpoint.format.description import TABLE_NAME_BYTES
 from dirtytrack.checkpoint.format.layout import Layout, groups_of
 from dirtytrack.checkpoint.format.structures import (
     BLOCK,
     MAX_DESCRIPTION,
     MAX_NUMBER,
     NO_PARENT,
-    RUN_BLOCKS,
     FileName,
     block_count,
 )
 from dirtytrack.checkpoint.read.archive import opened
-from dirtytrack.checkpoint.read.buffers import RUN_BYTES, own_memory
 from dirtytrack.checkpoint.read.filling import Target, fill
 from dirtytrack.checkpoint.read.lineage import Node, first_few_of
 from dirtytrack.checkpoint.read.populated import populated
@@ -43,6 +42,7 @@ class Origin(NamedTuple):
         chain: identifier of the chain.
         parent: the checkpoint that memory holds, or NO_PARENT.
         layouts: the table of regions.
+        table: its name.
         meta: of that checkpoint, as JSON text; of a new chain null.
         next_number: greater than any in the directory, of whatever file.
         numbers: the checkpoints that lead there, oldest first.
@@ -52,6 +52,7 @@ class Origin(NamedTuple):
     chain: bytes
     parent: bytes
     layouts: tuple[Layout, ...]
+    table: str
     meta: str
     next_number: int
     numbers: list[int]
@@ -104,7 +105,8 @@ def start(store: Store, layouts: list[Layout], _regions: dict[str, Region]) -> O
             "there is a chain already: resume() it, open() it, or choose another path",
             store.place,
         )
-    return Origin(secrets.token_bytes(16), NO_PARENT, tuple(layouts), "null", 1, [], ())
+    table = secrets.token_hex(TABLE_NAME_BYTES)
+    return Origin(secrets.token_bytes(16), NO_PARENT, tuple(layouts), table, "null", 1, [], ())
 
 
 def resume(
@@ -128,7 +130,8 @@ def resume(
         return Origin(
             node.file.header.chain,
             node.file.header.checkpoint,
-            tuple(replace(one, page_size=sizes[one.name], linear=None) for one in node.file.layouts),
+            tuple(replace(one, page_size=sizes[one.name], linear=None) for one in node.layouts),
+            node.file.description.table,
             node.file.description.meta,
             number,
             [one.number for one in archive.lineage(node)],
@@ -150,16 +153,13 @@ def learn(regions: Sequence[Region], hashes: BlockHashes) -> int:
     Raises:
         KernelError: some of it can't be read any more.
     """
-    found, buffer = 0, memoryview(own_memory(RUN_BYTES))
+    found = 0
     for index, region in enumerate(regions):
         memory = Memory(region.title, region.view, "Resume again when it can be touched")
         done = 0  # blocks
         for start, stop in populated(memory.address, memory.nbytes):
-            for first in range(max(start // BLOCK, done), block_count(stop), RUN_BLOCKS):
-                done = min(first + RUN_BLOCKS, block_count(stop))
-                piece = buffer[: min(done * BLOCK, memory.nbytes) - first * BLOCK]
-                memory.read(first * BLOCK, piece)
-                found += hashes.learn(index, first, piece)
+            first, done = max(start // BLOCK, done), block_count(stop)
+            found += hashes.learn(index, memory, first, done)
     return found * BLOCK
 
 
@@ -168,7 +168,7 @@ def _target(layout: Layout, regions: dict[str, Region]) -> Target:
 
 
 def _check_names(store: Store, node: Node, layouts: list[Layout]) -> None:
-    theirs, ours = groups_of(node.file.layouts), groups_of(layouts)
+    theirs, ours = groups_of(node.layouts), groups_of(layouts)
     missing, strange = sorted(set(theirs) - set(ours)), sorted(set(ours) - set(theirs))
     if missing or strange:
         raise ChainError(

@@ -219,12 +219,3 @@ int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slic
 		return error;
 	return capture->run == capture->wanted_count ? prove(session, cursor, slices, n, capture) : 0;
 }
-
-size_t dt_zero_blocks(const uint8_t *data, size_t bytes, uint8_t *zero)
-{
-	size_t found = 0;
-	dt_takes_copy(bytes);
-	for (size_t start = 0; start < bytes; start += DT_BLOCK, zero++)
-		found += *zero = (uint8_t)dt_is_zero(data + start, bytes - start < DT_BLOCK ? bytes - start : DT_BLOCK);
-	return found;
-}

@@ -7,16 +7,7 @@
 #include "../base/extent.h"
 #include "../core/access.h"
 #include "../core/collect.h"
-
-// The unit on disk, whatever the page size: bytes of a region from its own first byte.
-enum { DT_BLOCK = 4096 };
-
-// Blocks [first, first + count) of a region.
-struct dt_block_run {
-	uint64_t extent; // the place of its extent
-	uint64_t first;
-	uint64_t count;
-};
+#include "block.h"
 
 // What is to be copied, and what was so far. Owned by the caller, one thread's at a time; all zero at first. All runs
 // are in the order of the extents, and then of the blocks.
@@ -68,6 +59,3 @@ int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slic
 // can't be read now.
 int dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count,
 		    struct dt_failure *failure);
-
-// Writes one byte for each block of data, the last of which may be short: 1 if it is all zeros. Returns how many are.
-size_t dt_zero_blocks(const uint8_t *data, size_t bytes, uint8_t *zero);

@@ -18,9 +18,10 @@ import random
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from _lib.checkpoint.intercept import Call
+from dirtytrack.native import ffi
 
 _SECTOR = 512
 _ALL_SUBSETS = 5  # so many operations are tried in all combinations, more of them in samples
@@ -108,10 +109,12 @@ class Recorder:
             self.operations.append(Make(directory, name, node))
         return self._names[directory, name]
 
-    def _pwritev(self, count: int, fd: int, buffers: Sequence[bytes], offset: int) -> None:
+    def _dt_write_all(self, error: int, fd: int, pieces: Any, count: int) -> None:
         node = self._what[fd]
         assert isinstance(node, int)
-        self.operations.append(Write(node, offset, b"".join(buffers)[:count]))
+        assert error == 0
+        for one in pieces[0:count]:
+            self.operations.append(Write(node, one.offset, bytes(ffi.buffer(one.data, one.bytes))))
 
     def _fsync(self, _: object, fd: int) -> None:
         self.operations.append(Sync(self._what[fd]))

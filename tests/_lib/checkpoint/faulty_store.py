@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from dirtytrack.checkpoint.store.protocol import Claim, NewFile, Store, StoredFile, Usage
@@ -128,10 +128,12 @@ class FaultyNewFile:
     def write(self, offset: int, buffers: Sequence[Any]) -> int:
         return self._trouble.step("write", lambda: self._file.write(offset, buffers))
 
-    def fd(self) -> int | None:
-        return self._file.fd()
+    def write_pieces(self, pieces: Any, count: int) -> None:
+        self._trouble.step("write", lambda: self._file.write_pieces(pieces, count))
 
-    def publish(self, name: str) -> None:
+    def publish(self, name: str, last: Sequence[tuple[int, Any]] = ()) -> None:
+        for offset, buffer in last:
+            self.write(offset, [buffer])
         self._trouble.step("publish", lambda: self._file.publish(name))
 
     def discard(self) -> None:
@@ -143,6 +145,10 @@ class FaultyClaim:
 
     def __init__(self, claim: Claim, trouble: Trouble) -> None:
         self._claim, self._trouble = claim, trouble
+
+    def holds(self, _names: Collection[str]) -> bool:
+        """It never knows."""
+        return False
 
     def renew(self) -> None:
         self._trouble.step("renew", self._claim.renew)

@@ -7,27 +7,48 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 import zstandard
 
 BLOCK = 4096
-ZEROS, RAW, ZSTD = range(3)
+ZEROS, RAW, ZSTD, IN_PLACE = range(4)
+SEGMENT_BYTES = 1024 * BLOCK
 BASE, DELTA = 1, 2
 CHAIN = b"the chain's name"
 FIRST = bytes(16)
+TABLE = "7ab1e" + "0" * 27
 EXTENSIONS = {BASE: "base", DELTA: "delta"}
 
-Entry = tuple[int, int, int, int, int, int, int]
 Content = dict[str, bytes]
 Where = Any  # a directory's path, or what is handled like one
 
 
-def xxh3(data: bytes) -> int:
-    return xxhash.xxh3_64_intdigest(data)
+class Entry(NamedTuple):
+    """A segment of the index: its first run, how and where it is stored, and its other runs."""
+
+    region: int
+    encoding: int
+    first: int
+    count: int
+    offset: int
+    length: int
+    checksum: int
+    more: Sequence[tuple[int, int, int]] = ()
+
+    def pack(self) -> bytes:
+        """Its bytes."""
+        fields = self.encoding, 1 + len(self.more), self.offset, self.length, self.checksum
+        runs = [(self.region, self.first, self.count), *self.more]
+        return struct.pack("<IIQQQ", *fields) + b"".join(struct.pack("<QQQ", *run) for run in runs)
+
+
+def xxh64(data: bytes) -> int:
+    return xxhash.xxh64_intdigest(data)
 
 
 def checkpoint_id(number: int) -> bytes:
@@ -42,13 +63,27 @@ def region(name: str, nbytes: int, **more: Any) -> dict[str, Any]:
 
 @dataclass
 class Run:
-    """Blocks to store: *data*, or that many zeros. *offset* is where; by default behind what was stored."""
+    """Blocks to store: *data*, or that many zeros. *offset* is where; by default behind what was stored.
+
+    They are a segment, together with *more* of their kind.
+    """
 
     region: int
     first: int
     data: bytes | int
     encoding: int = RAW
     offset: int | None = None
+    more: list[Run] = field(default_factory=list)
+
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """What it is, as the index has it."""
+        count = self.data if isinstance(self.data, int) else -(-len(self.data) // BLOCK)
+        return self.region, self.first, count
+
+    def content(self) -> bytes:
+        """The bytes of the whole segment."""
+        return b"".join(one.data for one in [self, *self.more] if isinstance(one.data, bytes))
 
 
 @dataclass
@@ -76,7 +111,8 @@ class File:
     def description(self) -> dict[str, Any]:
         statistics = {"pause": 0.25, "rounds": 1, "blocks_written": 2, "blocks_stored": 1}
         return {
-            "regions": self.regions,
+            "table": TABLE,
+            **({"regions": self.regions} if self.kind == BASE else {}),
             "meta": {"step": self.number},
             "created": 1e9 + self.number,
             "consistency": "proven",
@@ -84,21 +120,34 @@ class File:
             **self.more,
         }
 
+    def regions_as_read(self) -> list[dict[str, Any]]:
+        """The table with all keys, as the independent reader has it."""
+        return [{"same_as": None, "linear": None, **row} for row in self.regions]
+
     def payload(self) -> tuple[bytearray, list[Entry]]:
         """The file up to the index, without the header; and the entries."""
         ends = [128] + [row["linear"] + row["nbytes"] for row in self.regions if row.get("linear")]
         payload = bytearray(max(ends))
         entries: list[Entry] = []
         for run in self.runs:
+            (region, first, count), more = run.blocks, [one.blocks for one in run.more]
             if isinstance(run.data, int):
-                entries.append((run.region, ZEROS, run.first, run.data, 0, 0, 0))
+                entries.append(Entry(region, ZEROS, first, count, 0, 0, 0, more))
                 continue
-            stored = zstandard.ZstdCompressor().compress(run.data) if run.encoding == ZSTD else run.data
-            offset = len(payload) if run.offset is None else run.offset
-            payload += bytes(max(offset - len(payload), 0))
-            payload[offset : offset + len(stored)] = stored
-            count = -(-len(run.data) // BLOCK)
-            entries.append((run.region, run.encoding, run.first, count, offset, len(stored), xxh3(stored)))
+            stored = content = run.content()
+            if run.encoding == ZSTD:
+                stored = zstandard.ZstdCompressor().compress(content)
+            if run.encoding == IN_PLACE:
+                offset = 0
+                for one in [run, *run.more]:
+                    assert isinstance(one.data, bytes)
+                    _put(payload, self.regions[one.region]["linear"] + one.first * BLOCK, one.data)
+            else:
+                offset = len(payload) if run.offset is None else run.offset
+                _put(payload, offset, stored)
+            entries.append(
+                Entry(region, run.encoding, first, count, offset, len(stored), xxh64(stored), more)
+            )
         return payload, entries
 
     def build(
@@ -106,7 +155,7 @@ class File:
         *,
         header: dict[int, bytes] | None = None,
         footer: dict[int, bytes] | None = None,
-        twist: Callable[[list[Entry]], list[Entry]] = list,
+        twist: Callable[[list[Entry]], Iterable[tuple[Any, ...]]] = list,
         text: bytes | None = None,
     ) -> bytes:
         """The file.
@@ -118,16 +167,15 @@ class File:
             text: instead of the description.
         """
         payload, entries = self.payload()
-        index = b"".join(struct.pack("<IIQQQQQ", *entry) for entry in twist(entries))
+        index = b"".join(Entry(*entry).pack() for entry in twist(entries))
         text = json.dumps(self.description()).encode() if text is None else text
         identity = (self.chain, self.checkpoint, self.parent, self.file, self.number)
         head = struct.pack(
-            "<8sII16s16s16s8sQI36s", b"\x89DTCK\r\n\x1a", 1, self.kind, *identity, BLOCK, bytes(36)
+            "<8sII16s16s16s8sQI36s", b"\x89DTCK\r\n\x1a", 2, self.kind, *identity, BLOCK, bytes(36)
         )
         head = sealed(head, header)
         tail = (
-            struct.pack("<QQQQQ", len(payload), len(index) // 48, len(text), xxh3(index), xxh3(text))
-            + head[-8:]
+            struct.pack("<QQQQQ", len(payload), len(index), len(text), xxh64(index), xxh64(text)) + head[-8:]
         )
         return head + payload[128:] + index + text + sealed(tail, footer) + b"DTCKEND\n"
 
@@ -138,12 +186,17 @@ class File:
         return path
 
 
+def _put(payload: bytearray, offset: int, data: bytes) -> None:
+    payload += bytes(max(offset - len(payload), 0))
+    payload[offset : offset + len(data)] = data
+
+
 def sealed(structure: bytes, changes: dict[int, bytes] | None = None) -> bytes:
     """The structure, with changes, and its checksum."""
     data = bytearray(structure)
     for offset, piece in (changes or {}).items():
         data[offset : offset + len(piece)] = piece
-    return bytes(data) + struct.pack("<Q", xxh3(bytes(data)))
+    return bytes(data) + struct.pack("<Q", xxh64(bytes(data)))
 
 
 def reseal(data: bytes) -> bytes:
@@ -152,15 +205,30 @@ def reseal(data: bytes) -> bytes:
         return data
     head, tail = sealed(data[:120]), bytearray(data[-64:])
     body = bytearray(head + data[128:-64])
-    start, entries, length = struct.unpack_from("<QQQ", tail)
-    stop = start + 48 * entries
+    start, size, length = struct.unpack_from("<QQQ", tail)
+    stop = start + size
     if 128 <= start <= stop <= stop + length == len(body):
-        for at in range(start, stop, 48):
-            offset, stored = struct.unpack_from("<QQ", body, at + 24)
+        at = start
+        while at + 32 <= stop:
+            code, count, offset, stored = struct.unpack_from("<IIQQ", body, at)
             if 128 <= offset < offset + stored <= start:
-                struct.pack_into("<Q", body, at + 40, xxh3(bytes(body[offset : offset + stored])))
-        struct.pack_into("<QQ", tail, 24, xxh3(bytes(body[start:stop])), xxh3(bytes(body[stop:])))
+                struct.pack_into("<Q", body, at + 24, xxh64(bytes(body[offset : offset + stored])))
+            if code == IN_PLACE and at + 32 + 24 * count <= stop:
+                runs = struct.iter_unpack("<QQQ", body[at + 32 : at + 32 + 24 * count])
+                with suppress(Exception):
+                    struct.pack_into("<Q", body, at + 24, xxh64(_in_place(bytes(body[stop:]), body, runs)))
+            at += 32 + 24 * count
+        struct.pack_into("<QQ", tail, 24, xxh64(bytes(body[start:stop])), xxh64(bytes(body[stop:])))
     return bytes(body) + sealed(bytes(tail[:40]) + head[-8:]) + tail[56:]
+
+
+def _in_place(text: bytes, body: bytearray, runs: Iterator[tuple[int, ...]]) -> bytes:
+    regions = json.loads(text)["regions"]
+    pieces = []
+    for region, first, count in runs:
+        start, nbytes = regions[region]["linear"], regions[region]["nbytes"]
+        pieces.append(body[start + first * BLOCK : start + min((first + count) * BLOCK, nbytes)])
+    return b"".join(pieces)
 
 
 def runs(place: int, old: bytes, new: bytes, encoding: int = RAW) -> Iterator[Run]:
@@ -187,6 +255,7 @@ def history(
     *,
     encoding: int = RAW,
     linear: bool = False,
+    together: bool = False,
     rows: dict[str, dict[str, Any]] | None = None,
 ) -> list[File]:
     """The files of a chain through these states: a base, and deltas.
@@ -195,6 +264,7 @@ def history(
         states: the content of each region by name.
         encoding: of what is stored, where that makes it shorter.
         linear: whether the base's regions are.
+        together: whether what is new of a state is one segment, or one of zeros and one of all else.
         rows: more of the table of regions, by name.
     """
     table = [region(name, len(data), **(rows or {}).get(name, {})) for name, data in states[0].items()]
@@ -208,6 +278,8 @@ def history(
             for place, name in enumerate(state)
             for run in runs(place, before[name], state[name], encoding)
         ]
+        if together:
+            stored = gathered(stored, encoding)
         kind = DELTA if files else BASE
         files.append(File(number, stored, [dict(row) for row in table], kind, checkpoint_id(number - 1)))
     if linear:
@@ -222,6 +294,22 @@ def base_of(file: File, state: Content) -> File:
     return File(file.number, stored, file.regions, BASE, file.parent, file.checkpoint, more=file.more)
 
 
+def gathered(stored: list[Run], encoding: int) -> list[Run]:
+    """The same runs in one segment of zeros, and one of what is none."""
+    segments = []
+    for kind in (bytes, int):
+        runs = [run for run in stored if isinstance(run.data, kind)]
+        if runs:
+            first, *more = runs
+            segment = Run(*first.blocks[:2], first.data, more=more)
+            if encoding == ZSTD and len(zstandard.ZstdCompressor().compress(segment.content())) < len(
+                segment.content()
+            ):
+                segment.encoding = ZSTD
+            segments.append(segment)
+    return segments
+
+
 def lay_out(file: File) -> None:
     """Makes a base linear."""
     end = 128
@@ -230,7 +318,7 @@ def lay_out(file: File) -> None:
         end = row["linear"] + row["nbytes"]
         for run in file.runs:
             if run.region == place and not isinstance(run.data, int):
-                run.offset = row["linear"] + run.first * BLOCK
+                run.encoding = IN_PLACE
 
 
 def write(directory: Where, files: list[File]) -> Where:

@@ -38,8 +38,10 @@ _NUMBERS = [
     1,
     2,
     3,
-    47,
-    48,
+    31,
+    32,
+    1024,
+    1025,
     127,
     128,
     255,
@@ -58,13 +60,15 @@ _NUMBERS = [
 def _seeds() -> list[tuple[str, bytes]]:
     # Three regions through four checkpoints, one of them with a base of its own, in all encodings.
     text = (b"some text that compresses " * 1000)[: 5 * BLOCK + 50]
-    noise = b"".join(forge.xxh3(at.to_bytes(2, "big")).to_bytes(8, "big") for at in range(3 * BLOCK // 8))
+    noise = b"".join(forge.xxh64(at.to_bytes(2, "big")).to_bytes(8, "big") for at in range(3 * BLOCK // 8))
     states = []
     for number in range(4):
         text = text[: number * BLOCK] + bytes(BLOCK) + text[(number + 1) * BLOCK :]
         noise = noise[:BLOCK] + bytes([number + 1]) * 9 + noise[BLOCK + 9 :]
         states.append({"text": text, "noise": noise, "few": bytes([number, 1, 2, 3] * 2)})
-    files = forge.history(states, encoding=ZSTD, rows={"few": {"dtype": "<i4", "shape": [2]}})
+    rows = {"few": {"dtype": "<i4", "shape": [2]}}
+    files = forge.history(states, encoding=ZSTD, rows=rows)
+    files[2] = forge.history(states, encoding=ZSTD, together=True, rows=rows)[2]
     files[0].runs = forge.base_of(files[0], states[0]).runs
     forge.lay_out(files[0])
     files.append(forge.base_of(files[2], states[2]))
@@ -92,10 +96,10 @@ def mutate(name: str, data: bytes, choose: Choose) -> tuple[str, bytes]:
     elif kind == 4:
         other = SEEDS[choose(len(SEEDS))][1]
         start = _position(other, choose)
-        piece = other[start : start + (8, 48, 64, BLOCK)[choose(4)]]
+        piece = other[start : start + (8, 24, 56, BLOCK)[choose(4)]]
         data = data[:at] + piece + data[at + len(piece) :]
     elif kind == 5:
-        data = data[:at] + data[at + (1, 8, 48, BLOCK)[choose(4)] :]
+        data = data[:at] + data[at + (1, 8, 24, BLOCK)[choose(4)] :]
     elif kind == 6:
         name = f"{choose(6):010}-{data[64:72].hex()}.{('base', 'delta')[choose(2)]}"
     elif kind == 7:
@@ -119,7 +123,7 @@ _VALUES = [
 
 def _redescribed(data: bytes, choose: Choose) -> bytes:
     # Another value for a key of the description, or the same key once more; the footer says its length.
-    start = int.from_bytes(data[-64:-56], "little") + 48 * int.from_bytes(data[-56:-48], "little")
+    start = int.from_bytes(data[-64:-56], "little") + int.from_bytes(data[-56:-48], "little")
     text = data[start:-64]
     keys = [*re.finditer(rb'"(\w+)": ', text)]
     if not keys:
@@ -133,7 +137,7 @@ def _redescribed(data: bytes, choose: Choose) -> bytes:
 def _position(data: bytes, choose: Choose) -> int:
     # Mostly where there is structure.
     size, start = len(data), int.from_bytes(data[-64:-56], "little")
-    stop = start + 48 * int.from_bytes(data[-56:-48], "little")
+    stop = start + int.from_bytes(data[-56:-48], "little")
     sections = [(0, 128), (start, stop), (stop, size - 64), (size - 64, size), (0, size)]
     low, high = sections[choose(len(sections))]
     if not 0 <= low < high <= size:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,27 +26,29 @@ class File(NamedTuple):
     parent: bytes
     number: int
     description: dict[str, Any]
-    table: list[dict[str, Any]]  # what of the regions has to be the same in the parent
-    runs: list[tuple[int, int, int, bytes | None]]  # region, first block, blocks, bytes (None: zeros)
+    table: list[dict[str, Any]]  # the regions; empty in a delta
+    data: bytes  # up to the index
+    index: bytes
 
 
 class State(NamedTuple):
     file: File
+    table: list[dict[str, Any]]
     blocks: list[dict[int, bytes]]  # of each region, the blocks that are not known to be zeros
 
     def content(self, region: int) -> bytes:
         """The bytes of a region."""
-        owner = self.file.table[region]["same_as"]
+        owner = self.table[region]["same_as"]
         region = region if owner is None else owner
-        nbytes = self.file.table[region]["nbytes"]
+        nbytes = self.table[region]["nbytes"]
         data = bytearray(nbytes)
         for number, block in self.blocks[region].items():
             data[number * BLOCK : number * BLOCK + len(block)] = block
         return bytes(data)
 
 
-def xxh3(data: bytes) -> int:
-    return xxhash.xxh3_64_intdigest(data)
+def xxh64(data: bytes) -> int:
+    return xxhash.xxh64_intdigest(data)
 
 
 def check(condition: object) -> None:
@@ -63,54 +65,85 @@ def read_file(path: Path) -> File:
     magic, version, kind, chain, checkpoint, parent, file, number, block = struct.unpack_from(
         "<8sII16s16s16s8sQI", data
     )
-    check(magic == b"\x89DTCK\r\n\x1a" and version == 1 and kind in (1, 2) and block == BLOCK and number >= 1)
-    check(data[84:120] == bytes(36) and struct.unpack_from("<Q", data, 120)[0] == xxh3(data[:120]))
+    check(magic == b"\x89DTCK\r\n\x1a" and version == 2 and kind in (1, 2) and block == BLOCK and number >= 1)
+    check(data[84:120] == bytes(36) and struct.unpack_from("<Q", data, 120)[0] == xxh64(data[:120]))
     check(kind == 1 or parent != bytes(16))
     check((int(name[1]), bytes.fromhex(name[2]), name[3]) == (number, file, {1: "base", 2: "delta"}[kind]))
     footer = data[-64:]
-    start, entries, length, of_index, of_text, of_header, of_footer, end = struct.unpack("<5Q8sQ8s", footer)
-    check(end == b"DTCKEND\n" and of_footer == xxh3(footer[:48]) and of_header == data[120:128])
-    stop = start + 48 * entries
+    start, size, length, of_index, of_text, of_header, of_footer, end = struct.unpack("<5Q8sQ8s", footer)
+    check(end == b"DTCKEND\n" and of_footer == xxh64(footer[:48]) and of_header == data[120:128])
+    stop = start + size
     check(start >= 128 and length <= 67108864 and stop + length + 64 == len(data))
     index, text = data[start:stop], data[stop:-64]
-    check(of_index == xxh3(index) and of_text == xxh3(text))
+    check(of_index == xxh64(index) and of_text == xxh64(text))
     description = json.loads(text.decode())
-    same = ("name", "nbytes", "dtype", "shape", "order", "same_as")
-    table = [{key: region.get(key) for key in same} for region in description["regions"]]
+    check(re.fullmatch("[0-9a-f]{32}", description["table"]))
+    table = read_table(description["regions"]) if kind == 1 else []
+    return File(kind, chain, checkpoint, parent, number, description, table, data[:start], index)
+
+
+def read_table(regions: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    keys = ("name", "nbytes", "dtype", "shape", "order", "same_as", "linear")
+    table = [{key: region.get(key) for key in keys} for region in regions]
     check(table and len({region["name"] for region in table}) == len(table))
     check(all(type(region["nbytes"]) is int and region["nbytes"] >= 0 for region in table))
     lengths = [region["nbytes"] for region in table if region["nbytes"] and region["same_as"] is None]
     check(all(region["nbytes"] and region["same_as"] is None for region in table[: len(lengths)]))
     for region in table[len(lengths) :]:
         check(region["nbytes"] == (0 if region["same_as"] is None else lengths[region["same_as"]]))
-    runs = [read_run(data[:start], lengths, *entry) for entry in struct.iter_unpack("<IIQQQQQ", index)]
-    return File(kind, chain, checkpoint, parent, number, description, table, runs)
+        check(region["linear"] is None)
+    end = 128
+    for region in table:
+        if region["linear"] is not None:
+            check(region["linear"] % 65536 == 0 and region["linear"] >= end)
+            end = region["linear"] + region["nbytes"]
+    return table
 
 
-def read_run(
-    data: bytes,
-    lengths: list[int],
-    region: int,
-    code: int,
-    first: int,
-    count: int,
-    offset: int,
-    length: int,
-    sum_: int,
-) -> tuple[int, int, int, bytes | None]:
-    check(region < len(lengths) and code in (0, 1, 2) and count >= 1)
-    check(first + count <= -(-lengths[region] // BLOCK))
-    if code == 0:
-        check(offset == length == sum_ == 0)
-        return region, first, count, None
-    plain = min((first + count) * BLOCK, lengths[region]) - first * BLOCK
-    stored = data[offset : offset + length]
-    check(count <= 256 and offset >= 128 and len(stored) == length and xxh3(stored) == sum_)
-    if code == 2:
-        check(0 < length < plain and zstandard.get_frame_parameters(stored).content_size == plain)
-        stored = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
-    check(len(stored) == plain)
-    return region, first, count, stored
+def read_segments(
+    file: File, table: list[dict[str, Any]]
+) -> Iterator[tuple[list[tuple[int, int, int]], bytes | None]]:
+    """The segments in order: runs (region, first block, blocks) and their bytes, or None for zeros."""
+    lengths = [region["nbytes"] for region in table if region["nbytes"] and region["same_as"] is None]
+    at, end, above = 0, 128, (0, 0)
+    while at < len(file.index):
+        code, count, offset, length, sum_ = struct.unpack_from("<IIQQQ", file.index, at)
+        check(code in (0, 1, 2, 3) and 1 <= count <= 1024)
+        records = file.index[at + 32 : at + 32 + 24 * count]
+        at += 32 + 24 * count
+        runs = list(struct.iter_unpack("<QQQ", records))
+        check(len(runs) == count)
+        low = above if code == 3 else (0, 0)
+        for region, first, blocks in runs:
+            check(region < len(lengths) and blocks >= 1 and (region, first) >= low)
+            check(first + blocks <= -(-lengths[region] // BLOCK))
+            low = region, first + blocks
+        sizes = [
+            min((first + blocks) * BLOCK, lengths[region]) - first * BLOCK for region, first, blocks in runs
+        ]
+        if code == 0:
+            check(offset == length == sum_ == 0)
+            yield runs, None
+            continue
+        if code == 3:
+            check(file.kind == 1 and offset == 0)
+            above = low
+            places = [table[region]["linear"] + first * BLOCK for region, first, _ in runs]
+            check(all(place + size <= len(file.data) for place, size in zip(places, sizes, strict=True)))
+            stored = b"".join(
+                file.data[place : place + size] for place, size in zip(places, sizes, strict=True)
+            )
+        else:
+            check(offset >= end)
+            stored = file.data[offset : offset + length]
+            end = offset + length
+        check(len(stored) == length and xxh64(stored) == sum_ and sum(sizes) <= 4194304)
+        if code == 2:
+            check(0 < length < sum(sizes))
+            check(zstandard.get_frame_parameters(stored).content_size == sum(sizes))
+            stored = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
+        check(len(stored) == sum(sizes))
+        yield runs, stored
 
 
 def read_chain(paths: Iterable[Path]) -> tuple[dict[bytes, State], dict[str, str]]:
@@ -129,24 +162,33 @@ def read_chain(paths: Iterable[Path]) -> tuple[dict[bytes, State], dict[str, str
         if file.checkpoint in states:
             continue
         if file.kind == 2 and not (
-            below and below.file.number < file.number and below.file.table == file.table
+            below
+            and below.file.number < file.number
+            and below.file.description["table"] == file.description["table"]
         ):
             problems[name] = "does not fit its parent"
             continue
-        blocks = (
-            [dict(held) for held in below.blocks] if file.kind == 2 and below else [{} for _ in file.table]
-        )
-        apply(file, blocks)
-        states[file.checkpoint] = State(file, blocks)
+        table = below.table if file.kind == 2 and below else file.table
+        blocks = [dict(held) for held in below.blocks] if file.kind == 2 and below else [{} for _ in table]
+        try:
+            apply(file, table, blocks)
+        except Exception as error:
+            problems[name] = repr(error)
+        else:
+            states[file.checkpoint] = State(file, table, blocks)
     return states, problems
 
 
-def apply(file: File, blocks: list[dict[int, bytes]]) -> None:
+def apply(file: File, table: list[dict[str, Any]], blocks: list[dict[int, bytes]]) -> None:
     """Changes the blocks of each region to those of the file."""
-    for region, first, count, data in file.runs:
-        if data is None:
-            for number in [held for held in blocks[region] if first <= held < first + count]:
-                del blocks[region][number]
-        else:
-            for at in range(count):
-                blocks[region][first + at] = data[at * BLOCK : (at + 1) * BLOCK]
+    for runs, data in read_segments(file, table):
+        at = 0
+        for region, first, count in runs:
+            if data is None:
+                for number in [held for held in blocks[region] if first <= held < first + count]:
+                    del blocks[region][number]
+                continue
+            for number in range(first, first + count):
+                size = min(BLOCK, table[region]["nbytes"] - number * BLOCK)
+                blocks[region][number] = data[at : at + size]
+                at += size

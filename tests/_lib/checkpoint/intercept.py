@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from dirtytrack.checkpoint.store import descriptors, directory, lock, system
-from dirtytrack.native import lib
+from dirtytrack.native import ffi, lib
 
 COMMITTER, COMPACTION = "dirtytrack checkpoint", "dirtytrack compaction"  # the names of the writer's threads
 
@@ -26,8 +26,8 @@ _CALLS = (
     (descriptors, "os", os, ("open", "close")),
     (system, "os", os, ("fsync", "unlink", "listdir")),
     (system, "lib", lib, ("dt_sync_directory",)),
-    (directory, "os", os, ("fstat", "stat", "preadv", "pwritev", "lseek")),
-    (directory, "lib", lib, ("dt_start_writeback", "dt_rename_new", "dt_map_file")),
+    (directory, "os", os, ("fstat", "stat", "preadv", "lseek")),
+    (directory, "lib", lib, ("dt_map_file",)),
     (lock, "os", os, ("fstat", "stat", "ftruncate", "pread", "pwrite")),
     (lock, "fcntl", fcntl, ("lockf",)),
 )
@@ -45,7 +45,7 @@ class Call(NamedTuple):
 
     Attributes:
         module: the short name of the module that makes it, as ``directory``.
-        name: of the function, as ``pwritev``.
+        name: of the function, as ``dt_write_all``.
         arguments, keywords: for it.
         run: makes it, and returns what it returns.
     """
@@ -64,11 +64,17 @@ class Call(NamedTuple):
             return -errno
         raise OSError(errno, os.strerror(errno))
 
-    def write_some(self) -> int:
-        """For pwritev: write half of the bytes."""
-        fd, buffers, offset = self.arguments
-        data = b"".join(buffers)
-        return os.pwrite(fd, data[: max(1, len(data) // 2)], offset)
+    def writes(self) -> list[tuple[int, bytes]]:
+        """For dt_write_all: the offsets and the bytes."""
+        _, pieces, count = self.arguments
+        return [(one.offset, bytes(ffi.buffer(one.data, one.bytes))) for one in pieces[0:count]]
+
+    def write_some(self) -> None:
+        """For dt_write_all: write half of the bytes."""
+        left = max(1, sum(len(data) for _, data in self.writes()) // 2)
+        for offset, data in self.writes():
+            os.pwrite(self.arguments[0], data[:left], offset)
+            left = max(0, left - len(data))
 
 
 Hook = Callable[[Call], Any]
@@ -89,13 +95,49 @@ class _Through:
         return run() if _unobserved.depth else self._hook(Call(self._owner, name, arguments, keywords, run))
 
 
+_ACTS = {
+    lib.DT_WRITE: "dt_write_all",
+    lib.DT_WRITEBACK: "dt_start_writeback",
+    lib.DT_FSYNC: "fsync",
+    lib.DT_CLOSE: "close",
+    lib.DT_RENAME: "dt_rename_new",
+    lib.DT_SYNC_DIRECTORY: "dt_sync_directory",
+}
+
+
+class _OneByOne(_Through):
+    """The library, of which the calls that are made in one go through the hook one by one."""
+
+    def dt_file_calls(self, calls: Any, count: int, done: Any) -> int:
+        for at in range(count):
+            name = _ACTS[calls[at].act]
+            arguments = (calls[at].fd,)
+            if name == "dt_write_all":
+                arguments += calls[at].pieces, calls[at].count
+            if name == "dt_rename_new":
+                arguments += ffi.string(calls[at].name), ffi.string(calls[at].new_name)
+            run = functools.partial(self._module.dt_file_calls, calls + at, 1, ffi.new("size_t *"))
+            try:
+                call = Call(self._owner, name, arguments, {}, run)
+                error = (run() if _unobserved.depth else self._hook(call)) or 0
+            except OSError as failure:
+                error = -(failure.errno or 0)
+            if error:
+                return error
+            done[0] = at + 1
+        return 0
+
+
 @contextmanager
 def intercepted(hook: Hook) -> Iterator[None]:
     """While the block runs, every call goes through the hook; it has to make it, or what it likes instead."""
     with ExitStack() as patches:
+        # What one call finds in order is not looked at by others, which are those that the hook is for.
+        patches.enter_context(mock.patch.object(lock.WriterLock, "holds", return_value=False))
         for owner, attribute, module, names in _CALLS:
             name = owner.__name__.rpartition(".")[2]
-            patches.enter_context(mock.patch.object(owner, attribute, _Through(module, name, names, hook)))
+            through = _OneByOne if owner is directory and module is lib else _Through
+            patches.enter_context(mock.patch.object(owner, attribute, through(module, name, names, hook)))
         mkdir = _Through(os, "os", ("mkdir",), hook).mkdir  # pathlib's
         patches.enter_context(mock.patch.object(os, "mkdir", mkdir))
         yield
@@ -184,7 +226,7 @@ class Fault:
             at: which one.
             errno: how.
             lasting: also all after it, until `mend`.
-            torn: if it is a write, half of it succeeds, and the call after it fails.
+            torn: if it is a write, half of it succeeds.
             counts: only calls of which it is true count, and fail.
         """
         self.at, self.errno = at, errno
@@ -203,9 +245,8 @@ class Fault:
             return call.run()
         with self._mutex:
             self.count += 1
-            if self._torn and self.count == self.at and call.name == "pwritev":
-                self.at += 1
-                return call.write_some()
+            if self._torn and self.count == self.at and call.name == "dt_write_all":
+                call.write_some()
             due = self.count == self.at or (self._lasting and self.count > self.at)
             if not due or self._mended:
                 return call.run()

@@ -208,7 +208,7 @@ def test_it_stays_so_in_a_base_made_later(tmp_path: Path, kind: str) -> None:
         checkpoints.compact(wait=True)
     assert [path.suffix for path in tmp_path.iterdir() if path.suffix] == [".base"]
     (state,) = read_chain(tmp_path.iterdir())[0].values()
-    found = {row["name"]: state.content(place) for place, row in enumerate(state.file.table)}
+    found = {row["name"]: state.content(place) for place, row in enumerate(state.table)}
     assert found == {name: _contents(thing) for name, thing in memories.items()}
     assert _groups(load(tmp_path)) == _groups(memories)
 

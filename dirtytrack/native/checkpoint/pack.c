@@ -1,0 +1,259 @@
+// Segments grow block by block. What they hold stays in the processor's cache from the comparison to the sum.
+#include "pack.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+
+#include "../base/array.h"
+#include "../base/bytes.h"
+#include "../base/memory.h"
+#include "../base/patience.h"
+
+enum { PER_BLOCK_NS = 2500 }; // to compare, hash and sum one that lies in no cache
+
+// A block of a batch.
+struct block {
+	uint64_t region;
+	uint64_t number;
+	uint8_t *data;
+	uint64_t bytes;
+	uint32_t encoding; // that it is to have
+};
+
+void *dt_pack_new(size_t size)
+{
+	return dt_alloc(size);
+}
+
+void dt_pack_free(void *pointer)
+{
+	struct dt_pack *pack = pointer;
+	dt_free(pack->runs, pack->run_room * sizeof *pack->runs);
+	dt_free(pack->segments, pack->segment_room * sizeof *pack->segments);
+	dt_free(pack->zeros, pack->zero_room * sizeof *pack->zeros);
+	dt_free(pack->writes, pack->write_room * sizeof *pack->writes);
+	dt_free(pack, sizeof *pack);
+}
+
+static bool continues(const struct dt_block_run *run, const struct block *block)
+{
+	return run->extent == block->region && run->first + run->count == block->number;
+}
+
+static int add_write(struct dt_pack *pack, uint64_t offset, const uint8_t *data, uint64_t bytes)
+{
+	struct dt_write *last = pack->write_count ? &pack->writes[pack->write_count - 1] : NULL;
+	if (last && last->offset + last->bytes == offset && last->data + last->bytes == data) {
+		last->bytes += bytes;
+		return 0;
+	}
+	int error = dt_grow(&pack->writes, &pack->write_room, pack->write_count + 1, sizeof *pack->writes);
+	if (!error)
+		pack->writes[pack->write_count++] = (struct dt_write){offset, bytes, data};
+	return error;
+}
+
+static int open_segment(struct dt_pack *pack, uint32_t encoding, const uint8_t *data)
+{
+	int error = dt_grow(&pack->segments, &pack->segment_room, pack->segment_count + 1, sizeof *pack->segments);
+	if (error)
+		return error;
+	pack->segments[pack->segment_count++] = (struct dt_segment){.encoding = encoding, .data = data};
+	dt_checksum_begin(&pack->sum);
+	return 0;
+}
+
+static int add_run(struct dt_pack *pack, struct dt_block_run run)
+{
+	int error = dt_grow(&pack->runs, &pack->run_room, pack->run_count + 1, sizeof *pack->runs);
+	if (error)
+		return error;
+	pack->runs[pack->run_count++] = run;
+	pack->segments[pack->segment_count - 1].runs++;
+	return 0;
+}
+
+// The segment that is being filled; NULL: there is none.
+static struct dt_segment *open_one(struct dt_pack *pack)
+{
+	return pack->segment_count > pack->batch ? &pack->segments[pack->segment_count - 1] : NULL;
+}
+
+static int close_segment(struct dt_pack *pack)
+{
+	struct dt_segment *segment = open_one(pack);
+	if (!segment)
+		return 0;
+	segment->checksum = dt_checksum_value(&pack->sum);
+	if (segment->encoding == DT_STORED_IN_PLACE || pack->apart)
+		return 0;
+	segment->offset = pack->end;
+	pack->end += segment->length;
+	return add_write(pack, segment->offset, segment->data, segment->length);
+}
+
+static bool fits(const struct dt_pack *pack, const struct dt_segment *segment, const struct block *block)
+{
+	if (!segment || segment->encoding != block->encoding || segment->length + block->bytes > pack->limit)
+		return false;
+	return segment->runs < DT_SEGMENT_RUNS || continues(&pack->runs[pack->run_count - 1], block);
+}
+
+static int add_block(struct dt_pack *pack, const struct block *block)
+{
+	struct dt_segment *segment = open_one(pack);
+	int error = 0;
+	if (!fits(pack, segment, block)) {
+		error = close_segment(pack);
+		if (!error)
+			error = open_segment(pack, block->encoding, block->data);
+		if (error)
+			return error;
+		segment = open_one(pack);
+	}
+	if (segment->runs && continues(&pack->runs[pack->run_count - 1], block))
+		pack->runs[pack->run_count - 1].count++;
+	else
+		error = add_run(pack, (struct dt_block_run){block->region, block->number, 1});
+	dt_checksum_add(&pack->sum, block->data, block->bytes);
+	segment->length += block->bytes;
+	pack->blocks++;
+	pack->plain += block->bytes;
+	if (!error && block->encoding == DT_STORED_IN_PLACE)
+		error = add_write(pack, pack->linear[block->region] + block->number * DT_BLOCK, block->data,
+				  block->bytes);
+	return error;
+}
+
+static int note_zeros(struct dt_pack *pack, const struct block *block)
+{
+	pack->blocks++;
+	if (pack->zero_count && continues(&pack->zeros[pack->zero_count - 1], block)) {
+		pack->zeros[pack->zero_count - 1].count++;
+		return 0;
+	}
+	int error = dt_grow(&pack->zeros, &pack->zero_room, pack->zero_count + 1, sizeof *pack->zeros);
+	if (!error)
+		pack->zeros[pack->zero_count++] = (struct dt_block_run){block->region, block->number, 1};
+	return error;
+}
+
+static int add_zeros(struct dt_pack *pack)
+{
+	int error = 0;
+	for (size_t i = 0; !error && i < pack->zero_count; i++) {
+		if (i % DT_SEGMENT_RUNS == 0)
+			error = open_segment(pack, DT_STORED_ZEROS, NULL);
+		if (!error)
+			error = add_run(pack, pack->zeros[i]);
+	}
+	return error;
+}
+
+// Asks the processor for the next block while it hashes this one, which takes longer.
+static void look_ahead(const uint8_t *data)
+{
+	for (int at = 0; at < DT_BLOCK; at += 512)
+		dt_look_ahead(data + at);
+}
+
+// 1: a block is to be stored, 0: it is not, or is noted as zeros; -ENOMEM.
+static int is_wanted(struct dt_pack *pack, const struct block *block, bool everything)
+{
+	bool zeros = dt_is_zero(block->data, block->bytes);
+	int changed = 1;
+	if (pack->hashes) {
+		struct dt_hash hash = {0, 0};
+		if (!zeros)
+			hash = dt_siphash(pack->hashes->key, block->data, block->bytes);
+		changed = dt_hashes_set(pack->hashes, block->region, block->number, hash);
+	}
+	if (changed < 0 || everything)
+		return changed < 0 ? changed : !zeros;
+	return changed && zeros ? note_zeros(pack, block) : changed;
+}
+
+// Stores a block, or leaves it out. What is raw is moved to *free, behind what was raw before; what is in place is
+// written from where it lies, and nothing is moved over it.
+static int take(struct dt_pack *pack, struct block *block, bool everything, uint8_t **free)
+{
+	int wanted = is_wanted(pack, block, everything);
+	if (wanted <= 0)
+		return wanted;
+	if (block->encoding == DT_STORED_IN_PLACE) {
+		*free = block->data + DT_BLOCK;
+	} else {
+		if (*free != block->data)
+			memmove(*free, block->data, block->bytes);
+		block->data = *free;
+		*free += block->bytes;
+	}
+	return add_block(pack, block);
+}
+
+int dt_pack_add(struct dt_pack *pack, const struct dt_batch *batch)
+{
+	const struct dt_block_run *run = batch->runs;
+	uint8_t *data = batch->data, *free = data;
+	uint64_t skip = batch->skip;
+	int error = 0;
+	dt_takes(batch->blocks * PER_BLOCK_NS);
+	pack->batch = pack->segment_count;
+	pack->write_count = pack->zero_count = 0;
+	for (uint64_t left = batch->blocks; !error && left; run++, skip = 0) {
+		for (uint64_t i = skip; !error && left && i < run->count; i++, left--, data += DT_BLOCK) {
+			bool linear = batch->everything && pack->linear[run->extent];
+			struct block block = {
+				.region = run->extent,
+				.number = run->first + i,
+				.data = data,
+				.bytes = dt_block_bytes(pack->sizes[run->extent], run->first + i, 1),
+				.encoding = linear ? DT_STORED_IN_PLACE : DT_STORED_RAW,
+			};
+			look_ahead(data + DT_BLOCK);
+			error = take(pack, &block, batch->everything, &free);
+		}
+	}
+	if (!error)
+		error = close_segment(pack);
+	return error ? error : add_zeros(pack);
+}
+
+enum { SEGMENT_BYTES = 32, RUN_BYTES = 24 };
+
+size_t dt_pack_index_bytes(const struct dt_pack *pack)
+{
+	return pack->segment_count * SEGMENT_BYTES + pack->run_count * RUN_BYTES;
+}
+
+static uint8_t *put(uint8_t *to, uint64_t value)
+{
+	value = htole64(value);
+	memcpy(to, &value, sizeof value);
+	return to + sizeof value;
+}
+
+uint64_t dt_pack_index(const struct dt_pack *pack, uint8_t *index)
+{
+	struct dt_checksum sum;
+	const struct dt_block_run *run = pack->runs;
+	uint8_t *start = index;
+	dt_be_patient(DT_PAUSE_NS); // 100,000 runs take less than it takes to get the GIL back
+	dt_takes(8 * (pack->segment_count + pack->run_count));
+	for (size_t i = 0; i < pack->segment_count; i++) {
+		const struct dt_segment *segment = &pack->segments[i];
+		index = put(index, segment->encoding | (uint64_t)segment->runs << 32);
+		index = put(index, segment->offset);
+		index = put(index, segment->length);
+		index = put(index, segment->checksum);
+		for (const struct dt_block_run *stop = run + segment->runs; run < stop; run++) {
+			index = put(index, run->extent);
+			index = put(index, run->first);
+			index = put(index, run->count);
+		}
+	}
+	dt_checksum_begin(&sum);
+	dt_checksum_add(&sum, start, (size_t)(index - start));
+	return dt_checksum_value(&sum);
+}

@@ -1,0 +1,236 @@
+// What goes into a file, and who owns which block. The answers are those of the authors of the algorithms, or of whole
+// copies; and no allocation that fails loses anything.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "checkpoint/hashes.h"
+#include "checkpoint/owners.h"
+#include "checkpoint/pack.h"
+#include "driver.h"
+#include "failing.h"
+
+enum { BLOCKS = 9, BYTES = (BLOCKS - 1) * DT_BLOCK + 100 };
+
+// Of the bytes 0, 1, 2 ... with the key 00 01 .. 0f: the first ten, and that of fifteen bytes, of the vectors that the
+// authors of SipHash publish.
+static const uint8_t OF_BYTES[][16] = {
+	{0xa3, 0x81, 0x7f, 0x04, 0xba, 0x25, 0xa8, 0xe6, 0x6d, 0xf6, 0x72, 0x14, 0xc7, 0x55, 0x02, 0x93},
+	{0xda, 0x87, 0xc1, 0xd8, 0x6b, 0x99, 0xaf, 0x44, 0x34, 0x76, 0x59, 0x11, 0x9b, 0x22, 0xfc, 0x45},
+	{0x81, 0x77, 0x22, 0x8d, 0xa4, 0xa4, 0x5d, 0xc7, 0xfc, 0xa3, 0x8b, 0xde, 0xf6, 0x0a, 0xff, 0xe4},
+	{0x9c, 0x70, 0xb6, 0x0c, 0x52, 0x67, 0xa9, 0x4e, 0x5f, 0x33, 0xb6, 0xb0, 0x29, 0x85, 0xed, 0x51},
+	{0xf8, 0x81, 0x64, 0xc1, 0x2d, 0x9c, 0x8f, 0xaf, 0x7d, 0x0f, 0x6e, 0x7c, 0x7b, 0xcd, 0x55, 0x79},
+	{0x13, 0x68, 0x87, 0x59, 0x80, 0x77, 0x6f, 0x88, 0x54, 0x52, 0x7a, 0x07, 0x69, 0x0e, 0x96, 0x27},
+	{0x14, 0xee, 0xca, 0x33, 0x8b, 0x20, 0x86, 0x13, 0x48, 0x5e, 0xa0, 0x30, 0x8f, 0xd7, 0xa1, 0x5e},
+	{0xa1, 0xf1, 0xeb, 0xbe, 0xd8, 0xdb, 0xc1, 0x53, 0xc0, 0xb8, 0x4a, 0xa6, 0x1f, 0xf0, 0x82, 0x39},
+	{0x3b, 0x62, 0xa9, 0xba, 0x62, 0x58, 0xf5, 0x61, 0x0f, 0x83, 0xe2, 0x64, 0xf3, 0x14, 0x97, 0xb4},
+};
+static const uint8_t OF_FIFTEEN_BYTES[16] = {0x54, 0x93, 0xe9, 0x99, 0x33, 0xb0, 0xa8, 0x11,
+					     0x7e, 0x08, 0xec, 0x0f, 0x97, 0xcf, 0xc3, 0xd9};
+
+static void check_hash(size_t bytes, const uint8_t *expected)
+{
+	uint8_t data[16];
+	const uint64_t key[2] = {0x0706050403020100, 0x0f0e0d0c0b0a0908};
+	for (uint8_t i = 0; i < sizeof data; i++)
+		data[i] = i;
+	struct dt_hash hash = dt_siphash(key, data, bytes);
+	for (int i = 0; i < 8; i++) {
+		check((uint8_t)(hash.low >> 8 * i) == expected[i]);
+		check((uint8_t)(hash.high >> 8 * i) == expected[8 + i]);
+	}
+}
+
+static uint64_t sum_of(const uint8_t *data, size_t bytes, size_t step)
+{
+	struct dt_checksum sum;
+	dt_checksum_begin(&sum);
+	for (size_t at = 0; at < bytes; at += step)
+		dt_checksum_add(&sum, data + at, bytes - at < step ? bytes - at : step);
+	return dt_checksum_value(&sum);
+}
+
+// However many bytes come at once. tests/checkpoint/test_pack.py compares with the author's own.
+static void try_checksum(void)
+{
+	uint8_t data[300];
+	for (size_t i = 0; i < sizeof data; i++)
+		data[i] = (uint8_t)(i * 7 + 3);
+	check(sum_of(data, 0, 1) == 0xef46db3751d8e999);
+	check(sum_of((const uint8_t *)"a", 1, 1) == 0xd24ec4f1a98c6e5b);
+	check(sum_of((const uint8_t *)"abc", 3, 3) == 0x44bc2cf5ad770999);
+	for (size_t bytes = 1; bytes <= sizeof data; bytes++)
+		for (size_t step = 1; step < bytes; step += 5)
+			check(sum_of(data, bytes, step) == sum_of(data, bytes, bytes));
+}
+
+static struct dt_hashes *open_hashes(void)
+{
+	const uint64_t sizes[] = {BYTES, 5};
+	struct dt_hashes *hashes = dt_hashes_new(sizeof *hashes);
+	check(hashes);
+	hashes->key[0] = 1;
+	check(dt_hashes_open(hashes, sizes, 2) == 0);
+	return hashes;
+}
+
+static void try_opening(void)
+{
+	const uint64_t sizes[] = {BYTES, 5}, none[] = {0}, huge[] = {1UL << 62};
+	for (int fault = 1; fault < 9; fault++) {
+		struct dt_hashes *hashes = dt_hashes_new(sizeof *hashes);
+		struct dt_owners *owners = dt_owners_new(sizeof *owners);
+		fail_call(fault, ALLOCATIONS_ONLY, ENOMEM);
+		int first = dt_hashes_open(hashes, sizes, 2), second = dt_owners_open(owners, sizes, 2);
+		check((first == -ENOMEM || second == -ENOMEM) == has_failed());
+		succeed();
+		dt_hashes_free(hashes);
+		dt_owners_free(owners);
+	}
+	struct dt_hashes *hashes = dt_hashes_new(sizeof *hashes);
+	check(dt_hashes_open(hashes, none, 0) == 0);
+	dt_hashes_free(hashes);
+#ifndef __SANITIZE_ADDRESS__
+	hashes = dt_hashes_new(sizeof *hashes);
+	check(dt_hashes_open(hashes, huge, 1) == -ENOMEM);
+	dt_hashes_free(hashes);
+#else
+	(void)huge;
+#endif
+}
+
+void try_hashes(void)
+{
+	for (size_t bytes = 0; bytes < sizeof OF_BYTES / sizeof *OF_BYTES; bytes++)
+		check_hash(bytes, OF_BYTES[bytes]);
+	check_hash(15, OF_FIFTEEN_BYTES);
+	try_checksum();
+	try_opening();
+	struct dt_hashes *hashes = open_hashes();
+	uint64_t found = 0, refused = 0;
+	uint8_t *data = mmap(NULL, 10 * DT_BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	check(data != MAP_FAILED);
+	data[3] = data[5 * DT_BLOCK] = data[BYTES - 1] = 1;
+	data[BYTES] = 1; // not of the region
+	check(dt_hashes_learn(hashes, 0, (uintptr_t)data, 0, 4, &found, &refused) == 0);
+	check(dt_hashes_learn(hashes, 0, (uintptr_t)data, 4, BLOCKS, &found, &refused) == 0 && found == 3);
+	check(dt_hashes_set(hashes, 0, 5, dt_hash_block(hashes, data + 5 * DT_BLOCK, DT_BLOCK)) == 0);
+	check(dt_hashes_set(hashes, 0, BLOCKS - 1, dt_hash_block(hashes, data + BYTES - 100, 100)) == 0);
+	check(dt_hashes_set(hashes, 0, 4, dt_hash_block(hashes, data + 4 * DT_BLOCK, DT_BLOCK)) == 0);
+	check(mprotect(data, 10 * DT_BLOCK, PROT_NONE) == 0);
+	check(dt_hashes_learn(hashes, 0, (uintptr_t)data, 0, 4, &found, &refused) == -EFAULT);
+	check(refused == (uintptr_t)data && munmap(data, 10 * DT_BLOCK) == 0);
+	dt_hashes_free(hashes);
+}
+
+// A batch of all blocks of the first region, each filled with its value, and of the second.
+static void fill(uint8_t *data, const uint8_t *values)
+{
+	for (size_t i = 0; i < BLOCKS + 1; i++)
+		memset(data + i * DT_BLOCK, values[i], DT_BLOCK);
+}
+
+static int pack_all(struct dt_hashes *hashes, struct dt_pack **pack_ret, uint8_t *data, bool everything, bool linear)
+{
+	static const uint64_t sizes[] = {BYTES, 5};
+	static const uint64_t nowhere[] = {0, 0}, places[] = {65536, 0};
+	const struct dt_block_run runs[] = {{0, 0, BLOCKS}, {1, 0, 1}};
+	const struct dt_batch batch = {runs, 0, data, BLOCKS + 1, everything};
+	struct dt_pack *pack = *pack_ret = dt_pack_new(sizeof *pack);
+	if (!pack)
+		return -ENOMEM;
+	pack->hashes = hashes;
+	pack->sizes = sizes;
+	pack->linear = linear ? places : nowhere;
+	pack->limit = 3 * DT_BLOCK;
+	pack->end = 128;
+	return dt_pack_add(pack, &batch);
+}
+
+// Which blocks are in segments; and the index holds as much as it says.
+static uint64_t stored(const struct dt_pack *pack)
+{
+	uint64_t found = 0;
+	for (size_t i = 0; i < pack->run_count; i++)
+		for (uint64_t block = 0; block < pack->runs[i].count; block++)
+			found |= 1UL << (pack->runs[i].extent * BLOCKS + pack->runs[i].first + block);
+	uint8_t *index = malloc(dt_pack_index_bytes(pack) + 1);
+	check(index);
+	dt_pack_index(pack, index);
+	free(index);
+	return found;
+}
+
+// Whatever fails, what is new stays new until it is committed.
+void try_pack(uint64_t *random)
+{
+	struct dt_hashes *hashes = open_hashes();
+	uint8_t *data = malloc((BLOCKS + 1) * DT_BLOCK), values[BLOCKS + 1] = {0}, committed[BLOCKS + 1] = {0};
+	check(data);
+	for (int round = 0; round < 300; round++) {
+		for (int i = 0; i < BLOCKS + 1; i++)
+			values[i] = (uint8_t)draw(random, 3);
+		fill(data, values);
+		bool everything = draw(random, 4) == 0;
+		fail_call((long)draw(random, 12) + 1, ALLOCATIONS_ONLY, ENOMEM);
+		struct dt_pack *pack;
+		int error = everything ? dt_hashes_clear(hashes) : 0;
+		if (!error)
+			error = pack_all(hashes, &pack, data, everything, draw(random, 2));
+		else
+			pack = NULL;
+		check(error == (has_failed() ? -ENOMEM : 0));
+		succeed();
+		uint64_t expected = 0;
+		for (int i = 0; i < BLOCKS + 1; i++)
+			expected |= (uint64_t)(everything ? values[i] != 0 : values[i] != committed[i]) << i;
+		check(error || stored(pack) == expected);
+		if (error || draw(random, 2)) {
+			dt_hashes_abort(hashes);
+		} else {
+			dt_hashes_commit(hashes);
+			memcpy(committed, values, sizeof values);
+		}
+		if (pack)
+			dt_pack_free(pack);
+	}
+	free(data);
+	dt_hashes_free(hashes);
+}
+
+// A region of a page of owners and more, so that zeros drop a page; against an array.
+void try_owners(uint64_t *random)
+{
+	enum { MANY = 5000 };
+	const uint64_t sizes[] = {MANY * DT_BLOCK - 9, DT_BLOCK};
+	static uint32_t model[MANY], found[MANY];
+	struct dt_owners *owners = dt_owners_new(sizeof *owners);
+	check(owners && dt_owners_open(owners, sizes, 2) == 0);
+	memset(model, 0, sizeof model);
+	for (uint32_t round = 0; round < 200; round++) {
+		struct dt_block_run run = {0, draw(random, MANY), 0};
+		run.count = 1 + draw(random, MANY - run.first);
+		uint32_t owner = draw(random, 2) ? round : 0;
+		fail_call(1, ALLOCATIONS_ONLY, ENOMEM);
+		int error = dt_owners_set(owners, &run, 1, owner);
+		check(error == (has_failed() ? -ENOMEM : 0));
+		succeed();
+		for (uint64_t i = 0; !error && i < run.count; i++)
+			model[run.first + i] = owner;
+		dt_owners_get(owners, 0, 0, MANY, found);
+		check(memcmp(model, found, sizeof model) == 0);
+		uint64_t at = 0, mine = 0;
+		struct dt_run span;
+		while (dt_owners_next(owners, 0, owner, at, MANY, &span)) {
+			check(at <= span.start && span.start < span.stop && span.stop <= MANY);
+			for (; at < span.start; at++)
+				check(model[at] != owner);
+			for (; at < span.stop; at++, mine++)
+				check(model[at] == owner);
+		}
+		const struct dt_target targets[] = {{1, 0, MANY}, {0, 0, 0}};
+		const struct dt_block_run all[] = {{0, 0, MANY}, {1, 0, 1}};
+		check(dt_owned(owners, owner, all, 2, targets) == mine);
+	}
+	dt_owners_free(owners);
+}
