@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import mmap
 import os
@@ -19,7 +20,7 @@ import numpy as np
 import dirtytrack
 from dirtytrack.checkpoint import Checkpointer, restore
 
-from .fixtures import PAGE, BareScan, address, c_library, size, some_pages, touched
+from .fixtures import PAGE, BareScan, address, c_library, memory_folder, size, some_pages, touched
 from .harness import Budget, Outcome, Scale, Seconds, Side, compare, measure, require_memory, row
 
 _WRITE = 1 << 22  # bytes that the yardsticks write or read at a time
@@ -52,9 +53,9 @@ class _Saved:
 
 
 @contextmanager
-def _saved(scale: Scale, **options: Any) -> Iterator[_Saved]:
-    with tempfile.TemporaryDirectory() as folder:
-        saved = _Saved(scale.gib(1), Path(folder), **options)
+def _saved(scale: Scale, *, gib: float = 1, place: Path | None = None, **options: Any) -> Iterator[_Saved]:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        saved = _Saved(int(scale.gib(2) * gib) // 2, Path(folder), **options)
         try:
             yield saved
         finally:
@@ -119,6 +120,105 @@ def _pause(scale: Scale, what: str, act: Callable[[_Saved], object]) -> Iterator
             pairs=scale.repeat(60),
         )
         scan.close()
+
+
+@row("checkpoint-durable", Budget(0.5, faster=True))
+def checkpoint_durable(scale: Scale) -> Iterator[Outcome]:
+    """From the return of ``save()`` until what it has captured is committed; on a tmpfs no disk hides it."""
+    native = c_library()
+    with _saved(scale, gib=0.5, place=memory_folder()) as saved:
+        saved.checkpoints.save(wait=True)
+        gathered = touched(saved.region.nbytes // 8)
+        plain = saved.path.parent / "plain"
+        runs = np.zeros((0, 2), np.uint64)
+
+        def capture(pair: int) -> None:
+            forget(pair)
+            saved.dirty(0.1, pair)
+            saved.checkpoints.save()
+
+        def forget(pair: int) -> None:
+            nonlocal runs
+            saved.checkpoints.flush()
+            plain.unlink(missing_ok=True)
+            pages = np.sort(some_pages(saved.pages, 0.1, pair))
+            runs = np.stack([pages, pages + np.uint64(1)], axis=1)
+
+        def gather_and_write() -> None:
+            fd = os.open(plain, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            native.bench_gather_and_write(
+                fd, address(gathered), address(saved.array), address(runs), len(runs), PAGE
+            )
+            os.close(fd)
+
+        yield compare(
+            f"captured to durable, {size(saved.region.nbytes)}, 10% written, tmpfs",
+            Side(saved.checkpoints.flush, capture),
+            Side(gather_and_write, forget, "memcpy and write of the pages in C"),
+            pairs=scale.repeat(20),
+            faster=True,
+        )
+
+
+@row("checkpoint-durable-disk", Budget(0.25))
+def checkpoint_durable_disk(scale: Scale) -> Iterator[Outcome]:
+    """The same on the disk of the temporary directory, against writing everything."""
+    with _saved(scale) as saved:
+        saved.checkpoints.save(wait=True)
+        plain = saved.path.parent / "plain"
+
+        def capture(pair: int) -> None:
+            saved.dirty(0.1, pair)
+            saved.checkpoints.save()
+
+        yield compare(
+            f"captured to durable, {size(saved.region.nbytes)}, 10% written, disk",
+            Side(saved.checkpoints.flush, capture),
+            Side(lambda: _write_all(plain, saved.array), name="write and fsync of everything"),
+            pairs=scale.repeat(7),
+        )
+
+
+@row("checkpoint-base-memory", Budget(0.8, faster=True))
+def checkpoint_base_memory(scale: Scale) -> Iterator[Outcome]:
+    """A first save on a tmpfs, where no disk hides what it costs, against safetensors or a plain write."""
+    nbytes = scale.gib(1) // 2
+    require_memory(4 * nbytes)
+    array = touched(nbytes)
+    array[:] = _noise(nbytes)
+    kept: list[Checkpointer] = []
+    name, write = _plain_writer()
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder, dirtytrack.Session() as session:
+        region = session.track(array)
+
+        def forget(_pair: int = 0) -> None:
+            while kept:
+                kept.pop().close()
+            for path in Path(folder).iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+        def begin(_pair: int) -> None:
+            forget()
+            kept.append(
+                Checkpointer(Path(folder, "chain"), {"a": region}, session=session, compression="none")
+            )
+
+        yield compare(
+            f"base, {size(nbytes)}, tmpfs",
+            Side(lambda: kept[0].save(wait=True), begin),
+            Side(lambda: write(Path(folder, "plain"), array), forget, name),
+            pairs=scale.repeat(10),
+            faster=True,
+        )
+        forget()
+
+
+def _plain_writer() -> tuple[str, Callable[[Path, Any], object]]:
+    try:
+        safetensors = importlib.import_module("safetensors.numpy")
+    except ImportError:
+        return "write of the same bytes", functools.partial(_write_all, sync=False)
+    return "safetensors' save_file", lambda path, array: safetensors.save_file({"a": array}, path)
 
 
 @row("checkpoint-base", Budget(0.9, faster=True))

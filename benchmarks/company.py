@@ -8,6 +8,7 @@ of the others. Python forces some of those itself, one for each 5 ms that the ca
 from __future__ import annotations
 
 import functools
+import itertools
 import statistics
 import sys
 import tempfile
@@ -16,13 +17,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 import dirtytrack
 from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Checkpointer
 from dirtytrack.snapshot import History, Snapshot
 
-from .fixtures import PAGE, size, some_pages, touched
+from .fixtures import PAGE, memory_folder, size, some_pages, touched
 from .harness import Budget, Figure, Outcome, Scale, Side, compare, require_memory, row
 
 _LONG = 1e-3  # seconds
@@ -30,13 +32,16 @@ _THREADS = (1, 4)
 
 
 @contextmanager
-def _computing(count: int) -> Iterator[None]:
+def _computing(count: int, progress: list[int] | None = None) -> Iterator[None]:
+    # Threads that compute; what they have done goes into progress[0] now and then.
     stop = False
+    progress = [0] if progress is None else progress
 
     def compute() -> None:
-        number = 0
         while not stop:
-            number += 1
+            for _ in itertools.repeat(None, 1000):
+                pass
+            progress[0] += 1
 
     threads = [threading.Thread(target=compute) for _ in range(count)]
     for thread in threads:
@@ -186,3 +191,78 @@ def _save_beside(scale: Scale, threads: int) -> Outcome:
             Side(chain.save, alone, "alone"),
             pairs=scale.repeat(30),
         )
+
+
+@row("company-durable", Budget(0.7, faster=True))
+def company_durable(scale: Scale) -> Iterator[Outcome]:
+    """From the return of ``save()`` until what it has captured is committed, on a tmpfs, not compressed."""
+    with _Delta(scale) as delta, ExitStack() as beside:
+
+        def alone(pair: int) -> None:
+            beside.close()
+            delta.capture(pair)
+
+        def in_company(pair: int) -> None:
+            beside.close()
+            beside.enter_context(_computing(1))
+            delta.capture(pair)
+
+        yield compare(
+            f"captured to durable, {size(delta.array.nbytes)}, 10% written, {_beside(1)}",
+            Side(delta.chain.flush, in_company),
+            Side(delta.chain.flush, alone, "alone"),
+            pairs=scale.repeat(20),
+            faster=True,
+        )
+
+
+@row("company-thread", Budget(0.9, faster=True))
+def company_thread(scale: Scale) -> Iterator[Outcome]:
+    """What that thread does meanwhile, in the same time."""
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    with _Delta(scale) as delta:
+        for pair in range(scale.repeat(20)):
+            progress = [0]
+            delta.capture(pair)
+            with _computing(1, progress):
+                begun, before = time.perf_counter(), progress[0]
+                delta.chain.flush()
+                rates[True].append((progress[0] - before) / (time.perf_counter() - begun))
+                begun, before = time.perf_counter(), progress[0]
+                time.sleep(0.1)
+                rates[False].append((progress[0] - before) / (time.perf_counter() - begun))
+    ratios = [one / other for one, other in zip(rates[True], rates[False], strict=True)]
+    yield Outcome(
+        "speed of a computing thread, while a checkpoint becomes durable",
+        Figure.of(rates[True], "/s"),
+        "alone",
+        Figure.of(rates[False], "/s"),
+        Figure.of(ratios, "x"),
+    )
+
+
+class _Delta:
+    """Memory in a chain on a tmpfs, of which a tenth is captured time and again."""
+
+    def __init__(self, scale: Scale) -> None:
+        nbytes = scale.gib(1) // 2
+        require_memory(6 * nbytes)
+        self.array = touched(nbytes)
+        self._closing = ExitStack()
+        folder = self._closing.enter_context(tempfile.TemporaryDirectory(dir=memory_folder()))
+        self.chain = self._closing.enter_context(
+            Checkpointer(Path(folder, "chain"), {"array": self.array}, compression="none")
+        )
+
+    def capture(self, pair: int) -> None:
+        """Saves a tenth that was written, and waits for nothing."""
+        self.chain.flush()
+        self.array[some_pages(self.array.nbytes // PAGE, 0.1, pair) * PAGE] += 1
+        self.chain.save()
+
+    def __enter__(self) -> Self:
+        self.chain.save(wait=True)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._closing.close()

@@ -58,6 +58,18 @@ class BareScan:
         os.close(self.fd)
 
 
+def memory_folder() -> Path:
+    """A directory on a tmpfs.
+
+    Raises:
+        Unavailable: there is none.
+    """
+    folder = Path("/dev/shm")
+    if not os.access(folder, os.W_OK):
+        raise Unavailable(f"{folder} is not there, or can't be written")
+    return folder
+
+
 def fill(arg: Any, start: int, nbytes: int, vec: Any, vec_len: int) -> None:
     """Fills a native ``struct dt_pm_scan_arg`` for a scan that collects."""
     arg.size = ffi.sizeof("struct dt_pm_scan_arg")
@@ -175,6 +187,8 @@ int bench_scan_each(int fd, uintptr_t args, size_t count);
 void bench_store(uintptr_t base, uintptr_t pages, size_t count, size_t page_size);
 uint64_t bench_load(uintptr_t base, size_t bytes, size_t count);
 void bench_copy(uintptr_t to, uintptr_t from, uintptr_t runs, size_t count, size_t page_size);
+int bench_gather_and_write(int fd, uintptr_t to, uintptr_t from, uintptr_t runs, size_t count,
+                           size_t page_size);
 void bench_gather(uintptr_t to, uintptr_t from, uintptr_t runs, size_t count, size_t page_size);
 size_t bench_compare_runs(uintptr_t a, uintptr_t b, uintptr_t runs, size_t count, size_t page_size);
 size_t bench_compare(uintptr_t a, uintptr_t b, size_t bytes, size_t page_size, uintptr_t pages);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 struct pm_scan_arg {
 	uint64_t fields[12];
@@ -63,6 +64,23 @@ void bench_gather(uintptr_t to, uintptr_t from, uintptr_t runs, size_t count, si
 		memcpy((char *)to, (const char *)from + run[i].start * page_size, bytes);
 		to += bytes;
 	}
+}
+
+// The same, and then writes them to a file. 0 or -errno.
+int bench_gather_and_write(int fd, uintptr_t to, uintptr_t from, uintptr_t runs, size_t count, size_t page_size)
+{
+	const struct run *run = (const struct run *)runs;
+	size_t bytes = 0;
+	bench_gather(to, from, runs, count, page_size);
+	for (size_t i = 0; i < count; i++)
+		bytes += (run[i].stop - run[i].start) * page_size;
+	for (size_t done = 0; done < bytes;) {
+		ssize_t written = write(fd, (const char *)to + done, bytes - done);
+		if (written < 0)
+			return -errno;
+		done += (size_t)written;
+	}
+	return 0;
 }
 
 // Compares the pages of the runs; returns how many runs differ.
