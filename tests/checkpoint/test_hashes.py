@@ -112,3 +112,12 @@ def test_a_block_that_came_twice_is_as_it_was_when_that_fails():
         _changes(hashes, _content([value] * 6), 0, 6)
     hashes.abort()
     assert _changes(hashes, _content([1] * 6), 0, 6) == []
+
+
+@given(values=VALUES, first=st.integers(0, 5))
+def test_hashes_made_beforehand_are_the_same(values, first):
+    """Of any blocks, short and zero ones among them, in the middle of a run too."""
+    hashes, data = BlockHashes([NBYTES]), _content(values)
+    packed = Packed(hashes, [NBYTES])
+    packed.add([(0, first, data[first * BLOCK :])], everything=True, skip=first, hashes=hashes)
+    assert _changes(hashes, data, first, 6) == []

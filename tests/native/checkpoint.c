@@ -135,7 +135,10 @@ static int pack_all(struct dt_hashes *hashes, struct dt_pack **pack_ret, uint8_t
 	static const uint64_t sizes[] = {BYTES, 5};
 	static const uint64_t nowhere[] = {0, 0}, places[] = {65536, 0};
 	const struct dt_block_run runs[] = {{0, 0, BLOCKS}, {1, 0, 1}};
-	const struct dt_batch batch = {runs, 0, data, BLOCKS + 1, everything};
+	struct dt_hash known[BLOCKS + 1];
+	const struct dt_batch batch = {runs, 0, data, BLOCKS + 1, everything, linear ? known : NULL};
+	if (linear) // made beforehand, they are the same
+		dt_batch_hash(hashes, &batch);
 	struct dt_pack *pack = *pack_ret = dt_pack_new(sizeof *pack);
 	if (!pack)
 		return -ENOMEM;

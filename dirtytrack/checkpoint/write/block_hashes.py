@@ -34,6 +34,15 @@ class BlockHashes:
         native.key = [secrets.randbits(64) for _ in range(2)]
         _check(lib.dt_hashes_open(self.native, ffi.new("uint64_t[]", sizes), len(sizes)))
 
+    def of(self, batch: Any) -> Any:
+        """Hashes the blocks of a ``struct dt_batch``, which has them as long as the result lives.
+
+        Any thread may do that, beside the one that uses all else.
+        """
+        batch.hashes = hashes = ffi.new("struct dt_hash[]", batch.blocks)
+        lib.dt_batch_hash(self.native, batch)
+        return hashes
+
     def begin_base(self) -> None:
         """What is on its way begins anew, and holds nothing but zeros so far.
 

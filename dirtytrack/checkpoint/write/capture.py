@@ -43,7 +43,7 @@ class Capture:
         return bool(self.native.run == self.native.wanted_count)
 
     def batches(self, loan: Loan, *, everything: bool) -> Iterator[Any]:
-        """What was copied into a loan, in order, as native batches."""
+        """What was copied into a loan, in order, as native batches, as long as this lives."""
         for piece in loan.pieces:
             if piece.blocks:
                 batch: Any = ffi.new("struct dt_batch *")

@@ -6,6 +6,7 @@ import errno
 import secrets
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.format.layout import stored
@@ -72,7 +73,11 @@ class Committer:
         Raises:
             StaleJobError: the job was revoked, or has failed meanwhile: cancel it.
         """
-        self._thread.put(partial(self._take, job, capture, loan))
+        everything = job.kind is Kind.BASE and capture is job.captures[0]
+        batches = [*capture.batches(loan, everything=everything)]
+        # Who saves a base waits for it, and so can do a part of the work.
+        hashes = [self._hashes.of(batch) for batch in batches if everything]
+        self._thread.put(partial(self._take, job, batches, loan, hashes))
         if job.revoked[0] or not self._is_current(job):
             raise StaleJobError
 
@@ -143,10 +148,13 @@ class Committer:
         error.__cause__ = cause
         return error
 
-    def _take(self, job: Job, capture: Capture, loan: Loan) -> None:
+    def _take(self, job: Job, batches: list[Any], loan: Loan, _hashes: list[Any]) -> None:
+        # The hashes are not used here: the batches refer to them.
         try:
             if job.state == "captured" and self._is_current(job):
-                self._write(job, capture, loan)
+                writer = self._writer(job)
+                for batch in batches:
+                    writer.store(batch)
         except Exception as error:
             self._fail(job, error)
         finally:
@@ -209,12 +217,6 @@ class Committer:
             writer = CheckpointWriter(self._store, self._layouts, self._compression, linear, self._hashes)
             self._open = job, writer
         return self._open[1]
-
-    def _write(self, job: Job, capture: Capture, loan: Loan) -> None:
-        writer = self._writer(job)
-        everything = job.kind is Kind.BASE and capture is job.captures[0]
-        for batch in capture.batches(loan, everything=everything):
-            writer.store(batch)
 
     def _publish(self, job: Job) -> tuple[Header, CheckpointWriter, int]:
         writer = self._writer(job)

@@ -2,7 +2,6 @@
 #include "hashes.h"
 
 #include <errno.h>
-#include <stdbool.h>
 
 #include "../base/array.h"
 #include "../base/bytes.h"
@@ -69,6 +68,7 @@ static int change(struct dt_hashes *hashes, uint64_t place, struct dt_hash hash)
 		return error;
 	hashes->log[hashes->log_count++] = (struct dt_former){place, hashes->table[place]};
 	hashes->table[place] = hash;
+	hashes->is_used = true;
 	return 1;
 }
 
@@ -79,6 +79,8 @@ int dt_hashes_set(struct dt_hashes *hashes, uint64_t region, uint64_t block, str
 
 int dt_hashes_clear(struct dt_hashes *hashes)
 {
+	if (!hashes->is_used) // nothing of it is to be touched
+		return 0;
 	dt_takes(hashes->starts[hashes->regions]);
 	for (uint64_t place = 0; place < hashes->starts[hashes->regions]; place++) {
 		int changed = change(hashes, place, (struct dt_hash){0, 0});
@@ -121,6 +123,7 @@ static uint64_t learn_blocks(struct dt_hashes *hashes, uint64_t region, uint64_t
 		if (equal(fresh, (struct dt_hash){0, 0}))
 			continue;
 		*hash = fresh;
+		hashes->is_used = true;
 		found++;
 	}
 	return found;

@@ -6,6 +6,8 @@
 // memory.
 #pragma once
 
+#include <stdbool.h>
+
 #include "block.h"
 #include "siphash.h"
 
@@ -21,6 +23,7 @@ struct dt_hashes {
 	uint64_t *starts;      // of each, the place of its first block in the table; and the table's length; owned
 	uint64_t *sizes;       // of each, in bytes; owned
 	struct dt_hash *table; // owned
+	bool is_used;          // something is there that is not zeros, or was
 	struct dt_former *log; // owned
 	size_t log_room;
 	size_t log_count;

@@ -123,6 +123,7 @@ int dt_owners_next(const struct dt_owners *owners, uint64_t region, uint32_t own
 		*found_ret = (struct dt_run){first, stop};
 		return owner == 0 && first < stop;
 	}
+	dt_takes((stop - first) / 4);
 	while (first < stop && owner_of(owners, region, first) != owner)
 		first++;
 	uint64_t end = first;

@@ -18,7 +18,8 @@ struct block {
 	uint64_t number;
 	uint8_t *data;
 	uint64_t bytes;
-	uint32_t encoding; // that it is to have
+	uint32_t encoding;          // that it is to have
+	const struct dt_hash *hash; // if it is known
 };
 
 void *dt_pack_new(size_t size)
@@ -161,13 +162,15 @@ static void look_ahead(const uint8_t *data)
 // 1: a block is to be stored, 0: it is not, or is noted as zeros; -ENOMEM.
 static int is_wanted(struct dt_pack *pack, const struct block *block, bool everything)
 {
-	bool zeros = dt_is_zero(block->data, block->bytes);
+	bool zeros;
 	int changed = 1;
 	if (pack->hashes) {
-		struct dt_hash hash = {0, 0};
-		if (!zeros)
-			hash = dt_siphash(pack->hashes->key, block->data, block->bytes);
+		struct dt_hash hash =
+			block->hash ? *block->hash : dt_hash_block(pack->hashes, block->data, block->bytes);
+		zeros = !hash.low && !hash.high;
 		changed = dt_hashes_set(pack->hashes, block->region, block->number, hash);
+	} else {
+		zeros = dt_is_zero(block->data, block->bytes);
 	}
 	if (changed < 0 || everything)
 		return changed < 0 ? changed : !zeros;
@@ -192,6 +195,21 @@ static int take(struct dt_pack *pack, struct block *block, bool everything, uint
 	return add_block(pack, block);
 }
 
+void dt_batch_hash(const struct dt_hashes *hashes, const struct dt_batch *batch)
+{
+	const struct dt_block_run *run = batch->runs;
+	const uint8_t *data = batch->data;
+	uint64_t skip = batch->skip;
+	dt_takes(batch->blocks * PER_BLOCK_NS);
+	for (uint64_t done = 0; done < batch->blocks; run++, skip = 0) {
+		uint64_t nbytes = hashes->sizes[run->extent];
+		for (uint64_t i = skip; done < batch->blocks && i < run->count; i++, done++, data += DT_BLOCK) {
+			look_ahead(data + DT_BLOCK);
+			batch->hashes[done] = dt_hash_block(hashes, data, dt_block_bytes(nbytes, run->first + i, 1));
+		}
+	}
+}
+
 int dt_pack_add(struct dt_pack *pack, const struct dt_batch *batch)
 {
 	const struct dt_block_run *run = batch->runs;
@@ -210,6 +228,7 @@ int dt_pack_add(struct dt_pack *pack, const struct dt_batch *batch)
 				.data = data,
 				.bytes = dt_block_bytes(pack->sizes[run->extent], run->first + i, 1),
 				.encoding = linear ? DT_STORED_IN_PLACE : DT_STORED_RAW,
+				.hash = batch->hashes ? &batch->hashes[batch->blocks - left] : NULL,
 			};
 			look_ahead(data + DT_BLOCK);
 			error = take(pack, &block, batch->everything, &free);

@@ -30,8 +30,11 @@ class Packed:
         self.native.limit, self.native.apart, self.native.end = limit, apart, 128
         self.file = bytearray(128)
 
-    def add(self, pieces, everything=False, skip=0):
-        """Adds (region, first block, bytes) as one batch; writes what is to be written."""
+    def add(self, pieces, everything=False, skip=0, hashes=None):
+        """Adds (region, first block, bytes) as one batch; writes what is to be written.
+
+        *hashes* makes the batch's before it is added.
+        """
         runs: Any = ffi.new("struct dt_block_run[]", len(pieces))
         data = bytearray()
         for run, (region, first, content) in zip(runs, pieces, strict=True):
@@ -42,6 +45,7 @@ class Packed:
         runs[0].count += skip
         self.data: Any = ffi.new("uint8_t[]", bytes(data))
         batch = ffi.new("struct dt_batch *", (runs, skip, self.data, len(data) // BLOCK, everything))
+        _kept = hashes.of(batch) if hashes else None
         assert lib.dt_pack_add(self.native, batch) == 0
         for piece in self.native.writes[0 : self.native.write_count]:
             self.file += bytes(max(0, piece.offset + piece.bytes - len(self.file)))
