@@ -10,6 +10,16 @@ from queue import SimpleQueue
 _START_SECONDS = 10.0  # after which a thread that has not begun is taken for one that can't
 
 
+class _Thread(threading.Thread):
+    """A thread of the library's own, known by this."""
+
+
+def others_run() -> bool:
+    """Whether Python threads run beside this one that are not the library's own."""
+    mine = threading.current_thread()
+    return any(thread is not mine and not isinstance(thread, _Thread) for thread in threading.enumerate())
+
+
 class Background:
     """A thread that does what it is given, in order, whatever goes wrong with it.
 
@@ -30,7 +40,7 @@ class Background:
         self._is_wanted = self._is_started = self._is_stopped = False
         self._starting = threading.Lock()  # held until the thread runs, or can't
         self._starting.acquire()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = _Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         """Starts the thread. See to it first that somebody calls `stop`: an interrupt may tear this.

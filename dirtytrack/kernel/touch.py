@@ -8,10 +8,10 @@ there returns an error.
 from __future__ import annotations
 
 import errno as _errno
-import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dirtytrack._lifetime.background import others_run
 from dirtytrack.errors import KernelError, kernel_error
 from dirtytrack.kernel import mappings
 from dirtytrack.kernel._flags import Category
@@ -31,7 +31,7 @@ class Memory:
         nbytes: its length.
         view: its bytes, for system calls, which fail where a touch would kill.
         is_steady: whether nobody is there who could take it away between two calls: it is the library's own,
-            or private anonymous memory of a process without other Python threads.
+            or private anonymous memory of a process whose other Python threads are the library's.
     """
 
     def __init__(self, title: str, view: memoryview, then: str, *, is_own: bool = False) -> None:
@@ -47,7 +47,7 @@ class Memory:
         self.nbytes = len(view)
         self.address = int(ffi.cast("uintptr_t", ffi.from_buffer(view))) if view else 0
         self.view = view
-        self.is_steady = is_own or (threading.active_count() == 1 and self._is_anonymous())
+        self.is_steady = is_own or (not others_run() and self._is_anonymous())
         self._then = then
 
     def read(self, start: int, into: Buffer) -> None:

@@ -9,7 +9,7 @@ import pytest
 from _lib.interrupts import Storm, at_every_point, interrupted_at, traced
 from _lib.support import in_child
 from dirtytrack._lifetime import background as background_module
-from dirtytrack._lifetime.background import Background
+from dirtytrack._lifetime.background import Background, others_run
 
 pytestmark = pytest.mark.anywhere
 
@@ -35,6 +35,23 @@ def test_stop_does_what_was_put_and_ends_the_thread():
         background.drain()
     assert done == [1]
     assert "test to stop" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_who_else_runs():
+    """The library's own threads do not count, nor does the one that asks."""
+    background, seen = Background("test"), []
+    background.start()
+    assert not others_run()
+    background.put(lambda: seen.append(others_run()))  # beside the main thread
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    assert others_run()
+    stop.set()
+    other.join()
+    assert not others_run()
+    background.stop()
+    assert seen == [True]
 
 
 def test_it_knows_itself():

@@ -22,7 +22,7 @@ NBYTES = 8 * BLOCK + 200
 
 def _states():
     # Two blocks more are changed with each state, and never again: every run counts to the end.
-    noise = (forge.xxh64(bytes([at])).to_bytes(8, "big") * (BLOCK // 8) for at in range(9))
+    noise = (forge.xxh3_64(bytes([at])).to_bytes(8, "big") * (BLOCK // 8) for at in range(9))
     data = bytearray(b"".join(noise)[:NBYTES])
     states = []
     for number in (1, 2, 3):

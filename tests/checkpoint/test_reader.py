@@ -287,7 +287,7 @@ def test_segments_that_lie_on_each_other_are_refused(tmp_path, step):
 
     def twist(_):
         for at in (0, step):
-            yield 0, RAW, 0, 8, 128 + at, 8 * BLOCK, forge.xxh64(data[at : at + 8 * BLOCK])
+            yield 0, RAW, 0, 8, 128 + at, 8 * BLOCK, forge.xxh3_64(data[at : at + 8 * BLOCK])
 
     with opened(forged.write(tmp_path, twist=twist)) as file, pytest.raises(FormatError, match="lie on each"):
         list(file.verify(file.layouts))
@@ -427,7 +427,7 @@ def test_an_index_of_any_length_takes_little_memory(tmp_path):
     forged = File(1, [], [forge.region("a", 1)])
     whole = forged.build()
     text = whole[128:-64]
-    tail = struct.pack("<QQQQQ", 128, nbytes, len(text), forge.xxh64(bytes(nbytes)), forge.xxh64(text))
+    tail = struct.pack("<QQQQQ", 128, nbytes, len(text), forge.xxh3_64(bytes(nbytes)), forge.xxh3_64(text))
     path = tmp_path / forged.name
     with open(path, "wb") as out:
         out.write(whole[:128])

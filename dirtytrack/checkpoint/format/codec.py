@@ -16,8 +16,8 @@ try:
 except ImportError as error:
     raise ImportError(f"checkpoints need xxhash: {_EXTRA}") from error
 
-checksum: Callable[[Buffer], int] = xxhash.xxh64_intdigest
-RunningChecksum = xxhash.xxh64  # the same, of pieces
+checksum: Callable[[Buffer], int] = xxhash.xxh3_64_intdigest
+RunningChecksum = xxhash.xxh3_64  # the same, of pieces
 
 Bytes = bytes | bytearray | memoryview
 Compressor = Callable[[Bytes], bytes]

@@ -160,10 +160,6 @@ class CheckpointFile:
             stored: the segment; not one of zeros.
             buffer: memory for as many bytes as a segment may have, in which the result may lie.
 
-        Args:
-            entry: of the run.
-            buffer: memory for as many bytes as a run may have, in which the result may lie.
-
         Raises:
             FormatError: the segment is damaged, or of an encoding that nothing here knows.
             ImportError: the library that decompresses it is missing.

@@ -98,7 +98,8 @@ class Folder:
             if error.errno == errno.ENOENT and os.fstat(self.fd).st_nlink == 0:
                 message = "the directory was removed; another one of its name is not this one"
                 raise StoreRemovedError(errno.ENOENT, message, str(self.path)) from error
-            why = LIMITS.get(error.errno or 0, error.strerror)
+            no_descriptor = error.errno in (errno.EMFILE, errno.ENFILE)
+            why = LIMITS[error.errno or 0] if no_descriptor else error.strerror
             raise OSError(error.errno, why, str(self.path / name)) from error
 
     def close(self) -> None:

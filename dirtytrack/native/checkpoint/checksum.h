@@ -1,13 +1,17 @@
-// XXH64 with seed 0, by Yann Collet: the checksum of everything in a file, of bytes that come piece by piece.
+// XXH3 with 64 bits and without a seed, by Yann Collet: the checksum of everything in a file, of bytes that come piece
+// by piece.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
 struct dt_checksum {
-	uint64_t lanes[4];
-	uint64_t bytes;   // so far
-	uint8_t rest[32]; // what does not fill a stripe yet: bytes % 32 of them
+	uint64_t lanes[8];
+	uint64_t bytes;     // so far
+	unsigned stripe;    // how many were added since the last scramble
+	unsigned held;      // bytes in rest
+	uint8_t rest[256];  // what was not added to the lanes yet
+	uint8_t before[64]; // the stripe before it, if there is one
 };
 
 void dt_checksum_begin(struct dt_checksum *sum);

@@ -47,8 +47,8 @@ class Entry(NamedTuple):
         return struct.pack("<IIQQQ", *fields) + b"".join(struct.pack("<QQQ", *run) for run in runs)
 
 
-def xxh64(data: bytes) -> int:
-    return xxhash.xxh64_intdigest(data)
+def xxh3_64(data: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(data)
 
 
 def checkpoint_id(number: int) -> bytes:
@@ -146,7 +146,7 @@ class File:
                 offset = len(payload) if run.offset is None else run.offset
                 _put(payload, offset, stored)
             entries.append(
-                Entry(region, run.encoding, first, count, offset, len(stored), xxh64(stored), more)
+                Entry(region, run.encoding, first, count, offset, len(stored), xxh3_64(stored), more)
             )
         return payload, entries
 
@@ -175,7 +175,8 @@ class File:
         )
         head = sealed(head, header)
         tail = (
-            struct.pack("<QQQQQ", len(payload), len(index), len(text), xxh64(index), xxh64(text)) + head[-8:]
+            struct.pack("<QQQQQ", len(payload), len(index), len(text), xxh3_64(index), xxh3_64(text))
+            + head[-8:]
         )
         return head + payload[128:] + index + text + sealed(tail, footer) + b"DTCKEND\n"
 
@@ -196,7 +197,7 @@ def sealed(structure: bytes, changes: dict[int, bytes] | None = None) -> bytes:
     data = bytearray(structure)
     for offset, piece in (changes or {}).items():
         data[offset : offset + len(piece)] = piece
-    return bytes(data) + struct.pack("<Q", xxh64(bytes(data)))
+    return bytes(data) + struct.pack("<Q", xxh3_64(bytes(data)))
 
 
 def reseal(data: bytes) -> bytes:
@@ -212,13 +213,13 @@ def reseal(data: bytes) -> bytes:
         while at + 32 <= stop:
             code, count, offset, stored = struct.unpack_from("<IIQQ", body, at)
             if 128 <= offset < offset + stored <= start:
-                struct.pack_into("<Q", body, at + 24, xxh64(bytes(body[offset : offset + stored])))
+                struct.pack_into("<Q", body, at + 24, xxh3_64(bytes(body[offset : offset + stored])))
             if code == IN_PLACE and at + 32 + 24 * count <= stop:
                 runs = struct.iter_unpack("<QQQ", body[at + 32 : at + 32 + 24 * count])
                 with suppress(Exception):
-                    struct.pack_into("<Q", body, at + 24, xxh64(_in_place(bytes(body[stop:]), body, runs)))
+                    struct.pack_into("<Q", body, at + 24, xxh3_64(_in_place(bytes(body[stop:]), body, runs)))
             at += 32 + 24 * count
-        struct.pack_into("<QQ", tail, 24, xxh64(bytes(body[start:stop])), xxh64(bytes(body[stop:])))
+        struct.pack_into("<QQ", tail, 24, xxh3_64(bytes(body[start:stop])), xxh3_64(bytes(body[stop:])))
     return bytes(body) + sealed(bytes(tail[:40]) + head[-8:]) + tail[56:]
 
 

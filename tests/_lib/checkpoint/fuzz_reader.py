@@ -60,7 +60,7 @@ _NUMBERS = [
 def _seeds() -> list[tuple[str, bytes]]:
     # Three regions through four checkpoints, one of them with a base of its own, in all encodings.
     text = (b"some text that compresses " * 1000)[: 5 * BLOCK + 50]
-    noise = b"".join(forge.xxh64(at.to_bytes(2, "big")).to_bytes(8, "big") for at in range(3 * BLOCK // 8))
+    noise = b"".join(forge.xxh3_64(at.to_bytes(2, "big")).to_bytes(8, "big") for at in range(3 * BLOCK // 8))
     states = []
     for number in range(4):
         text = text[: number * BLOCK] + bytes(BLOCK) + text[(number + 1) * BLOCK :]

@@ -47,8 +47,8 @@ class State(NamedTuple):
         return bytes(data)
 
 
-def xxh64(data: bytes) -> int:
-    return xxhash.xxh64_intdigest(data)
+def xxh3_64(data: bytes) -> int:
+    return xxhash.xxh3_64_intdigest(data)
 
 
 def check(condition: object) -> None:
@@ -66,16 +66,16 @@ def read_file(path: Path) -> File:
         "<8sII16s16s16s8sQI", data
     )
     check(magic == b"\x89DTCK\r\n\x1a" and version == 2 and kind in (1, 2) and block == BLOCK and number >= 1)
-    check(data[84:120] == bytes(36) and struct.unpack_from("<Q", data, 120)[0] == xxh64(data[:120]))
+    check(data[84:120] == bytes(36) and struct.unpack_from("<Q", data, 120)[0] == xxh3_64(data[:120]))
     check(kind == 1 or parent != bytes(16))
     check((int(name[1]), bytes.fromhex(name[2]), name[3]) == (number, file, {1: "base", 2: "delta"}[kind]))
     footer = data[-64:]
     start, size, length, of_index, of_text, of_header, of_footer, end = struct.unpack("<5Q8sQ8s", footer)
-    check(end == b"DTCKEND\n" and of_footer == xxh64(footer[:48]) and of_header == data[120:128])
+    check(end == b"DTCKEND\n" and of_footer == xxh3_64(footer[:48]) and of_header == data[120:128])
     stop = start + size
     check(start >= 128 and length <= 67108864 and stop + length + 64 == len(data))
     index, text = data[start:stop], data[stop:-64]
-    check(of_index == xxh64(index) and of_text == xxh64(text))
+    check(of_index == xxh3_64(index) and of_text == xxh3_64(text))
     description = json.loads(text.decode())
     check(re.fullmatch("[0-9a-f]{32}", description["table"]))
     table = read_table(description["regions"]) if kind == 1 else []
@@ -137,7 +137,7 @@ def read_segments(
             check(offset >= end)
             stored = file.data[offset : offset + length]
             end = offset + length
-        check(len(stored) == length and xxh64(stored) == sum_ and sum(sizes) <= 4194304)
+        check(len(stored) == length and xxh3_64(stored) == sum_ and sum(sizes) <= 4194304)
         if code == 2:
             check(0 < length < sum(sizes))
             check(zstandard.get_frame_parameters(stored).content_size == sum(sizes))

@@ -76,7 +76,7 @@ class Packed:
                     assert (region, first + at) not in held
                     held[region, first + at] = content and content[at * BLOCK : (at + 1) * BLOCK]
             assert len(data) == length
-            assert checksum == (xxhash.xxh64_intdigest(data) if encoding else 0)
+            assert checksum == (xxhash.xxh3_64_intdigest(data) if encoding else 0)
         return held
 
     @property
@@ -88,5 +88,5 @@ class Packed:
         """The bytes of the index."""
         data = bytearray(lib.dt_pack_index_bytes(self.native))
         with ffi.from_buffer("uint8_t[]", data) as to:
-            assert lib.dt_pack_index(self.native, to) == xxhash.xxh64_intdigest(data)
+            assert lib.dt_pack_index(self.native, to) == xxhash.xxh3_64_intdigest(data)
         return bytes(data)
