@@ -111,18 +111,18 @@ long dt_read_memory(uint64_t start, void *to, size_t bytes)
 	return copy_at_once(process_vm_readv, &local, 1, &remote, 1);
 }
 
-// Pieces that lie one after another are one: the kernel pins each by itself. How many are left.
+// Pieces that lie one after another are one: the kernel pins each by itself. How many are left of n, at least one.
 static size_t join(const struct iovec *pieces, size_t n, struct iovec *joined)
 {
-	size_t count = 0;
-	for (size_t i = 0; i < n; i++) {
-		struct iovec *last = count ? &joined[count - 1] : NULL;
-		if (last && (uint8_t *)last->iov_base + last->iov_len == pieces[i].iov_base)
+	struct iovec *last = joined;
+	*last = pieces[0];
+	for (size_t i = 1; i < n; i++) {
+		if ((uint8_t *)last->iov_base + last->iov_len == pieces[i].iov_base)
 			last->iov_len += pieces[i].iov_len;
 		else
-			joined[count++] = pieces[i];
+			*++last = pieces[i];
 	}
-	return count;
+	return (size_t)(last - joined) + 1;
 }
 
 int dt_copy_pieces(const struct iovec *from, const struct iovec *to, size_t n, struct dt_run *refused_ret)

@@ -15,7 +15,7 @@ enum { DT_PIECES = 64 }; // that one call copies
 // Reads memory: the bytes read, up to the first page that can't be. -errno where a filter forbids process_vm_readv(2),
 // on which it rests.
 long dt_read_memory(uint64_t start, void *to, size_t bytes);
-// Reads n pieces (at most DT_PIECES, and 1 GiB in all) to as many of the same lengths, through a pipe of its own where
+// Reads n pieces (1 to DT_PIECES, and 1 GiB in all) to as many of the same lengths, through a pipe of its own where
 // a filter forbids that. 0; or -errno, with the addresses of the piece from the first page on that can't be read:
 // -EFAULT.
 int dt_copy_pieces(const struct iovec *from, const struct iovec *to, size_t n, struct dt_run *refused_ret);
