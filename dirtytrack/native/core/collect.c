@@ -13,16 +13,23 @@ struct collection {
 	struct dt_cursor *cursor;
 	struct dt_epoch *epoch;
 	int verb;
+	const struct dt_slice *slices; // n of them
+	size_t n;
+	bool all; // every region, and no slices
 };
+
+// The first run of an entry that has not got its pages yet.
+#define NOT_GIVEN UINT64_MAX
 
 static void clear(struct dt_epoch *epoch)
 {
 	epoch->pages = epoch->entry_count = epoch->run_count = epoch->assumed_count = 0;
 }
 
-// Gives the epoch a session, or clears what it has; and room for so many entries and runs.
-static int prepare(const struct collection *in, uint64_t entries, uint64_t runs)
+// Gives the epoch a session, or clears what it has; and an entry for each region asked for, and room for their runs.
+static int prepare(const struct collection *in)
 {
+	const struct dt_requests *requests = &in->session->requests;
 	struct dt_epoch *epoch = in->epoch;
 	struct dt_epoch_buffers *buffers = &epoch->buffers;
 	if (epoch->session) {
@@ -34,8 +41,16 @@ static int prepare(const struct collection *in, uint64_t entries, uint64_t runs)
 	}
 	epoch->settled = epoch->aborted = 0;
 	epoch->failure = (struct dt_failure){"mmap", 0, 0};
-	int error = dt_make_room(&buffers->entries, &buffers->entry_room, entries, sizeof *buffers->entries);
-	return error ? error : dt_make_room(&buffers->runs, &buffers->run_room, runs, sizeof *buffers->runs);
+	uint64_t runs = dt_requests_most_runs(requests, in->session->backend.page_shift) + 1;
+	int error = dt_make_room(&buffers->entries, &buffers->entry_room, requests->entries, sizeof *buffers->entries);
+	if (!error)
+		error = dt_make_room(&buffers->runs, &buffers->run_room, runs, sizeof *buffers->runs);
+	if (error)
+		return error;
+	for (const struct dt_request *at = requests->items; at < requests->items + requests->count; at++)
+		buffers->entries[at->entry] = (struct dt_entry){.region = at->region->id, .first_run = NOT_GIVEN};
+	epoch->entry_count = requests->entries;
+	return 0;
 }
 
 // Where the next runs of the epoch go.
@@ -44,10 +59,10 @@ static struct dt_run *next_runs(const struct collection *in)
 	return in->epoch->buffers.runs + in->epoch->run_count;
 }
 
-static struct dt_entry *begin_entry(struct dt_epoch *epoch, const struct dt_region *region)
+static struct dt_entry *begin_entry(const struct collection *in, const struct dt_request *request)
 {
-	struct dt_entry *entry = &epoch->buffers.entries[epoch->entry_count++];
-	*entry = (struct dt_entry){.region = region->id, .first_run = epoch->run_count};
+	struct dt_entry *entry = &in->epoch->buffers.entries[request->entry];
+	entry->first_run = in->epoch->run_count;
 	return entry;
 }
 
@@ -61,41 +76,18 @@ static void end_entry(struct dt_epoch *epoch, struct dt_entry *entry)
 // Moves (for a peek: copies) pages [start, stop) of what the cursor has pending into the epoch.
 static void give(const struct collection *in, struct dt_bits *pending, uint64_t start, uint64_t stop)
 {
+	if (pending->low >= pending->high)
+		return;
 	in->epoch->run_count += dt_bits_runs(pending, start, stop, next_runs(in));
 	if (in->verb != DT_PEEK)
 		dt_bits_clear(pending, start, stop);
 }
 
-static void give_whole(const struct collection *in, const struct dt_region *region)
+static void give_whole(const struct collection *in, const struct dt_request *request)
 {
-	struct dt_entry *entry = begin_entry(in->epoch, region);
-	struct dt_bits *pending = dt_pending(in->cursor, region);
-	if (pending->low < pending->high)
-		give(in, pending, 0, dt_region_pages(region));
+	struct dt_entry *entry = begin_entry(in, request);
+	give(in, dt_pending(in->cursor, request->region), 0, dt_region_pages(request->region));
 	end_entry(in->epoch, entry);
-}
-
-// A maximal chain of regions that share pages; lost ones are not part of any.
-struct chain {
-	size_t start; // indexes into regions.by_address
-	size_t stop;  // exclusive
-	struct dt_span span;
-};
-
-static bool next_chain(const struct dt_regions *regions, struct chain *chain)
-{
-	struct dt_region *const *all = regions->by_address;
-	size_t at = chain->stop;
-	while (at < regions->count && all[at]->flags & DT_LOST)
-		at++;
-	if (at == regions->count)
-		return false;
-	*chain = (struct chain){.start = at, .span = dt_span_like(all[at], all[at]->start, all[at]->stop)};
-	for (; at < regions->count && all[at]->start < chain->span.stop; at++)
-		if (!(all[at]->flags & DT_LOST) && all[at]->stop > chain->span.stop)
-			chain->span.stop = all[at]->stop;
-	chain->stop = at;
-	return true;
 }
 
 // What a failed scan leaves behind: some of the range may have been re-armed, so all of it counts as written.
@@ -109,60 +101,144 @@ static int scan_failed(const struct collection *in, const struct dt_span *span, 
 	return (int)error;
 }
 
-// Scans into the runs behind the epoch's last one; returns their number.
-static long scan(const struct collection *in, const struct dt_span *span)
+// Scans into out; returns the number of runs.
+static long scan(const struct collection *in, const struct dt_span *span, struct dt_run *out)
 {
 	struct dt_backend *backend = &in->session->backend;
 	enum dt_scan_mode mode = in->verb == DT_PEEK ? DT_LOOK : in->verb == DT_PROVE ? DT_ARM_ALL : DT_ARM;
-	long n = dt_scan(in->session, span, mode, next_runs(in));
+	long n = dt_scan(in->session, span, mode, out);
 	if (n >= 0 && !backend->ops->still_ours_after_scan(backend, span->start, span->stop))
 		dt_find_losses(in->session, span->start, span->stop);
 	return n;
 }
 
-// Where the runs of a scan go: to all cursors, but those of a peek only to its own; the others will find them.
-static void feed(const struct collection *in, const struct dt_region *region, size_t n)
+// What a scan has found, worked off by ascending addresses.
+struct finding {
+	const struct dt_run *runs;
+	size_t n;
+};
+
+// The runs that touch a region, which does not begin before those asked about earlier.
+static struct finding runs_of(struct finding *found, const struct dt_region *region)
 {
-	if (in->verb == DT_PEEK)
-		dt_set_runs(dt_pending(in->cursor, region), region, next_runs(in), n);
-	else
-		dt_feed_region(&in->session->cursors, region, next_runs(in), n, NULL);
+	struct finding own = {0};
+	for (; found->n && found->runs->stop <= region->start; found->n--)
+		found->runs++;
+	for (own.runs = found->runs; own.n < found->n && own.runs[own.n].start < region->stop; own.n++)
+		;
+	return own;
 }
 
-// One region that shares no page, to a cursor that has nothing else pending from it: the scan is the answer.
-static bool give_directly(const struct collection *in, const struct chain *chain, size_t n)
+// Where the runs of a scan go: to all cursors, but those of a peek only to its own; the others will find them.
+static void feed(const struct collection *in, const struct dt_region *region, struct finding found)
 {
-	const struct dt_region *region = in->session->regions.by_address[chain->start];
+	if (in->verb == DT_PEEK)
+		dt_set_runs(dt_pending(in->cursor, region), region, found.runs, found.n);
+	else
+		dt_feed_region(&in->session->cursors, region, found.runs, found.n, NULL);
+}
+
+// A region asked for whole, to a cursor that has nothing else pending from it: what was found is the answer.
+static bool give_directly(const struct collection *in, const struct dt_request *request, struct finding found)
+{
+	const struct dt_region *region = request->region;
 	const struct dt_bits *pending = dt_pending(in->cursor, region);
-	if (chain->stop - chain->start > 1 || pending->low < pending->high)
+	if (pending->low < pending->high)
 		return false;
-	struct dt_run *runs = next_runs(in);
 	if (in->verb != DT_PEEK)
-		dt_feed_region(&in->session->cursors, region, runs, n, in->cursor);
-	struct dt_entry *entry = begin_entry(in->epoch, region);
-	for (size_t i = 0; i < n; i++) {
-		runs[i].start = (runs[i].start - region->start) >> region->page_shift;
-		runs[i].stop = (runs[i].stop - region->start) >> region->page_shift;
+		dt_feed_region(&in->session->cursors, region, found.runs, found.n, in->cursor);
+	struct dt_entry *entry = begin_entry(in, request);
+	struct dt_run *out = next_runs(in); // which may be where the runs are
+	for (size_t i = 0; i < found.n; i++) {
+		struct dt_run run = dt_run_clip(found.runs[i], (struct dt_run){region->start, region->stop});
+		out[i].start = (run.start - region->start) >> region->page_shift;
+		out[i].stop = (run.stop - region->start) >> region->page_shift;
 	}
-	in->epoch->run_count += n;
+	in->epoch->run_count += found.n;
 	end_entry(in->epoch, entry);
 	return true;
 }
 
-static int collect_chain(const struct collection *in, const struct chain *chain)
+// The batch asks for all that touches it, and for all of that.
+static void give_batch(const struct collection *in, const struct dt_batch *batch, struct finding found)
 {
-	struct dt_region *const *all = in->session->regions.by_address;
+	for (const struct dt_request *at = batch->first; at < batch->stop; at++) {
+		if (at->region->flags & DT_LOST)
+			continue;
+		struct finding own = runs_of(&found, at->region);
+		if (give_directly(in, at, own))
+			continue;
+		feed(in, at->region, own);
+		give_whole(in, at);
+	}
+}
+
+// Regions that touch a batch, by their index.
+struct touching {
+	size_t first;
+	size_t stop; // exclusive
+};
+
+// Those of this batch, of which the ones before end where the last batch's do.
+static struct touching find_touching(const struct dt_regions *regions, const struct dt_span *span, size_t hint)
+{
+	struct dt_region *const *all = regions->by_address;
+	bool is_next = hint < regions->count && all[hint]->reach > span->start &&
+		       (!hint || all[hint - 1]->reach <= span->start);
+	size_t first = is_next ? hint : dt_first_touching(regions, span->start), stop = first;
+	while (stop < regions->count && all[stop]->start < span->stop)
+		stop++;
+	return (struct touching){first, stop};
+}
+
+// Whether the batch asks for all that touches it, and for all of that. Both are in the same order.
+static bool asks_for_all(const struct dt_regions *regions, const struct dt_batch *batch, struct touching touching)
+{
+	if (touching.stop - touching.first != (size_t)(batch->stop - batch->first))
+		return false; // at most for want of a lost region that could have been left out
+	for (size_t i = 0; touching.first + i < touching.stop; i++)
+		if (regions->by_address[touching.first + i] != batch->first[i].region || !dt_is_whole(&batch->first[i]))
+			return false;
+	return true;
+}
+
+static int collect_batch(const struct collection *in, const struct dt_batch *batch, struct touching touching)
+{
+	struct dt_session *session = in->session;
+	struct dt_run *out = next_runs(in); // but what may belong to several regions is divided
 	int error = 0;
-	long n = scan(in, &chain->span);
+	if (batch->stop - batch->first > 1) {
+		struct dt_run_buffer *buffer = &session->scan.found;
+		error = dt_run_buffer_fit(buffer,
+					  (batch->span.stop - batch->span.start) >> session->backend.page_shift);
+		if (error)
+			return error;
+		out = buffer->runs;
+	}
+	long n = scan(in, &batch->span, out);
 	if (n < 0)
-		error = scan_failed(in, &chain->span, n);
-	else if (give_directly(in, chain, (size_t)n))
-		return 0;
-	for (size_t i = chain->start; n > 0 && i < chain->stop; i++)
-		feed(in, all[i], (size_t)n);
-	for (size_t i = chain->start; i < chain->stop; i++)
-		if (!(all[i]->flags & DT_LOST))
-			give_whole(in, all[i]);
+		error = scan_failed(in, &batch->span, n);
+	struct finding found = {out, n < 0 ? 0 : (size_t)n};
+	if (asks_for_all(&session->regions, batch, touching))
+		give_batch(in, batch, found);
+	else
+		for (size_t i = touching.first; i < touching.stop; i++)
+			feed(in, session->regions.by_address[i], runs_of(&found, session->regions.by_address[i]));
+	return error;
+}
+
+// Scans what is asked for, and gives what can be given at once; the rest is pending.
+static int collect_batches(const struct collection *in)
+{
+	const struct dt_regions *regions = &in->session->regions;
+	struct dt_batch batch = {0};
+	struct touching touching = {0};
+	int error = 0;
+	while (dt_next_batch(&in->session->requests, &batch)) {
+		touching = find_touching(regions, &batch.span, touching.stop);
+		int failed = collect_batch(in, &batch, touching);
+		error = error ? error : failed;
+	}
 	return error;
 }
 
@@ -188,14 +264,14 @@ static int list_assumed(const struct collection *in)
 	return error;
 }
 
-// The end of every verb, on slices or (NULL) on everything: an error gives everything back, a reset forgets it.
-static int finish(const struct collection *in, const struct dt_slice *slices, size_t n, int error)
+// The end of every verb: an error gives everything back, a reset forgets it.
+static int finish(const struct collection *in, int error)
 {
 	struct dt_session *session = in->session;
 	struct dt_epoch *epoch = in->epoch;
 	bool is_collect = in->verb == DT_COLLECT || in->verb == DT_PROVE;
 	if (!error && in->verb != DT_PEEK && session->double_check.share > 0)
-		error = dt_check_samples(session, in->cursor, epoch, slices, n);
+		error = dt_check_samples(session, in->cursor, epoch, in->all ? NULL : in->slices, in->n);
 	if (!error && session->backend.ops->assumes)
 		error = list_assumed(in);
 	if (error && in->verb != DT_PEEK && epoch->entry_count)
@@ -210,131 +286,77 @@ static int finish(const struct collection *in, const struct dt_slice *slices, si
 	return error;
 }
 
-// One on a cursor of this identifier, in a session whose lock is taken: 0, or -DT_ECLOSED.
-static int begin(struct collection *in, struct dt_session *session, uint64_t cursor, int verb, struct dt_epoch *epoch)
+// Gives what is pending of the regions that were given nothing yet.
+static void give_rest(const struct collection *in)
 {
-	*in = (struct collection){session, dt_find_cursor(&session->cursors, cursor), epoch, verb};
-	return in->cursor ? 0 : -DT_ECLOSED;
+	const struct dt_requests *requests = &in->session->requests;
+	for (const struct dt_request *at = requests->items; at < requests->items + requests->count; at++) {
+		if (in->epoch->buffers.entries[at->entry].first_run != NOT_GIVEN)
+			continue;
+		struct dt_bits *pending = dt_pending(in->cursor, at->region);
+		struct dt_entry *entry = begin_entry(in, at);
+		if (in->all)
+			give(in, pending, 0, dt_region_pages(at->region));
+		for (size_t i = at->first_slice; i < in->n && in->slices[i].region == at->region->id; i++)
+			give(in, pending, in->slices[i].start, in->slices[i].stop);
+		end_entry(in->epoch, entry);
+	}
 }
 
-static int collect_all(const struct collection *in)
+static bool any_lost(const struct dt_requests *requests)
 {
-	const struct dt_regions *regions = &in->session->regions;
-	struct chain chain = {0};
-	int error = prepare(in, regions->count, regions->most_runs + 1);
+	const struct dt_request *at = requests->items, *end = at + requests->count;
+	while (at < end && !(at->region->flags & DT_LOST))
+		at++;
+	return at < end;
+}
+
+static int look(const struct collection *in)
+{
+	struct dt_session *session = in->session;
+	int error = in->all ? dt_request_all(&session->regions, &session->requests)
+			    : dt_request_slices(&session->regions, in->slices, in->n, &session->requests);
+	if (!error)
+		error = prepare(in);
 	if (error)
 		return error;
-	while (next_chain(regions, &chain)) {
-		int failed = collect_chain(in, &chain);
-		error = error ? error : failed;
-	}
-	if (!error && regions->lost_count)
+	error = collect_batches(in);
+	give_rest(in);
+	if (!error && session->regions.lost_count && any_lost(&session->requests))
 		error = -DT_ELOST;
-	return finish(in, NULL, 0, error);
+	return finish(in, error);
+}
+
+// In a session whose lock is taken: it is given back.
+static int look_and_leave(struct collection *in, uint64_t cursor)
+{
+	in->cursor = dt_find_cursor(&in->session->cursors, cursor);
+	return dt_leave(&in->session->lock, in->cursor ? look(in) : -DT_ECLOSED);
 }
 
 int dt_collect_all(struct dt_session *session, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch)
 {
-	struct collection in;
+	struct collection in = {.session = session, .epoch = epoch, .verb = verb, .all = true};
 	int error = dt_enter(&session->lock);
 	if (error)
 		return error;
-	error = begin(&in, session, cursor, verb, epoch);
-	if (!error)
-		error = generation == session->regions.generation ? collect_all(&in) : -DT_ESTALE;
-	return dt_leave(&session->lock, error);
-}
-
-// The chain of a region that is asked for whole and shares no page, so that the quick way is open to it.
-static bool is_alone(const struct dt_regions *regions, const struct dt_region *region, const struct dt_slice *slice,
-		     struct chain *chain)
-{
-	size_t at = dt_first_touching(regions, region->start), next = at + 1;
-	*chain = (struct chain){at, next, dt_span_like(region, region->start, region->stop)};
-	return regions->by_address[at] == region && slice->start == 0 && slice->stop == dt_region_pages(region) &&
-	       (next == regions->count || regions->by_address[next]->start >= region->stop);
-}
-
-static int collect_slice(const struct collection *in, const struct dt_region *region, const struct dt_slice *slice)
-{
-	const struct dt_regions *regions = &in->session->regions;
-	struct dt_epoch *epoch = in->epoch;
-	struct chain chain;
-	if (is_alone(regions, region, slice, &chain))
-		return collect_chain(in, &chain);
-	const struct dt_span span = dt_span_like(region, region->start + (slice->start << region->page_shift),
-						 region->start + (slice->stop << region->page_shift));
-	int error = 0;
-	long n = scan(in, &span);
-	if (n < 0)
-		error = scan_failed(in, &span, n);
-	const struct dt_region *touching;
-	for_each_touching(touching, regions, span.start, span.stop)
-		feed(in, touching, n > 0 ? (size_t)n : 0);
-	struct dt_entry *entry = epoch->entry_count ? &epoch->buffers.entries[epoch->entry_count - 1] : NULL;
-	if (!entry || entry->region != region->id)
-		entry = begin_entry(epoch, region);
-	else
-		epoch->pages -= entry->pages;
-	give(in, dt_pending(in->cursor, region), slice->start, slice->stop);
-	end_entry(epoch, entry);
-	return error;
-}
-
-// The most runs that a scan of the slices can find: of pages of the system's size, which is what a backend lists.
-static int count_runs(const struct dt_session *session, const struct dt_slice *slices, size_t n, uint64_t *runs_ret)
-{
-	uint64_t runs = 1;
-	for (const struct dt_slice *slice = slices; slice < slices + n; slice++) {
-		const struct dt_region *region = dt_find_region(&session->regions, slice->region);
-		if (!region)
-			return -DT_ECLOSED;
-		runs += (slice->stop - slice->start + 1) / 2 << (region->page_shift - session->backend.page_shift);
-	}
-	*runs_ret = runs;
-	return 0;
-}
-
-static int collect_slices(const struct collection *in, const struct dt_slice *slices, size_t n)
-{
-	uint64_t runs;
-	int error = count_runs(in->session, slices, n, &runs);
-	if (!error)
-		error = prepare(in, n, runs);
-	if (error)
-		return error;
-	bool lost = false;
-	for (const struct dt_slice *slice = slices; slice < slices + n; slice++) {
-		const struct dt_region *region = dt_find_region(&in->session->regions, slice->region);
-		if (!(region->flags & DT_LOST)) {
-			int failed = collect_slice(in, region, slice);
-			error = error ? error : failed;
-		}
-		lost |= region->flags & DT_LOST;
-	}
-	if (!error && lost)
-		error = -DT_ELOST;
-	return finish(in, slices, n, error);
-}
-
-static int leave_with_slices(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices,
-			     size_t n, struct dt_epoch *epoch)
-{
-	struct collection in;
-	int error = begin(&in, session, cursor, verb, epoch);
-	return dt_leave(&session->lock, error ? error : collect_slices(&in, slices, n));
+	if (generation != session->regions.generation)
+		return dt_leave(&session->lock, -DT_ESTALE);
+	return look_and_leave(&in, cursor);
 }
 
 int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
 	       struct dt_epoch *epoch)
 {
+	struct collection in = {.session = session, .epoch = epoch, .verb = verb, .slices = slices, .n = n};
 	int error = dt_enter(&session->lock);
-	return error ? error : leave_with_slices(session, cursor, verb, slices, n, epoch);
+	return error ? error : look_and_leave(&in, cursor);
 }
 
 int dt_collect_within(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
 		      struct dt_epoch *epoch)
 {
+	struct collection in = {.session = session, .epoch = epoch, .verb = verb, .slices = slices, .n = n};
 	int error = dt_enter_within(&session->lock);
-	return error ? error : leave_with_slices(session, cursor, verb, slices, n, epoch);
+	return error ? error : look_and_leave(&in, cursor);
 }

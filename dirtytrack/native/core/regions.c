@@ -12,11 +12,6 @@ static uint32_t slot_of(const struct dt_region *region)
 	return (uint32_t)region->id;
 }
 
-static uint64_t most_runs(const struct dt_region *region)
-{
-	return (dt_region_pages(region) + 1) / 2;
-}
-
 struct dt_region *dt_find_region(const struct dt_regions *regions, uint64_t id)
 {
 	uint32_t slot = (uint32_t)id;
@@ -57,44 +52,60 @@ int dt_new_region(struct dt_regions *regions, const struct dt_region *like, uint
 	return 0;
 }
 
+// From the region at an index on, which came or whose predecessor went, up to one that is right already.
 static void update_reach(struct dt_regions *regions, size_t from)
 {
 	uint64_t reach = from ? regions->by_address[from - 1]->reach : 0;
 	for (size_t i = from; i < regions->count; i++) {
-		if (regions->by_address[i]->stop > reach)
-			reach = regions->by_address[i]->stop;
-		regions->by_address[i]->reach = reach;
+		struct dt_region *region = regions->by_address[i];
+		if (region->stop > reach)
+			reach = region->stop;
+		if (region->reach == reach)
+			break;
+		region->reach = reach;
 	}
+}
+
+// The index by address of the first region that begins behind an address.
+static size_t first_behind(const struct dt_regions *regions, uint64_t start)
+{
+	size_t low = 0, high = regions->count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (regions->by_address[middle]->start > start)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
 }
 
 void dt_insert_region(struct dt_regions *regions, struct dt_region *region)
 {
-	size_t at = regions->count;
-	while (at && regions->by_address[at - 1]->start > region->start)
-		at--;
+	size_t at = first_behind(regions, region->start);
+	region->reach = 0;
 	memmove(regions->by_address + at + 1, regions->by_address + at,
 		(regions->count - at) * sizeof *regions->by_address);
 	regions->by_address[at] = region;
 	regions->count++;
 	regions->slots[slot_of(region)] = region;
 	regions->first_free_slot = slot_of(region) + (size_t)1;
-	regions->most_runs += most_runs(region);
 	regions->generation++;
 	update_reach(regions, at);
 }
 
 void dt_take_out_region(struct dt_regions *regions, struct dt_region *region)
 {
-	size_t at = dt_first_touching(regions, region->start);
-	while (regions->by_address[at] != region)
-		at++;
+	size_t at = first_behind(regions, region->start);
+	do
+		at--;
+	while (regions->by_address[at] != region);
 	regions->count--;
 	memmove(regions->by_address + at, regions->by_address + at + 1,
 		(regions->count - at) * sizeof *regions->by_address);
 	regions->slots[slot_of(region)] = NULL;
 	if (slot_of(region) < regions->first_free_slot)
 		regions->first_free_slot = slot_of(region);
-	regions->most_runs -= most_runs(region);
 	regions->lost_count -= !!(region->flags & DT_LOST);
 	regions->generation++;
 	update_reach(regions, at);

@@ -39,7 +39,6 @@ struct dt_regions {
 	size_t slot_room;
 	size_t first_free_slot; // none below it is free
 	size_t lost_count;      // how many are lost
-	uint64_t most_runs;     // that an epoch of all regions can have
 	uint64_t generation;    // rises with every insertion and every removal
 };
 

@@ -24,6 +24,7 @@ static void free_memory(struct dt_session *session)
 	dt_scan_context_free(&session->scan);
 	dt_free_spare_buffers(&session->spare);
 	dt_free_double_check(&session->double_check, session->backend.page_shift);
+	dt_free_requests(&session->requests);
 	dt_free_regions(&session->regions);
 	dt_free_cursors(&session->cursors);
 }

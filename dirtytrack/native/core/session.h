@@ -13,6 +13,7 @@
 #include "lock.h"
 #include "pending.h"
 #include "regions.h"
+#include "requests.h"
 
 struct dt_session {
 	struct dt_lock lock;       // of all below, but for the references
@@ -21,6 +22,7 @@ struct dt_session {
 	struct dt_backend backend; // stays the same one once something is tracked
 	struct dt_scan_context scan;
 	struct dt_regions regions;
+	struct dt_requests requests; // of the call that holds the lock
 	struct dt_cursors cursors;
 	struct dt_spare_buffers spare;
 	struct dt_double_check double_check;

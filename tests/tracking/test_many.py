@@ -1,0 +1,163 @@
+"""Many regions side by side: scanned together, and still each with its own pages and its own losses."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from _lib.raw import Raw, taken, unmap, unregister_behind_the_back
+from _lib.support import PAGE_SIZE
+from dirtytrack import Region, RegionLostError, Session
+
+_PAGES = 64
+_SEEDS = range(8)
+
+
+@pytest.fixture
+def heap() -> Iterator[Raw]:
+    """One mapping for all regions."""
+    with Raw(_PAGES) as memory:
+        yield memory
+
+
+def pages_of(region: Region, heap: Raw) -> set[int]:
+    """The heap's pages that a region has a byte on."""
+    first = region.address - heap.start
+    return set(range(first // PAGE_SIZE, (first + region.nbytes - 1) // PAGE_SIZE + 1))
+
+
+def expected(region: Region, heap: Raw, written: set[int]) -> set[int]:
+    """Which of the region's own pages were written."""
+    own = pages_of(region, heap)
+    return {page - min(own) for page in own & written}
+
+
+def some_pages(draw: random.Random) -> set[int]:
+    """Few pages, most of them with a neighbour."""
+    first = [draw.randrange(_PAGES - 1) for _ in range(6)]
+    return {page for one in first for page in range(one, one + draw.choice((1, 2)))}
+
+
+def adjoining(draw: random.Random, unit: int) -> list[tuple[int, int]]:
+    """All of the heap, cut at random multiples of a unit: offsets and lengths, in no order."""
+    places = range(unit, _PAGES * PAGE_SIZE, unit)
+    cuts = [0, *sorted(draw.sample(places, 20)), _PAGES * PAGE_SIZE]
+    pieces = [(start, stop - start) for start, stop in itertools.pairwise(cuts)]
+    draw.shuffle(pieces)
+    return pieces
+
+
+def apart(draw: random.Random, unit: int) -> list[tuple[int, int]]:
+    """Some of those: others adjoin a gap."""
+    return adjoining(draw, unit)[:13]
+
+
+def overlapping(draw: random.Random, unit: int) -> list[tuple[int, int]]:
+    """Any pieces, also within each other, and some twice."""
+    starts = [draw.randrange(_PAGES * PAGE_SIZE // unit - 1) * unit for _ in range(12)]
+    pieces = [(start, draw.choice((unit, 3 * unit, _PAGES * PAGE_SIZE))) for start in starts]
+    return [(start, min(length, _PAGES * PAGE_SIZE - start)) for start, length in (*pieces, *pieces[:3])]
+
+
+LAYOUTS = [adjoining, apart, overlapping]
+Layout = Callable[[random.Random, int], list[tuple[int, int]]]
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+@pytest.mark.parametrize("unit", [PAGE_SIZE, 512], ids=["pages", "bytes"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_each_region_has_its_own_pages(
+    session: Session, heap: Raw, layout: Layout, unit: int, seed: int
+) -> None:
+    """Whatever is asked for, in whatever order: exactly what was written, for every cursor, once."""
+    draw = random.Random(seed)
+    regions = [session.track((heap.start + at, nbytes)) for at, nbytes in layout(draw, unit)]
+    with session.cursor("second") as second:
+        since: dict[object, dict[Region, set[int]]] = {
+            cursor: {region: set() for region in regions} for cursor in (session, second)
+        }
+        for _ in range(12):
+            heap.write(*(written := some_pages(draw)))
+            for pending in since.values():
+                for region in regions:
+                    pending[region] |= expected(region, heap, written)
+            consumer = draw.choice((session, second))
+            asked = draw.choice(([], draw.sample(regions, draw.randint(1, len(regions)))))
+            verb = draw.choice(("collect", "peek", "reset"))
+            epoch = getattr(consumer, verb)(*asked)
+            looked_at = asked or regions
+            if epoch is not None:
+                found = {region: set(pages) for region, pages in epoch.items()}
+                assert found == {region: since[consumer][region] for region in looked_at}
+                if asked:
+                    assert list(epoch) == asked
+            if verb != "peek":
+                since[consumer].update({region: set() for region in looked_at})
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_narrowed_regions_in_any_order(session: Session, heap: Raw, seed: int) -> None:
+    """Slices of regions that adjoin: what was not asked for stays pending."""
+    draw = random.Random(seed)
+    regions = [session.track((heap.start + at, n)) for at, n in adjoining(draw, PAGE_SIZE)]
+    written = some_pages(draw)
+    heap.write(*written)
+    large = [region for region in regions if len(pages_of(region, heap)) > 1]
+    first = session.collect(*(region[:PAGE_SIZE] for region in large))
+    assert {region: set(pages) for region, pages in first.items()} == {
+        region: expected(region, heap, written) & {0} for region in large
+    }
+    rest = session.collect(*draw.sample(regions, len(regions)))
+    for region in regions:
+        assert set(rest[region]) == expected(region, heap, written) - set(first.get(region, ()))
+
+
+def _unmap(heap: Raw, page: int, undo: ExitStack) -> None:
+    heap.unmap(page, page + 1)
+
+
+def _replace(heap: Raw, page: int, undo: ExitStack) -> None:
+    heap.map_over(page, page + 1)
+
+
+def _unregister(heap: Raw, page: int, undo: ExitStack) -> None:
+    unregister_behind_the_back(*heap.at(page))
+
+
+def _move(heap: Raw, page: int, undo: ExitStack) -> None:
+    undo.callback(unmap, heap.move_away(page, page + 1), 1)
+
+
+def _take(heap: Raw, page: int, undo: ExitStack) -> None:
+    heap.map_over(page, page + 1)
+    undo.enter_context(taken(*heap.at(page)))
+
+
+@pytest.mark.registration
+@pytest.mark.parametrize("place", [0, 7, 15], ids=["first", "middle", "last"])
+@pytest.mark.parametrize("lose", [_unmap, _replace, _unregister, _move, _take])
+@pytest.mark.parametrize("verb", ["collect", "peek", "reset"])
+def test_one_of_those_that_adjoin_is_lost(
+    session: Session, heap: Raw, lose: Callable[[Raw, int, ExitStack], None], place: int, verb: str
+) -> None:
+    """It alone is lost, by its own addresses, and its neighbours' writes come when it is untracked."""
+    regions = [session.track(heap.piece(4 * i, 4 * i + 4), name=str(i)) for i in range(16)]
+    with ExitStack() as undo:
+        heap.write(1, 30, 63)
+        lose(heap, 4 * place + 2, undo)
+        for _ in range(2):
+            with pytest.raises(RegionLostError) as caught:
+                getattr(session, verb)()
+            (loss,) = caught.value.losses
+            assert (loss.region, loss.ranges) == (regions[place], (heap.at(4 * place + 2),))
+            assert [region for region in regions if region.lost] == [regions[place]]
+        session.untrack(regions.pop(place))
+        epoch = session.collect()
+        for region in regions:
+            assert expected(region, heap, {1, 30, 63}) <= set(epoch[region])
+        heap.write((4 * place + 5) % _PAGES)
+        assert session.collect().pages == 1
