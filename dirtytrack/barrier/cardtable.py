@@ -20,7 +20,6 @@ from dirtytrack.tracking import (
     Region,
     Session,
     open_consumer,
-    refuse_overlaps,
     resolve,
     session_for,
     track_many,
@@ -281,16 +280,24 @@ class CardTable(Handle, Owner):
     def _pieces(self, start: int, stop: int) -> list[tuple[Region, int, int]]:
         # The bytes of each segment that [start, stop) is made of.
         pieces = []
-        regions = sorted((one.region for one in self.segments), key=lambda one: one.address)
         at = start
-        for region in regions:
+        while at < stop:
+            segment = self._first_in(at, stop)
+            if segment is None or segment.region.address > at:
+                raise ValueError(f"[{start:#x}, {stop:#x}) is not within the segments: {self!r}")
+            region = segment.region
             end = min(region.address + region.nbytes, stop)
-            if region.address <= at < end:
-                pieces.append((region, at - region.address, end - region.address))
-                at = end
-        if at < stop:
-            raise ValueError(f"[{start:#x}, {stop:#x}) is not within the segments: {self!r}")
+            pieces.append((region, at - region.address, end - region.address))
+            at = end
         return pieces
+
+    def _first_in(self, start: int, stop: int) -> Segment | None:
+        # The first segment that has some of these addresses.
+        found = ffi.new("uint64_t *")
+        if lib.dt_cards_first_in(self._native, start, stop, found) != 1:
+            return None
+        segment, _ = self._segments.get(found[0], (None, None))  # None: it goes just now
+        return segment
 
     def _add(self, memory: object, address: int, nbytes: int, undo: Undo) -> Segment:
         (region,) = track_many({f"heap at {address:#x}": memory}, self._session, undo)[1].values()
@@ -331,8 +338,11 @@ class CardTable(Handle, Owner):
             )
 
     def _refuse_overlaps(self, address: int, nbytes: int) -> None:
-        held = [(one.region.address, one.region.nbytes, repr(one)) for one in self.segments]
-        refuse_overlaps([*held, (address, nbytes, f"the new segment at {address:#x}")])
+        other = self._first_in(address, address + nbytes)
+        if other is not None:
+            raise ValueError(
+                f"the new segment at {address:#x} overlaps {other!r}: give every byte of the heap once"
+            )
 
     def _error(self, error: int, nbytes: int = 0) -> Exception:
         if self._closed:

@@ -24,11 +24,14 @@ struct dt_cards {
 	struct dt_session *session;
 	uint64_t cursor;
 	uint32_t card_shift;
-	bool bytes;               // a map has a byte for each card, not a bit
-	bool outdated;            // the slices are not those of the segments that are not lost
-	struct segment *segments; // by card; owned
+	bool bytes;                  // a map has a byte for each card, not a bit
+	bool outdated;               // the slices are not those of the segments that are not lost
+	struct segment **segments;   // segment_count of them, by card; owned, as they are
+	struct segment **by_address; // the same ones
 	size_t segment_count;
 	size_t segment_room;
+	size_t address_room;
+	size_t first_gap;        // no segment before this one leaves a gap in front of it
 	struct dt_slice *slices; // room for as many as there are segments; owned
 	size_t slice_count;
 	size_t slice_room;
@@ -37,8 +40,9 @@ struct dt_cards {
 	struct dt_take take;   // the last one with a number
 };
 
-#define for_each_segment(each, cards) \
-	for (struct segment *each = (cards)->segments; each < (cards)->segments + (cards)->segment_count; each++)
+#define for_each_segment(each, cards)                        \
+	for (struct segment **at = (cards)->segments, *each; \
+	     at < (cards)->segments + (cards)->segment_count && (each = *at, true); at++)
 
 static uint64_t start_of(const struct segment *segment)
 {
@@ -81,7 +85,9 @@ void dt_cards_close(struct dt_cards *cards)
 	dt_epoch_end(&cards->epoch);
 	dt_session_drop(cards->session);
 	dt_marks_free(&cards->marks);
+	for_each_segment(segment, cards) dt_free(segment, sizeof *segment);
 	dt_free(cards->segments, cards->segment_room * sizeof *cards->segments);
+	dt_free(cards->by_address, cards->address_room * sizeof *cards->by_address);
 	dt_free(cards->slices, cards->slice_room * sizeof *cards->slices);
 	dt_free(cards, sizeof *cards);
 }
@@ -96,41 +102,101 @@ static uint64_t cards_in(const struct dt_cards *cards, const struct segment *seg
 	return segment->extent.nbytes >> cards->card_shift;
 }
 
-// Where a new segment goes: into the first gap that it fits; each begins with a byte of the map.
-static size_t find_place(const struct dt_cards *cards, uint64_t count, uint64_t *first_ret)
+// The first card from which on a segment may lie behind the one at an index: each begins with a byte of the map.
+static uint64_t end_before(const struct dt_cards *cards, size_t at)
 {
-	uint64_t first = 0;
-	size_t at = 0;
-	while (at < cards->segment_count && cards->segments[at].first < first + count) {
-		first = (cards->segments[at].first + cards_in(cards, &cards->segments[at]) + 7) & ~7ULL;
+	const struct segment *before = at ? cards->segments[at - 1] : NULL;
+	return before ? (before->first + cards_in(cards, before) + 7) & ~7ULL : 0;
+}
+
+// Where a new segment goes: into the first gap that it fits.
+static size_t find_place(struct dt_cards *cards, uint64_t count)
+{
+	size_t at = cards->first_gap;
+	while (at < cards->segment_count && cards->segments[at]->first == end_before(cards, at))
 		at++;
-	}
-	*first_ret = first;
+	cards->first_gap = at;
+	while (at < cards->segment_count && cards->segments[at]->first < end_before(cards, at) + count)
+		at++;
 	return at;
+}
+
+// The index by address of the first segment that ends behind an address.
+static size_t first_ending_behind(const struct dt_cards *cards, uint64_t address)
+{
+	size_t low = 0, high = cards->segment_count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (stop_of(cards->by_address[middle]) > address)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+// The first segment that has some of [start, stop), or NULL.
+static struct segment *first_in(const struct dt_cards *cards, uint64_t start, uint64_t stop)
+{
+	size_t at = first_ending_behind(cards, start);
+	bool is_in = at < cards->segment_count && start_of(cards->by_address[at]) < stop;
+	return is_in ? cards->by_address[at] : NULL;
+}
+
+// The segment that begins at an address, or NULL.
+static struct segment *find(const struct dt_cards *cards, uint64_t start)
+{
+	struct segment *segment = first_in(cards, start, UINT64_MAX);
+	return segment && start_of(segment) == start ? segment : NULL;
 }
 
 static void changed(struct dt_cards *cards)
 {
-	const struct segment *last = cards->segments + cards->segment_count - 1;
-	cards->count = cards->segment_count ? last->first + cards_in(cards, last) : 0;
+	const struct segment *last = cards->segment_count ? cards->segments[cards->segment_count - 1] : NULL;
+	cards->count = last ? last->first + cards_in(cards, last) : 0;
 	cards->outdated = true;
 }
 
-static int add(struct dt_cards *cards, struct segment *segment)
+static void insert(struct segment **list, size_t count, size_t at, struct segment *segment)
 {
-	for_each_segment(other, cards) if (start_of(segment) < stop_of(other) &&
-					   start_of(other) < stop_of(segment)) return -DT_EOVERLAP;
-	int error = dt_grow(&cards->segments, &cards->segment_room, cards->segment_count + 1, sizeof *segment);
+	memmove(list + at + 1, list + at, (count - at) * sizeof *list);
+	list[at] = segment;
+}
+
+static void take_out(struct segment **list, size_t count, size_t at)
+{
+	memmove(list + at, list + at + 1, (count - at - 1) * sizeof *list);
+}
+
+static int make_room(struct dt_cards *cards)
+{
+	size_t count = cards->segment_count + 1;
+	int error = dt_grow(&cards->segments, &cards->segment_room, count, sizeof *cards->segments);
 	if (!error)
-		error = dt_grow(&cards->slices, &cards->slice_room, cards->segment_count + 1, sizeof *cards->slices);
+		error = dt_grow(&cards->by_address, &cards->address_room, count, sizeof *cards->by_address);
+	return error ? error : dt_grow(&cards->slices, &cards->slice_room, count, sizeof *cards->slices);
+}
+
+static int add(struct dt_cards *cards, const struct segment *like, uint64_t *first_ret)
+{
+	if (first_in(cards, start_of(like), stop_of(like)))
+		return -DT_EOVERLAP;
+	int error = make_room(cards);
 	if (error)
 		return error;
-	segment->marked = dt_marks_add(&cards->marks, &segment->extent);
-	if (!segment->marked)
+	struct segment *segment = dt_alloc(sizeof *segment);
+	if (!segment)
 		return -ENOMEM;
-	size_t at = find_place(cards, cards_in(cards, segment), &segment->first);
-	memmove(cards->segments + at + 1, cards->segments + at, (cards->segment_count - at) * sizeof *cards->segments);
-	cards->segments[at] = *segment;
+	*segment = *like;
+	segment->marked = dt_marks_add(&cards->marks, &segment->extent);
+	if (!segment->marked) {
+		dt_free(segment, sizeof *segment);
+		return -ENOMEM;
+	}
+	size_t place = find_place(cards, cards_in(cards, segment));
+	*first_ret = segment->first = end_before(cards, place);
+	insert(cards->segments, cards->segment_count, place, segment);
+	insert(cards->by_address, cards->segment_count, first_ending_behind(cards, start_of(segment)), segment);
 	cards->segment_count++;
 	changed(cards);
 	return 0;
@@ -148,16 +214,35 @@ int dt_cards_add(struct dt_cards *cards, uint64_t region, uint64_t start, uint64
 	error = dt_session_locate(cards->session, region, start, &segment.extent.offset, &page_shift);
 	if (!error) {
 		segment.extent.page_size = 1ULL << page_shift;
-		error = add(cards, &segment);
+		error = add(cards, &segment, first_ret);
 	}
-	*first_ret = segment.first;
 	return dt_leave(&cards->lock, error);
 }
 
-static struct segment *find(const struct dt_cards *cards, uint64_t start)
+// The index by card.
+static size_t place_of(const struct dt_cards *cards, const struct segment *segment)
 {
-	for_each_segment(segment, cards) if (start_of(segment) == start) return segment;
-	return NULL;
+	size_t low = 0, high = cards->segment_count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (cards->segments[middle]->first < segment->first)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static void remove_segment(struct dt_cards *cards, struct segment *segment)
+{
+	size_t place = place_of(cards, segment);
+	dt_marks_remove(&cards->marks, segment->marked);
+	take_out(cards->segments, cards->segment_count, place);
+	take_out(cards->by_address, cards->segment_count, first_ending_behind(cards, start_of(segment)));
+	cards->segment_count--;
+	cards->first_gap = place < cards->first_gap ? place : cards->first_gap;
+	dt_free(segment, sizeof *segment);
+	changed(cards);
 }
 
 int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret)
@@ -169,10 +254,7 @@ int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret
 	if (!segment)
 		return dt_leave(&cards->lock, -DT_EUNTRACKED);
 	*region_ret = segment->extent.region;
-	dt_marks_remove(&cards->marks, segment->marked);
-	cards->segment_count--;
-	memmove(segment, segment + 1, (size_t)(cards->segments + cards->segment_count - segment) * sizeof *segment);
-	changed(cards);
+	remove_segment(cards, segment);
 	return dt_leave(&cards->lock, 0);
 }
 
@@ -365,6 +447,16 @@ int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes)
 {
 	int error = dt_lock_usable(&cards->lock);
 	return error ? error : dt_mark(&cards->marks, start, start + bytes);
+}
+
+int dt_cards_first_in(struct dt_cards *cards, uint64_t start, uint64_t stop, uint64_t *start_ret)
+{
+	int error = dt_enter(&cards->lock);
+	if (error)
+		return error;
+	const struct segment *segment = first_in(cards, start, stop);
+	*start_ret = segment ? start_of(segment) : 0;
+	return dt_leave(&cards->lock, segment != NULL);
 }
 
 int dt_cards_is_lost(struct dt_cards *cards, uint64_t start)

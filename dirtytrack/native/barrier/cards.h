@@ -43,6 +43,8 @@ struct dt_take *dt_cards_last_take(struct dt_cards *cards);
 // Declares bytes written: the next look has their pages' cards. Takes no lock. -DT_EUNTRACKED: some are in no segment,
 // and none was marked.
 int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes);
+// 1: some of [start, stop) is in a segment; *start_ret: where the first one of those begins. 0: nothing is.
+int dt_cards_first_in(struct dt_cards *cards, uint64_t start, uint64_t stop, uint64_t *start_ret);
 // Whether the segment that begins at this address was lost when somebody last looked; 0 if there is none.
 int dt_cards_is_lost(struct dt_cards *cards, uint64_t start);
 // Lists up to room lost segments, and returns how many there are.

@@ -9,7 +9,8 @@
 #include "../include/dirtytrack.h"
 
 struct dt_marked {
-	struct dt_marked *next; // also of a range that was taken out: dt_mark may be on its way through it
+	struct dt_marked *next;     // also of a range that was taken out: dt_mark may be on its way through it
+	struct dt_marked *previous; // NULL: it is the first one
 	struct dt_marked *next_removed;
 	uint64_t start, stop; // bytes
 	uint64_t page_zero;   // the address of its region's first page
@@ -58,16 +59,17 @@ struct dt_marked *dt_marks_add(struct dt_marks *marks, const struct dt_extent *e
 	marked->page_size = extent->page_size;
 	marked->first_word = first_word;
 	marked->word_count = word_count;
+	if (marks->first)
+		marks->first->previous = marked;
 	__atomic_store_n(&marks->first, marked, __ATOMIC_SEQ_CST);
 	return marked;
 }
 
 void dt_marks_remove(struct dt_marks *marks, struct dt_marked *marked)
 {
-	struct dt_marked **link = &marks->first;
-	while (*link != marked)
-		link = &(*link)->next;
-	__atomic_store_n(link, marked->next, __ATOMIC_SEQ_CST);
+	if (marked->next)
+		marked->next->previous = marked->previous;
+	__atomic_store_n(marked->previous ? &marked->previous->next : &marks->first, marked->next, __ATOMIC_SEQ_CST);
 	marked->next_removed = marks->removed;
 	marks->removed = marked;
 	free_removed(marks);
