@@ -161,3 +161,25 @@ def test_one_of_those_that_adjoin_is_lost(
             assert expected(region, heap, {1, 30, 63}) <= set(epoch[region])
         heap.write((4 * place + 5) % _PAGES)
         assert session.collect().pages == 1
+
+
+@pytest.mark.registration
+def test_every_session_that_had_a_page_is_told(heap: Raw) -> None:
+    """However many had it one after another, closed ones among them; who has other pages loses nothing."""
+    with ExitStack() as open_:
+        beside = open_.enter_context(Session())
+        healthy = beside.track(heap.piece(10, 20))
+        earlier: list[tuple[Session, Region]] = []
+        for number in range(6):
+            session = open_.enter_context(Session())
+            region = session.track(heap.piece(0, 10))
+            heap.write(3)
+            assert set(session.collect()[region]) == {3}
+            assert all(one.lost for _, one in earlier)
+            heap.map_over(0, 10)
+            if number % 3 == 0:
+                session.close()
+            else:
+                earlier.append((session, region))
+        heap.write(12)
+        assert set(beside.collect()[healthy]) == {2}

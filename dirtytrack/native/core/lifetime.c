@@ -14,7 +14,9 @@ int dt_open_session(const struct dt_backend *like, struct dt_session **session_r
 	error = dt_cursor_open(session, cursor_ret);
 	if (error)
 		dt_session_release(session);
-	else
+	else if (like->userfaultfd >= 0)
+		dt_enter_rivals(&session->rival);
+	if (!error)
 		*session_ret = session;
 	return error;
 }
@@ -26,6 +28,7 @@ void dt_session_close(struct dt_session *session)
 		dt_shut_forked_session(session);
 		return;
 	}
+	dt_leave_rivals(&session->rival);
 	if (dt_enter(&session->lock) < 0)
 		return;
 	dt_remove_all(session); // by hand: a forked child may hold the descriptor open

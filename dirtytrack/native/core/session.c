@@ -61,7 +61,8 @@ void dt_session_drop(struct dt_session *session)
 {
 	if (__atomic_sub_fetch(&session->references, 1, __ATOMIC_ACQ_REL))
 		return;
-	free_memory(session); // of a forked child; else there is none left
+	dt_leave_rivals(&session->rival); // a forked child's; else it has left
+	free_memory(session);             // likewise, or there is none left
 	dt_free(session, sizeof *session);
 }
 

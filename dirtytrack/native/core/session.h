@@ -14,6 +14,7 @@
 #include "pending.h"
 #include "regions.h"
 #include "requests.h"
+#include "rivals.h"
 
 struct dt_session {
 	struct dt_lock lock;       // of all below, but for the references
@@ -26,6 +27,7 @@ struct dt_session {
 	struct dt_cursors cursors;
 	struct dt_spare_buffers spare;
 	struct dt_double_check double_check;
+	struct dt_rival rival; // has a lock of its own
 };
 
 // Makes a session without regions or cursors over a backend like this one, whose descriptors it owns from here on, also

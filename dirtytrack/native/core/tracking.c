@@ -90,6 +90,7 @@ static int add(struct dt_session *session, const struct dt_region *like, uint64_
 	int error = new_region(session, like, &region);
 	if (error)
 		return error;
+	dt_claim(&session->rival, region->start, region->stop);
 	error = acquire(session, region, failure);
 	if (error) {
 		release(session, region->start, region->stop);
@@ -147,15 +148,36 @@ int dt_session_holds(struct dt_session *session, uint64_t start, uint64_t stop)
 	return dt_leave(&session->lock, session->backend.ops->still_ours(&session->backend, start, stop));
 }
 
-int dt_session_lose(struct dt_session *session, uint64_t start, uint64_t stop)
+// One that can't be used any more has nothing to lose.
+static void lose(struct dt_session *session, uint64_t start, uint64_t stop)
 {
-	int error = dt_enter(&session->lock);
-	if (error)
-		return error;
 	struct dt_region *region;
+	if (dt_enter(&session->lock) < 0)
+		return;
 	for_each_touching(region, &session->regions, start, stop)
 		dt_lose_region(&session->regions, region);
-	return dt_leave(&session->lock, 0);
+	dt_leave(&session->lock, 0);
+}
+
+static struct dt_session *session_of(struct dt_rival *rival)
+{
+	return (struct dt_session *)((char *)rival - offsetof(struct dt_session, rival));
+}
+
+static void hold(struct dt_rival *rival)
+{
+	dt_session_hold(session_of(rival));
+}
+
+void dt_session_take_from_rivals(struct dt_session *session, uint64_t start, uint64_t stop)
+{
+	uint64_t number = UINT64_MAX;
+	for (struct dt_rival *rival; (rival = dt_next_rival(start, stop, &number, hold));) {
+		struct dt_session *other = session_of(rival);
+		if (other != session)
+			lose(other, start, stop);
+		dt_session_drop(other);
+	}
 }
 
 int dt_session_lose_region(struct dt_session *session, uint64_t id)

@@ -15,8 +15,9 @@ int dt_session_remove(struct dt_session *session, uint64_t region);
 int dt_session_release_range(struct dt_session *session, uint64_t start, uint64_t stop);
 // 1 if all of [start, stop) is mapped and registered here, 0 if it is not.
 int dt_session_holds(struct dt_session *session, uint64_t start, uint64_t stop);
-// Marks the regions that touch [start, stop) as lost.
-int dt_session_lose(struct dt_session *session, uint64_t start, uint64_t stop);
+// Marks the regions of all other sessions that touch [start, stop) as lost: the kernel let this one register it, so
+// they have it no more, and a scan of theirs would take its writes.
+void dt_session_take_from_rivals(struct dt_session *session, uint64_t start, uint64_t stop);
 // Marks one region as lost. -DT_ECLOSED: there is no such region.
 int dt_session_lose_region(struct dt_session *session, uint64_t region);
 // 1 if the region is lost, 0 if it is not. -DT_ECLOSED: there is no such region.

@@ -136,7 +136,10 @@ class Tracker:
         if error:
             others = self._others_regions(region)
             raise cannot_track(error, region, failure, others) or self.error(error, (region,), failure)
-        self._take_from_others(region)
+        if self.backend.exclusive:
+            # The kernel let us register these pages, so no other session has them any more, whatever it
+            # believes; from now on a scan of its would take our writes.
+            lib.dt_session_take_from_rivals(self._native, *region.page_range)
 
     def discard(self, region: Region) -> None:
         """Ends the tracking of a region if it has begun and not ended."""
@@ -252,23 +255,12 @@ class Tracker:
             region._memory = None
         return result
 
-    def _rivals(self) -> list[Tracker]:
-        # The others that can't track the same pages.
-        if not self.backend.exclusive:
-            return []
-        return [other for other in self.all_open() if other is not self and other.backend.exclusive]
-
     def _others_regions(self, region: Region) -> list[Region]:
-        # Those of other sessions that lie on the same pages.
+        # Those of other sessions that lie on the same pages, which they can't share.
         start, stop = region.page_range
-        theirs = [one for rival in self._rivals() for one in rival.regions]
+        rivals = [other for other in self.all_open() if other is not self and other.backend.exclusive]
+        theirs = [one for rival in rivals for one in rival.regions] if self.backend.exclusive else []
         return [one for one in theirs if one.page_range[0] < stop and start < one.page_range[1]]
-
-    def _take_from_others(self, region: Region) -> None:
-        # The kernel let us register these pages, so no other session has them any more, whatever it believes;
-        # from now on a scan of its would take our writes.
-        for rival in self._rivals():
-            lib.dt_session_lose(rival._native, *region.page_range)
 
     def _list_movable(self) -> Places:
         if not self.is_usable:  # as the native call will find; a thread of the parent may have the lock
