@@ -5,6 +5,7 @@
     fixtures    tracked memory, the bare system call, a C library compiled when the benchmarks run
     tracking    the rows of the tracker, with budgets
     costs       what else a user pays, published without budgets: the worst cases are here
+    many        one page among thousands of regions, and how every verb grows
     adaptive    hot pages left open, beside a plain session
     snapshot    diffs, rollbacks and histories beside full copies
     checkpoint  the pause, the throughput and the alternatives of a checkpoint
@@ -15,4 +16,4 @@
 A family of rows is a module that declares them with ``@row``; it is run by ``dirtytrack bench``.
 """
 
-FAMILIES = ("tracking", "adaptive", "snapshot", "checkpoint", "barrier", "company", "costs", "payoff")
+FAMILIES = ("tracking", "many", "adaptive", "snapshot", "checkpoint", "barrier", "company", "costs", "payoff")

@@ -167,7 +167,7 @@ def compare(
         note: of the outcome.
     """
     times: dict[Side, list[float]] = {subject: [], yardstick: []}
-    with _no_collector():
+    with NoCollector():
         for pair in range(-1, pairs):
             for side in (subject, yardstick) if pair % 2 else (yardstick, subject):
                 if settle:
@@ -192,7 +192,7 @@ def compare(
 def measure(title: str, side: Side, *, samples: int, loops: int = 1, note: str = "") -> Outcome:
     """Times what has no yardstick, after one sample that does not count."""
     times: list[float] = []
-    with _no_collector():
+    with NoCollector():
         for sample in range(samples + 1):
             side.prepare(sample)
             times.append(_time(side.act, loops) / side.parts)
@@ -213,7 +213,7 @@ def _time(act: Callable[[], object], loops: int) -> float:
     return (clock() - begin) / loops / 1e9
 
 
-class _no_collector:
+class NoCollector:
     """Keeps Python's cyclic collector out of the samples."""
 
     def __enter__(self) -> None:

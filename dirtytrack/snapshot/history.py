@@ -160,7 +160,8 @@ class History(TrackedSet):
         self._check_state(state)
         native, epoch, taken = self._native, NativeEpoch(), NativeEpoch()
         restore = functools.partial(lib.dt_history_restore, native)
-        arguments = self._consumer.slices, state._identifier, epoch.native, taken.native
+        pages = ffi.new("uint64_t *")
+        arguments = self._consumer.slices, state._identifier, epoch.native, taken.native, pages
         claim = object()
         try:
             self._claims[claim] = state._identifier  # from here on no save within this call gets it
@@ -171,7 +172,7 @@ class History(TrackedSet):
             raise
         finally:
             self._claims.pop(claim, None)
-        return sum(native.entries[place].pages for place in range(len(self.regions)))
+        return int(pages[0])
 
     @in_turn
     def drop(self, state: State) -> None:

@@ -221,6 +221,7 @@ void try_history(uint64_t *random)
 	for (int state = 0; state <= STATES; state++)
 		for (int i = 0; i < REGIONS; i++)
 			check(states[state][i] = malloc(extents[i].nbytes));
+	uint64_t pages;
 	for (int round = 0; round < 200; round++) {
 		uint64_t state = 1 + draw(random, STATES);
 		scribble(random);
@@ -233,7 +234,7 @@ void try_history(uint64_t *random)
 			check(!dt_history_has(history, state));
 		} else {
 			struct dt_epoch *open = new_epoch(), *taken = new_epoch();
-			check(dt_history_restore(history, session, cursor, slices, state, open, taken) == 0);
+			check(dt_history_restore(history, session, cursor, slices, state, open, taken, &pages) == 0);
 			check(history->current == state);
 			for (int i = 0; i < REGIONS; i++)
 				check(equals(i, states[state][i]));
@@ -242,7 +243,7 @@ void try_history(uint64_t *random)
 		}
 	}
 	struct dt_epoch *open = new_epoch(), *taken = new_epoch();
-	check(dt_history_restore(history, session, cursor, slices, STATES + 1, open, taken) == -EINVAL);
+	check(dt_history_restore(history, session, cursor, slices, STATES + 1, open, taken, &pages) == -EINVAL);
 	dt_epoch_release(open);
 	dt_epoch_release(taken);
 	for (int state = 0; state <= STATES; state++)

@@ -260,10 +260,11 @@ static void see(void *context, uint64_t number)
 }
 
 // Lists in the history's entries and runs the pages to write to bring memory, with the open pages of a peek, to a
-// state.
-static void plan(struct dt_history *history, uint64_t state, const struct dt_epoch *open)
+// state. Their number.
+static uint64_t plan(struct dt_history *history, uint64_t state, const struct dt_epoch *open)
 {
 	struct dt_run *end = history->runs;
+	uint64_t planned = 0;
 	for (size_t i = 0; i < history->n; i++) {
 		const struct dt_entry *entry = &open->buffers.entries[i];
 		const struct dt_run *run = open->buffers.runs + entry->first_run;
@@ -281,8 +282,10 @@ static void plan(struct dt_history *history, uint64_t state, const struct dt_epo
 			.pages = dt_runs_count(end, runs),
 		};
 		dt_bits_clear(&history->written[i], 0, pages);
+		planned += history->entries[i].pages;
 		end += runs;
 	}
+	return planned;
 }
 
 // What a state has of some bytes.
@@ -314,14 +317,15 @@ static void mark_planned(const struct dt_history *history, struct dt_session *se
 }
 
 int dt_history_restore(struct dt_history *history, struct dt_session *session, uint64_t cursor,
-		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *open, struct dt_epoch *taken)
+		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *open, struct dt_epoch *taken,
+		       uint64_t *pages_ret)
 {
 	int error = dt_history_has(history, state) ? 0 : -EINVAL;
 	if (!error)
 		error = dt_collect(session, cursor, DT_PEEK, slices, history->n, open);
 	if (error)
 		return error;
-	plan(history, state, open);
+	*pages_ret = plan(history, state, open);
 	error = dt_check_entries(session, history->maps, true, history->extents, history->n, history->entries,
 				 history->runs, &taken->failure);
 	if (error)

@@ -55,10 +55,11 @@ uint64_t dt_history_unused(const struct dt_history *history);
 int dt_history_save(struct dt_history *history, struct dt_session *session, uint64_t cursor,
 		    const struct dt_slice *slices, uint64_t state, struct dt_epoch *epoch);
 // Peeks at n whole regions into `open`, lists in history->entries and ->runs the pages to write to bring memory to a
-// state, and writes them as dt_rewrite, which needs `taken`. -EINVAL: there is no such state. -EACCES, -EFAULT: some of
-// them can't be written, as taken's failure says. On an error memory may be between two states, and all that differs is
-// pending.
+// state, and writes them as dt_rewrite, which needs `taken`. *pages_ret: how many those are. -EINVAL: there is no such
+// state. -EACCES, -EFAULT: some of them can't be written, as taken's failure says. On an error memory may be between
+// two states, and all that differs is pending.
 int dt_history_restore(struct dt_history *history, struct dt_session *session, uint64_t cursor,
-		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *open, struct dt_epoch *taken);
+		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *open, struct dt_epoch *taken,
+		       uint64_t *pages_ret);
 // Forgets a state, and frees what no other has.
 void dt_history_drop(struct dt_history *history, uint64_t state);
