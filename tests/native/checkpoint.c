@@ -53,13 +53,19 @@ static uint64_t sum_of(const uint8_t *data, size_t bytes, size_t step)
 // However many bytes come at once. tests/checkpoint/test_pack.py compares with the author's own.
 static void try_checksum(void)
 {
-	uint8_t data[300];
+	uint8_t data[2100];
 	for (size_t i = 0; i < sizeof data; i++)
 		data[i] = (uint8_t)(i * 7 + 3);
-	check(sum_of(data, 0, 1) == 0xef46db3751d8e999);
-	check(sum_of((const uint8_t *)"a", 1, 1) == 0xd24ec4f1a98c6e5b);
-	check(sum_of((const uint8_t *)"abc", 3, 3) == 0x44bc2cf5ad770999);
-	for (size_t bytes = 1; bytes <= sizeof data; bytes++)
+	check(sum_of(data, 0, 1) == 0x2d06800538d394c2);
+	check(sum_of((const uint8_t *)"a", 1, 1) == 0xe6c632b61e964e1f);
+	check(sum_of((const uint8_t *)"abc", 3, 3) == 0x78af5f94892f3950);
+	check(sum_of(data, 8, 8) == 0x60539db630471163);
+	check(sum_of(data, 16, 16) == 0xb8c859b0f030b585);
+	check(sum_of(data, 100, 100) == 0xb5937857f0d78c9f);
+	check(sum_of(data, 200, 200) == 0x746cd0025327bf5b);
+	check(sum_of(data, 300, 300) == 0xfd9aa0f0d62e0227);
+	check(sum_of(data, 2100, 2100) == 0x1ca133696e7da68d);
+	for (size_t bytes = 1; bytes <= 300; bytes++)
 		for (size_t step = 1; step < bytes; step += 5)
 			check(sum_of(data, bytes, step) == sum_of(data, bytes, bytes));
 }
@@ -136,9 +142,9 @@ static int pack_all(struct dt_hashes *hashes, struct dt_pack **pack_ret, uint8_t
 	static const uint64_t nowhere[] = {0, 0}, places[] = {65536, 0};
 	const struct dt_block_run runs[] = {{0, 0, BLOCKS}, {1, 0, 1}};
 	struct dt_hash known[BLOCKS + 1];
-	const struct dt_batch batch = {runs, 0, data, BLOCKS + 1, everything, linear ? known : NULL};
+	const struct dt_captured batch = {runs, 0, data, BLOCKS + 1, everything, linear ? known : NULL};
 	if (linear) // made beforehand, they are the same
-		dt_batch_hash(hashes, &batch);
+		dt_captured_hash(hashes, &batch);
 	struct dt_pack *pack = *pack_ret = dt_pack_new(sizeof *pack);
 	if (!pack)
 		return -ENOMEM;

@@ -35,12 +35,12 @@ class BlockHashes:
         _check(lib.dt_hashes_open(self.native, ffi.new("uint64_t[]", sizes), len(sizes)))
 
     def of(self, batch: Any) -> Any:
-        """Hashes the blocks of a ``struct dt_batch``, which has them as long as the result lives.
+        """Hashes the blocks of a ``struct dt_captured``, which has them as long as the result lives.
 
         Any thread may do that, beside the one that uses all else.
         """
         batch.hashes = hashes = ffi.new("struct dt_hash[]", batch.blocks)
-        lib.dt_batch_hash(self.native, batch)
+        lib.dt_captured_hash(self.native, batch)
         return hashes
 
     def begin_base(self) -> None:

@@ -46,7 +46,7 @@ class Capture:
         """What was copied into a loan, in order, as native batches, as long as this lives."""
         for piece in loan.pieces:
             if piece.blocks:
-                batch: Any = ffi.new("struct dt_batch *")
+                batch: Any = ffi.new("struct dt_captured *")
                 batch.runs, batch.skip = self.native.runs + piece.run, piece.block
                 batch.data, batch.blocks, batch.everything = piece.data, piece.blocks, everything
                 yield batch

@@ -189,7 +189,7 @@ class _Gathered:
             with ffi.from_buffer("uint8_t[]", self._memory) as data:
                 blocks = SEGMENT_BYTES // BLOCK - self.room
                 batch = (runs, 0, data, blocks, True)
-                self._writer.store(ffi.new("struct dt_batch *", batch))
+                self._writer.store(ffi.new("struct dt_captured *", batch))
         self._runs, self.room = [], SEGMENT_BYTES // BLOCK
 
 

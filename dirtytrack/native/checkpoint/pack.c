@@ -195,7 +195,7 @@ static int take(struct dt_pack *pack, struct block *block, bool everything, uint
 	return add_block(pack, block);
 }
 
-void dt_batch_hash(const struct dt_hashes *hashes, const struct dt_batch *batch)
+void dt_captured_hash(const struct dt_hashes *hashes, const struct dt_captured *batch)
 {
 	const struct dt_block_run *run = batch->runs;
 	const uint8_t *data = batch->data;
@@ -210,7 +210,7 @@ void dt_batch_hash(const struct dt_hashes *hashes, const struct dt_batch *batch)
 	}
 }
 
-int dt_pack_add(struct dt_pack *pack, const struct dt_batch *batch)
+int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch)
 {
 	const struct dt_block_run *run = batch->runs;
 	uint8_t *data = batch->data, *free = data;

@@ -54,13 +54,13 @@ struct dt_pack {
 };
 
 // Blocks that lie one behind the other, DT_BLOCK bytes for each.
-struct dt_batch {
+struct dt_captured {
 	const struct dt_block_run *runs; // what they are: these, in ascending order, ...
 	uint64_t skip;                   // ... without so many blocks of the first one
 	uint8_t *data;
 	uint64_t blocks;
 	bool everything;        // all are stored but zeros, in place where their region is linear; else what is new
-	struct dt_hash *hashes; // of each block, as dt_batch_hash has them; NULL: it was not asked
+	struct dt_hash *hashes; // of each block, as dt_captured_hash has them; NULL: it was not asked
 };
 
 // For cffi's ffi.new_allocator, which passes the struct's size.
@@ -68,10 +68,10 @@ void *dt_pack_new(size_t size);
 void dt_pack_free(void *pack);
 
 // Hashes the blocks of a batch, into its hashes: what can be done by another thread than the one that adds it.
-void dt_batch_hash(const struct dt_hashes *hashes, const struct dt_batch *batch);
+void dt_captured_hash(const struct dt_hashes *hashes, const struct dt_captured *batch);
 // Adds segments with the blocks of a batch that are to be stored. Its data is what the writes, and raw segments, refer
 // to from then on, until the next batch. 0; or -ENOMEM, and then the file can't be completed.
-int dt_pack_add(struct dt_pack *pack, const struct dt_batch *batch);
+int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch);
 
 // The bytes of the index.
 size_t dt_pack_index_bytes(const struct dt_pack *pack);

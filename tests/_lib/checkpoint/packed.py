@@ -44,7 +44,7 @@ class Packed:
         runs[0].first -= skip
         runs[0].count += skip
         self.data: Any = ffi.new("uint8_t[]", bytes(data))
-        batch = ffi.new("struct dt_batch *", (runs, skip, self.data, len(data) // BLOCK, everything))
+        batch = ffi.new("struct dt_captured *", (runs, skip, self.data, len(data) // BLOCK, everything))
         _kept = hashes.of(batch) if hashes else None
         assert lib.dt_pack_add(self.native, batch) == 0
         for piece in self.native.writes[0 : self.native.write_count]:
