@@ -80,14 +80,13 @@ def snapshot_many(scale: Scale) -> Iterator[Outcome]:
         advance = functools.partial(snapshot.diff, advance=True)
         yield many.beside_collect("Snapshot.diff", advance, session, scale)
         yield many.beside_collect("Snapshot.advance", snapshot.advance, session, scale)
-
-
-@row("rollback-many")
-def rollback_many(scale: Scale) -> Iterator[Outcome]:
-    """What puts a page back looks twice: before it writes, and to settle what it wrote."""
-    many = _Arrays(scale)
-    with dirtytrack.Session() as session, Snapshot(session, *many.arrays) as snapshot:
         yield many.beside_collect("Snapshot.rollback", snapshot.rollback, session, scale)
+
+
+@row("history-many")
+def history_many(scale: Scale) -> Iterator[Outcome]:
+    """The same of a history; a restore plans by region what it writes."""
+    many = _Arrays(scale)
     with dirtytrack.Session() as session, History(session, *many.arrays) as history:
         state = history.save()
         restore = functools.partial(history.restore, state)

@@ -8,9 +8,11 @@
 // comparison costs a tenth of what it costs later; and between the groups nothing is scanned.
 #include "rewrite.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "../base/bytes.h"
+#include "../base/memory.h"
 #include "../core/access.h"
 #include "../core/tracking.h"
 
@@ -21,15 +23,15 @@ enum {
 	LONG_RUN = 4, // pages from which on opening a run costs less than a fault for each
 };
 
-// Pages that are written, armed and compared together: those of the entries, of regions from the first one on.
+// Pages that are written, armed and compared together: those of the entries.
 struct group {
 	struct dt_session *session;
 	const struct dt_rewrite *rewrite;
 	const struct dt_slice *slices; // one for each entry, around its pages
 	const struct dt_entry *entries;
 	const struct dt_run *runs; // of the entries
-	size_t first;
-	size_t n; // entries
+	const size_t *regions;     // of which each entry is
+	size_t n;                  // entries
 	struct dt_failure *failure;
 };
 
@@ -57,7 +59,7 @@ static int for_each_run(const struct group *group, run_action *act)
 	for (size_t i = 0; !error && i < group->n; i++) {
 		const struct dt_run *run = group->runs + group->entries[i].first_run;
 		for (uint64_t left = group->entries[i].run_count; !error && left; left--)
-			error = act(group, group->first + i, *run++);
+			error = act(group, group->regions[i], *run++);
 	}
 	return error;
 }
@@ -143,21 +145,66 @@ static int rewrite_region(const struct dt_rewrite *rewrite, size_t region, struc
 		group->slices = &(struct dt_slice){extent->region, runs[0].start, runs[n - 1].stop};
 		group->entries = &(struct dt_entry){.region = extent->region, .run_count = n};
 		group->runs = runs;
-		group->first = region;
+		group->regions = &region;
 		group->n = 1;
 		error = rewrite_group(group, cursor, taken);
 	}
 	return error;
 }
 
+// The regions that have pages to be written, side by side.
+struct compact {
+	struct dt_slice *slices;
+	struct dt_entry *entries;
+	size_t *regions;
+	size_t n;
+};
+
+static int make_compact(const struct dt_rewrite *rewrite, struct compact *compact)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < rewrite->n; i++)
+		n += rewrite->entries[i].run_count > 0;
+	*compact = (struct compact){
+		.slices = dt_alloc(n * sizeof *compact->slices),
+		.entries = dt_alloc(n * sizeof *compact->entries),
+		.regions = dt_alloc(n * sizeof *compact->regions),
+		.n = n,
+	};
+	if (!compact->slices || !compact->entries || !compact->regions)
+		return -ENOMEM;
+	for (size_t i = 0, at = 0; at < n; i++) {
+		if (!rewrite->entries[i].run_count)
+			continue;
+		compact->slices[at] = rewrite->slices[i];
+		compact->entries[at] = rewrite->entries[i];
+		compact->regions[at++] = i;
+	}
+	return 0;
+}
+
+static void free_compact(struct compact *compact)
+{
+	dt_free(compact->slices, compact->n * sizeof *compact->slices);
+	dt_free(compact->entries, compact->n * sizeof *compact->entries);
+	dt_free(compact->regions, compact->n * sizeof *compact->regions);
+}
+
 // What is written to a page is pending for every region that shares it; only a collect of all of them settles that.
+// Those of which nothing is to be written keep it.
 static int rewrite_all(const struct dt_rewrite *rewrite, struct group *group, uint64_t cursor, struct dt_epoch *taken)
 {
-	group->slices = rewrite->slices;
-	group->entries = rewrite->entries;
+	struct compact compact;
+	int error = make_compact(rewrite, &compact);
+	group->slices = compact.slices;
+	group->entries = compact.entries;
+	group->regions = compact.regions;
 	group->runs = rewrite->runs;
-	group->n = rewrite->n;
-	return rewrite_group(group, cursor, taken);
+	group->n = compact.n;
+	if (!error && compact.n)
+		error = rewrite_group(group, cursor, taken);
+	free_compact(&compact);
+	return error;
 }
 
 int dt_rewrite(struct dt_session *session, uint64_t cursor, const struct dt_rewrite *rewrite, struct dt_epoch *taken)
