@@ -75,7 +75,7 @@ class CheckpointWriter:
         return int(self._pack.plain)
 
     def store(self, batch: Any) -> None:
-        """Stores what is to be stored of a ``struct dt_captured``; its memory is free again when this returns.
+        """Stores what is to be stored of a ``struct dt_captured``; its memory is free when this returns.
 
         Raises:
             MemoryError, OSError: discard the file.
