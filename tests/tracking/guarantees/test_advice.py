@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -138,6 +141,32 @@ def test_guard_pages(session: dirtytrack.Session) -> None:
         assert not any(memory.read(4))
         memory.touch(4)
         memory.expect({4})
+
+
+@pytest.mark.forked
+def test_guard_pages_on_armed_shared_memory() -> None:
+    """The kernel's loop does not end, or another one's does at once; untracking ends it in any case."""
+    memory, session = mmap.mmap(-1, 8 * PAGE_SIZE), dirtytrack.Session()
+    memory.write(bytes([1]) * 8 * PAGE_SIZE)
+    region = session.track(memory)
+    place = ctypes.c_void_p(region.address)
+    libc, begun, results = ctypes.CDLL(None), threading.Event(), []
+
+    def guard() -> None:
+        begun.set()
+        results.append(libc.madvise(place, PAGE_SIZE, Advice.GUARD_INSTALL))
+
+    thread = threading.Thread(target=guard)
+    thread.start()
+    begun.wait()
+    spent = Path(f"/proc/self/task/{thread.native_id}/stat")
+    with suppress(OSError):  # the thread has ended
+        while thread.is_alive() and int(spent.read_text().rpartition(")")[2].split()[12]) < 5:
+            pass  # until it has used some time of the kernel's
+    session.untrack(region)
+    thread.join()
+    require(results == [0], "the kernel has no guard pages (Linux 6.13)")
+    session.close()
 
 
 @contextmanager
