@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import gc
+import os
 import random
 import signal
 import sys
@@ -19,6 +20,9 @@ import dirtytrack
 
 _PACKAGE = str(Path(dirtytrack.__file__).parent)
 
+
+# Every which point tests of thousands of points go through; make stress goes through all.
+STRIDE = 1 if "DIRTYTRACK_STRESS_SECONDS" in os.environ else 7
 
 # Where the interpreter looks for signals: when a function begins, after a call, and when a loop goes round.
 _AFTER = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}

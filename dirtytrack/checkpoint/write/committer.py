@@ -73,7 +73,7 @@ class Committer:
         Raises:
             StaleJobError: the job was revoked, or has failed meanwhile: cancel it.
         """
-        everything = job.kind is Kind.BASE and capture is job.captures[0]
+        everything = job.kind is Kind.BASE and capture in job.captures[:1]  # none, where it was revoked
         batches = [*capture.batches(loan, everything=everything)]
         # Who saves a base waits for it, and so can do a part of the work.
         hashes = [self._hashes.of(batch) for batch in batches if everything]
