@@ -37,7 +37,7 @@ bench: $(VENV)/.built ## every cost beside its yardstick; ARGS="--list" shows th
 stress: $(VENV)/.built ## the stress tests, for SECONDS_EACH=60
 	DIRTYTRACK_STRESS_SECONDS=$(or $(SECONDS_EACH),60) HYPOTHESIS_PROFILE=long \
 		$(PY) -m pytest tests/stress tests/barrier/test_runtime.py tests/tracking/test_state_machine.py \
-		tests/checkpoint/test_reentrance.py $(ARGS)
+		tests/checkpoint/test_reentrance.py tests/checkpoint/test_interrupts.py $(ARGS)
 
 leaks: $(VENV)/.built ## open and close SESSIONS=100000: descriptors, mappings and memory stay as they are
 	DIRTYTRACK_LEAK_SESSIONS=$(or $(SESSIONS),100000) DIRTYTRACK_STRESS_SECONDS=1800 \
