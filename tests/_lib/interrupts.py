@@ -22,7 +22,7 @@ _PACKAGE = str(Path(dirtytrack.__file__).parent)
 
 
 # Every which point tests of thousands of points go through; make stress goes through all.
-STRIDE = 1 if "DIRTYTRACK_STRESS_SECONDS" in os.environ else 7
+STRIDE = 1 if "DIRTYTRACK_STRESS_SECONDS" in os.environ else 31
 
 # Where the interpreter looks for signals: when a function begins, after a call, and when a loop goes round.
 _AFTER = {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "JUMP_BACKWARD"}

@@ -153,7 +153,7 @@ def test_interrupted_readers_close_their_files(tmp_path: Path) -> None:
         while is_interrupted(read, count := count + STRIDE):
             pass
         assert count > 500
-        assert open_descriptors() < before + count // STRIDE // 50 + 1
+        assert open_descriptors() <= before + count // STRIDE // 50 + 2
 
     in_child(child).check()
 

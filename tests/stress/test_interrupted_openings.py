@@ -156,7 +156,7 @@ def _each_point(folder: Path, name: str) -> int:
 @traced
 @pytest.mark.parametrize("name", _NAMES)
 def test_an_interrupted_opening_leaves_nothing(tmp_path: Path, name: str) -> None:
-    """At every point in turn; by default at each seventh."""
+    """At every point in turn; by default at each thirty-first."""
 
     def child() -> int:
         with quiet():
