@@ -28,7 +28,7 @@ from dirtytrack.checkpoint import Chain, Checkpointer
 from dirtytrack.snapshot import History, Snapshot
 
 _PAGES = 4
-_STORM = 200  # interrupts
+_STORM = 200 if STRIDE == 1 else 20  # interrupts
 _ROOM = 64  # mappings: arenas of Python's and libc's allocators, and spare memory of ours
 
 
