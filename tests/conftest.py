@@ -6,6 +6,7 @@ process carries that mark. ``subtests`` are lost there, and session fixtures are
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import sys
@@ -37,6 +38,12 @@ def pytest_configure(config: pytest.Config) -> None:
     limits.show_tracebacks()
     if config.option.quick:
         sys.addaudithook(_skip_who_starts_a_process)
+
+
+def pytest_collection_finish() -> None:
+    """Take the tests themselves out of what ``gc.collect`` looks at: it is called often, and forks copy it."""
+    gc.collect()
+    gc.freeze()
 
 
 def _skip_who_starts_a_process(event: str, _arguments: object) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import gc
 import importlib
 import mmap
 import os
@@ -127,6 +128,7 @@ def _fate(killer: signal.Signals) -> str:
 def _run_and_exit(function: Callable[[], Any], writer: int) -> NoReturn:
     status = 1
     limits.limit_child()
+    gc.freeze()  # what earlier tests left is not this child's to look at, or to destroy
     try:
         try:
             report = pickle.dumps((function(), ""))

@@ -452,8 +452,10 @@ def test_a_directory_that_never_rests(directory, monkeypatch):
     assert next(number) < 200
 
 
-def _with_limit(soft, hard, path, function):
+def _with_limit(soft, hard, path, function, others=0):
     def run():
+        for _ in range(others):
+            os.open(os.devnull, os.O_RDONLY)
         room = len(os.listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_NOFILE, (room + soft, room + hard))
         return function(path)
@@ -473,9 +475,14 @@ def test_a_chain_of_many_files_is_opened(on_disk):
     assert soft == hard
 
 
-def test_a_chain_of_too_many_files_is_read(on_disk):
-    """Two descriptors are enough: one for the directory, and one for a file at a time."""
-    small, _ = _with_limit(1, 2, on_disk, _open)
+@pytest.mark.parametrize("left", range(2, 7))
+@pytest.mark.parametrize("others", [0, 40])
+def test_a_chain_of_too_many_files_is_read(on_disk, left, others):
+    """Two descriptors are enough: one for the directory, and one for a file at a time.
+
+    Where the program has more of its own, half of the limit is more than what is left.
+    """
+    small, _ = _with_limit(1, left, on_disk, _open, others)
     assert small == STATES[-1]["small"]
 
 

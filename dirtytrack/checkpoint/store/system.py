@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dirtytrack.checkpoint.store.descriptors import Descriptor
+from dirtytrack.checkpoint.store.descriptors import Descriptor, with_room
 from dirtytrack.checkpoint.store.protocol import StoreRemovedError
 from dirtytrack.errors import LIMITS
 from dirtytrack.native import lib
@@ -54,7 +54,8 @@ class Folder:
         with self.naming():
             listing = Descriptor(".", _DIRECTORY, folder=self.fd)
             try:
-                return os.listdir(listing.fd)  # noqa: PTH208 - by a descriptor, of which it makes another one
+                # It makes another descriptor of its own.
+                return with_room(lambda: os.listdir(listing.fd))  # noqa: PTH208 - by a descriptor
             finally:
                 listing.close()
 
