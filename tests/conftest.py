@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Take the tests themselves out of what ``gc.collect`` looks at: it is called often, and forks copy it."""
+    """Take the tests out of what ``gc.collect`` looks at: it is called often, and forks copy it."""
     gc.collect()
     gc.freeze()
 

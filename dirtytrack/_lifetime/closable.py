@@ -61,6 +61,11 @@ class Owner(Closable):
     def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
         if is_exiting():
             return
+        end = Undo()  # an interrupt does not end it: nobody could repeat it
+        end.callback(self._give_back)
+        end.close()
+
+    def _give_back(self) -> None:
         if self._closed:
             if self._begun is not None:
                 self._begun.close()
