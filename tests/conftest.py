@@ -80,3 +80,12 @@ def hugepages() -> Iterator[Callable[[int], int]]:
     """``hugepages(count)`` keeps *count* huge pages free for this test and returns the bytes of one."""
     with ExitStack() as reservations:
         yield lambda count: reservations.enter_context(reserve_hugepages(count))
+
+
+@pytest.fixture
+def torn() -> Iterator[None]:
+    """Threads are switched as often as can be; without the GIL they need no such help."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 
 from dirtytrack.errors import KernelError, kernel_error
 from dirtytrack.kernel._scratch import scratch
+from dirtytrack.kernel.proc import open_proc
 from dirtytrack.native import ffi, lib
 
 
@@ -89,7 +90,7 @@ def overlapping(start: int, stop: int, *, pid: int | None = None) -> list[Mappin
     start, stop = operator.index(start), operator.index(stop)
     if not 0 <= start < stop:
         raise ValueError(f"[{start:#x}, {stop:#x}) is not a range of addresses: it must be 0 <= start < stop")
-    with _open_proc(pid, "maps") as file:
+    with _open(pid, "maps") as file:
         try:
             return list(_query(file.fileno(), start, stop))
         except _NoQuery:
@@ -114,15 +115,8 @@ def page_size_at(address: int) -> int:
     )
 
 
-def _open_proc(pid: int | None, name: str) -> FileIO:
-    """An object, not a descriptor: if Ctrl-C comes before it is in a ``with``, its destructor closes it."""
-    path = f"/proc/{'self' if pid is None else operator.index(pid)}/{name}"
-    try:
-        return FileIO(path)
-    except OSError as error:
-        raise kernel_error(
-            error.errno or 0, f"open {path}", remedy="Is the process alive, and of this user?"
-        ) from None
+def _open(pid: int | None, name: str) -> FileIO:
+    return open_proc(name, pid, remedy="Is the process alive, and of this user?")
 
 
 # PROCMAP_QUERY: struct procmap_query in include/uapi/linux/fs.h.
@@ -218,7 +212,7 @@ def _smaps_page_sizes(pid: int | None) -> dict[int, int]:
 
 
 def _read_proc(pid: int | None, name: str) -> bytes:
-    with _open_proc(pid, name) as file:
+    with _open(pid, name) as file:
         return file.readall()
 
 
@@ -274,7 +268,10 @@ def _is_device(path: str) -> bool:
 @cache
 def _shmem_device() -> int:
     """The kernel's own tmpfs, mounted nowhere: memfds, System V and shared anonymous memory lie on it."""
-    fd = os.memfd_create("dirtytrack", os.MFD_CLOEXEC)
+    try:
+        fd = os.memfd_create("dirtytrack", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise kernel_error(error.errno or 0, "memfd_create") from None
     try:
         return os.fstat(fd).st_dev
     finally:
@@ -284,7 +281,9 @@ def _shmem_device() -> int:
 def _tmpfs_devices() -> frozenset[int]:
     """The devices of the mounted tmpfs: Documentation/filesystems/proc.rst, section 3.5, mountinfo."""
     devices = set()
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+    with open_proc("mountinfo") as file:
+        text = os.fsdecode(file.readall())
+    for line in text.splitlines():
         fields, _, filesystem = line.partition(" - ")
         if filesystem.startswith("tmpfs "):
             major, _, minor = fields.split()[2].partition(":")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import threading
 from abc import abstractmethod
-from io import FileIO
 
 from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack._lifetime.undo import Undo
-from dirtytrack.errors import ClosedError, ForkedError, kernel_error
+from dirtytrack.errors import ClosedError, ForkedError
+from dirtytrack.kernel.proc import open_proc
 from dirtytrack.native import lib
 from dirtytrack.tracking import Region, Session, open_consumer, refuse_overlaps, track_many
 
@@ -106,17 +106,8 @@ class TrackedSet(Handle, Owner):
         tracked = tuple(regions.values())
         name = f"{type(self).__name__.lower()} {next(_serial)}"
         self._consumer = open_consumer(self._session, name, tracked, self._undo)
-        self._maps = _open_maps()
+        self._maps = open_proc("maps")  # by which native calls ask what may be touched
         self._undo.callback(self._maps.close)
-
-
-def _open_maps() -> FileIO:
-    # The mappings of this process, by which native calls ask what may be touched. An object, no descriptor:
-    # where an interrupt comes before anybody has it, its destructor closes it.
-    try:
-        return FileIO("/proc/self/maps")
-    except OSError as error:
-        raise kernel_error(error.errno or 0, "open /proc/self/maps") from None
 
 
 def _named(memories: tuple[object, ...]) -> dict[str, object]:

@@ -194,6 +194,7 @@ def test_other_users_of_the_session_are_not_disturbed(session):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torn")
 def test_segments_come_and_go_beside_takes():
     """Another thread grows and shrinks: what stays is listed, and just the cards stored to are set in it."""
     heap, more = _aligned(8), _aligned(8)
@@ -211,7 +212,7 @@ def test_segments_come_and_go_beside_takes():
         thread.start()
         try:
             taken = 0
-            while taken < 300:
+            while taken < 100:
                 heap[taken % 8 * PAGE_SIZE] = taken % 256
                 out = bytearray(1 + taken % 2)
                 try:

@@ -92,18 +92,18 @@ def use_checkpoints(folder: Path) -> Callable[[mmap.mmap, int], None]:
 
 @contextmanager
 def flat(rounds: int) -> Iterator[Callable[[int], None]]:
-    """The block calls what it yields with each round's number. The first tenth of them may fill caches."""
+    """The block calls what it yields with each round's number. The first half of them may fill caches."""
     before: list[Held] = []
 
     def look(number: int) -> None:
         if number % 20 == 0:
             gc.collect()  # of sessions and cursors, which refer to each other: waiting is no leak
-        if number == rounds // 10:
+        if number == rounds // 2:
             before.append(held())
 
     yield look
     (first,), last = before, held()
-    print(f"after {rounds // 10}: {first}, after {rounds}: {last}")
+    print(f"after {rounds // 2}: {first}, after {rounds}: {last}")
     assert last.descriptors == first.descriptors
     assert last.mappings <= first.mappings + _ARENAS
     assert last.resident <= first.resident + _NOISE

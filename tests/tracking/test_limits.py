@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 import dirtytrack
+from _lib.support import address_of
 from dirtytrack import KernelError, Mirror, Session, UnsupportedError
 from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Chain, Checkpointer, load, restore
+from dirtytrack.kernel import mappings
 from dirtytrack.snapshot import History, Snapshot
 
 pytestmark = pytest.mark.registration
@@ -66,6 +68,25 @@ def test_a_copy_without_a_descriptor(kind: Callable[[Session, object], object]) 
     """The same."""
     with Session() as session, no_descriptor_left(), pytest.raises(KernelError, match="RLIMIT_NOFILE"):
         kind(session, bytearray(9000))
+
+
+@pytest.mark.forked
+@pytest.mark.parametrize("left", [0, 1])
+@pytest.mark.parametrize("is_warm", [False, True], ids=["first", "later"])
+def test_a_file_is_asked_about_without_a_descriptor(tmp_path: Path, is_warm: bool, left: int) -> None:
+    """To tell one on tmpfs from others takes its mapping, the kernel's own device, and the list of mounts."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(9000))
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 9000) as memory:
+        address = address_of(memory)
+        if is_warm:
+            mappings.overlapping(address, address + 1)
+        else:
+            mappings._shmem_device.cache_clear()
+        with no_descriptor_left(left), pytest.raises(KernelError, match="RLIMIT_NOFILE"):
+            mappings.overlapping(address, address + 1)
+        (found,) = mappings.overlapping(address, address + 1)
+    assert found.name == str(path)
 
 
 @pytest.mark.forked

@@ -7,7 +7,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -202,15 +202,6 @@ def test_closing_beside_everything_ends_everything() -> None:
             assert session.regions == ()
             assert is_free(memory.start, memory.stop)
     assert open_descriptors() == before
-
-
-@pytest.fixture
-def torn() -> Iterator[None]:
-    """Threads are switched as often as can be; without the GIL they need no such help."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.mark.slow

@@ -6,11 +6,11 @@ import mmap
 import os
 import re
 from collections.abc import Iterator
-from io import FileIO
 
 from dirtytrack.checkpoint.format.structures import Span
 from dirtytrack.errors import KernelError
 from dirtytrack.kernel.mappings import Kind, overlapping
+from dirtytrack.kernel.proc import open_proc
 from dirtytrack.kernel.touch import Memory
 
 _ENTRY_BYTES = 8  # of /proc/PID/pagemap, for each page
@@ -57,7 +57,7 @@ def is_hollow(address: int, nbytes: int) -> bool:
 
 
 def _populated(start: int, stop: int) -> Iterator[Span]:
-    with FileIO("/proc/self/pagemap") as file:  # an object: an interrupt before the block leaves nothing open
+    with open_proc("pagemap") as file:
         for mapping in overlapping(start, stop):
             first, end = max(mapping.start, start), min(mapping.stop, stop)
             if start < first:  # a hole: who looks there is told
