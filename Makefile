@@ -9,7 +9,7 @@ C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks exampl
 PY_INCLUDE = $(shell $(PY) -c "import sysconfig; print(sysconfig.get_path('include'))")
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
-.PHONY: demo doctor help quick test test-torch bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks clean
+.PHONY: demo doctor help quick test test-tracking test-checkpoint test-torch bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks clean
 
 demo: $(VENV)/.built ## run the demo
 	$(PY) -m dirtytrack demo
@@ -24,8 +24,17 @@ quick: $(VENV)/.built ## the tests that any kernel passes, without child process
 	$(PY) -m pytest --quick $(ARGS)
 
 test: $(VENV)/.built ## all tests; of those without torch some: ARGS="tests/kernel -k epoch -x"
-	$(PY) -m pytest $(ARGS)
+	$(if $(ARGS),$(PY) -m pytest $(ARGS),$(MAKE) --jobs=2 --output-sync test-tracking test-checkpoint)
 	$(if $(ARGS),,$(MAKE) test-torch)
+
+# Two halves that take as long as each other; together they are everything.
+CHECKPOINT_TESTS := $(addprefix tests/,checkpoint cli docs objects relay snapshot stress)
+
+test-tracking: $(VENV)/.built
+	$(PY) -m pytest $(CHECKPOINT_TESTS:%=--ignore=%)
+
+test-checkpoint: $(VENV)/.built
+	$(PY) -m pytest $(CHECKPOINT_TESTS)
 
 # In an environment of their own: they take more than a gigabyte.
 test-torch: $(TORCH)/.built ## the tests that need torch, pyarrow, pandas or ml_dtypes
