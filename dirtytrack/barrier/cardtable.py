@@ -15,6 +15,7 @@ from dirtytrack._lifetime.listing import values_of
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.barrier.segment import Segment
 from dirtytrack.errors import LIMITS, ClosedError, ForkedError, RegionLostError, kernel_error
+from dirtytrack.kernel.touch import refuse_unwritable
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import (
     Region,
@@ -166,6 +167,8 @@ class CardTable(Handle, Owner):
         Raises:
             ValueError, TypeError, BufferError: *out* is read-only, not contiguous, no buffer, or has another
                 size; nothing was taken.
+            KernelError: *out* can't be stored to: it is protected, or beyond the end of its file. Nothing was
+                taken. That is asked first: whoever makes it inaccessible during the call kills the process.
             KernelError: the kernel had no memory for the scan. All cards are set; what was not scanned is in
                 the next take.
             ClosedError, ForkedError: not a table of this process any more.
@@ -269,6 +272,8 @@ class CardTable(Handle, Owner):
         except (TypeError, ValueError, BufferError) as error:
             raise type(error)(f"out is a writable, contiguous buffer of bytes: {error}") from None
         try:
+            if type(out) is not bytearray:  # whose memory is malloc's
+                refuse_unwritable("out", int(ffi.cast("uintptr_t", cards)), len(cards), "Nothing was taken.")
             found = self._tracker.call(lib.dt_cards_look, (self._native, verb, number, cards, len(cards)))
             if found < 0:
                 raise self._error(found, len(cards))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, NamedTuple
 
+from dirtytrack.kernel.touch import refuse_unwritable
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Consumer, NativeEpoch, Tracker
 
@@ -52,7 +53,8 @@ def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> W
             *out* holds no whole number of integers, or is not aligned to them, or has elements of another
             kind (plain bytes will do).
         TypeError, BufferError: *out* is read-only, or no buffer.
-        KernelError: as for `Session.collect`.
+        KernelError: *out* can't be stored to (it is protected, or beyond the end of its file); or as for
+            `Session.collect`.
     """
     try:
         addresses = ffi.from_buffer("uint8_t[]", out, True)
@@ -66,6 +68,7 @@ def get_write_watch(address: int, nbytes: int, out: Buffer, *, reset: bool) -> W
                 f"out has {len(addresses)} bytes at {place:#x}: "
                 "it is to be an array of unsigned 64-bit integers"
             )
+        refuse_unwritable("out", place, len(addresses), "Nothing was taken.")
         room = len(addresses) // _ADDRESS_BYTES
         found, epoch = _watch(address, nbytes, reset, ffi.cast("uint64_t *", addresses), room)
     epoch.native.settled = 1  # no call: no interrupt comes after it, and one before it gives the pages back

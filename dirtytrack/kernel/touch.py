@@ -8,6 +8,7 @@ there returns an error.
 from __future__ import annotations
 
 import errno as _errno
+import mmap
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,6 +108,26 @@ class Memory:
 
     def _refused(self, error: int, start: int, stop: int, *, write: bool) -> KernelError:
         return untouchable(-error, self.title, start, self.address + stop, self._then, write=write)
+
+
+_TO_WRITE: Any = ffi.new("struct dt_touch *", {"write": True})
+
+
+def refuse_unwritable(title: str, address: int, nbytes: int, then: str) -> None:
+    """Refuses memory that can't be stored to now; what is not populated yet is, as stores would do it.
+
+    Args:
+        title: what messages call it.
+        address: of its first byte.
+        nbytes: its length.
+        then: the last sentence of the error.
+
+    Raises:
+        KernelError: it says where and why.
+    """
+    start, stop = address & -mmap.PAGESIZE, -(-(address + nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+    if nbytes and (error := lib.dt_try_touch(_TO_WRITE, start, stop)):
+        raise untouchable(-error, title, address, address + nbytes, then, write=True)
 
 
 class _Refusal(NamedTuple):
