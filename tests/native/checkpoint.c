@@ -41,6 +41,28 @@ static void check_hash(size_t bytes, const uint8_t *expected)
 	}
 }
 
+// Several at once have the same hashes as one by one, whatever their number and length.
+static void try_lanes(void)
+{
+	enum { MOST = 21 };
+	static const size_t lengths[] = {8, 64, 100, 128, 192, 4096};
+	const uint64_t key[2] = {0x0706050403020100, 0x0f0e0d0c0b0a0908};
+	static uint8_t data[MOST * 4096 + 1];
+	for (size_t i = 0; i < sizeof data; i++)
+		data[i] = (uint8_t)(i * 2654435761 >> 13);
+	for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
+		for (size_t n = 0; n <= MOST; n++) {
+			struct dt_hash hashes[MOST + 1] = {0};
+			dt_siphash_all(key, data + 1, lengths[i], n, hashes);
+			for (size_t at = 0; at < n; at++) {
+				struct dt_hash one = dt_siphash(key, data + 1 + at * lengths[i], lengths[i]);
+				check(hashes[at].low == one.low && hashes[at].high == one.high);
+			}
+			check(hashes[n].low == 0 && hashes[n].high == 0);
+		}
+	}
+}
+
 static uint64_t sum_of(const uint8_t *data, size_t bytes, size_t step)
 {
 	struct dt_checksum sum;
@@ -110,6 +132,7 @@ void try_hashes(void)
 	for (size_t bytes = 0; bytes < sizeof OF_BYTES / sizeof *OF_BYTES; bytes++)
 		check_hash(bytes, OF_BYTES[bytes]);
 	check_hash(15, OF_FIFTEEN_BYTES);
+	try_lanes();
 	try_checksum();
 	try_opening();
 	struct dt_hashes *hashes = open_hashes();
@@ -120,9 +143,10 @@ void try_hashes(void)
 	data[BYTES] = 1; // not of the region
 	check(dt_hashes_learn(hashes, 0, (uintptr_t)data, 0, 4, &found, &refused) == 0);
 	check(dt_hashes_learn(hashes, 0, (uintptr_t)data, 4, BLOCKS, &found, &refused) == 0 && found == 3);
-	check(dt_hashes_set(hashes, 0, 5, dt_hash_block(hashes, data + 5 * DT_BLOCK, DT_BLOCK)) == 0);
-	check(dt_hashes_set(hashes, 0, BLOCKS - 1, dt_hash_block(hashes, data + BYTES - 100, 100)) == 0);
-	check(dt_hashes_set(hashes, 0, 4, dt_hash_block(hashes, data + 4 * DT_BLOCK, DT_BLOCK)) == 0);
+	struct dt_hash known[BLOCKS];
+	dt_hash_blocks(hashes, data, BYTES, known);
+	for (uint64_t block = 4; block < BLOCKS; block++)
+		check(dt_hashes_set(hashes, 0, block, known[block]) == 0);
 	check(mprotect(data, 10 * DT_BLOCK, PROT_NONE) == 0);
 	check(dt_hashes_learn(hashes, 0, (uintptr_t)data, 0, 4, &found, &refused) == -EFAULT);
 	check(refused == (uintptr_t)data && munmap(data, 10 * DT_BLOCK) == 0);

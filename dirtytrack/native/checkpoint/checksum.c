@@ -144,13 +144,14 @@ static inline void add_stripe(uint64_t lanes[8], const uint8_t *data, const uint
 	}
 }
 
-static void scramble(uint64_t lanes[8])
+static inline void scramble(uint64_t lanes[8])
 {
 	for (int i = 0; i < 8; i++)
 		lanes[i] = (lanes[i] ^ lanes[i] >> 47 ^ word_at(SECRET + SCRAMBLE + 8 * i)) * SHORT_1;
 }
 
-static void add_stripes(struct dt_checksum *sum, const uint8_t *data, size_t count)
+static inline __attribute__((always_inline)) void add_stripes_by(struct dt_checksum *sum, const uint8_t *data,
+								 size_t count)
 {
 	uint64_t lanes[8];
 	unsigned stripe = sum->stripe;
@@ -164,6 +165,25 @@ static void add_stripes(struct dt_checksum *sum, const uint8_t *data, size_t cou
 	}
 	memcpy(sum->lanes, lanes, sizeof lanes);
 	sum->stripe = stripe;
+}
+
+#ifdef __x86_64__
+__attribute__((target("avx2"))) static void add_stripes_avx2(struct dt_checksum *sum, const uint8_t *data, size_t count)
+{
+	add_stripes_by(sum, data, count);
+}
+#endif
+
+// By the widest vectors that the processor has.
+static void add_stripes(struct dt_checksum *sum, const uint8_t *data, size_t count)
+{
+#ifdef __x86_64__
+	if (__builtin_cpu_supports("avx2")) {
+		add_stripes_avx2(sum, data, count);
+		return;
+	}
+#endif
+	add_stripes_by(sum, data, count);
 }
 
 void dt_checksum_begin(struct dt_checksum *sum)

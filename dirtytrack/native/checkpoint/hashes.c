@@ -108,21 +108,41 @@ void dt_hashes_abort(struct dt_hashes *hashes)
 	dt_hashes_commit(hashes);
 }
 
-struct dt_hash dt_hash_block(const struct dt_hashes *hashes, const uint8_t *data, size_t bytes)
+// Of some blocks; zeros are hashed with their neighbours, which costs less than to sort them out.
+static void hash_some(const struct dt_hashes *hashes, const uint8_t *data, size_t bytes, size_t n, struct dt_hash *out)
 {
-	return dt_is_zero(data, bytes) ? (struct dt_hash){0, 0} : dt_siphash(hashes->key, data, bytes);
+	bool is_zero[DT_SIPHASH_LANES], all = true;
+	for (size_t i = 0; i < n; i++)
+		all &= is_zero[i] = dt_is_zero(data + i * bytes, bytes);
+	if (!all)
+		dt_siphash_all(hashes->key, data, bytes, n, out);
+	for (size_t i = 0; i < n; i++)
+		if (is_zero[i])
+			out[i] = (struct dt_hash){0, 0};
+}
+
+void dt_hash_blocks(const struct dt_hashes *hashes, const uint8_t *data, uint64_t bytes, struct dt_hash *out)
+{
+	while (bytes) {
+		uint64_t size = bytes < DT_BLOCK ? bytes : DT_BLOCK, n = bytes / size;
+		n = n < DT_SIPHASH_LANES ? n : DT_SIPHASH_LANES;
+		hash_some(hashes, data, size, n, out);
+		data += n * size;
+		bytes -= n * size;
+		out += n;
+	}
 }
 
 static uint64_t learn_blocks(struct dt_hashes *hashes, uint64_t region, uint64_t first, const uint8_t *data,
 			     uint64_t bytes)
 {
-	struct dt_hash *hash = &hashes->table[hashes->starts[region] + first];
+	struct dt_hash *hash = &hashes->table[hashes->starts[region] + first], fresh[AT_ONCE / DT_BLOCK];
 	uint64_t found = 0;
-	for (uint64_t at = 0; at < bytes; at += DT_BLOCK, hash++) {
-		struct dt_hash fresh = dt_hash_block(hashes, data + at, bytes - at < DT_BLOCK ? bytes - at : DT_BLOCK);
-		if (equal(fresh, (struct dt_hash){0, 0}))
+	dt_hash_blocks(hashes, data, bytes, fresh);
+	for (uint64_t i = 0; i * DT_BLOCK < bytes; i++) {
+		if (equal(fresh[i], (struct dt_hash){0, 0}))
 			continue;
-		*hash = fresh;
+		hash[i] = fresh[i];
 		hashes->is_used = true;
 		found++;
 	}

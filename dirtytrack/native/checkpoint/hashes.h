@@ -43,8 +43,8 @@ int dt_hashes_clear(struct dt_hashes *hashes);
 void dt_hashes_commit(struct dt_hashes *hashes);
 void dt_hashes_abort(struct dt_hashes *hashes);
 
-// The hash of a block of so many bytes.
-struct dt_hash dt_hash_block(const struct dt_hashes *hashes, const uint8_t *data, size_t bytes);
+// The hashes of blocks that lie one behind the other and have so many bytes: the last one may be short.
+void dt_hash_blocks(const struct dt_hashes *hashes, const uint8_t *data, uint64_t bytes, struct dt_hash *out);
 // Blocks [first, stop) of a region whose first byte has this address are committed as memory has them. *found_ret grows
 // by how many are not zeros. 0; or -errno, -EFAULT with the address of the first page that can't be read.
 int dt_hashes_learn(struct dt_hashes *hashes, uint64_t region, uint64_t address, uint64_t first, uint64_t stop,

@@ -10,7 +10,10 @@
 #include "../base/memory.h"
 #include "../base/patience.h"
 
-enum { PER_BLOCK_NS = 2500 }; // to compare, hash and sum one that lies in no cache
+enum {
+	GROUP = DT_SIPHASH_LANES, // blocks that are hashed at once, and then lie in the processor's cache
+	PER_BLOCK_NS = 2500,      // to compare, hash and sum one that lies in no cache, a processor without vectors
+};
 
 // A block of a batch.
 struct block {
@@ -18,8 +21,16 @@ struct block {
 	uint64_t number;
 	uint8_t *data;
 	uint64_t bytes;
-	uint32_t encoding;          // that it is to have
-	const struct dt_hash *hash; // if it is known
+	uint32_t encoding; // that it is to have
+	struct dt_hash hash;
+};
+
+// The blocks of a batch, group by group.
+struct walk {
+	const struct dt_captured *batch;
+	const struct dt_block_run *run;
+	uint64_t skip; // blocks of the run
+	uint64_t done; // of the batch
 };
 
 void *dt_pack_new(size_t size)
@@ -152,23 +163,14 @@ static int add_zeros(struct dt_pack *pack)
 	return error;
 }
 
-// Asks the processor for the next block while it hashes this one, which takes longer.
-static void look_ahead(const uint8_t *data)
-{
-	for (int at = 0; at < DT_BLOCK; at += 512)
-		dt_look_ahead(data + at);
-}
-
 // 1: a block is to be stored, 0: it is not, or is noted as zeros; -ENOMEM.
 static int is_wanted(struct dt_pack *pack, const struct block *block, bool everything)
 {
 	bool zeros;
 	int changed = 1;
 	if (pack->hashes) {
-		struct dt_hash hash =
-			block->hash ? *block->hash : dt_hash_block(pack->hashes, block->data, block->bytes);
-		zeros = !hash.low && !hash.high;
-		changed = dt_hashes_set(pack->hashes, block->region, block->number, hash);
+		zeros = !block->hash.low && !block->hash.high;
+		changed = dt_hashes_set(pack->hashes, block->region, block->number, block->hash);
 	} else {
 		zeros = dt_is_zero(block->data, block->bytes);
 	}
@@ -195,45 +197,83 @@ static int take(struct dt_pack *pack, struct block *block, bool everything, uint
 	return add_block(pack, block);
 }
 
+static struct walk walk_over(const struct dt_captured *batch)
+{
+	return (struct walk){batch, batch->runs, batch->skip, 0};
+}
+
+// The next blocks, of regions of such sizes, at most a group. 0: there are no more. Their bytes lie one behind the
+// other.
+static size_t next_group(struct walk *walk, const uint64_t *sizes, struct block group[GROUP])
+{
+	size_t n = 0;
+	while (n < GROUP && walk->done < walk->batch->blocks) {
+		uint64_t number = walk->run->first + walk->skip, extent = walk->run->extent;
+		struct block *block = &group[n++];
+		*block = (struct block){
+			.region = extent,
+			.number = number,
+			.data = walk->batch->data + walk->done * DT_BLOCK,
+			.bytes = dt_block_bytes(sizes[extent], number, 1),
+		};
+		walk->done++;
+		if (++walk->skip == walk->run->count) {
+			walk->run++;
+			walk->skip = 0;
+		}
+		if (block->bytes < DT_BLOCK)
+			break;
+	}
+	return n;
+}
+
+static void hash_group(const struct dt_hashes *hashes, const struct block *group, size_t n, struct dt_hash *out)
+{
+	dt_hash_blocks(hashes, group->data, (n - 1) * DT_BLOCK + group[n - 1].bytes, out);
+}
+
 void dt_captured_hash(const struct dt_hashes *hashes, const struct dt_captured *batch)
 {
-	const struct dt_block_run *run = batch->runs;
-	const uint8_t *data = batch->data;
-	uint64_t skip = batch->skip;
+	struct block group[GROUP];
+	struct dt_hash *out = batch->hashes;
+	struct walk walk = walk_over(batch);
 	dt_takes(batch->blocks * PER_BLOCK_NS);
-	for (uint64_t done = 0; done < batch->blocks; run++, skip = 0) {
-		uint64_t nbytes = hashes->sizes[run->extent];
-		for (uint64_t i = skip; done < batch->blocks && i < run->count; i++, done++, data += DT_BLOCK) {
-			look_ahead(data + DT_BLOCK);
-			batch->hashes[done] = dt_hash_block(hashes, data, dt_block_bytes(nbytes, run->first + i, 1));
-		}
+	for (size_t n; (n = next_group(&walk, hashes->sizes, group)); out += n)
+		hash_group(hashes, group, n, out);
+}
+
+// Stores the blocks of a group.
+static int take_group(struct dt_pack *pack, const struct dt_captured *batch, struct block *group, size_t n,
+		      uint8_t **free)
+{
+	int error = 0;
+	struct dt_hash fresh[GROUP];
+	const struct dt_hash *hashes = fresh;
+	if (batch->hashes)
+		hashes = batch->hashes + (group->data - batch->data) / DT_BLOCK;
+	else if (pack->hashes)
+		hash_group(pack->hashes, group, n, fresh);
+	for (size_t i = 0; !error && i < n; i++) {
+		bool linear = batch->everything && pack->linear[group[i].region];
+		group[i].encoding = linear ? DT_STORED_IN_PLACE : DT_STORED_RAW;
+		if (pack->hashes)
+			group[i].hash = hashes[i];
+		error = take(pack, &group[i], batch->everything, free);
 	}
+	return error;
 }
 
 int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch)
 {
-	const struct dt_block_run *run = batch->runs;
-	uint8_t *data = batch->data, *free = data;
-	uint64_t skip = batch->skip;
+	struct block group[GROUP];
+	struct walk walk = walk_over(batch);
+	uint8_t *free = batch->data;
 	int error = 0;
 	dt_takes(batch->blocks * PER_BLOCK_NS);
 	pack->batch = pack->segment_count;
 	pack->write_count = pack->zero_count = 0;
-	for (uint64_t left = batch->blocks; !error && left; run++, skip = 0) {
-		for (uint64_t i = skip; !error && left && i < run->count; i++, left--, data += DT_BLOCK) {
-			bool linear = batch->everything && pack->linear[run->extent];
-			struct block block = {
-				.region = run->extent,
-				.number = run->first + i,
-				.data = data,
-				.bytes = dt_block_bytes(pack->sizes[run->extent], run->first + i, 1),
-				.encoding = linear ? DT_STORED_IN_PLACE : DT_STORED_RAW,
-				.hash = batch->hashes ? &batch->hashes[batch->blocks - left] : NULL,
-			};
-			look_ahead(data + DT_BLOCK);
-			error = take(pack, &block, batch->everything, &free);
-		}
-	}
+	for (size_t n; !error && (n = next_group(&walk, pack->sizes, group));)
+		error = take_group(pack, batch, group, n, &free);
 	if (!error)
 		error = close_segment(pack);
 	return error ? error : add_zeros(pack);
