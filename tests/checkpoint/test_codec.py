@@ -129,15 +129,22 @@ def test_segments_that_do_not_become_shorter_are_stored_as_they_are():
     assert compression.Encoder(None, False).encode(SIXTEEN) == (1, SIXTEEN)
 
 
-def test_compressed_segments_are_large_and_others_are_not(tmp_path):
-    """Python is asked for each of the first; who reads one block of the others reads no more than a MiB."""
+def test_raw_segments_are_small_and_others_are_not(tmp_path):
+    """Who reads one block of a raw one reads no more than a MiB; of what is in place it maps the file.
+
+    Python is asked for each of the compressed.
+    """
     words = np.frombuffer((b"some text " * (1 << 20))[: 9 << 20], np.uint8).copy()
-    for name, lengths in (("zstd", [1024, 1024, 256]), ("none", [256] * 9)):
+    large, small = [1024, 1024, 256], [256] * 8 + [255]
+    for name, delta in (("zstd", [1024, 1024, 255]), ("none", small)):
         with Checkpointer(
             path := tmp_path / name, {"a": words}, compression=name, fsync=False
         ) as checkpoints:
             checkpoints.save(wait=True)
-        (file,) = path.glob("*.base")
-        with opened(file) as base:
-            found = [sum(run.count for run in one.runs.native) for one in segments(base, [len(words)])]
-        assert found == lengths
+            words[4096:] ^= 1
+            checkpoints.save(wait=True)
+        for kind, lengths in (("base", large), ("delta", delta)):
+            (file,) = path.glob(f"*.{kind}")
+            with opened(file) as stored:
+                found = [sum(run.count for run in one.runs.native) for one in segments(stored, [len(words)])]
+            assert found == lengths

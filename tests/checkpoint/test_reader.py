@@ -16,6 +16,7 @@ import zstandard
 from _lib.checkpoint import forge, independent_reader
 from _lib.checkpoint.files import open_file, opened, segments
 from _lib.checkpoint.forge import BLOCK, IN_PLACE, RAW, SEGMENT_BYTES, ZEROS, ZSTD, File, Run
+from _lib.checkpoint.intercept import intercepted
 from _lib.support import resident_bytes
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import Encoding, FormatError
@@ -543,25 +544,15 @@ def test_a_file_that_was_cut_off_is_not_mapped(tmp_path):
             file.map(0)
 
 
-def test_short_reads_are_continued(tmp_path, monkeypatch):
-    """A read may give less than was asked for."""
-    path = _file().write(tmp_path)
-    preadv = os.preadv
-    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: preadv(fd, [buffers[0][:1000]], offset))
-    with opened(path) as file:
-        assert [bytes(file.read(one)) for one in _stored(file)] == _expected(_file())
-
-
 @pytest.mark.parametrize(("code", "kind"), [(errno.EIO, FormatError), (errno.ENOMEM, OSError)])
-def test_a_bad_disk_is_damage(tmp_path, monkeypatch, code, kind):
+def test_a_bad_disk_is_damage(tmp_path, code, kind):
     """EIO is the file's fault; other errors are not, and stay what they are."""
     path = _file().write(tmp_path)
 
-    def fail(*_):
-        raise OSError(code, os.strerror(code))
+    def fail(call):
+        return call.fail(code) if call.name == "dt_read_file" else call.run()
 
-    monkeypatch.setattr(os, "preadv", fail)
-    with pytest.raises(kind, match=os.strerror(code)) as caught:
+    with intercepted(fail), pytest.raises(kind, match=os.strerror(code)) as caught:
         open_file(path)
     assert isinstance(caught.value, FormatError) == (kind is FormatError)
 

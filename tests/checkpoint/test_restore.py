@@ -18,6 +18,7 @@ import pytest
 import dirtytrack
 from _lib.checkpoint import forge
 from _lib.checkpoint.forge import BLOCK, RAW, ZSTD, Run
+from _lib.checkpoint.intercept import intercepted
 from _lib.checkpoint.places import MemoryPlace, flip
 from _lib.support import PMD_SIZE, address_of, require, resident_bytes
 from dirtytrack import ChainError
@@ -411,19 +412,21 @@ def test_lazy_arrays_are_private_and_stay(linear):
     assert arrays["log"].tobytes() == STATES[0]["log"]
 
 
-def test_lazy_loading_reads_nothing_of_the_base(linear, monkeypatch):
+def test_lazy_loading_reads_nothing_of_the_base(linear):
     """Only deltas; a base with damaged contents comes as it is, which is what the documentation says."""
     (base,) = linear.glob("*.base")
     whole = forge.history(STATES, rows=ROWS, linear=True)[0]
     flip(base, whole.regions[1]["linear"])
-    read, preadv = [], os.preadv
+    read = []
 
-    def spy(fd, buffers, offset):
-        read.append((os.readlink(f"/proc/self/fd/{fd}"), offset))
-        return preadv(fd, buffers, offset)
+    def spy(call):
+        if call.name == "dt_read_file":
+            read.append((os.readlink(f"/proc/self/fd/{call.arguments[0]}"), call.arguments[1]))
+        return call.run()
 
-    monkeypatch.setattr(os, "preadv", spy)
-    arrays = load(linear, at=1, lazy=True)
+    with intercepted(spy):
+        arrays = load(linear, at=1, lazy=True)
+    assert read
     payload = range(65536, whole.regions[1]["linear"] + len(BYTES[0]))
     assert not [offset for name, offset in read if offset in payload]
     assert arrays["log"].tobytes()[1:] == STATES[0]["log"][1:]

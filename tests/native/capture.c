@@ -140,6 +140,32 @@ static void try_writes(void)
 	check(dt_write_all(fd, pieces, 0) == 0 && dt_close(fd) == 0 && dt_write_all(fd, pieces, 1) == -EBADF);
 }
 
+// Reads that are short, interrupted, beyond the end, or fail; and what was read is summed.
+static void try_reads(void)
+{
+	enum { LONG = 600000 };
+	static uint8_t data[LONG], read[LONG];
+	char name[] = "/tmp/dirtytrack-XXXXXX";
+	int fd = mkstemp(name);
+	struct dt_checksum sum, expected;
+	for (size_t i = 0; i < LONG; i++)
+		data[i] = (uint8_t)(i * 2654435761 >> 13);
+	check(fd >= 0 && unlink(name) == 0 && write(fd, data, LONG) == LONG);
+	dt_checksum_begin(&expected);
+	dt_checksum_add(&expected, data + 1, LONG - 1);
+	dt_checksum_begin(&sum);
+	check(dt_read_file(fd, 1, read, LONG, &sum) == LONG - 1 && memcmp(read, data + 1, LONG - 1) == 0);
+	check(dt_checksum_value(&sum) == dt_checksum_value(&expected));
+	memset(read, 0, 9);
+	fail_call(2, ONCE, EINTR);
+	check(dt_read_file(fd, 0, read, 9, NULL) == 9 && memcmp(read, data, 9) == 0);
+	fail_call(2, ONCE, EIO);
+	check(dt_read_file(fd, 0, read, 9, NULL) == -EIO);
+	succeed();
+	check(dt_read_file(fd, LONG, read, 9, NULL) == 0 && dt_read_file(fd, 0, read, 0, NULL) == 0);
+	check(dt_close(fd) == 0 && dt_read_file(fd, 0, read, 1, NULL) == -EBADF);
+}
+
 // What is in order, and each thing that is not.
 static void try_claim(int directory)
 {
@@ -244,4 +270,5 @@ void try_files(void)
 	check(dt_sync_directory(directory) == -EBADF);
 	check(rmdir(folder) == 0);
 	try_writes();
+	try_reads();
 }

@@ -175,7 +175,7 @@ static int pack_all(struct dt_hashes *hashes, struct dt_pack **pack_ret, uint8_t
 	pack->hashes = hashes;
 	pack->sizes = sizes;
 	pack->linear = linear ? places : nowhere;
-	pack->limit = 3 * DT_BLOCK;
+	pack->limit = pack->place_limit = 3 * DT_BLOCK;
 	pack->end = 128;
 	return dt_pack_add(pack, &batch);
 }

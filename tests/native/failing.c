@@ -132,6 +132,14 @@ int __wrap_open(const char *path, int flags, ...)
 	return fails() ? -1 : __real_open(path, flags);
 }
 
+ssize_t __real_pread(int fd, void *data, size_t bytes, off_t offset);
+ssize_t __wrap_pread(int fd, void *data, size_t bytes, off_t offset)
+{
+	if (fails())
+		return error_given ? -1 : 0;
+	return __real_pread(fd, data, calls_left && bytes > 3 ? 3 : bytes, offset);
+}
+
 ssize_t __real_pwrite(int fd, const void *data, size_t bytes, off_t offset);
 ssize_t __wrap_pwrite(int fd, const void *data, size_t bytes, off_t offset)
 {

@@ -17,7 +17,7 @@ _FLAGS = ("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-pthread", f"-I{_NATIV
 # What the driver puts something in the place of, to make it fail.
 _WRAPPED = (
     *("ioctl", "mmap", "munmap", "madvise", "msync", "syscall", "open"),
-    *("pwrite", "renameat2", "sync_file_range", "fsync"),
+    *("pread", "pwrite", "renameat2", "sync_file_range", "fsync"),
 )
 
 Driver = Callable[..., subprocess.CompletedProcess[str]]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dirtytrack.native import ffi, lib
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -17,10 +19,31 @@ except ImportError as error:
     raise ImportError(f"checkpoints need xxhash: {_EXTRA}") from error
 
 checksum: Callable[[Buffer], int] = xxhash.xxh3_64_intdigest
-RunningChecksum = xxhash.xxh3_64  # the same, of pieces
 
 Bytes = bytes | bytearray | memoryview
 Compressor = Callable[[Bytes], bytes]
+
+
+class RunningChecksum:
+    """The same of bytes that come piece by piece, some of them from native code.
+
+    Attributes:
+        native: a ``struct dt_checksum``.
+    """
+
+    def __init__(self) -> None:
+        """Of nothing so far."""
+        self.native: Any = ffi.new("struct dt_checksum *")
+        lib.dt_checksum_begin(self.native)
+
+    def update(self, data: Buffer) -> None:
+        """Adds bytes."""
+        with ffi.from_buffer("uint8_t[]", data) as piece:
+            lib.dt_checksum_add(self.native, piece, len(piece))
+
+    def value(self) -> int:
+        """Of what was added so far."""
+        return int(lib.dt_checksum_value(self.native))
 
 
 class Codec(Protocol):

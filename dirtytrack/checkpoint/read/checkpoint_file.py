@@ -115,13 +115,13 @@ class CheckpointFile:
                     raise FormatError(f"its index has a segment of {segment.runs} runs")
                 if done + segment.index_bytes > len(piece):
                     break
+                yield segment, piece, done + SEGMENT_RECORD_BYTES
                 done += segment.index_bytes
-                running.update(memoryview(piece)[done - segment.index_bytes : done])
-                yield segment, piece, done - segment.index_bytes + SEGMENT_RECORD_BYTES
             if not done:
                 raise FormatError("its index ends within a segment")
+            running.update(memoryview(piece)[:done])
             offset += done
-        if running.intdigest() != self._footer.index_checksum:
+        if running.value() != self._footer.index_checksum:
             raise FormatError("its index is damaged: the checksum does not fit")
 
     def segments(self, owners: BlockOwners) -> Iterator[StoredSegment]:
@@ -166,11 +166,12 @@ class CheckpointFile:
         """
         segment, codec = stored.segment, stored.segment.codec
         data = memoryview(bytearray(segment.length)) if buffer is None else buffer[: segment.length]
+        running = RunningChecksum()
         if segment.encoding == Encoding.IN_PLACE:
-            self._read_in_place(stored.runs, data)
+            self._read_in_place(stored.runs, data, running)
         else:
-            self._fill(segment.offset, data)
-        if checksum(data) != segment.checksum:
+            self._fill(segment.offset, data, running)
+        if running.value() != segment.checksum:
             raise FormatError(f"the segment {_where(stored)} is damaged: the checksum does not fit")
         if codec is None:
             return data
@@ -179,12 +180,12 @@ class CheckpointFile:
         except ValueError as error:
             raise FormatError(f"the segment {_where(stored)} can't be decompressed: {error}") from None
 
-    def _read_in_place(self, runs: Runs, data: memoryview) -> None:
+    def _read_in_place(self, runs: Runs, data: memoryview, running: RunningChecksum) -> None:
         done = 0
         for run in runs.native:
             layout = self.layouts[run.extent]
             count = min((run.first + run.count) * BLOCK, layout.nbytes) - run.first * BLOCK
-            self._fill(self._linear(layout) + run.first * BLOCK, data[done : done + count])
+            self._fill(self._linear(layout) + run.first * BLOCK, data[done : done + count], running)
             done += count
 
     def verify(self, layouts: Layouts) -> Iterator[int]:
@@ -262,9 +263,9 @@ class CheckpointFile:
         self._fill(offset, memoryview(data))
         return data
 
-    def _fill(self, offset: int, buffer: memoryview) -> None:
+    def _fill(self, offset: int, buffer: memoryview, running: RunningChecksum | None = None) -> None:
         try:
-            self._file.read_into(offset, [buffer])
+            self._file.read_into(offset, [buffer], None if running is None else running.native)
         except UnreadableError as error:
             raise FormatError(str(error)) from error
 

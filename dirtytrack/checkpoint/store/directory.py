@@ -30,7 +30,6 @@ from dirtytrack.checkpoint.store.system import (
     is_not_offered,
     make_directory,
     not_synced,
-    transfer,
 )
 from dirtytrack.native import ffi, lib
 
@@ -142,18 +141,20 @@ class DirectoryFile:
         self._is_closed = False
         descriptors.keep(self._key, descriptor)
 
-    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
+    def read_into(self, offset: int, buffers: Sequence[memoryview], checksum: Any = None) -> None:
         """See `StoredFile`."""
         descriptor = self._obtain()
-        try:
+        for buffer in buffers:
+            with ffi.from_buffer("uint8_t[]", buffer, require_writable=True) as to:
+                done = lib.dt_read_file(descriptor.fd, offset, to, len(to), checksum or ffi.NULL)
+                nbytes = len(to)
+            if done == -errno.EIO:
+                raise UnreadableError(f"it can't be read at {offset}: {os.strerror(errno.EIO)}")
             with self._folder.naming(self._name):
-                reached = transfer(os.preadv, descriptor.fd, buffers, offset)
-        except OSError as error:
-            if error.errno != errno.EIO:
-                raise
-            raise UnreadableError(f"it can't be read at {offset}: {error.strerror}") from error
-        if reached < offset + sum(map(len, buffers)):
-            raise UnreadableError("its length has changed")
+                check(min(done, 0))
+            if done < nbytes:
+                raise UnreadableError("its length has changed")
+            offset += nbytes
 
     def skip_hole(self, start: int, stop: int) -> int:
         """See `StoredFile`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dirtytrack.checkpoint.store.protocol import GO_ON, UnreadableError, Usage
 from dirtytrack.errors import BusyError
-from dirtytrack.native import ffi
+from dirtytrack.native import ffi, lib
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -86,13 +86,15 @@ class MemoryFile:
         self.nbytes = len(data)
         self._data = memoryview(data)
 
-    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
+    def read_into(self, offset: int, buffers: Sequence[memoryview], checksum: Any = None) -> None:
         """See `StoredFile`."""
         for buffer in buffers:
             piece = self._data[offset : offset + len(buffer)]
             if len(piece) < len(buffer):
                 raise UnreadableError("its length has changed")
             buffer[:] = piece
+            if checksum is not None:
+                lib.dt_checksum_add(checksum, ffi.from_buffer("uint8_t[]", piece), len(piece))
             offset += len(piece)
 
     def skip_hole(self, start: int, stop: int) -> int:

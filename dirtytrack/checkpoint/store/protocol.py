@@ -62,8 +62,10 @@ class StoredFile(Protocol):
 
     nbytes: int
 
-    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
+    def read_into(self, offset: int, buffers: Sequence[memoryview], checksum: Any = None) -> None:
         """Fills the buffers, one after the other, with the file's bytes from an offset on.
+
+        They are added to *checksum*, a ``struct dt_checksum``, where one is given.
 
         Raises:
             UnreadableError: the file is shorter by now, or damaged. The buffers are undefined.

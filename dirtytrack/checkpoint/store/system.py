@@ -5,23 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dirtytrack.checkpoint.store.descriptors import Descriptor, with_room
 from dirtytrack.checkpoint.store.protocol import StoreRemovedError
 from dirtytrack.errors import LIMITS
 from dirtytrack.native import lib
 
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
 MAP_NORESERVE = 0x4000  # which the mmap module of Python 3.11 lacks
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_MOST_BUFFERS = 512  # in one system call; the kernel takes at most 1024
 
 
 class Folder:
@@ -146,35 +141,6 @@ def not_synced(code: int) -> OSError:
 def is_not_offered(error: OSError) -> bool:
     """Whether a call failed because the file system, or a container's filter, does not offer it."""
     return bool(lib.dt_not_offered(error.errno or 0))
-
-
-def transfer(
-    call: Callable[[int, Sequence[memoryview], int], int], fd: int, buffers: Sequence[Buffer], offset: int
-) -> int:
-    """Reads or writes the buffers, one after the other, from an offset of a file on.
-
-    Args:
-        call: ``os.preadv`` or ``os.pwritev``, either of which may do less than it was asked for.
-        fd: of the file.
-        buffers: of any number.
-        offset: of the first byte.
-
-    Returns:
-        The offset after the last byte that was transferred: if a call did nothing there is more left.
-    """
-    left = [memoryview(buffer).cast("B") for buffer in buffers]
-    at = 0
-    while at < len(left):
-        done = call(fd, left[at : at + _MOST_BUFFERS], offset)
-        if done <= 0:
-            break
-        offset += done
-        while at < len(left) and done >= len(left[at]):
-            done -= len(left[at])
-            at += 1
-        if done:
-            left[at] = left[at][done:]
-    return offset
 
 
 def check(error: int) -> None:

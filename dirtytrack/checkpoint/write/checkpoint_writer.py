@@ -12,6 +12,7 @@ from dirtytrack.checkpoint.format.structures import (
     HEADER_BYTES,
     LINEAR_ALIGNMENT,
     MAX_DESCRIPTION,
+    SEGMENT_BYTES,
     Encoding,
     Footer,
     Header,
@@ -62,6 +63,7 @@ class CheckpointWriter:
         pack.sizes, pack.linear, pack.end = self._sizes, self._linear, self._end
         pack.hashes = ffi.NULL if hashes is None else hashes.native
         pack.apart, pack.limit = self._encoder.compresses, self._encoder.segment_bytes
+        pack.place_limit = SEGMENT_BYTES  # whoever wants a part of it maps the file
         self._file = store.create()
 
     @property

@@ -11,6 +11,7 @@
 #include "../base/runs.h"
 #include "../checkpoint/block.h"
 #include "../checkpoint/capture.h"
+#include "../checkpoint/checksum.h"
 #include "../checkpoint/files.h"
 #include "../checkpoint/hashes.h"
 #include "../checkpoint/owners.h"

@@ -13,6 +13,8 @@
 
 #include "../base/patience.h"
 
+enum { SUMMED = 1 << 18 }; // bytes that are read before they are summed
+
 static int write_piece(int fd, struct dt_write piece)
 {
 	while (piece.bytes) {
@@ -35,6 +37,24 @@ int dt_write_all(int fd, const struct dt_write *pieces, size_t n)
 	for (size_t i = 0; !error && i < n; i++)
 		error = write_piece(fd, pieces[i]);
 	return error;
+}
+
+int64_t dt_read_file(int fd, uint64_t offset, uint8_t *to, uint64_t bytes, struct dt_checksum *sum)
+{
+	uint64_t done = 0;
+	dt_takes_long();
+	while (done < bytes) {
+		size_t most = sum && bytes - done > SUMMED ? SUMMED : bytes - done;
+		ssize_t got = pread(fd, to + done, most, (off_t)(offset + done));
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return got < 0 ? -errno : (int64_t)done;
+		if (sum)
+			dt_checksum_add(sum, to + done, (size_t)got);
+		done += (uint64_t)got;
+	}
+	return (int64_t)done;
 }
 
 int dt_not_offered(int error)

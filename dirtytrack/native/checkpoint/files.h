@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "checksum.h"
+
 // Bytes that have their place in a file.
 struct dt_write {
 	uint64_t offset;
@@ -14,6 +16,9 @@ struct dt_write {
 
 // Writes n pieces, one after the other. 0; -errno, and then some of it may be written.
 int dt_write_all(int fd, const struct dt_write *pieces, size_t n);
+// Reads a file from an offset on, and adds what it has read to a checksum, while that lies in the processor's cache;
+// NULL: to none. How many bytes, fewer where the file ends; or -errno.
+int64_t dt_read_file(int fd, uint64_t offset, uint8_t *to, uint64_t bytes, struct dt_checksum *sum);
 // Whether an errno says that a call is not offered for this file, by its file system, the kernel, or a container's
 // filter. What a full or broken disk says is none of them.
 int dt_not_offered(int error);

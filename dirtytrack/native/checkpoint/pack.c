@@ -107,7 +107,8 @@ static int close_segment(struct dt_pack *pack)
 
 static bool fits(const struct dt_pack *pack, const struct dt_segment *segment, const struct block *block)
 {
-	if (!segment || segment->encoding != block->encoding || segment->length + block->bytes > pack->limit)
+	uint64_t limit = block->encoding == DT_STORED_IN_PLACE ? pack->place_limit : pack->limit;
+	if (!segment || segment->encoding != block->encoding || segment->length + block->bytes > limit)
 		return false;
 	return segment->runs < DT_SEGMENT_RUNS || continues(&pack->runs[pack->run_count - 1], block);
 }

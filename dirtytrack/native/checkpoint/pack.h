@@ -33,6 +33,7 @@ struct dt_pack {
 	const uint64_t *sizes;     // of each region, in bytes; the caller's
 	const uint64_t *linear;    // of each region, where it is laid out in the file, 0: nowhere; the caller's
 	uint64_t limit;            // bytes of blocks in a segment
+	uint64_t place_limit;      // of those in one that is in place
 	uint64_t end;              // of the file, so far
 	bool apart;                // the caller stores the raw segments, and sets their offsets
 	uint64_t blocks;           // stored so far, zeros included

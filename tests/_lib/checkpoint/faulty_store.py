@@ -106,8 +106,8 @@ class FaultyFile:
     def __init__(self, file: StoredFile, trouble: Trouble) -> None:
         self._file, self._trouble, self.nbytes = file, trouble, file.nbytes
 
-    def read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        self._trouble.step("read_into", lambda: self._file.read_into(offset, buffers))
+    def read_into(self, offset: int, buffers: Sequence[memoryview], checksum: Any = None) -> None:
+        self._trouble.step("read_into", lambda: self._file.read_into(offset, buffers, checksum))
 
     def skip_hole(self, start: int, stop: int) -> int:
         return self._trouble.step("skip_hole", lambda: self._file.skip_hole(start, stop))

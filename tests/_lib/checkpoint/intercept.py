@@ -26,8 +26,8 @@ _CALLS = (
     (descriptors, "os", os, ("open", "close")),
     (system, "os", os, ("fsync", "unlink", "listdir")),
     (system, "lib", lib, ("dt_sync_directory",)),
-    (directory, "os", os, ("fstat", "stat", "preadv", "lseek")),
-    (directory, "lib", lib, ("dt_map_file",)),
+    (directory, "os", os, ("fstat", "stat", "lseek")),
+    (directory, "lib", lib, ("dt_map_file", "dt_read_file")),
     (lock, "os", os, ("fstat", "stat", "ftruncate", "pread", "pwrite")),
     (lock, "fcntl", fcntl, ("lockf",)),
 )

@@ -27,7 +27,8 @@ class Packed:
         self.sizes = sizes
         self.native.sizes, self.native.linear = self._kept
         self.native.hashes = hashes.native if hashes else ffi.NULL
-        self.native.limit, self.native.apart, self.native.end = limit, apart, 128
+        self.native.limit = self.native.place_limit = limit
+        self.native.apart, self.native.end = apart, 128
         self.file = bytearray(128)
 
     def add(self, pieces, everything=False, skip=0, hashes=None):
