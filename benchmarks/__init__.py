@@ -11,9 +11,21 @@
     checkpoint  the pause, the throughput and the alternatives of a checkpoint
     barrier     cards for a collector, from Python and in C
     company     the verbs beside threads that compute
+    trainer     a torch trainer that saves while it trains
     payoff      the curve from dirty fraction to time, and when tracking does not pay
 
 A family of rows is a module that declares them with ``@row``; it is run by ``dirtytrack bench``.
 """
 
-FAMILIES = ("tracking", "many", "adaptive", "snapshot", "checkpoint", "barrier", "company", "costs", "payoff")
+FAMILIES = (
+    "tracking",
+    "many",
+    "adaptive",
+    "snapshot",
+    "checkpoint",
+    "barrier",
+    "company",
+    "trainer",
+    "costs",
+    "payoff",
+)

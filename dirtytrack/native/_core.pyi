@@ -46,8 +46,12 @@ class Lib(Protocol):
     DT_BITS: int
     DT_BYTES: int
     DT_SPARSE: int
+    DT_CREATE: int
+    DT_PACK: int
+    DT_WRITE_PACKED: int
     DT_WRITE: int
     DT_WRITEBACK: int
+    DT_CLAIM: int
     DT_FSYNC: int
     DT_CLOSE: int
     DT_RENAME: int
@@ -260,17 +264,7 @@ class Lib(Protocol):
     def dt_place_zeros(
         self, owners: CData, region: int, address: int, start: int, stop: int, refused_ret: CData
     ) -> int: ...
-    def dt_claim_holds(
-        self,
-        lock: int,
-        directory: int,
-        name: bytes,
-        signature: bytes,
-        bytes: int,
-        locks: int,
-        names: bytes,
-        n: int,
-    ) -> int: ...
+    def dt_claim_holds(self, claim: CData) -> int: ...
     def dt_sync_directory(self, fd: int) -> int: ...
     def dt_map_file(self, start: int, bytes: int, fd: int, offset: int) -> int: ...
     def dt_rename_noreplace(self, directory: int, source: bytes, target: bytes) -> int: ...

@@ -291,7 +291,7 @@ def test_errors_have_the_whole_path(directory, path):
     """A directory that was removed is named."""
     path.rmdir()
     with pytest.raises(FileNotFoundError) as caught:
-        directory.create()
+        directory.create().write(0, [b"x"])
     assert caught.value.filename.startswith(str(path))
 
 

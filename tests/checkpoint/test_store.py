@@ -9,14 +9,14 @@ import threading
 
 import pytest
 
+from _lib.checkpoint.packed import Packed
 from _lib.checkpoint.places import KINDS
 from dirtytrack import BusyError
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint.store import open_store
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.store.memory import MemoryStore
-from dirtytrack.checkpoint.store.protocol import Store, UnreadableError
-from dirtytrack.native import ffi
+from dirtytrack.checkpoint.store.protocol import Condition, Store, UnreadableError
 
 pytestmark = pytest.mark.anywhere
 
@@ -154,19 +154,42 @@ def test_a_file_outlives_what_it_was_opened_by(store):
     opened.close()
 
 
-def test_native_pieces_are_written(store):
-    """Each where it says, by whatever way the store has."""
-    file = store.create()
-    pieces = ffi.new("struct dt_write[]", 3)
-    for piece, (offset, text) in zip(pieces, ((2, b"cd"), (6, b"gh"), (0, b"ab")), strict=True):
-        content = ffi.new("uint8_t[]", text)
-        piece.offset, piece.bytes, piece.data = offset, len(text), content
-        file.write_pieces(ffi.addressof(piece), 1)
-    file.write_pieces(pieces, 0)
+def test_batches_are_packed_and_written(store):
+    """Each block where the pack has its place, by whatever way the store has."""
+    file, packed = store.create(), Packed(None, [4096, 9 * 4096], [0, 65536])
+    packed.native.end = 16
+    file.write_batch(packed.native, packed.batch([(0, 0, b"a" * 4096), (1, 3, b"b" * 8192)], everything=True))
+    file.write_batch(packed.native, packed.batch([(1, 1, b"c" * 4096)]))
     file.publish(NAME)
     opened = store.open(NAME)
-    assert (opened.nbytes, _read(opened, 0, 8)) == (8, b"abcd\0\0gh")
+    assert _read(opened, 16, 16 + 8192) == b"a" * 4096 + b"c" * 4096
+    assert _read(opened, 65536, opened.nbytes) == bytes(3 * 4096) + b"b" * 8192
     opened.close()
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_a_condition_is_checked_before_a_file_has_its_name(store, holds):
+    """The claim, and the files that have to be there; if not, whoever knows what to do is asked."""
+    _publish(store, NAME, b"abc")
+    claim, asked = store.claim(), []
+    file = store.create()
+    file.write(0, [b"def"])
+    names = [NAME] if holds else [NAME, "0000000009-0000000000000000.delta"]
+    file.publish(OTHER, condition=Condition(claim, names, lambda: asked.append(OTHER in store.names())))
+    assert asked == ([] if holds else [False])
+    assert set(store.names()) >= {NAME, OTHER}
+    claim.close()
+
+
+def test_a_condition_that_does_not_hold_leaves_no_file(store):
+    """What it raises is told."""
+    claim, file = store.claim(), store.create()
+    file.write(0, [b"def"])
+    with pytest.raises(ZeroDivisionError):
+        file.publish(NAME, condition=Condition(claim, [OTHER], lambda: 1 // 0))
+    file.discard()
+    claim.close()
+    assert NAME not in store.names()
 
 
 def test_mappings_are_private(store):

@@ -5,7 +5,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
-#include "checkpoint/files.h"
+#include "checkpoint/file_calls.h"
 #include "driver.h"
 #include "failing.h"
 
@@ -172,44 +172,76 @@ static void try_claim(int directory)
 	const uint8_t signature[] = "0123456789abcdef";
 	int lock = openat(directory, "lock", O_RDWR | O_CREAT, 0600);
 	check(lock >= 0 && write(lock, signature, 16) == 16);
-	check(dt_claim_holds(lock, directory, "lock", signature, 16, 1, "", 0) == 1);
-	check(dt_claim_holds(lock, directory, "lock", signature, 15, 1, "", 0) == 0);
-	check(dt_claim_holds(lock, directory, "lock", signature + 1, 16, 1, "", 0) == 0);
-	check(dt_claim_holds(lock, directory, "other", signature, 16, 1, "", 0) == 0);
-	check(dt_claim_holds(lock, -1, "lock", signature, 16, 1, "", 0) == 0);
-	check(dt_claim_holds(lock, directory, "lock", signature, 16, 1, "lock\0lock", 2) == 1);
-	check(dt_claim_holds(lock, directory, "lock", signature, 16, 1, "lock\0other", 2) == 0);
-	check(dt_claim_holds(lock, directory, "lock", signature, 16, 1, "other\0lock", 2) == 0);
-	check(renameat(directory, "lock", directory, "other") == 0);
+	const struct dt_claim good = {lock, directory, "lock", signature, 16, true, "lock\0lock", 2};
+	struct dt_claim bad[] = {good, good, good, good, good, good};
+	bad[0].bytes = 15;
+	bad[1].signature++;
+	bad[2].name = "other";
+	bad[3].directory = -1;
+	bad[4].names = "lock\0other";
+	bad[5].names = "other\0lock";
+	check(dt_claim_holds(&good) == 1);
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+		check(dt_claim_holds(&bad[i]) == 0);
+	struct dt_claim unlocked = good;
+	unlocked.is_locked = false;
+	unlocked.count = 0;
+	check(dt_claim_holds(&unlocked) == 1 && renameat(directory, "lock", directory, "other") == 0);
 	int another = openat(directory, "lock", O_RDWR | O_CREAT, 0600);
-	check(another >= 0 && dt_claim_holds(lock, directory, "lock", signature, 16, 0, "", 0) == 0);
-	check(dt_close(lock) == 0 && dt_claim_holds(lock, directory, "other", signature, 16, 0, "", 0) == 0);
+	check(another >= 0 && dt_claim_holds(&unlocked) == 0);
+	unlocked.name = "other";
+	check(dt_claim_holds(&unlocked) == 1 && dt_close(lock) == 0 && dt_claim_holds(&unlocked) == 0);
 	check(dt_close(another) == 0 && unlinkat(directory, "lock", 0) == 0 && unlinkat(directory, "other", 0) == 0);
 }
 
 // Several in one go, up to the first that fails.
 static void try_file_calls(int directory)
 {
-	int fd = openat(directory, "new", O_RDWR | O_CREAT, 0600);
+	int file = -1;
+	const uint64_t sizes[] = {DT_BLOCK}, nowhere[] = {0};
+	const struct dt_block_run run = {0, 0, 1};
+	uint8_t data[DT_BLOCK] = "abc", read[DT_BLOCK + 8];
+	struct dt_pack *packs[2];
+	for (size_t i = 0; i < 2; i++) {
+		check((packs[i] = dt_pack_new(sizeof *packs[i])));
+		*packs[i] = (struct dt_pack){.sizes = sizes, .linear = nowhere, .limit = DT_BLOCK, .end = 4};
+	}
+	const struct dt_captured batch = {.runs = &run, .data = data, .blocks = 1};
 	const struct dt_write piece = {0, 3, (const uint8_t *)"abc"};
+	const struct dt_claim nobodys = {-1, directory, "lock", data, 16, false, "", 0};
 	struct dt_file_call calls[] = {
-		{.act = DT_WRITE, .fd = fd, .pieces = &piece, .count = 1},
-		{.act = DT_WRITEBACK, .fd = fd},
-		{.act = DT_FSYNC, .fd = fd},
-		{.act = DT_CLOSE, .fd = fd},
-		{.act = DT_RENAME, .fd = directory, .name = "new", .new_name = "old"},
-		{.act = DT_SYNC_DIRECTORY, .fd = directory},
+		{.act = DT_CREATE, .file = &file, .directory = directory, .name = "new"},
+		{.act = DT_PACK, .file = &file, .pack = packs[0], .batch = &batch},
+		{.act = DT_WRITE_PACKED, .file = &file, .pack = packs[0]},
+		{.act = DT_WRITE, .file = &file, .pieces = &piece, .count = 1},
+		{.act = DT_WRITEBACK, .file = &file},
+		{.act = DT_FSYNC, .file = &file},
+		{.act = DT_CLOSE, .file = &file},
+		{.act = DT_RENAME, .directory = directory, .name = "new", .new_name = "old"},
+		{.act = DT_SYNC_DIRECTORY, .directory = directory},
 	};
 	size_t done = 9;
-	check(fd >= 0 && dt_file_calls(calls, 0, &done) == 0 && done == 0);
-	fail_call(3, ONCE, EIO);
-	check(dt_file_calls(calls, 6, &done) == -EIO && done == 2);
+	check(dt_file_calls(calls, 0, &done) == 0 && done == 0 && file == -1);
+	check(dt_file_calls(calls, 4, &done) == 0 && done == 4 && file >= 0);
+	check(pread(file, read, sizeof read, 0) == DT_BLOCK + 4 && memcmp(read, "abc\0abc", 8) == 0);
+	check(dt_file_calls(calls, 4, &done) == -EEXIST && done == 0 && file >= 0);
+	fail_call(2, ONCE, EIO);
+	check(dt_file_calls(calls + 4, 5, &done) == -EIO && done == 1 && file >= 0);
 	succeed();
-	check(dt_file_calls(calls, 6, &done) == 0 && done == 6);
-	check(dt_file_calls(calls + 4, 2, &done) == -ENOENT && done == 0);
-	check(dt_file_calls(calls + 3, 3, &done) == -EBADF && done == 0);
-	calls[0].act = 9;
+	check(dt_file_calls(calls + 4, 5, &done) == 0 && done == 5 && file == -1);
+	check(dt_file_calls(calls + 7, 2, &done) == -ENOENT && done == 0);
+	check(dt_file_calls(calls + 6, 3, &done) == -EBADF && done == 0);
+	fail_call(1, ALLOCATIONS_ONLY, ENOMEM);
+	calls[1].pack = packs[1];
+	int error = dt_file_calls(calls + 1, 1, &done);
+	check(error == (has_failed() ? -ENOMEM : 0));
+	succeed();
+	calls[0] = (struct dt_file_call){.act = DT_CLAIM, .claim = &nobodys};
+	check(dt_file_calls(calls, 1, &done) == -EAGAIN && done == 0);
+	calls[0].act = 99;
 	check(dt_file_calls(calls, 1, &done) == -EINVAL && unlinkat(directory, "old", 0) == 0);
+	dt_pack_free(packs[0]);
+	dt_pack_free(packs[1]);
 }
 
 // The calls on files, where the system has them, and where it has not.

@@ -53,15 +53,6 @@ class Descriptor:
         """Its number; -1 after `close`, so that nothing goes to another file by mistake."""
         return self._held[0] if self._held else -1
 
-    def lend(self) -> int:
-        """Its number, for who closes it. If it was not closed: `take_back`."""
-        held, self._held = self._held, ()
-        return held[0]
-
-    def take_back(self, fd: int) -> None:
-        """It is still open."""
-        self._held = [fd]
-
     def close(self) -> None:
         """Closes it now; idempotent."""
         held, self._held = self._held, ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import random
 import re
 import secrets
 import stat
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dirtytrack.checkpoint.store import descriptors
-from dirtytrack.checkpoint.store.descriptors import Descriptor
+from dirtytrack.checkpoint.store.descriptors import Descriptor, with_room
 from dirtytrack.checkpoint.store.lock import LockName, WriterLock
 from dirtytrack.checkpoint.store.protocol import (
+    Condition,
     FileRemovedError,
     StoreRemovedError,
     UnreadableError,
@@ -45,6 +47,7 @@ _REMOVED = (
 )
 _WRITEBACK = 1 << 24  # bytes after which the disk is to begin
 _SECTOR = 512
+_BLOCK = 4096  # bytes, of a batch
 
 
 class Directory:
@@ -70,6 +73,7 @@ class Directory:
             make_directory(path, sync=fsync)
         self._folder = Folder(path)
         self._fsync, self._lock = fsync, lock
+        self._names = random.Random(secrets.randbits(128))  # for names that no dead writer has left
 
     @property
     def place(self) -> str:
@@ -99,7 +103,7 @@ class Directory:
 
     def create(self) -> DirectoryNewFile:
         """See `Store`."""
-        return DirectoryNewFile(self._folder, self._fsync)
+        return DirectoryNewFile(self._folder, f".{self._names.getrandbits(64):016x}.tmp", self._fsync)
 
     def remove(self, names: Sequence[str]) -> None:
         """See `Store`."""
@@ -248,61 +252,61 @@ class DirectoryFile:
 
 
 class DirectoryNewFile:
-    """See `NewFile`. It has a temporary name until it is published."""
+    """See `NewFile`. It is there once something is written, with a temporary name until it is published."""
 
-    def __init__(self, folder: Folder, fsync: bool) -> None:
-        """Makes it."""
-        self._folder, self._fsync = folder, fsync
-        self._name = f".{secrets.token_hex(8)}.tmp"
-        self._descriptor = folder.open(self._name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        self._waiting = 0  # bytes that the disk has not been asked for yet
+    def __init__(self, folder: Folder, name: str, fsync: bool) -> None:
+        """Makes nothing yet; the *name* is the temporary one."""
+        self._folder, self._name, self._fsync = folder, name, fsync
+        self._fd: Any = ffi.new("int *", -1)  # which native code sets, so that no interrupt comes in between
+        self._waiting = 0  # bytes that the disk has not been asked for yet, at most
         self._is_published = False
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> int:
         """See `NewFile`."""
-        placed = []
+        placed, start = [], offset
         for buffer in buffers:
             placed.append((offset, buffer))
             offset += memoryview(buffer).nbytes
         with ExitStack() as held:
-            pieces = _pieces(placed, held)
-            self.write_pieces(pieces, len(pieces))
+            self._write([_write(_pieces(placed, held))], offset - start)
         return offset
 
-    def write_pieces(self, pieces: Any, count: int) -> None:
+    def write_batch(self, pack: Any, batch: Any) -> None:
         """See `NewFile`."""
-        self._waiting += sum(pieces[at].bytes for at in range(count))
-        calls = [_write(self._descriptor.fd, pieces, count)]
-        if self._fsync and self._waiting >= _WRITEBACK:  # so that the sync has less to wait for
-            self._waiting = 0
-            calls.append(_call(lib.DT_WRITEBACK, self._descriptor.fd))
-        with self._folder.naming(self._name):
-            error, _ = _make(calls)
-            check(error)
+        packing = {"act": lib.DT_PACK, "pack": pack, "batch": batch}
+        self._write([packing, {"act": lib.DT_WRITE_PACKED, "pack": pack}], batch.blocks * _BLOCK)
 
-    def publish(self, name: str, last: Sequence[tuple[int, Buffer]] = ()) -> None:
+    def publish(
+        self,
+        name: str,
+        last: Sequence[tuple[int, Buffer]] = (),
+        condition: Condition | None = None,
+    ) -> None:
         """See `NewFile`."""
-        fd, ends = self._descriptor.lend(), [ffi.new("char[]", one.encode()) for one in (self._name, name)]
-        calls: dict[int, Any] = {}
+        ends = [ffi.new("char[]", one.encode()) for one in (self._name, name)]
+        claim = None if condition is None else condition.claim.native(condition.names)
+        if condition is not None and claim is None:
+            condition.check()
+        calls: list[dict[str, Any]] = []
         with ExitStack() as held:
+            if claim is not None:
+                calls.append({"act": lib.DT_CLAIM, "claim": claim.question})
             if last:
-                pieces = _pieces(last, held)
-                calls[lib.DT_WRITE] = _write(fd, pieces, len(pieces))
+                calls.append(_write(_pieces(last, held)))
             if self._fsync:
-                calls[lib.DT_FSYNC] = _call(lib.DT_FSYNC, fd)
-            calls[lib.DT_CLOSE] = _call(lib.DT_CLOSE, fd)  # where some say at last what they could not write
-            calls[lib.DT_RENAME] = _call(lib.DT_RENAME, self._folder.fd)
-            calls[lib.DT_RENAME] |= {"name": ends[0], "new_name": ends[1]}
+                calls.append({"act": lib.DT_FSYNC})
+            calls.append({"act": lib.DT_CLOSE})  # where some say at last what they could not write
+            calls.append({"act": lib.DT_RENAME, "name": ends[0], "new_name": ends[1]})
             if self._fsync:
-                calls[lib.DT_SYNC_DIRECTORY] = _call(lib.DT_SYNC_DIRECTORY, self._folder.fd)
-            error, done = _make([*calls.values()])
-        made = [*calls][: done + 1]  # and the one that failed
-        if lib.DT_CLOSE not in made:
-            self._descriptor.take_back(fd)
-        if lib.DT_RENAME in made[:done]:
+                calls.append({"act": lib.DT_SYNC_DIRECTORY})
+            error, left = self._make(calls)
+            if condition is not None and left and left[0]["act"] == lib.DT_CLAIM:
+                condition.otherwise()
+                error, left = self._make(left[1:])
+        if all(call["act"] != lib.DT_RENAME for call in left):
             self._name = name
         with self._folder.naming(name):
-            if error and made[-1] == lib.DT_FSYNC:
+            if left and left[0]["act"] == lib.DT_FSYNC:
                 raise not_synced(-error)
             check(error)
         self._is_published = True
@@ -311,9 +315,50 @@ class DirectoryNewFile:
         """See `NewFile`."""
         if not self._is_published:
             with suppress(OSError):
-                self._descriptor.close()
+                self._close()
             with suppress(OSError):
                 self._folder.unlink(self._name)
+
+    def __del__(self, is_exiting: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_exiting():  # then modules are empty
+            with suppress(OSError):
+                self._close()
+
+    def _close(self) -> None:
+        fd, self._fd[0] = self._fd[0], -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _write(self, calls: list[dict[str, Any]], nbytes: int) -> None:
+        self._waiting += nbytes
+        if self._fsync and self._waiting >= _WRITEBACK:  # so that the sync has less to wait for
+            self._waiting = 0
+            calls.append({"act": lib.DT_WRITEBACK})
+        error, left = self._make(calls)
+        if error and left[0]["act"] == lib.DT_PACK:
+            raise MemoryError
+        with self._folder.naming(self._name):
+            check(error)
+
+    def _make(self, calls: list[dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
+        # One entry into native code, since each costs 5 ms beside a thread that computes. -errno of the call
+        # that failed, or 0; and the calls that are left, that one the first.
+        if self._fd[0] < 0:
+            made = ffi.new("char[]", self._name.encode())
+            calls = [{"act": lib.DT_CREATE, "name": made}, *calls]
+        error, left = self._enter(calls)
+        if error == -errno.EMFILE and left[0]["act"] == lib.DT_CREATE:
+            with self._folder.naming(self._name):
+                with_room(lambda: check(self._enter(left[:1])[0]))
+            error, left = self._enter(left[1:])
+        return error, left
+
+    def _enter(self, calls: list[dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
+        shared = {"directory": self._folder.fd, "file": self._fd}
+        native: Any = ffi.new("struct dt_file_call[]", [{**shared, **call} for call in calls])
+        done: Any = ffi.new("size_t *")
+        error = lib.dt_file_calls(native, len(calls), done)
+        return error, calls[done[0] :]
 
 
 def _pieces(placed: Sequence[tuple[int, Buffer]], held: ExitStack) -> Any:
@@ -325,17 +370,5 @@ def _pieces(placed: Sequence[tuple[int, Buffer]], held: ExitStack) -> Any:
     return pieces
 
 
-def _call(act: int, fd: int) -> dict[str, Any]:
-    return {"act": act, "fd": fd}
-
-
-def _write(fd: int, pieces: Any, count: int) -> dict[str, Any]:
-    return {"act": lib.DT_WRITE, "fd": fd, "pieces": pieces, "count": count}
-
-
-def _make(calls: Sequence[dict[str, Any]]) -> tuple[int, int]:
-    # One entry into native code, since each costs 5 ms beside a thread that computes. -errno of the call that
-    # failed, or 0; and how many were made before it.
-    native: Any = ffi.new("struct dt_file_call[]", calls)
-    done: Any = ffi.new("size_t *")
-    return lib.dt_file_calls(native, len(calls), done), done[0]
+def _write(pieces: Any) -> dict[str, Any]:
+    return {"act": lib.DT_WRITE, "pieces": pieces, "count": len(pieces)}

@@ -24,10 +24,10 @@ from typing import Literal
 from weakref import WeakValueDictionary
 
 from dirtytrack.checkpoint.store.descriptors import Descriptor
-from dirtytrack.checkpoint.store.protocol import GO_ON
+from dirtytrack.checkpoint.store.protocol import GO_ON, NativeClaim
 from dirtytrack.checkpoint.store.system import Folder, is_not_offered
 from dirtytrack.errors import BusyError, UnsupportedError
-from dirtytrack.native import lib
+from dirtytrack.native import ffi, lib
 
 LockName = Literal["record", "none"]
 
@@ -86,18 +86,18 @@ class WriterLock:
 
     def holds(self, names: Collection[str]) -> bool:
         """See `Claim`."""
-        return bool(
-            lib.dt_claim_holds(
-                self._fd(),
-                self._folder.fd,
-                _NAME.encode(),
-                self._signature,
-                _SIGNATURE_BYTES,
-                self._is_locked,
-                "".join(f"{name}\0" for name in names).encode(),
-                len(names),
-            )
+        return bool(lib.dt_claim_holds(self.native(names).question))
+
+    def native(self, names: Collection[str]) -> NativeClaim:
+        """See `Claim`."""
+        kept = (
+            ffi.new("char[]", _NAME.encode()),
+            ffi.new("uint8_t[]", self._signature),
+            ffi.new("char[]", "".join(f"{name}\0" for name in names).encode()),
         )
+        name, signature, there = kept
+        fields = (self._fd(), self._folder.fd, name, signature, _SIGNATURE_BYTES, self._is_locked)
+        return NativeClaim(ffi.new("struct dt_claim *", (*fields, there, len(names))), kept)
 
     def renew(self) -> None:
         """Takes it again if it was lost.

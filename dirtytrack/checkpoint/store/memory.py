@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dirtytrack.checkpoint.store.protocol import GO_ON, UnreadableError, Usage
+from dirtytrack.checkpoint.store.protocol import GO_ON, Condition, UnreadableError, Usage
 from dirtytrack.errors import BusyError
 from dirtytrack.native import ffi, lib
 
@@ -129,13 +129,22 @@ class MemoryNewFile:
         self._data[offset : offset + len(data)] = data
         return offset + len(data)
 
-    def write_pieces(self, pieces: Any, count: int) -> None:
+    def write_batch(self, pack: Any, batch: Any) -> None:
         """See `NewFile`."""
-        for piece in pieces[0:count]:
+        if lib.dt_pack_add(pack, batch):
+            raise MemoryError
+        for piece in pack.writes[0 : pack.write_count]:
             self.write(piece.offset, [ffi.buffer(piece.data, piece.bytes)])
 
-    def publish(self, name: str, last: Sequence[tuple[int, Buffer]] = ()) -> None:
+    def publish(
+        self,
+        name: str,
+        last: Sequence[tuple[int, Buffer]] = (),
+        condition: Condition | None = None,
+    ) -> None:
         """See `NewFile`. There is no disk."""
+        if condition is not None:
+            condition.check()
         for offset, buffer in last:
             self.write(offset, [buffer])
         data = bytes(self._data)
@@ -161,6 +170,9 @@ class MemoryClaim:
     def holds(self, names: Collection[str]) -> bool:
         """See `Claim`."""
         return self._store.writer() is self and all(name in self._store.files for name in names)
+
+    def native(self, _names: Collection[str]) -> None:
+        """See `Claim`."""
 
     def renew(self) -> None:
         """See `Claim`."""

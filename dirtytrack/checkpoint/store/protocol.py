@@ -11,7 +11,7 @@ whole place of the file as their ``filename``; what is the fault of a single fil
 from __future__ import annotations
 
 import mmap
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -101,21 +101,28 @@ class NewFile(Protocol):
             OSError: it could not be written: `discard` it.
         """
 
-    def write_pieces(self, pieces: Any, count: int) -> None:
-        """Writes native pieces, an array of ``struct dt_write``, each as `write` does.
+    def write_batch(self, pack: Any, batch: Any) -> None:
+        """Adds a ``struct dt_captured`` to a ``struct dt_pack``, and writes what that has to be written.
 
         Raises:
-            OSError: they could not be written: `discard` it.
+            MemoryError, OSError: it could not be written: `discard` it.
         """
 
-    def publish(self, name: str, last: Sequence[tuple[int, Buffer]] = ()) -> None:
+    def publish(
+        self,
+        name: str,
+        last: Sequence[tuple[int, Buffer]] = (),
+        condition: Condition | None = None,
+    ) -> None:
         """Gives the file its name, once and for all, if no other file has it.
 
-        *last* is offsets and bytes that are written before that, in this order.
+        *last* is offsets and bytes that are written before that, in this order. The *condition* is checked
+        before anything is done.
 
         Both last when this returns, unless the store was opened to do without.
 
         Raises:
+            Others: as the condition.
             FileExistsError: another file has the name.
             OSError: it is not there, or `discard` will see to that.
         """
@@ -124,14 +131,50 @@ class NewFile(Protocol):
         """Removes what was not published, whatever its name by now; if that fails, the next claim does."""
 
 
+class NativeClaim(NamedTuple):
+    """A question to native code.
+
+    Attributes:
+        question: a ``struct dt_claim``.
+        kept: what it refers to.
+    """
+
+    question: Any
+    kept: object
+
+
+class Condition(NamedTuple):
+    """What has to hold when a file gets its name.
+
+    Attributes:
+        claim: is still held, ...
+        names: ... and these files are there. If so, one look suffices.
+        otherwise: is called if that can't be seen at once: it raises what is wrong, or mends it.
+    """
+
+    claim: Claim
+    names: Collection[str]
+    otherwise: Callable[[], object]
+
+    def check(self) -> None:
+        """Sees to it."""
+        if not self.claim.holds(self.names):
+            self.otherwise()
+
+
 class Claim(Protocol):
     """The right to write to a store. It ends with its process."""
 
     def holds(self, names: Collection[str]) -> bool:
         """Whether nobody else has it or had it, and files of these names are there, if one call can tell.
 
-        It is one for the sake of threads that compute, beside which each costs 5 ms. Else `renew`, which says
-        what is wrong, and look for them.
+        Else `renew`, which says what is wrong, and look for them.
+        """
+
+    def native(self, names: Collection[str]) -> NativeClaim | None:
+        """The same as a question that native code asks, together with what it does then; None: it can't.
+
+        It is for the sake of threads that compute, beside which each entry from Python costs 5 ms.
         """
 
     def renew(self) -> None:

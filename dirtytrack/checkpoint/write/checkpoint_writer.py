@@ -18,7 +18,7 @@ from dirtytrack.checkpoint.format.structures import (
     Header,
     Kind,
 )
-from dirtytrack.checkpoint.store.protocol import Store
+from dirtytrack.checkpoint.store.protocol import Condition, Store
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.native import ffi, lib
@@ -54,7 +54,6 @@ class CheckpointWriter:
         placed = [self._place(one, is_linear) for one, is_linear in zip(own, linear, strict=True)]
         self._layouts = (*placed, *layouts[len(own) :])
         self._encoder = compression.encoder()
-        self._written = 0
         self._hashes = hashes
         self._sizes: Any = ffi.new("uint64_t[]", [one.nbytes for one in own])
         self._linear: Any = ffi.new("uint64_t[]", [one.linear or 0 for one in placed])
@@ -83,11 +82,7 @@ class CheckpointWriter:
             MemoryError, OSError: discard the file.
         """
         pack = self._pack
-        if lib.dt_pack_add(pack, batch):
-            raise MemoryError
-        if pack.write_count:
-            self._file.write_pieces(pack.writes, pack.write_count)
-            self._written += sum(pack.writes[at].bytes for at in range(pack.write_count))
+        self._file.write_batch(pack, batch)
         if pack.apart:
             for at in range(pack.batch, pack.segment_count):
                 if pack.segments[at].encoding == Encoding.RAW:
@@ -100,17 +95,19 @@ class CheckpointWriter:
             segment.encoding, segment.length, segment.checksum = encoding, len(stored), checksum(stored)
         segment.offset = self._pack.end
         self._pack.end = self._file.write(segment.offset, [stored])
-        self._written += len(stored)
+        self._pack.written += len(stored)
 
-    def commit(self, header: Header, description: Description) -> int:
+    def commit(self, header: Header, description: Description, condition: Condition | None = None) -> int:
         """Completes the file and gives it its name; returns how many bytes it holds, holes aside.
 
         Args:
             header: says the name.
             description: of the checkpoint.
+            condition: of its name.
 
         Raises:
             OSError: there is no such file.
+            Others: as the condition.
         """
         described = description.encode(self._layouts if header.kind is Kind.BASE else None)
         if len(described) > MAX_DESCRIPTION:
@@ -127,8 +124,8 @@ class CheckpointWriter:
             int.from_bytes(packed[-8:], "little"),
         )
         tail = b"".join((index, described, footer.pack()))
-        self._file.publish(str(header.name), [(self._pack.end, tail), (0, packed)])
-        return len(packed) + self._written + len(tail)
+        self._file.publish(str(header.name), [(self._pack.end, tail), (0, packed)], condition)
+        return len(packed) + int(self._pack.written) + len(tail)
 
     def discard(self) -> None:
         """Removes the file, if it is not committed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import secrets
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.format.layout import stored
 from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind, block_count
-from dirtytrack.checkpoint.store.protocol import GO_ON, Claim, Store, StoreRemovedError
+from dirtytrack.checkpoint.store.protocol import GO_ON, Claim, Condition, Store, StoreRemovedError
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capture
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
@@ -223,12 +222,16 @@ class Committer:
         # A delta that has everything needs no parent.
         whole = len(job.captures) == 1 and writer.blocks == self._blocks
         kind = Kind.BASE if whole else job.kind
-        header = Header(kind, self._chain, job.id, self.parent, secrets.token_bytes(8), job.number)
-        if not self._claim.holds(self._footing.names if kind is Kind.DELTA else ()):
+        header = Header(kind, self._chain, job.id, self.parent, job.file, job.number)
+
+        def find_out() -> None:
             self._claim.renew()
             if kind is Kind.DELTA:
                 self._footing.check()
-        return header, writer, writer.commit(header, job.describe(self._table, writer.blocks))
+
+        names = self._footing.names if kind is Kind.DELTA else frozenset()
+        condition = Condition(self._claim, names, find_out)
+        return header, writer, writer.commit(header, job.describe(self._table, writer.blocks), condition)
 
     def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.

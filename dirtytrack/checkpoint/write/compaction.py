@@ -228,20 +228,22 @@ class Compactor:
         self._failure: Exception | None = None
         self._due = 2 * keep if keep else None  # after how many checkpoints
         self._thread = Background("dirtytrack compaction")
+        self._was_put = False
 
     def committed(self, number: int) -> None:
         """Is told of every checkpoint that was committed."""
         self._numbers.append(number)
         if self._is_due():
-            self._thread.put(self._compact_if_due)
+            self._put(self._compact_if_due)
 
     def start(self) -> None:
         """Begins, when what is under way is done."""
-        self._thread.put(self._compact)
+        self._put(self._compact)
 
     def wait(self) -> None:
         """Waits until it is done, if it is under way."""
-        self._thread.drain()
+        if self._was_put:  # else the thread need not be woken, which may take 5 ms beside one that computes
+            self._thread.drain()
 
     def start_thread(self) -> None:
         """Starts the thread, which somebody has to `stop`."""
@@ -270,6 +272,10 @@ class Compactor:
             damage = ChainError(f"the chain was not compacted: {failure}. The next save holds everything")
             damage.__cause__, failure = failure, damage
         return failure
+
+    def _put(self, act: Callable[[], object]) -> None:
+        self._was_put = True
+        self._thread.put(act)
 
     def _is_due(self) -> bool:
         return self._due is not None and len(self._numbers) > self._due

@@ -12,6 +12,7 @@
 #include "../checkpoint/block.h"
 #include "../checkpoint/capture.h"
 #include "../checkpoint/checksum.h"
+#include "../checkpoint/file_calls.h"
 #include "../checkpoint/files.h"
 #include "../checkpoint/hashes.h"
 #include "../checkpoint/owners.h"

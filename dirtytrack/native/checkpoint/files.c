@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -67,26 +66,27 @@ static bool is_same(const struct statx *a, const struct statx *b)
 	return a->stx_ino == b->stx_ino && a->stx_dev_major == b->stx_dev_major && a->stx_dev_minor == b->stx_dev_minor;
 }
 
-static bool is_own(int lock, int directory, const char *name, const uint8_t *signature, size_t bytes)
+static bool is_own(const struct dt_claim *claim)
 {
 	struct statx there, ours; // not fstatat, which would need glibc 2.33
 	uint8_t found[65];
-	if (statx(directory, name, AT_SYMLINK_NOFOLLOW, STATX_INO, &there) ||
-	    statx(lock, "", AT_EMPTY_PATH, STATX_INO, &ours) || !is_same(&there, &ours))
+	if (statx(claim->directory, claim->name, AT_SYMLINK_NOFOLLOW, STATX_INO, &there) ||
+	    statx(claim->lock, "", AT_EMPTY_PATH, STATX_INO, &ours) || !is_same(&there, &ours))
 		return false;
-	return pread(lock, found, bytes + 1, 0) == (ssize_t)bytes && memcmp(found, signature, bytes) == 0;
+	return pread(claim->lock, found, claim->bytes + 1, 0) == (ssize_t)claim->bytes &&
+	       memcmp(found, claim->signature, claim->bytes) == 0;
 }
 
-int dt_claim_holds(int lock, int directory, const char *name, const uint8_t *signature, size_t bytes, int locks,
-		   const char *names, size_t n)
+int dt_claim_holds(const struct dt_claim *claim)
 {
 	struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	const char *name = claim->names;
 	struct statx status;
 	dt_takes_long();
-	if ((locks && fcntl(lock, F_SETLK, &all)) || !is_own(lock, directory, name, signature, bytes))
+	if ((claim->is_locked && fcntl(claim->lock, F_SETLK, &all)) || !is_own(claim))
 		return 0;
-	for (; n; n--, names += strlen(names) + 1)
-		if (statx(directory, names, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &status))
+	for (size_t left = claim->count; left; left--, name += strlen(name) + 1)
+		if (statx(claim->directory, name, AT_SYMLINK_NOFOLLOW, STATX_TYPE, &status))
 			return 0;
 	return 1;
 }
@@ -136,32 +136,4 @@ int dt_rename_new(int directory, const char *from, const char *to)
 	if (errno != ENOENT)
 		return -errno;
 	return renameat(directory, from, directory, to) ? -errno : 0;
-}
-
-static int make_call(const struct dt_file_call *call)
-{
-	switch ((enum dt_file_act)call->act) {
-	case DT_WRITE:
-		return dt_write_all(call->fd, call->pieces, call->count);
-	case DT_WRITEBACK:
-		return dt_start_writeback(call->fd);
-	case DT_FSYNC:
-		return fsync(call->fd) ? -errno : 0;
-	case DT_CLOSE:
-		return close(call->fd) ? -errno : 0;
-	case DT_RENAME:
-		return dt_rename_new(call->fd, call->name, call->new_name);
-	case DT_SYNC_DIRECTORY:
-		return dt_sync_directory(call->fd);
-	}
-	return -EINVAL;
-}
-
-int dt_file_calls(const struct dt_file_call *calls, size_t n, size_t *done_ret)
-{
-	int error = 0;
-	dt_takes_long();
-	for (*done_ret = 0; !error && *done_ret < n; *done_ret += !error)
-		error = make_call(&calls[*done_ret]);
-	return error;
 }

@@ -2,6 +2,7 @@
 // it; what is done without is said here.
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,38 +23,27 @@ int64_t dt_read_file(int fd, uint64_t offset, uint8_t *to, uint64_t bytes, struc
 // Whether an errno says that a call is not offered for this file, by its file system, the kernel, or a container's
 // filter. What a full or broken disk says is none of them.
 int dt_not_offered(int error);
-// Whether a lock file is still locked by this process, the one of that name, and holds these bytes (at most 64) and no
-// more; and whether n files are there, the names of which follow each other, each with its zero. 1; 0: something of
-// that is not so, or can't be found out. Without locks it is not locked again.
-int dt_claim_holds(int lock, int directory, const char *name, const uint8_t *signature, size_t bytes, int locks,
-		   const char *names, size_t n);
+// The right to write to a directory, and what a file that is committed there stands on.
+struct dt_claim {
+	int lock; // the lock file
+	int directory;
+	const char *name;         // of the lock file
+	const uint8_t *signature; // what it holds
+	size_t bytes;             // of that, at most 64
+	bool is_locked;           // whether it is locked besides
+	const char *names;        // of files that have to be there, one after the other, each with its zero
+	size_t count;             // of them
+};
+
+// Whether a lock file is still locked by this process, the one of that name, and holds its signature and no more; and
+// whether all files are there. 1; 0: something of that is not so, or can't be found out.
+int dt_claim_holds(const struct dt_claim *claim);
 // Starts to write a file to disk, without waiting for it. 0, also where there is no such call; -errno.
 int dt_start_writeback(int fd);
 // Has the names in a directory on the disk. 0, also where directories can't be synced; -errno.
 int dt_sync_directory(int fd);
 // Maps some of a file, private and writable, in the place of memory that is there; it takes no descriptor. -errno.
 int dt_map_file(uint64_t start, size_t bytes, int fd, uint64_t offset);
-// System calls to be made one after the other, with one entry from Python.
-enum dt_file_act {
-	DT_WRITE,     // dt_write_all
-	DT_WRITEBACK, // dt_start_writeback
-	DT_FSYNC,
-	DT_CLOSE,
-	DT_RENAME,        // dt_rename_new
-	DT_SYNC_DIRECTORY // dt_sync_directory
-};
-
-struct dt_file_call {
-	int act;
-	int fd;                        // of the file; of its directory, for the last two
-	const struct dt_write *pieces; // DT_WRITE: count of them
-	size_t count;
-	const char *name, *new_name; // DT_RENAME
-};
-
-// Makes n calls, up to the first that fails. 0 or -errno of that; *done_ret: how many were made before it.
-int dt_file_calls(const struct dt_file_call *calls, size_t n, size_t *done_ret);
-
 // Renames within a directory, given by a descriptor. -EEXIST if the new name is taken; -errno.
 int dt_rename_noreplace(int directory, const char *from, const char *to);
 // The same; where a rename can't refuse to replace, the name is looked up before it.

@@ -12,6 +12,7 @@
 
 enum {
 	GROUP = DT_SIPHASH_LANES, // blocks that are hashed at once, and then lie in the processor's cache
+	AT_ONCE = 1 << 18,        // bytes that are written at least, while they lie there
 	PER_BLOCK_NS = 2500,      // to compare, hash and sum one that lies in no cache, a processor without vectors
 };
 
@@ -55,6 +56,8 @@ static bool continues(const struct dt_block_run *run, const struct block *block)
 
 static int add_write(struct dt_pack *pack, uint64_t offset, const uint8_t *data, uint64_t bytes)
 {
+	pack->written += bytes;
+	pack->waiting += bytes;
 	struct dt_write *last = pack->write_count ? &pack->writes[pack->write_count - 1] : NULL;
 	if (last && last->offset + last->bytes == offset && last->data + last->bytes == data) {
 		last->bytes += bytes;
@@ -243,6 +246,15 @@ void dt_captured_hash(const struct dt_hashes *hashes, const struct dt_captured *
 		hash_group(hashes, group, n, out);
 }
 
+static int write_some(struct dt_pack *pack)
+{
+	if (!pack->file || pack->waiting < AT_ONCE)
+		return 0;
+	size_t n = pack->write_count;
+	pack->waiting = pack->write_count = 0;
+	return dt_write_all(*pack->file, pack->writes, n);
+}
+
 // Stores the blocks of a group.
 static int take_group(struct dt_pack *pack, const struct dt_captured *batch, struct block *group, size_t n,
 		      uint8_t **free)
@@ -261,7 +273,7 @@ static int take_group(struct dt_pack *pack, const struct dt_captured *batch, str
 			group[i].hash = hashes[i];
 		error = take(pack, &group[i], batch->everything, free);
 	}
-	return error;
+	return error ? error : write_some(pack);
 }
 
 int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch)
@@ -272,7 +284,7 @@ int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch)
 	int error = 0;
 	dt_takes(batch->blocks * PER_BLOCK_NS);
 	pack->batch = pack->segment_count;
-	pack->write_count = pack->zero_count = 0;
+	pack->waiting = pack->write_count = pack->zero_count = 0;
 	for (size_t n; !error && (n = next_group(&walk, pack->sizes, group));)
 		error = take_group(pack, batch, group, n, &free);
 	if (!error)

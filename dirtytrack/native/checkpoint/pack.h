@@ -1,5 +1,5 @@
 // From captured blocks to the segments of a file: what is new is told apart by its hash, moved together where it lies,
-// and summed. Nothing is written: the caller is told what to write where.
+// and summed. What has to be written where is told to the caller, or written while it lies in the processor's cache.
 #pragma once
 
 #include <stdbool.h>
@@ -47,10 +47,13 @@ struct dt_pack {
 	struct dt_block_run *zeros; // owned
 	size_t zero_room;
 	size_t zero_count;
-	struct dt_write *writes; // what the last batch has to be written; owned
+	const int *file;  // the descriptor of the file, to which what has to be written is, in part; NULL: nowhere
+	uint64_t written; // bytes that had to be written so far
+	struct dt_write *writes; // what the last batch has to be written, and was not; owned
 	size_t write_room;
 	size_t write_count;
-	size_t batch; // the first segment of it
+	uint64_t waiting; // bytes of that
+	size_t batch;     // the first segment of it
 	struct dt_checksum sum;
 };
 
@@ -71,7 +74,7 @@ void dt_pack_free(void *pack);
 // Hashes the blocks of a batch, into its hashes: what can be done by another thread than the one that adds it.
 void dt_captured_hash(const struct dt_hashes *hashes, const struct dt_captured *batch);
 // Adds segments with the blocks of a batch that are to be stored. Its data is what the writes, and raw segments, refer
-// to from then on, until the next batch. 0; or -ENOMEM, and then the file can't be completed.
+// to from then on, until the next batch. 0; or -ENOMEM, or what writing said, and then the file can't be completed.
 int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch);
 
 // The bytes of the index.

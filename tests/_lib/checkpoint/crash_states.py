@@ -103,6 +103,10 @@ class Recorder:
         elif flags & os.O_CREAT:
             self._what[fd] = self._file(self._directory(dir_fd), str(path))
 
+    def _dt_create(self, error: int, directory: int, name: str, file: Any) -> None:
+        assert error == 0
+        self._what[file[0]] = self._file(self._directory(directory), name)
+
     def _file(self, directory: Path, name: str) -> int:
         if (directory, name) not in self._names:
             node = self._names[directory, name] = next(self._nodes)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from dirtytrack.checkpoint.store.protocol import Claim, NewFile, Store, StoredFile, Usage
+from dirtytrack.checkpoint.store.protocol import Claim, Condition, NewFile, Store, StoredFile, Usage
 
 _T = TypeVar("_T")
 
@@ -128,10 +128,14 @@ class FaultyNewFile:
     def write(self, offset: int, buffers: Sequence[Any]) -> int:
         return self._trouble.step("write", lambda: self._file.write(offset, buffers))
 
-    def write_pieces(self, pieces: Any, count: int) -> None:
-        self._trouble.step("write", lambda: self._file.write_pieces(pieces, count))
+    def write_batch(self, pack: Any, batch: Any) -> None:
+        self._trouble.step("write", lambda: self._file.write_batch(pack, batch))
 
-    def publish(self, name: str, last: Sequence[tuple[int, Any]] = ()) -> None:
+    def publish(
+        self, name: str, last: Sequence[tuple[int, Any]] = (), condition: Condition | None = None
+    ) -> None:
+        if condition is not None:
+            condition.check()
         for offset, buffer in last:
             self.write(offset, [buffer])
         self._trouble.step("publish", lambda: self._file.publish(name))
@@ -149,6 +153,9 @@ class FaultyClaim:
     def holds(self, _names: Collection[str]) -> bool:
         """It never knows."""
         return False
+
+    def native(self, _names: Collection[str]) -> None:
+        """Nor does native code."""
 
     def renew(self) -> None:
         self._trouble.step("renew", self._claim.renew)

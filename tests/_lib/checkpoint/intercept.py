@@ -96,6 +96,8 @@ class _Through:
 
 
 _ACTS = {
+    lib.DT_CREATE: "dt_create",
+    lib.DT_WRITE_PACKED: "dt_write_all",
     lib.DT_WRITE: "dt_write_all",
     lib.DT_WRITEBACK: "dt_start_writeback",
     lib.DT_FSYNC: "fsync",
@@ -110,22 +112,35 @@ class _OneByOne(_Through):
 
     def dt_file_calls(self, calls: Any, count: int, done: Any) -> int:
         for at in range(count):
-            name = _ACTS[calls[at].act]
-            arguments = (calls[at].fd,)
-            if name == "dt_write_all":
-                arguments += calls[at].pieces, calls[at].count
-            if name == "dt_rename_new":
-                arguments += ffi.string(calls[at].name), ffi.string(calls[at].new_name)
+            if calls[at].act == lib.DT_PACK:  # so that all that is written comes through the hook
+                calls[at].file = ffi.NULL
             run = functools.partial(self._module.dt_file_calls, calls + at, 1, ffi.new("size_t *"))
+            call = self._call_of(calls[at], run)
             try:
-                call = Call(self._owner, name, arguments, {}, run)
-                error = (run() if _unobserved.depth else self._hook(call)) or 0
+                error = (run() if call is None or _unobserved.depth else self._hook(call)) or 0
             except OSError as failure:
                 error = -(failure.errno or 0)
             if error:
                 return error
             done[0] = at + 1
         return 0
+
+    def _call_of(self, one: Any, run: Callable[[], Any]) -> Call | None:
+        # None: it is none that a system can refuse.
+        if one.act == lib.DT_PACK:
+            return None
+        name = _ACTS[one.act]
+        of_directory = name in ("dt_rename_new", "dt_sync_directory")
+        arguments: tuple[Any, ...] = (one.directory if of_directory else one.file[0],)
+        if one.act == lib.DT_CREATE:
+            arguments = one.directory, ffi.string(one.name).decode(), one.file
+        if one.act == lib.DT_WRITE_PACKED:
+            arguments += one.pack.writes, one.pack.write_count
+        if one.act == lib.DT_WRITE:
+            arguments += one.pieces, one.count
+        if name == "dt_rename_new":
+            arguments += ffi.string(one.name), ffi.string(one.new_name)
+        return Call(self._owner, name, arguments, {}, run)
 
 
 @contextmanager
@@ -134,6 +149,7 @@ def intercepted(hook: Hook) -> Iterator[None]:
     with ExitStack() as patches:
         # What one call finds in order is not looked at by others, which are those that the hook is for.
         patches.enter_context(mock.patch.object(lock.WriterLock, "holds", return_value=False))
+        patches.enter_context(mock.patch.object(lock.WriterLock, "native", return_value=None))
         for owner, attribute, module, names in _CALLS:
             name = owner.__name__.rpartition(".")[2]
             through = _OneByOne if owner is directory and module is lib else _Through

@@ -36,22 +36,26 @@ class Packed:
 
         *hashes* makes the batch's before it is added.
         """
-        runs: Any = ffi.new("struct dt_block_run[]", len(pieces))
-        data = bytearray()
-        for run, (region, first, content) in zip(runs, pieces, strict=True):
-            count = -(-len(content) // BLOCK)
-            run.extent, run.first, run.count = region, first, count
-            data += bytes(content).ljust(count * BLOCK, b"\xee")
-        runs[0].first -= skip
-        runs[0].count += skip
-        self.data: Any = ffi.new("uint8_t[]", bytes(data))
-        batch = ffi.new("struct dt_captured *", (runs, skip, self.data, len(data) // BLOCK, everything))
+        batch = self.batch(pieces, everything, skip)
         _kept = hashes.of(batch) if hashes else None
         assert lib.dt_pack_add(self.native, batch) == 0
         for piece in self.native.writes[0 : self.native.write_count]:
             self.file += bytes(max(0, piece.offset + piece.bytes - len(self.file)))
             self.file[piece.offset : piece.offset + piece.bytes] = ffi.buffer(piece.data, piece.bytes)
         return self.segments(self.native.batch)
+
+    def batch(self, pieces, everything=False, skip=0):
+        """The native batch, until the next one."""
+        self._runs: Any = ffi.new("struct dt_block_run[]", len(pieces))
+        data = bytearray()
+        for run, (region, first, content) in zip(self._runs, pieces, strict=True):
+            count = -(-len(content) // BLOCK)
+            run.extent, run.first, run.count = region, first, count
+            data += bytes(content).ljust(count * BLOCK, b"\xee")
+        self._runs[0].first -= skip
+        self._runs[0].count += skip
+        self.data: Any = ffi.new("uint8_t[]", bytes(data))
+        return ffi.new("struct dt_captured *", (self._runs, skip, self.data, len(data) // BLOCK, everything))
 
     def segments(self, first=0):
         """The segments from one on, as (encoding, offset, length, checksum, runs)."""
