@@ -4,6 +4,7 @@
     report      machine facts, the table, JSON
     fixtures    tracked memory, the bare system call, a C library compiled when the benchmarks run
     tracking    the rows of the tracker, with budgets
+    importing   an import, beside numpy's
     costs       what else a user pays, published without budgets: the worst cases are here
     many        one page among thousands of regions, and how every verb grows
     adaptive    hot pages left open, beside a plain session
@@ -26,6 +27,7 @@ FAMILIES = (
     "barrier",
     "company",
     "trainer",
+    "importing",
     "costs",
     "payoff",
 )

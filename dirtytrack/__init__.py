@@ -1,6 +1,7 @@
 """Which pages of my memory were written since I last asked?
 
-The public names, and nothing else. Behind them stand the packages, each built on those above it in this list:
+The public names, and nothing else. Each is imported when it is first asked for, so that importing this costs
+next to nothing. Behind them stand the packages, each built on those above it in this list:
 
     errors       every exception
     native       the C core, private
@@ -8,56 +9,64 @@ The public names, and nothing else. Behind them stand the packages, each built o
     kernel       what the kernel offers: userfaultfd, PAGEMAP_SCAN, mappings, and what of it works here
     objects      what an object means beyond its bytes: where these lie, what they are, whether they moved
     tracking     sessions, regions, cursors, epochs, page sets
-    snapshot     copies of memory, diffs to the byte, and the way back; imported by whoever uses it
-    checkpoint   incremental checkpoints on disk; imported by whoever uses it
-    barrier      card tables and write watch for garbage collectors; imported by whoever uses it
+    snapshot     copies of memory, diffs to the byte, and the way back
+    checkpoint   incremental checkpoints on disk
+    barrier      card tables and write watch for garbage collectors
     cli          the command line
 
 The wheel has a plugin of pytest, which therefore would rewrite the library's assertions: PYTEST_DONT_REWRITE.
 """
 
-from typing import TYPE_CHECKING
-
-from dirtytrack import kernel
-from dirtytrack.c_interface import get_include, get_sources
-from dirtytrack.errors import (
-    BusyError,
-    ChainError,
-    CheckpointError,
-    ClosedError,
-    DiffError,
-    DirtyTrackError,
-    ForkedError,
-    KernelError,
-    MissedWriteError,
-    RegionLostError,
-    UnsupportedError,
-)
-from dirtytrack.kernel.support import support
-from dirtytrack.tracking import (
-    BlindSpot,
-    Cursor,
-    Epoch,
-    Mirror,
-    PageSet,
-    Region,
-    Session,
-    alloc,
-    default_session,
-    empty,
-)
-
+TYPE_CHECKING = False  # type checkers know the name; importing `typing` takes longer than all of this
 if TYPE_CHECKING:
+    from dirtytrack import kernel
+    from dirtytrack.c_interface import get_include, get_sources
+    from dirtytrack.errors import (
+        BusyError,
+        ChainError,
+        CheckpointError,
+        ClosedError,
+        DiffError,
+        DirtyTrackError,
+        ForkedError,
+        KernelError,
+        MissedWriteError,
+        RegionLostError,
+        UnsupportedError,
+    )
+    from dirtytrack.kernel.support import support
     from dirtytrack.snapshot import watch
+    from dirtytrack.tracking import (
+        BlindSpot,
+        Cursor,
+        Epoch,
+        Mirror,
+        PageSet,
+        Region,
+        Session,
+        alloc,
+        default_session,
+        empty,
+    )
 else:
+    # The lowest first: those above import them anyway.
+    _HOMES = ("errors", "c_interface", "kernel.support", "tracking", "snapshot")
 
     def __getattr__(name):
-        """`watch`, when it is first asked for: what it needs takes a third of the time of the rest."""
-        if name != "watch":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from dirtytrack.snapshot import watch
+        """A public name, when it is first asked for."""
+        from importlib import import_module
 
-        return watch
+        names = globals()
+        for home in _HOMES if name in __all__ else ():
+            module = import_module(f"{__name__}.{home}")
+            if name not in names and hasattr(module, name):
+                names[name] = getattr(module, name)
+            if name in names:  # also a package, which its import has put there
+                return names[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
 
 
 __version__ = "0.1.0"

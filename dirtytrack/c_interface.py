@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+TYPE_CHECKING = False  # type checkers know the name; `typing` is slow to import
+if TYPE_CHECKING:
+    from pathlib import Path
 
-_NATIVE = Path(__file__).parent / "native"
 _FOLDERS = ("base", "kernel", "core", "backends", "barrier")  # the tracker and what it stands on
 
 
 def get_include() -> str:
     """The directory of ``dirtytrack.h``, the interface in C; it holds nothing else. For the option -I."""
-    return str(_NATIVE / "include")
+    return str(_native() / "include")
 
 
 def get_sources() -> list[str]:
@@ -18,4 +19,10 @@ def get_sources() -> list[str]:
 
     They are those that the Python package is built from.
     """
-    return [str(path) for folder in _FOLDERS for path in sorted((_NATIVE / folder).glob("*.c"))]
+    return [str(path) for folder in _FOLDERS for path in sorted((_native() / folder).glob("*.c"))]
+
+
+def _native() -> Path:
+    from pathlib import Path  # slow to import, and needed by few programs
+
+    return Path(__file__).parent / "native"

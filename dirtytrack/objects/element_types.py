@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ElementType: TypeAlias = str | dict[str, Any]
 
-_NAMED_BY_NUMPY = re.compile(r"[<>|=]([a-zA-Z])(\d{1,9})(\[\w{1,20}\])?")
+_NAMED_BY_NUMPY = r"[<>|=]([a-zA-Z])(\d{1,9})(\[\w{1,20}\])?"
 _DEEPEST = 32
 _SHOWN_FIELDS = 5
 
@@ -52,7 +52,7 @@ def size_of(typestr: str) -> int:
     Raises:
         TypeError: it names none that has a size.
     """
-    match = _NAMED_BY_NUMPY.fullmatch(typestr)
+    match = re.fullmatch(_NAMED_BY_NUMPY, typestr)  # compiled when it is first needed
     if match is None or match[1] == "t":
         raise TypeError(f"there are no elements of type {typestr!r} in whole bytes")
     return int(match[2]) * (4 if match[1] == "U" else 1)

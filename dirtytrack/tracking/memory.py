@@ -6,7 +6,7 @@ import math
 import mmap
 import operator
 from collections.abc import Sequence
-from pathlib import Path
+from io import FileIO
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
 from dirtytrack.kernel.anonymous import map_anonymous
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _Scalar = TypeVar("_Scalar", bound="np.generic")
 
-_HUGE_SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
+_HUGE_SIZE = "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
 
 
 def resolve(memory: object, *, empty: bool = False) -> Description:
@@ -59,13 +59,21 @@ def alloc(nbytes: int, *, huge: bool | None = None) -> mmap.mmap:
     if nbytes <= 0:
         raise ValueError(f"cannot allocate {nbytes} bytes: at least 1")
     if huge:
-        memory = _alloc_aligned(nbytes, int(_HUGE_SIZE.read_text()) if _HUGE_SIZE.exists() else mmap.PAGESIZE)
+        memory = _alloc_aligned(nbytes, _huge_size())
         memory.madvise(mmap.MADV_HUGEPAGE)
         return memory
     memory = map_anonymous(nbytes)
     if huge is False:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return memory
+
+
+def _huge_size() -> int:
+    try:
+        with FileIO(_HUGE_SIZE) as file:
+            return int(file.readall())
+    except FileNotFoundError:  # a kernel without transparent huge pages
+        return mmap.PAGESIZE
 
 
 def _alloc_aligned(nbytes: int, alignment: int) -> mmap.mmap:

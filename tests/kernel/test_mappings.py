@@ -67,7 +67,7 @@ def test_both_ways_agree_on_everything(lab: Lab, tmp_path: Path, hugepages: Call
     for flags in (PRIVATE, SHARED):
         lab.map(3, flags=flags)
     lab.map(hugepages(1) // PAGE_SIZE, flags=PRIVATE | MAP_HUGETLB)
-    with open(tmp_path / "a name with\na new line and blanks  ", "w+b") as file:
+    with open(tmp_path / "a name with\na new line,\ra return and blanks  ", "w+b") as file:
         file.truncate(8 * PAGE_SIZE)
         for flags in (PRIVATE_FILE, SHARED_FILE):
             lab.map(3, flags=flags, fd=file.fileno())

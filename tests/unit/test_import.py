@@ -5,58 +5,84 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
+import _cffi_backend
 import pytest
 
+import dirtytrack
+
+# What a session may do without, with what of the standard library takes long.
 _HEAVY = {
     *("numpy", "cffi", "torch", "json", "dataclasses", "inspect", "platform", "argparse", "hashlib"),
+    *("pathlib", "urllib", "ipaddress", "logging", "tempfile", "zlib", "random", "subprocess"),
     *("dirtytrack.snapshot", "dirtytrack.checkpoint", "dirtytrack.barrier", "dirtytrack.cli"),
 }
 
 _PROGRAM = """
 import os, sys
-descriptors = set(os.listdir("/proc/self/fd"))
-import dirtytrack
+descriptors, modules = set(os.listdir("/proc/self/fd")), set(sys.modules)
+{statement}
 assert set(os.listdir("/proc/self/fd")) == descriptors, "the import opened something"
-print(*sys.modules)
+print(*set(sys.modules) - modules)
 """
 
 
-def test_the_import_is_light_and_opens_nothing() -> None:
-    """No third-party package but cffi's backend, nothing slow of the standard library, no descriptor."""
-    done = subprocess.run([sys.executable, "-S", "-c", _path() + _PROGRAM], capture_output=True, text=True)
+def _loaded_by(statement: str) -> set[str]:
+    # Without the site module, which may have loaded anything for an editable install.
+    folders = sorted({str(Path(_cffi_backend.__file__).parent), str(Path(dirtytrack.__file__).parents[1])})
+    program = f"import sys; sys.path += {folders!r}\n{_PROGRAM.format(statement=statement)}"
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    loaded = set(done.stdout.split())
+    return set(done.stdout.split())
+
+
+def test_the_import_loads_nothing_else() -> None:
+    """Neither a part of its own nor a module of the standard library, and no descriptor."""
+    assert _loaded_by("import dirtytrack") == {"dirtytrack"}
+
+
+def test_a_session_is_light_and_opens_nothing() -> None:
+    """No third-party package but cffi's backend, nothing slow of the standard library, no descriptor."""
+    loaded = _loaded_by("import dirtytrack; dirtytrack.Session")
     assert "dirtytrack.tracking.session" in loaded
     assert not loaded & _HEAVY
 
 
-def test_watch_is_loaded_when_it_is_asked_for() -> None:
-    """It is a public name like the others, and the only one that is not there yet."""
-    import dirtytrack
-    from dirtytrack.snapshot.watching import watch
+def test_an_error_loads_errors_only() -> None:
+    """Who handles it need not be able to track."""
+    loaded = _loaded_by("from dirtytrack import BusyError")
+    assert {name for name in loaded if name.startswith("dirtytrack")} == {"dirtytrack", "dirtytrack.errors"}
 
-    assert dirtytrack.watch is watch
-    assert all(hasattr(dirtytrack, name) for name in dirtytrack.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'wach'"):
+
+def test_every_public_name_is_there_when_it_is_asked_for() -> None:
+    """As an attribute, for ``from``, for the star and for dir(); each the same thing every time."""
+    names: dict[str, object] = {}
+    exec("from dirtytrack import *", names)
+    for name in dirtytrack.__all__:
+        assert names[name] is getattr(dirtytrack, name) is getattr(dirtytrack, name)
+    assert set(dirtytrack.__all__) <= set(dir(dirtytrack))
+    assert list(dirtytrack.__all__) == sorted(dirtytrack.__all__)
+
+
+def test_names_come_from_where_type_checkers_find_them() -> None:
+    """What they are told of each name is what it is."""
+    told: dict[str, object] = {}
+    source = Path(dirtytrack.__file__).read_text()
+    exec(source.replace("TYPE_CHECKING = False", "TYPE_CHECKING = True"), told)
+    names = {name for name in told if not name.startswith("_") and name != "TYPE_CHECKING"}
+    assert names == {*dirtytrack.__all__} - {"__version__"}
+    assert all(told[name] is getattr(dirtytrack, name) for name in names)
+
+
+def test_a_name_that_is_not_there() -> None:
+    """An AttributeError as of any module, and no import for it."""
+    with pytest.raises(AttributeError, match="module 'dirtytrack' has no attribute 'wach'"):
         dirtytrack.wach  # noqa: B018
+    program = "import dirtytrack; hasattr(dirtytrack, 'wach')"
+    assert not any(name.startswith("dirtytrack.") for name in _loaded_by(program))
 
 
 def test_the_version_is_that_of_the_package() -> None:
     """It stands in one place."""
-    import dirtytrack
-
     assert dirtytrack.__version__ == metadata.version("dirtytrack")
-
-
-def _path() -> str:
-    # Without the site module, which may have loaded anything for an editable install.
-    from pathlib import Path
-
-    import _cffi_backend
-
-    import dirtytrack
-
-    folders = {str(Path(module.__file__ or "").parent) for module in (_cffi_backend,)}
-    folders.add(str(Path(dirtytrack.__file__).parent.parent))
-    return f"import sys; sys.path += {sorted(folders)!r}\n"
