@@ -9,6 +9,7 @@
     many        one page among thousands of regions, and how every verb grows
     adaptive    hot pages left open, beside a plain session
     snapshot    diffs, rollbacks and histories beside full copies
+    diffs       diffs as bytes and merged, and histories of many states
     checkpoint  the pause, the throughput and the alternatives of a checkpoint
     barrier     cards for a collector, from Python and in C
     company     the verbs beside threads that compute
@@ -23,6 +24,7 @@ FAMILIES = (
     "many",
     "adaptive",
     "snapshot",
+    "diffs",
     "checkpoint",
     "barrier",
     "company",

@@ -21,18 +21,23 @@ class Changes:
 
     Attributes:
         native: the ``struct dt_changes``, which native calls append to. It is freed with this object.
-        gap: bytes; changes with at most so many equal ones between them become one.
-        limit: bytes; the list may hold so many.
+        how: the ``struct dt_comparing`` with which it is made.
     """
 
     def __init__(self, gap: int, limit: int | None) -> None:
-        """Makes an empty list; *limit* None: any number of bytes.
+        """Makes an empty list.
+
+        Args:
+            gap: bytes; changes with at most so many equal ones between them become one.
+            limit: bytes of memory that the list may take; None: any number.
 
         Raises:
             TypeError, ValueError: not numbers of bytes.
         """
-        self.gap = check_byte_count("gap", gap)
-        self.limit = 2**64 - 1 if limit is None else check_byte_count("max_nbytes", limit)
+        how: Any = ffi.new("struct dt_comparing *")
+        how.gap = check_byte_count("gap", gap)
+        how.limit = 2**64 - 1 if limit is None else check_byte_count("max_nbytes", limit)
+        self.how: Any = how
         self.native: Any = _new("struct dt_changes *")
 
     def check(self) -> None:
@@ -44,7 +49,9 @@ class Changes:
         """
         error = self.native.error
         if error == -errno.EFBIG:
-            raise DiffError(f"more than {self.limit} bytes have changed: raise max_nbytes")
+            raise DiffError(
+                f"the diff would take more than {self.how.limit} bytes of memory: raise max_nbytes, or gap"
+            )
         if error:
             raise MemoryError(f"there is no memory for {self.native.bytes} changed bytes and more")
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from dirtytrack.errors import DiffError
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot import _encoding, _merging
-from dirtytrack.snapshot._changes import ROW, Changes
+from dirtytrack.snapshot._changes import ROW, Changes, check_byte_count
 from dirtytrack.snapshot._messages import listed, quoted
+from dirtytrack.snapshot._parts import Parts
 from dirtytrack.snapshot._targets import Targets, resolve_targets
 from dirtytrack.snapshot.change import Change
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from dirtytrack.snapshot._elements import Elements
+    from dirtytrack.snapshot._encoding import Compress
 
 _SHOWN = 3
+_NOTHING = memoryview(b"")
 
 
 class Diff(Sequence[Change]):
@@ -29,38 +32,42 @@ class Diff(Sequence[Change]):
 
     It owns its bytes and knows regions by name and size alone, so it outlives the memory, can be sent
     elsewhere (`to_bytes`, pickle), and applied there. Empty, and false, if nothing is different. Two diffs
-    are equal if they say the same of the same regions.
+    are equal if they say the same of the same regions. A one-sided diff does not say what the bytes were.
     """
 
-    __slots__ = ("_after", "_before", "_names", "_rows", "_sizes")
+    __slots__ = ("_names", "_parts", "_rows")
 
     def __init__(self) -> None:
         raise TypeError("a Diff is made by Snapshot.diff, watch or Diff.from_bytes")
 
     @classmethod
     def _of(cls, sizes: Mapping[str, int], changes: Changes) -> Self:
-        return cls._from(dict(sizes), changes.table(), *changes.contents())
+        return cls._from(Parts(dict(sizes), changes.table(), *changes.contents()))
 
     @classmethod
-    def _from(cls, sizes: dict[str, int], table: bytes, before: bytes, after: bytes) -> Self:
+    def _from(cls, parts: Parts) -> Self:
         self = cls.__new__(cls)
-        self._fill(sizes, table, before, after)
+        self._fill(parts)
         return self
 
-    def _fill(self, sizes: dict[str, int], table: bytes, before: bytes, after: bytes) -> None:
-        self._sizes, self._names = sizes, tuple(sizes)
-        self._rows = memoryview(table).cast("Q")
-        self._before, self._after = before, after
+    def _fill(self, parts: Parts) -> None:
+        self._parts, self._names = parts, tuple(parts.sizes)
+        self._rows = memoryview(parts.table).cast("Q")
 
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each region that was compared, by name."""
-        return dict(self._sizes)
+        return dict(self._parts.sizes)
 
     @property
     def nbytes(self) -> int:
         """How many bytes the changes span; with a gap, the equal ones within them, too."""
-        return len(self._before)
+        return len(self._parts.after)
+
+    @property
+    def one_sided(self) -> bool:
+        """Whether it was sent without what the bytes were (`to_bytes`); `Change.before` is empty then."""
+        return self._parts.before is None
 
     def __len__(self) -> int:
         return len(self._rows) // ROW
@@ -105,7 +112,8 @@ class Diff(Sequence[Change]):
                 raise ValueError(f"say which region: one of {listed(self._names, len(self._names))}")
             region = self._names[0]
         rows = self._range(region)
-        return elements_of(self._rows[rows.start * ROW : rows.stop * ROW], array, region, self._sizes[region])
+        nbytes = self._parts.sizes[region]
+        return elements_of(self._rows[rows.start * ROW : rows.stop * ROW], array, region, nbytes)
 
     def apply(self, *memories: object, check: bool = False) -> None:
         """Writes what is different into memory: what was `before` becomes `after`.
@@ -118,22 +126,27 @@ class Diff(Sequence[Change]):
             check: whether to refuse memory that does not hold what was before. Default: it is not compared.
 
         Raises:
-            DiffError: other names, numbers or sizes; with *check*, other contents.
+            DiffError: other names, numbers or sizes; with *check*, other contents, or a one-sided diff.
             TypeError, ValueError: not writable memory, or the same twice.
             KernelError: memory that can't be written (EFAULT: guard pages, or beyond the end of a file;
                 EACCES, a KernelPermissionError: protected), by region and addresses. Nothing was, unless it
                 happened in the middle of the call.
             ClosedError: a region that is not tracked any more.
         """
-        targets = resolve_targets(self._sizes, memories)
-        # Nothing of cffi's may hold these views when this raises: a cycle of garbage, such as a traceback
-        # makes, with a memoryview that is exported crashes CPython 3.11 (gh-77894).
-        with (
-            ffi.from_buffer("struct dt_change[]", self._rows) as rows,
-            ffi.from_buffer(self._before) as before,
-            ffi.from_buffer(self._after) as after,
-        ):
-            self._write(targets, rows, before if check else None, after)
+        before = self._before() if check else None
+        targets = resolve_targets(self._parts.sizes, memories)
+        rows, after = ffi.from_buffer("struct dt_change[]", self._parts.table), self._parts.after
+        self._write(
+            targets, rows, None if before is None else ffi.from_buffer(before), ffi.from_buffer(after)
+        )
+
+    def _before(self) -> bytes:
+        if self._parts.before is None:
+            raise DiffError(
+                "the diff is one-sided: it does not say what the bytes were, so there is no check and no way "
+                "back; send it with before=True"
+            )
+        return self._parts.before
 
     def _write(self, targets: Targets, rows: Any, before: Any, after: Any) -> None:
         count, place, failure = len(self), ffi.new("size_t *", len(self)), ffi.new("struct dt_failure *")
@@ -150,45 +163,70 @@ class Diff(Sequence[Change]):
         targets.refuse(lib.dt_changes_apply(rows, count, after, targets.native, failure), failure)
 
     def invert(self) -> Diff:
-        """Returns the diff that undoes this one: before and after exchanged."""
-        return Diff._from(self._sizes, bytes(self._rows), self._after, self._before)
+        """Returns the diff that undoes this one: before and after exchanged.
+
+        Raises:
+            DiffError: it is one-sided.
+        """
+        return Diff._from(self._parts._replace(before=self._parts.after, after=self._before()))
 
     def merge(self, later: Diff) -> Diff:
         """Returns this diff and then *later* as one, with exactly the bytes that differ in the end.
+
+        If one of them is one-sided the result is, too, and has all bytes that either has.
 
         Raises:
             DiffError: they are of other regions, or *later* does not begin where this one ends.
         """
         if not isinstance(later, Diff):
             raise TypeError(f"merge() takes a Diff, not {later!r}")
-        if self._sizes != later._sizes or self._names != later._names:
-            first, second = _describe(self._sizes), _describe(later._sizes)
-            raise DiffError(f"a diff of {first} can't be followed by one of {second}")
-        return Diff._of(self._sizes, _merging.merge((self.of(name), later.of(name)) for name in self._names))
+        sizes, other = self._parts.sizes, later._parts.sizes
+        if sizes != other or self._names != later._names:
+            raise DiffError(f"a diff of {_describe(sizes)} can't be followed by one of {_describe(other)}")
+        return Diff._from(_merging.merge(self._parts, later._parts))
 
-    def to_bytes(self) -> bytes:
-        """Returns the diff as bytes, with a version and a checksum; see ``docs/snapshot.md``."""
-        return _encoding.encode(*self._contents())
+    def to_bytes(self, *, compress: Compress = "auto", before: bool = True) -> bytes:
+        """Returns the diff as bytes, with a version and a checksum; see ``docs/snapshot.md``.
 
-    @classmethod
-    def from_bytes(cls, data: Buffer) -> Diff:
-        """Reads what `to_bytes` wrote. The bytes are checked, and the diff is no larger than they are.
+        Args:
+            compress: "zstd" compresses, and "none" does not. "auto", the default, compresses what becomes
+                smaller by it, if the library is there: Python 3.14, or the extra ``checkpoint``.
+            before: whether to say what the bytes were. Without it the diff is one-sided, and a third to a
+                half smaller: it can be applied and merged, but neither inverted nor checked.
 
         Raises:
-            DiffError: they are not such bytes, damaged, or of an unknown version.
+            ValueError: *compress* is something else.
+            ImportError: "zstd" without the library, naming the extra.
         """
-        return Diff._from(*_encoding.decode(bytes(memoryview(data))))
+        return _encoding.encode(self._parts if before else self._parts._replace(before=None), compress)
+
+    @classmethod
+    def from_bytes(cls, data: Buffer, *, max_nbytes: int | None = 1 << 30) -> Diff:
+        """Reads what `to_bytes` wrote, from anywhere: everything is checked.
+
+        Args:
+            data: any buffer of bytes.
+            max_nbytes: how many bytes they may be, uncompressed, if they are compressed. Default: 1 GiB.
+                None: any number. The diff takes at most some twenty times as much memory as that, since each
+                of its changes takes 32 bytes; names take more.
+
+        Raises:
+            DiffError: they are not such bytes, damaged, of another version, or too many.
+            ImportError: they are compressed, and there is no library for it; it names the extra.
+        """
+        limit = 2**64 if max_nbytes is None else check_byte_count("max_nbytes", max_nbytes)
+        return Diff._from(_encoding.decode(bytes(memoryview(data)), limit))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Diff):
             return NotImplemented
-        return self._parts() == other._parts()
+        return self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash(self._parts())
+        return hash(self._key())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Diff.from_bytes, (self.to_bytes(),)
+        return Diff.from_bytes, (self.to_bytes(compress="none"),)  # whoever reads it may have no library
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{quoted(one.region)} [{one.start}, {one.stop})" for one in self[:_SHOWN])
@@ -196,22 +234,18 @@ class Diff(Sequence[Change]):
         count = f"{len(self)} change{'s' * (len(self) != 1)}"
         return f"<Diff: {count}, {self.nbytes} bytes{': ' * bool(shown)}{shown}{more}>"
 
-    def _contents(self) -> tuple[dict[str, int], bytes, bytes, bytes]:
-        return self._sizes, bytes(self._rows), self._before, self._after
-
-    def _parts(self) -> tuple[object, ...]:
-        sizes, *contents = self._contents()
+    def _key(self) -> tuple[object, ...]:
+        sizes, *contents = self._parts
         return tuple(sizes.items()), *contents
 
     def _change(self, place: int) -> Change:
         region, start, stop, at = self._rows[place * ROW : (place + 1) * ROW]
-        where = slice(at, at + stop - start)
-        return Change(
-            self._names[region], start, stop, memoryview(self._before)[where], memoryview(self._after)[where]
-        )
+        where, before = slice(at, at + stop - start), self._parts.before
+        old = _NOTHING if before is None else memoryview(before)[where]
+        return Change(self._names[region], start, stop, old, memoryview(self._parts.after)[where])
 
     def _range(self, region: str) -> slice:
-        if region not in self._sizes:
+        if region not in self._parts.sizes:
             raise KeyError(
                 f"there is no region {quoted(region)}, but {listed(self._names, len(self._names))}"
             )

@@ -10,7 +10,9 @@ from dirtytrack._lifetime.listing import values_of
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack.errors import KernelError
 from dirtytrack.native import ffi, lib
+from dirtytrack.snapshot._changes import Changes, check_byte_count
 from dirtytrack.snapshot._tracked_set import TrackedSet
+from dirtytrack.snapshot.diff import Diff
 from dirtytrack.tracking import NativeEpoch, Session
 
 _new = ffi.new_allocator(lib.dt_history_new, lib.dt_history_free, should_clear_after_alloc=False)
@@ -22,20 +24,24 @@ class State(Handle):
     Attributes:
         history: the history that it belongs to.
         number: 1 for the first one; grows with every save.
-        parent: the state that memory was in before, or None: for the first one, or if that had been dropped.
     """
 
-    __slots__ = ("_identifier", "history", "number", "parent")
+    __slots__ = ("_identifier", "_parent", "history", "number")
 
-    def __init__(self, history: History, identifier: int, number: int, parent: State | None) -> None:
+    def __init__(self, history: History, identifier: int, number: int, parent: tuple[int, int]) -> None:
         self.history = history
         self._identifier = identifier
         self.number = number
-        self.parent = parent
+        self._parent = parent  # identifier and number
+
+    @property
+    def parent(self) -> State | None:
+        """The state that memory was in before, or None: for the first one, and once that is dropped."""
+        return self.history._state(*self._parent)
 
     @property
     def dropped(self) -> bool:
-        """Whether it can't be restored any more."""
+        """Whether it can't be restored any more: it was dropped, or gave way to newer ones."""
         return self.history._has_dropped(self)
 
     def __repr__(self) -> str:
@@ -54,11 +60,21 @@ class History(TrackedSet):
     is pending, as with `Snapshot.rollback`. All methods may be called from any thread; they take turns.
     """
 
-    def __init__(self, session: Session | None, *memories: object) -> None:
+    def __init__(self, session: Session | None, *memories: object, max_nbytes: int | None = None) -> None:
         """Begins a history without states; `save` makes the first one.
 
-        Args and errors: as for `Snapshot`.
+        Args:
+            session: as for `Snapshot`.
+            *memories: likewise.
+            max_nbytes: how much memory all states may take, `nbytes`: a save that goes beyond it drops the
+                oldest ones. The newest always stays, so this should be more than the memory has. None, the
+                default: no limit.
+
+        Raises:
+            TypeError, ValueError: *max_nbytes* is no number of bytes.
+            Others: as for `Snapshot`.
         """
+        self._most = None if max_nbytes is None else check_byte_count("max_nbytes", max_nbytes)
         super().__init__(session, memories)
 
     def _prepare(self) -> None:
@@ -91,14 +107,18 @@ class History(TrackedSet):
     @property
     @in_turn
     def nbytes(self) -> int:
-        """Bytes of memory that the states take, all together."""
+        """Bytes of memory that the states take, all together: contents of pages, and the trees over them.
+
+        What dropped states took is kept for later ones, as far as it is not more than this.
+        """
         return 0 if self._closed else lib.dt_history_bytes(self._native)
 
     @in_turn
     def save(self) -> State:
         """Saves what is in memory now as a state.
 
-        The first one costs reading all of the memory that is populated.
+        The first one costs reading all of the memory that is populated. With *max_nbytes*, the oldest states
+        are dropped afterwards; the states take more for as long as that.
 
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`, or there is no
@@ -113,25 +133,27 @@ class History(TrackedSet):
         try:
             identifier = self._claim(claim)
             # In the books before it exists, so that an interrupt leaves no state that nobody knows of.
-            state = self._states[identifier] = State(
-                self, identifier, native.saves + 1, self._states.get(native.current)
-            )
+            state = self._states[identifier] = State(self, identifier, native.saves + 1, (0, 0))
             save = functools.partial(lib.dt_history_save, native)
             self._consumer.run(epoch, save, self._consumer.slices, identifier, epoch.native)
-            saved = self._correct(state)
+            saved = native.saved[identifier]
+            if saved.number:  # else it was dropped already, by the handler of a signal
+                state.number, state._parent = saved.number, (saved.parent, saved.parent_number)
+            self._make_room()
         finally:
             self._claims.pop(claim, None)
-        return saved
-
-    def _correct(self, state: State) -> State:
-        # A save or a restore within this one may have come between.
-        number = self._native.saved[state._identifier].number
-        parent = self._native.saved[state._identifier].parent
-        if number:  # else it was dropped already
-            state.number = number
-            if parent != (state.parent.number if state.parent else 0):
-                state.parent = next((one for one in values_of(self._states) if one.number == parent), None)
         return state
+
+    def _make_room(self) -> None:
+        native = self._native
+        while self._most is not None and lib.dt_history_bytes(native) > self._most:
+            if native.oldest == native.newest:
+                break
+            self._drop(native.oldest)
+
+    def _drop(self, identifier: int) -> None:
+        lib.dt_history_drop(self._native, identifier)
+        self._states.pop(identifier, None)
 
     def _claim(self, claim: object) -> int:
         # An identifier that no state has, nor will get from a save within this one.
@@ -190,14 +212,53 @@ class History(TrackedSet):
         try:
             self._claims[claim] = identifier  # from here on no save within this call gets it
             self._check_state(state)
-            lib.dt_history_drop(self._native, identifier)
-            self._states.pop(identifier, None)
+            self._drop(identifier)
         finally:
             self._claims.pop(claim, None)
 
     @in_turn
+    def diff(self, before: State, after: State, *, gap: int = 0, max_nbytes: int | None = None) -> Diff:
+        """Returns what differs between two states, to the byte; it costs the pages in which they differ.
+
+        Memory is not looked at, and may differ from both.
+
+        Args:
+            before: the state from which the diff leads.
+            after: the state to which it leads.
+            gap: as for `Snapshot.diff`.
+            max_nbytes: likewise.
+
+        Raises:
+            DiffError: it would take more than that.
+            ValueError: a state of another history, or one that was dropped.
+            ClosedError, ForkedError: as `save`.
+        """
+        self._check()
+        changes = Changes(gap, max_nbytes)
+        first, second = object(), object()
+        try:
+            self._check_state(before)
+            self._claims[first] = before._identifier  # from here on no save within this call gets it
+            self._check_state(after)
+            self._claims[second] = after._identifier
+            self._check_state(before)
+            arguments = before._identifier, after._identifier, changes.native, changes.how
+            if lib.dt_history_diff(self._native, *arguments):
+                self._check_state(before)
+                self._check_state(after)
+        finally:
+            self._claims.pop(first, None)
+            self._claims.pop(second, None)
+        changes.check()
+        return Diff._of(self._sizes, changes)
+
+    @in_turn
     def _has_dropped(self, state: State) -> bool:
         return not self._holds(state)
+
+    def _state(self, identifier: int, number: int) -> State | None:
+        state = self._states.get(identifier)
+        return state if state is not None and state.number == number else None
 
     def _knows(self, state: State) -> bool:
         return self._states.get(state._identifier) is state
@@ -215,7 +276,9 @@ class History(TrackedSet):
         if state.history is not self:
             raise ValueError(f"state {state.number} is one of another history")
         if not self._holds(state):
-            raise ValueError(f"state {state.number} was dropped: it can't be restored any more")
+            raise ValueError(
+                f"state {state.number} was dropped, or gave way to newer ones (max_nbytes): it is gone"
+            )
 
     def __repr__(self) -> str:
         what = "closed" if self._closed else f"{len(self._states)} states"

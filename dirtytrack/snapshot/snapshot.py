@@ -79,13 +79,14 @@ class Snapshot(TrackedSet):
 
         Args:
             gap: changes of a region with at most so many equal bytes between them become one. Default: 0.
-            max_nbytes: how many bytes may have changed at most. None, the default: any number.
+            max_nbytes: how many bytes of memory the diff may take: 32 for each change, and twice its length.
+                None, the default: any number.
             advance: make the copy what the memory is, in the same step: it takes on exactly what the diff
                 says, from the same look at the memory. What a thread writes meanwhile is in this diff or in
                 the next one, so that all diffs, one after the other, say all that has happened.
 
         Raises:
-            DiffError: more than that has changed.
+            DiffError: it would take more than that.
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.peek`.
             KernelError: some of what was written can't be read now (EFAULT: guard pages, or beyond the end of
                 a file; EACCES, a KernelPermissionError: protected). It names the region and the addresses.
@@ -102,7 +103,7 @@ class Snapshot(TrackedSet):
     @in_turn
     def _diff(self, changes: Changes, epoch: NativeEpoch, verb: int) -> Diff:
         self._check()
-        arguments = self._native, verb, changes.native, changes.gap, changes.limit, epoch.native
+        arguments = self._native, verb, changes.native, changes.how, epoch.native
         self._consumer.run(epoch, lib.dt_snapshot_diff, *arguments)
         with epoch:
             changes.check()

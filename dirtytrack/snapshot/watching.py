@@ -54,7 +54,7 @@ class watch(Diff):
                 if error is None:
                     raise
                 return  # what the block raised tells more
-        self._fill(*found._contents())
+        self._fill(found._parts)
         self._is_left = True
 
     def __getattr__(self, name: str) -> object:

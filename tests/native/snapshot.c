@@ -6,6 +6,8 @@
 #include "driver.h"
 #include "failing.h"
 #include "snapshot/history.h"
+#include "snapshot/merging.h"
+#include "snapshot/packing.h"
 #include "snapshot/snapshot.h"
 
 enum { STATES = 6 };
@@ -52,7 +54,8 @@ static int diff(int verb, struct dt_changes **changes_ret, uint64_t gap, uint64_
 {
 	*changes_ret = dt_changes_new(sizeof **changes_ret);
 	check(*changes_ret);
-	return dt_snapshot_diff(session, cursor, &snapshot, verb, *changes_ret, gap, limit, epoch);
+	const struct dt_comparing how = {.gap = gap, .limit = limit};
+	return dt_snapshot_diff(session, cursor, &snapshot, verb, *changes_ret, &how, epoch);
 }
 
 static int try_verb(bool write, struct dt_failure *failure_ret)
@@ -107,6 +110,36 @@ static bool equals(int i, const uint8_t *contents)
 	return memcmp(memory_of(i), contents, extents[i].nbytes) == 0;
 }
 
+// There and back; cut anywhere, or beyond what a region has, it is none.
+static void try_packing(const struct dt_changes *changes, uint64_t *sizes)
+{
+	size_t n = changes->change_count;
+	uint64_t counts[REGIONS] = {0}, bytes, nbytes = dt_pack(changes->changes, n, NULL);
+	uint8_t *packed = malloc(nbytes + 1);
+	struct dt_change *again = calloc(n + 1, sizeof *again);
+	check(packed && again);
+	for (size_t i = 0; i < n; i++)
+		counts[changes->changes[i].region]++;
+	check(dt_pack(changes->changes, n, packed) == nbytes);
+	// Its contents are not here, but there have to be as many bytes as if they were.
+	uint64_t there = nbytes + changes->bytes;
+	packed = realloc(packed, there + 1);
+	check(packed);
+	check(dt_unpack(packed, there, sizes, counts, REGIONS, again, &bytes) == nbytes && bytes == changes->bytes);
+	if (n) {
+		check(memcmp(again, changes->changes, n * sizeof *again) == 0);
+		check(dt_unpack(packed, nbytes - 1, sizes, counts, REGIONS, again, &bytes) == 0);
+		check(dt_unpack(packed, changes->bytes - 1, sizes, counts, REGIONS, again, &bytes) == 0);
+		const struct dt_change *last = &changes->changes[n - 1];
+		uint64_t size = sizes[last->region];
+		sizes[last->region] = last->stop - 1;
+		check(dt_unpack(packed, there, sizes, counts, REGIONS, again, &bytes) == 0);
+		sizes[last->region] = size;
+	}
+	free(packed);
+	free(again);
+}
+
 // What a diff says, against a loop over the bytes.
 static void try_diff(uint64_t gap)
 {
@@ -130,7 +163,7 @@ static void try_diff(uint64_t gap)
 		}
 	}
 	check(gap ? seen <= changes->bytes : seen == changes->bytes);
-	check(dt_changes_valid(changes->changes, changes->change_count, sizes, REGIONS, changes->bytes));
+	try_packing(changes, sizes);
 	struct dt_extent targets[REGIONS];
 	struct dt_failure failure;
 	for (int i = 0; i < REGIONS; i++) {
@@ -211,6 +244,63 @@ static void save_at_last(struct dt_history *history, uint64_t state)
 	}
 }
 
+static struct dt_changes *diff_of(struct dt_history *history, uint64_t from, uint64_t to, uint64_t gap)
+{
+	const struct dt_comparing how = {.gap = gap, .limit = UINT64_MAX};
+	struct dt_changes *changes = dt_changes_new(sizeof *changes);
+	check(changes && dt_history_diff(history, from, to, changes, &how) == 0 && changes->error == 0);
+	return changes;
+}
+
+// Whether a list leads from one state to another.
+static bool leads_to(const struct dt_changes *changes, uint8_t **from, uint8_t **to)
+{
+	bool leads = true;
+	for (int i = 0; i < REGIONS; i++) {
+		uint64_t nbytes = extents[i].nbytes;
+		uint8_t *moved = malloc(nbytes);
+		check(moved);
+		memcpy(moved, from[i], nbytes);
+		for (size_t k = 0; k < changes->change_count; k++) {
+			const struct dt_change *change = &changes->changes[k];
+			uint64_t length = change->stop - change->start;
+			if (change->region != (uint64_t)i)
+				continue;
+			leads &= memcmp(moved + change->start, changes->before + change->at, length) == 0;
+			memcpy(moved + change->start, changes->after + change->at, length);
+		}
+		leads &= memcmp(moved, to[i], nbytes) == 0;
+		free(moved);
+	}
+	return leads;
+}
+
+// From one state over another to a third is the same as from the first to the third.
+static void try_diffs_of_states(struct dt_history *history, uint8_t *(*states)[REGIONS], uint64_t *random)
+{
+	uint64_t a = 1 + draw(random, STATES), b = 1 + draw(random, STATES), c = 1 + draw(random, STATES);
+	if (!dt_history_has(history, a) || !dt_history_has(history, b) || !dt_history_has(history, c))
+		return;
+	struct dt_changes *first = diff_of(history, a, b, draw(random, 3) * 3000);
+	struct dt_changes *second = diff_of(history, b, c, draw(random, 2) * 9);
+	struct dt_changes *whole = diff_of(history, a, c, 0), *merged = dt_changes_new(sizeof *merged);
+	check(merged && leads_to(first, states[a], states[b]) && leads_to(whole, states[a], states[c]));
+	struct dt_diff one = {first->changes, first->change_count, first->before, first->after};
+	struct dt_diff two = {second->changes, second->change_count, second->before, second->after};
+	struct dt_conflict conflict;
+	check(dt_merge(merged, &one, &two, &conflict) == 0);
+	check(merged->change_count == whole->change_count && merged->bytes == whole->bytes);
+	for (size_t i = 0; i < whole->change_count; i++)
+		check(memcmp(&merged->changes[i], &whole->changes[i], sizeof *whole->changes) == 0);
+	check(leads_to(merged, states[a], states[c]));
+	if (first->change_count)
+		check(dt_merge(merged, &one, &one, &conflict) == 1 && conflict.left != conflict.found);
+	dt_changes_free(first);
+	dt_changes_free(second);
+	dt_changes_free(whole);
+	dt_changes_free(merged);
+}
+
 void try_history(uint64_t *random)
 {
 	uint8_t *states[STATES + 1][REGIONS];
@@ -225,6 +315,7 @@ void try_history(uint64_t *random)
 	for (int round = 0; round < 200; round++) {
 		uint64_t state = 1 + draw(random, STATES);
 		scribble(random);
+		try_diffs_of_states(history, states, random);
 		if (!dt_history_has(history, state)) {
 			save_at_last(history, state);
 			for (int i = 0; i < REGIONS; i++)
@@ -242,6 +333,7 @@ void try_history(uint64_t *random)
 			dt_epoch_release(taken);
 		}
 	}
+	check(dt_history_diff(history, STATES + 1, 1, NULL, NULL) == -EINVAL);
 	struct dt_epoch *open = new_epoch(), *taken = new_epoch();
 	check(dt_history_restore(history, session, cursor, slices, STATES + 1, open, taken, &pages) == -EINVAL);
 	dt_epoch_release(open);

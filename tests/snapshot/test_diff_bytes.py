@@ -1,69 +1,78 @@
-"""The bytes of a diff, against an encoder of their own that follows the guide."""
+"""The bytes of a diff, against a reader and a writer that follow the guide."""
 
 from __future__ import annotations
 
-import hashlib
-import struct
+import pickle
+import random
+import subprocess
+import sys
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from _lib.snapshot.diff_bytes import BEFORE, COMPRESSED, Row, body_of, pack, read, seal, varint
 from dirtytrack import DiffError
 from dirtytrack.snapshot import Diff
 
 pytestmark = pytest.mark.anywhere
 
-_HEADER = 32
-
-
-def _sealed(body):
-    return bytes(body) + hashlib.blake2b(body, digest_size=32).digest()
-
-
-def _encode(regions, rows, before, after, version=1):
-    body = b"\x89DTDIFF\n" + struct.pack("<IIQQ", version, len(regions), len(rows), len(before))
-    for name, nbytes in regions:
-        body += struct.pack("<QI", nbytes, len(name)) + name
-    body += bytes(-len(body) % 8) + b"".join(struct.pack("<4Q", *row) for row in rows)
-    return _sealed(body + before + after)
+_MOST = 2**63 - 1
 
 
 @st.composite
 def _diffs(draw):
-    """Regions with names of any kind, and changes in order; the encoded bytes, and what they mean."""
+    """Regions with names of any kind, and changes in order."""
     names = draw(st.lists(st.text(max_size=9), unique=True, max_size=4))
-    regions = [(name.encode("utf-8", "surrogatepass"), draw(st.integers(1, 2**63 - 1))) for name in names]
-    rows, at = [], 0
+    regions = [(name.encode("utf-8", "surrogatepass"), draw(st.integers(1, _MOST))) for name in names]
+    rows = []
     for place, (_, nbytes) in enumerate(regions):
-        edges = draw(st.sets(st.integers(0, min(nbytes, 300)), max_size=8))
-        edges = sorted(edges)[: len(edges) // 2 * 2]
+        shift = draw(st.integers(0, max(0, nbytes - 300)))
+        edges = sorted(draw(st.sets(st.integers(0, min(nbytes, 300)), max_size=8)))
+        edges = edges[: len(edges) // 2 * 2]
         for start, stop in zip(edges[::2], edges[1::2], strict=True):
-            rows.append((place, start, stop, at))
-            at += stop - start
-    contents = draw(st.binary(min_size=2 * at, max_size=2 * at))
-    before, after = contents[:at], contents[at:]
-    meant = [
-        (names[place], start, stop, before[at : at + stop - start], after[at : at + stop - start])
-        for place, start, stop, at in rows
-    ]
-    return (
-        _encode(regions, rows, before, after),
-        dict(zip(names, (one for _, one in regions), strict=True)),
-        meant,
-    )
+            contents = draw(st.binary(min_size=2 * (stop - start), max_size=2 * (stop - start)))
+            before, after = contents[: stop - start], contents[stop - start :]
+            rows.append(Row(place, start + shift, stop + shift, before, after))
+    return names, regions, rows
+
+
+def _meant(names, rows, before=True):
+    return [(names[row.region], row.start, row.stop, before * row.before, row.after) for row in rows]
+
+
+def _found(diff):
+    return [(*one[:3], bytes(one.before), bytes(one.after)) for one in diff]
 
 
 @pytest.mark.slow
-@given(_diffs())
-def test_there_and_back(diff):
-    """Byte for byte, and change for change."""
-    data, sizes, meant = diff
+@given(_diffs(), st.booleans(), st.sampled_from([0, COMPRESSED]))
+def test_what_the_guide_says_is_read(diff, before, compressed):
+    """Byte for byte, of any buffer; and written again as the guide says."""
+    names, regions, rows = diff
+    data = pack(body_of(regions, rows, before=before), BEFORE * before | compressed)
     for given_ in (data, bytearray(data), memoryview(data + data)[: len(data)]):
         found = Diff.from_bytes(given_)
-        assert found.sizes == sizes
-        assert [(*one[:3], bytes(one.before), bytes(one.after)) for one in found] == meant
-        assert found.to_bytes() == data
+        assert list(found.sizes.items()) == list(zip(names, (one for _, one in regions), strict=True))
+        assert _found(found) == _meant(names, rows, before)
+        assert found.one_sided is not before
+        again = found.to_bytes(compress="none")
+        assert again == pack(body_of(regions, rows, before=before), BEFORE * before)
+
+
+@pytest.mark.slow
+@given(_diffs(), st.booleans(), st.sampled_from(["auto", "zstd", "none"]))
+def test_what_is_written_is_what_the_guide_says(diff, before, compress):
+    """An independent reader finds it; and so does the library."""
+    names, regions, rows = diff
+    one = Diff.from_bytes(pack(body_of(regions, rows), BEFORE))
+    data = one.to_bytes(compress=compress, before=before)
+    assert read(data) == (regions, [row._replace(before=before * row.before) for row in rows])
+    found = Diff.from_bytes(data)
+    assert _found(found) == _meant(names, rows, before)
+    assert (found == one) is before
+    assert pickle.loads(pickle.dumps(found)) == found
 
 
 @pytest.mark.slow
@@ -71,34 +80,50 @@ def test_there_and_back(diff):
 @given(
     diff=_diffs(),
     at=st.integers(0, 1 << 16),
-    value=st.sampled_from([0, 1, 2, 7, 8, 255, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1]),
-    width=st.sampled_from([1, 4, 8]),
+    value=st.one_of(
+        st.sampled_from([0, 1, 127, 128, 2**31, 2**32 - 1, _MOST, 2**63, 2**64 - 1, 2**64]).map(varint),
+        st.binary(min_size=1, max_size=12),
+    ),
+    replace=st.integers(0, 12),
+    flags=st.sampled_from([0, BEFORE, COMPRESSED, BEFORE | COMPRESSED]),
 )
-def test_forged_numbers(diff, at, value, width):
-    """With any number put anywhere, and the checksum made right: refused, or a diff of just these bytes."""
-    body = bytearray(diff[0][:-32])
+def test_forged_bytes(diff, at, value, replace, flags):
+    """With anything put anywhere, and the checksum made right: refused, or a diff of just these bytes."""
+    _, regions, rows = diff
+    body = body_of(regions, rows)
     at %= len(body)
-    body[at : at + width] = (value & (1 << 8 * width) - 1).to_bytes(width, "little")
-    data = _sealed(body)
+    body = body[:at] + value + body[at + replace :]
     try:
-        found = Diff.from_bytes(data)
+        found = Diff.from_bytes(pack(body, flags))
     except DiffError:
         return
-    assert found.to_bytes() == data
-    assert sum(len(one.before) + len(one.after) for one in found) == 2 * found.nbytes <= len(data)
+    assert found.to_bytes(compress="none") == pack(body, flags & BEFORE)
     for one in found:
         assert 0 <= one.start < one.stop <= found.sizes[one.region]
+        assert len(one.after) == one.stop - one.start
+
+
+_ONE = [(b"a", 1)]
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (_encode([], [], b"", b"", version=2), "version 2: this is a reader of version 1"),
-        (_encode([(b"a", 1), (b"a", 1)], [], b"", b""), "'a' is there twice"),
-        (_encode([(b"\xff", 1)], [], b"", b""), "not UTF-8"),
-        (_encode([(b"a", 1 << 63)], [], b"", b""), "9223372036854775808 bytes"),
-        (_sealed(_encode([(b"a", 1)], [], b"", b"")[:-33] + b"\1"), "between its regions and its changes"),
-        (_sealed(_encode([(b"a", 1)], [], b"", b"")[:-32] + b"\0"), "other lengths"),
+        (pack(body_of([], []), 0, version=1), "version 1: this is a reader of version 2"),
+        (pack(body_of([], []), 4), "flags 0x4"),
+        (pack(body_of([*_ONE, *_ONE], []), 0), "'a' is there twice"),
+        (pack(body_of([(b"\xff", 1)], []), 0), "not UTF-8"),
+        (pack(body_of([(b"a", 1 << 63)], []), 0), "9223372036854775808 bytes"),
+        (pack(body_of([(b"a", 0)], []), 0), "or of 0 bytes"),
+        (pack(body_of(_ONE, []) + b"\0", 0), "contents have other lengths"),
+        (pack(body_of(_ONE, []), 0, nbytes=9), "its body has another length"),
+        (pack(body_of(_ONE, []), COMPRESSED, nbytes=9), "is damaged"),
+        (pack(varint(1 << 60), 0), "regions are cut off"),
+        (pack(b"\x80", 0), "regions are cut off"),
+        (pack(b"\x80\x00", 0), "a number is not one"),
+        (pack(b"\xff" * 9 + b"\x7f", 0), "a number is not one"),
+        (pack(varint(1) + varint(9) + varint(1) + b"a" + varint(1 << 60), 0), "fewer changes than it says"),
+        (seal(pack(body_of(_ONE, []), 0)[:24]), "its body has another length"),
         (b"", "not all of one"),
         (bytes(1000), "are no diff"),
     ],
@@ -109,37 +134,171 @@ def test_what_is_wrong_is_told(data, message):
         Diff.from_bytes(data)
 
 
-_MOST = 2**63 - 1
+def _changes(*numbers, sizes=(10,), flags=0, contents=0):
+    """A diff whose regions have the numbers given as their changes, gap and length in turn."""
+    body = varint(len(sizes))
+    for place, (size, one) in enumerate(zip(sizes, numbers, strict=True)):
+        body += varint(size) + varint(2) + b"r%d" % place + varint(len(one) // 2)
+    body += b"".join(varint(number) for one in numbers for number in one)
+    return pack(body + bytes(contents * (2 if flags & BEFORE else 1)), flags)
 
 
 @pytest.mark.parametrize(
-    "rows",
+    "data",
     [
-        [(0, 0, _MOST, 0), (1, 0, _MOST, _MOST), (2, 0, 5, 2**64 - 2)],  # 2**64 + 3 bytes
-        [(0, 0, _MOST, 0), (0, _MOST, 2**64 - 1, _MOST), (2, 0, 4, 2**64 - 1)],
-        [(2, 0, 4, 0)],  # more than there are
-        [(2, 0, 2, 0)],  # fewer
+        _changes([0, 11], contents=11),
+        _changes([5, 0], contents=0),
+        _changes([11, 1], contents=1),
+        _changes([5, 5, 0, 1], contents=6),
+        _changes([2**64 - 1, 2], contents=2),
+        _changes([0, 2**64 - 1], contents=0),
+        _changes([0, 2], contents=1),
+        _changes([0, 2], contents=3),
+        _changes([0, 2], flags=BEFORE, contents=1),
+        _changes([0, _MOST], [0, _MOST], [0, 5], sizes=(_MOST, _MOST, 64), contents=3),  # 2**64 + 3 bytes
+        _changes([0, _MOST, 0, _MOST], [0, 4], sizes=(_MOST, 64), contents=2),
     ],
 )
-def test_lengths_that_wrap(rows):
-    """Sums of 64 bits are no sums: each length has to be there."""
-    with pytest.raises(DiffError, match="out of order or out of their regions"):
-        Diff.from_bytes(_encode([(b"a", _MOST), (b"b", _MOST), (b"c", 64)], rows, b"xxx", b"yyy"))
+def test_changes_that_can_not_be(data):
+    """Out of order, of bounds, of proportion: a right checksum does not help."""
+    with pytest.raises(DiffError):
+        Diff.from_bytes(data)
+    assert len(Diff.from_bytes(_changes([5, 2, 1, 1, 0, 1], contents=4))) == 3
+
+
+def test_damaged_bytes():
+    """Every truncation, and every byte changed."""
+    rows = [Row(0, 1, 2, b"a", b"b"), Row(0, 9, 10, b"a", b"c")]
+    for flags in (BEFORE, BEFORE | COMPRESSED):
+        data = pack(body_of([(b"a", 10)], rows), flags)
+        assert len(Diff.from_bytes(data)) == 2
+        for at in range(len(data)):
+            for damaged in (data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], data + b"\0"):
+                with pytest.raises(DiffError):
+                    Diff.from_bytes(damaged)
+
+
+def test_a_little_that_claims_to_be_much():
+    """It takes no more memory than the limit; more than that has to be asked for."""
+    nbytes = 1 << 25
+    body = body_of([(b"a", nbytes)], [Row(0, 0, nbytes, b"", bytes(nbytes))], before=False)
+    bomb, lie = pack(body, COMPRESSED), pack(body, COMPRESSED, nbytes=1 << 20)
+    assert len(bomb) < 10_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            DiffError, match=f"a diff of {len(body)} bytes, compressed to .* raise max_nbytes"
+        ):
+            Diff.from_bytes(bomb, max_nbytes=1 << 20)
+        with pytest.raises(DiffError, match="is damaged"):  # says less than it has
+            Diff.from_bytes(lie, max_nbytes=1 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert Diff.from_bytes(bomb, max_nbytes=None).nbytes == Diff.from_bytes(bomb).nbytes == nbytes
+    plain = pack(body, 0)  # as large as it says
+    assert Diff.from_bytes(plain, max_nbytes=0).nbytes == nbytes
+    for wrong, error in ((-1, ValueError), ("x", TypeError)):
+        with pytest.raises(error):
+            Diff.from_bytes(bomb, max_nbytes=wrong)
+
+
+def test_what_compresses_is_compressed():
+    """By default where it gains, and by order always; what is little, or noise, stays as it is."""
+    often = [Row(0, at, at + 1, b"a", b"b") for at in range(0, 4000, 4)]
+    many = Diff.from_bytes(pack(body_of([(b"a", 4000)], often), BEFORE))
+    plain, packed = many.to_bytes(compress="none"), many.to_bytes()
+    assert len(plain) == 56 + 1 + 2 + 1 + 1 + 2 + 1000 * (2 + 2)
+    assert len(packed) < 200
+    assert len(many.to_bytes(before=False)) < len(packed)
+    noise = random.Random(1).randbytes(3000)
+    few = Diff.from_bytes(pack(body_of([(b"a", 3000)], [Row(0, 0, 3000, b"", noise)], before=False), 0))
+    assert few.to_bytes() == few.to_bytes(compress="none")
+    assert few.to_bytes(compress="zstd") != few.to_bytes()
+    with pytest.raises(ValueError, match="compress is one of auto, zstd, none, not 'gzip'"):
+        few.to_bytes(compress="gzip")
+
+
+_WITHOUT_ZSTD = """
+import sys
+sys.modules.update({{"zstandard": None, "compression": None}})
+from dirtytrack.snapshot import Diff
+diff = Diff.from_bytes({plain!r})
+assert diff.to_bytes() == {plain!r}
+try:
+    {act}
+except ImportError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (
+            "diff.to_bytes(compress='zstd')",
+            'compress="zstd" needs zstandard: pip install "dirtytrack[checkpoint]"',
+        ),
+        (
+            "Diff.from_bytes({packed!r})",
+            "the diff is compressed, and to read it needs zstandard: pip install",
+        ),
+    ],
+)
+def test_without_the_library(act, message):
+    """Everything but compressed diffs; these name the extra."""
+    rows = [Row(0, at, at + 1, b"a", b"b") for at in range(0, 999, 4)]
+    body = body_of([(b"a", 999)], rows)
+    plain, packed = pack(body, BEFORE), pack(body, BEFORE | COMPRESSED)
+    program = _WITHOUT_ZSTD.format(plain=plain, act=act.format(packed=packed))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert message in done.stdout
+
+
+def test_one_sided():
+    """It is applied and merged, and says what it can't do."""
+    old, new, newer = bytes(10), b"\1" * 4 + bytes(6), b"\1\1\2\2\2" + bytes(5)
+
+    def diff(start, before, after):
+        row = Row(0, start, start + len(after), before, after)
+        return Diff.from_bytes(pack(body_of([(b"a", 10)], [row]), BEFORE))
+
+    first, second = diff(0, old[:4], new[:4]), diff(2, new[2:5], newer[2:5])
+    one, two = (Diff.from_bytes(each.to_bytes(before=False)) for each in (first, second))
+    memory = bytearray(old)
+    one.apply(memory)
+    assert memory == new
+    assert one.one_sided
+    assert not first.one_sided
+    assert (one[0].before, one[0].after) == (b"", b"\1" * 4)
+    assert repr(one[0]) == "Change('a', 0, 4,  -> 01 01 01 01)"
+    for act in (one.invert, lambda: one.apply(bytearray(10), check=True)):
+        with pytest.raises(DiffError, match="is one-sided: it does not say what the bytes were"):
+            act()
+    for both in (one.merge(two), first.merge(two), one.merge(second)):
+        memory = bytearray(old)
+        both.apply(memory)
+        assert (memory, both.one_sided, len(both)) == (newer, True, 1)
+        assert both.to_bytes(before=True) == both.to_bytes()
+    with pytest.raises(DiffError, match="byte 3 of 'a' is 1 after the first diff and 0 before the second"):
+        one.merge(diff(3, b"\0", b"\5"))
 
 
 def test_messages_stay_short():
     """However long a name is, and however many there are."""
     long = b"n" * 1_000_000
     with pytest.raises(DiffError) as caught:
-        Diff.from_bytes(_encode([(long, 1), (long, 1)], [], b"", b""))
+        Diff.from_bytes(pack(body_of([(long, 1), (long, 1)], []), 0))
     messages = [str(caught.value)]
-    many = Diff.from_bytes(_encode([(b"%d" % one + long[:99], 9) for one in range(9999)], [], b"", b""))
-    one = Diff.from_bytes(_encode([(long, 9)], [(0, 1, 2, 0)], b"a", b"b"))
+    many = Diff.from_bytes(pack(body_of([(b"%d" % one + long[:99], 9) for one in range(9999)], []), BEFORE))
+    one = Diff.from_bytes(pack(body_of([(long, 9)], [Row(0, 1, 2, b"a", b"b")]), BEFORE))
     for act in (
         lambda: many.apply(),
         lambda: many.apply({"a": bytearray(1)}),
         lambda: one.apply(bytearray(8)),
         lambda: one.apply(bytearray(9), check=True),
+        lambda: one.merge(one),
         lambda: many.merge(one),
     ):
         with pytest.raises(DiffError) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 import dirtytrack
 from _lib.raw import Raw
 from _lib.support import PAGE_SIZE
-from dirtytrack import RegionLostError, Session
-from dirtytrack.snapshot import History
+from dirtytrack import DiffError, RegionLostError, Session
+from dirtytrack.snapshot import History, State
 
 PAGES = 64 * 64 + 100  # so that the tree has three levels
 
@@ -128,6 +129,93 @@ def test_an_identifier_is_used_again_by_another_state(history, array):
     assert second.number == 2
     with pytest.raises(ValueError, match="state 1 was dropped"):
         history.restore(first)
+
+
+def test_what_differs_between_states(history, array):
+    """To the byte, whatever memory is; with a gap over pages in which nothing differs."""
+    one = history.save()
+    array[5, 7], array[9, 0] = -1, 3
+    two = history.save()
+    array[:] = 0
+    found = history.diff(one, two)
+    assert [(change.start // PAGE_SIZE, change.start % PAGE_SIZE) for change in found] == [(5, 7 * 8), (9, 0)]
+    assert found.invert() == history.diff(two, one)
+    assert not history.diff(two, two)
+    joined = history.diff(one, two, gap=4 * PAGE_SIZE)
+    assert len(joined) == 1
+    history.restore(one)
+    found.apply(array, check=True)
+    assert not history.diff(history.save(), two)
+    history.restore(one)
+    joined.apply(array, check=True)
+    assert not history.diff(history.save(), two)
+    with pytest.raises(DiffError, match="raise max_nbytes"):
+        history.diff(one, two, max_nbytes=64)
+    with pytest.raises(TypeError, match="what save"):
+        history.diff(one, 1)
+    history.drop(two)
+    for pair in ((one, two), (two, one)):
+        with pytest.raises(ValueError, match="state 2 was dropped"):
+            history.diff(*pair)
+
+
+def test_the_oldest_give_way(array):
+    """With a limit as many as have to; the newest stays, and what is left can be restored."""
+    whole = array.nbytes
+    with Session() as session, History(session, array, max_nbytes=whole + 300 * PAGE_SIZE) as history:
+        states, copies = [], []
+        for number in range(30):
+            array[number * 20 : number * 20 + 20] = -number
+            states.append(history.save())
+            copies.append(array.copy())
+            assert history.nbytes <= whole + 300 * PAGE_SIZE
+        left = history.states
+        assert left == tuple(states[-len(left) :])
+        assert 12 <= len(left) <= 16  # each has 20 pages of its own, and the nodes above them
+        assert (states[0].dropped, left[0].dropped, left[0].parent) == (True, False, None)
+        assert repr(history) == f"<dirtytrack.snapshot.History: {len(left)} states>"
+        assert repr(states[0]).endswith("dropped>")
+        with pytest.raises(ValueError, match="state 1 was dropped, or gave way to newer ones"):
+            history.restore(states[0])
+        for state, copy in zip(left, copies[-len(left) :], strict=True):
+            history.restore(state)
+            assert (array == copy).all()
+
+
+def test_a_limit_that_is_less_than_memory(array):
+    """One state is kept, the newest; a limit has to be a number of bytes."""
+    with Session() as session, History(session, array, max_nbytes=0) as history:
+        for _ in range(3):
+            array[0] += 1
+            state = history.save()
+            assert history.states == (state,)
+        array[0] = 9
+        history.restore(state)
+        assert (array[0] == 3).all()
+        for wrong, error in ((-1, ValueError), ("much", TypeError)):
+            with pytest.raises(error):
+                History(session, array, max_nbytes=wrong)
+
+
+def test_many_states_keep_nothing_of_those_before(array):
+    """What Python and the library know of states is bounded by those that there are."""
+    with Session() as session, History(session, array, max_nbytes=0) as history:
+        for number in range(500):
+            array[number % 7] += 1
+            history.save()
+        gc.collect()
+        known = [one for one in gc.get_objects() if isinstance(one, State) and one.history is history]
+        assert [state.number for state in known] == [500]
+        assert history.states == (known[0],)
+
+
+def test_a_node_takes_four_bytes_a_child(history, array):
+    """A save of a page takes the page, and a node on each of three levels."""
+    history.save()
+    before = history.nbytes
+    array[100] += 1
+    history.save()
+    assert history.nbytes - before == PAGE_SIZE + 8 + 3 * (64 * 4 + 8)
 
 
 def test_lost_memory_on_the_way_back():

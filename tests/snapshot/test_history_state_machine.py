@@ -6,7 +6,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from _lib.snapshot.oracle import SIZES, Pieces
+from _lib.snapshot.oracle import SIZES, Pieces, changes
 from _lib.support import PAGE_SIZE
 from dirtytrack import Session
 from dirtytrack.snapshot import History
@@ -21,15 +21,19 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.session = None
 
-    @initialize(offset=st.sampled_from([0, 1, PAGE_SIZE - 1, 1234]))
-    def start(self, offset):
+    @initialize(
+        offset=st.sampled_from([0, 1, PAGE_SIZE - 1, 1234]),
+        most=st.sampled_from([None, 0, 12 * PAGE_SIZE, 20 * PAGE_SIZE]),
+    )
+    def start(self, offset, most):
         self.pieces = Pieces(offset)
         self.pieces.write(0, 100, 3 * PAGE_SIZE, None)
         self.session = Session()
         self.regions = [self.session.track(array) for array in self.pieces.arrays]
-        self.history = History(self.session, *self.regions)
+        self.most = most
+        self.history = History(self.session, *self.regions, max_nbytes=most)
         self.other = self.session.cursor("somebody else's")
-        self.copies = {}  # by state
+        self.copies, self.parents = {}, {}  # by state
         self.numbers = 0
         self.current = None  # a state; None: none
         self.base = None  # what memory was
@@ -49,12 +53,43 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def save(self):
-        """A new state, whose parent is where memory was."""
+        """A new state, whose parent is where memory was; of the old ones the oldest may have given way."""
         state = self.history.save()
         self.numbers += 1
-        assert (state.number, state.parent) == (self.numbers, self.current)
         self.copies[state] = self.base = self.pieces.copy()
+        self.give_way(state)
+        assert (state.number, state.parent) == (
+            self.numbers,
+            self.current if self.current in self.copies else None,
+        )
+        self.parents[state] = self.current
         self.current, self.pending = state, set()
+
+    def give_way(self, newest):
+        """Those that are gone are the oldest, and there were as many as had to be."""
+        left = set(self.history.states)
+        gone = [state for state in self.by_age() if state not in left]
+        assert gone == self.by_age()[: len(gone)]
+        assert newest in left
+        for state in gone:
+            assert state.dropped
+            del self.copies[state]
+        if self.most is None:
+            assert not gone
+        else:
+            assert self.history.nbytes <= self.most or left == {newest}
+
+    @precondition(lambda self: self.copies)
+    @rule(one=PICK, other=PICK, gap=st.sampled_from([0, 1, 50, 5000]))
+    def diff(self, one, other, gap):
+        """Of any two states, against a loop over their bytes; memory does not count."""
+        before, after = self.pick(one), self.pick(other)
+        found = self.history.diff(before, after, gap=gap)
+        old, new = self.copies[before], self.copies[after]
+        assert [(int(each.region), each.start, each.stop) for each in found] == changes(old, new, gap)
+        for each in found:
+            place, where = int(each.region), slice(each.start, each.stop)
+            assert (each.before, each.after) == (old[place][where], new[place][where])
 
     @precondition(lambda self: self.copies)
     @rule(pick=PICK)
@@ -78,14 +113,14 @@ class Histories(RuleBasedStateMachine):
         del self.copies[state]
         assert state.dropped
         assert self.history.nbytes <= before
-        if self.current is state:
-            self.current = None
 
     @rule()
     def look(self):
         """What it says of itself, and what it keeps: each content of a page once for a chain of states."""
         assert list(self.history.states) == sorted(self.copies, key=lambda state: state.number)
-        assert self.history.current is self.current
+        assert self.history.current is (self.current if self.current in self.copies else None)
+        for state in self.copies:
+            assert state.parent is (self.parents[state] if self.parents[state] in self.copies else None)
         states = [*self.copies.values(), *([self.base] if self.base else [])]
         kept = sum(sum(map(any, map(bytes, self.cut(copy)))) for copy in states)
         assert self.history.nbytes <= kept * PAGE_SIZE + 3000 * (len(states) + 1)
@@ -101,7 +136,10 @@ class Histories(RuleBasedStateMachine):
         self.pending_of_other = set()
 
     def pick(self, number):
-        return sorted(self.copies, key=lambda state: state.number)[number % len(self.copies)]
+        return self.by_age()[number % len(self.copies)]
+
+    def by_age(self):
+        return sorted(self.copies, key=lambda state: state.number)
 
     def cut(self, copy):
         """The contents of each page of each region."""

@@ -64,7 +64,7 @@ def test_an_interrupted_diff_that_advances_advances_nothing():
 
 
 @traced
-@pytest.mark.parametrize("verb", ["save", "restore", "drop"])
+@pytest.mark.parametrize("verb", ["save", "restore", "drop", "diff"])
 def test_an_interrupted_history_goes_on(verb):
     """Every state that it has is the right one, and so is the next one."""
     array = dirtytrack.empty((16, 512), np.int64)
@@ -91,8 +91,10 @@ def test_an_interrupted_history_goes_on(verb):
                         history.save()
                     elif verb == "restore":
                         history.restore(first)
-                    else:
+                    elif verb == "drop":
                         history.drop(other)
+                    else:
+                        history.diff(first, other)
             finally:
                 for state in history.states:
                     if state.number not in known:
@@ -113,6 +115,42 @@ def test_an_interrupted_history_goes_on(verb):
             history.restore(state)
             assert (array == copy).all()
             history.drop(state)
+
+        at_every_point(act, check)
+
+
+@traced
+def test_an_interrupted_save_drops_no_more_than_it_has_to():
+    """The newest states are there, and right; the next save is within the limit again."""
+    array = dirtytrack.empty((16, 512), np.int64)
+    array[:] = 1
+    with Session() as session, History(session, array, max_nbytes=array.nbytes + 6 * 4500) as history:
+        copies = {}
+
+        def save():
+            array[len(copies) % 16] += 1
+            copies[len(copies) + 1] = array.copy()
+            try:
+                history.save()
+            finally:
+                if history.current is None or history.current.number != len(copies):
+                    copies.popitem()
+
+        def act(count):
+            with interrupted_at(count):
+                save()
+
+        def check():
+            states = history.states
+            assert [state.number for state in states] == list(
+                range(len(copies) - len(states) + 1, len(copies) + 1)
+            )
+            assert len(states) >= min(5, len(copies))
+            for state in states:
+                history.restore(state)
+                assert (array == copies[state.number]).all()
+            save()
+            assert history.nbytes <= array.nbytes + 6 * 4500
 
         at_every_point(act, check)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dirtytrack.native import ffi, lib
+
+from dirtytrack._zstd import Bytes, Compressor, zstd
+from dirtytrack._zstd import Zstd as Library
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -19,9 +21,6 @@ except ImportError as error:
     raise ImportError(f"checkpoints need xxhash: {_EXTRA}") from error
 
 checksum: Callable[[Buffer], int] = xxhash.xxh3_64_intdigest
-
-Bytes = bytes | bytearray | memoryview
-Compressor = Callable[[Bytes], bytes]
 
 
 class RunningChecksum:
@@ -75,51 +74,8 @@ class Codec(Protocol):
         """
 
 
-class _PythonZstd:
-    # The module of Python 3.14 and later.
-
-    def __init__(self) -> None:
-        from compression import zstd  # type: ignore[import-not-found]
-
-        self._zstd = zstd
-
-    def compressor(self, level: int) -> Compressor:
-        return functools.partial(self._zstd.compress, level=level)
-
-    def decompress(self, data: Bytes, nbytes: int) -> bytes:
-        unpacker = self._zstd.ZstdDecompressor()
-        try:
-            plain = unpacker.decompress(data, nbytes)
-        except self._zstd.ZstdError as error:
-            raise ValueError(str(error)) from None
-        if len(plain) != nbytes or not unpacker.eof or unpacker.unused_data:
-            raise ValueError("not one frame of the right length")
-        return bytes(plain)
-
-
-class _Zstandard:
-    # The package of that name.
-
-    def __init__(self) -> None:
-        import zstandard
-
-        self._zstandard = zstandard
-
-    def compressor(self, level: int) -> Compressor:
-        return self._zstandard.ZstdCompressor(level=level).compress
-
-    def decompress(self, data: Bytes, nbytes: int) -> bytes:
-        try:
-            # Otherwise it would allocate what the frame says.
-            if self._zstandard.get_frame_parameters(data).content_size != nbytes:
-                raise ValueError("not a frame of the right length")
-            return self._zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
-        except self._zstandard.ZstdError as error:
-            raise ValueError(str(error)) from None
-
-
 class Zstd:
-    """One zstd frame a segment: by Python 3.14's own module, else by the package zstandard."""
+    """One zstd frame a segment."""
 
     name = "zstd"
     encoding = 2
@@ -134,14 +90,12 @@ class Zstd:
         """See `Codec`."""
         return self._library.decompress(data, nbytes)
 
-    @functools.cached_property
-    def _library(self) -> _PythonZstd | _Zstandard:
-        for library in (_PythonZstd, _Zstandard):
-            try:
-                return library()
-            except ImportError:
-                continue
-        raise ImportError(f'compression needs zstandard: {_EXTRA}, or compression="none"')
+    @property
+    def _library(self) -> Library:
+        library = zstd()
+        if library is None:
+            raise ImportError(f'compression needs zstandard: {_EXTRA}, or compression="none"')
+        return library
 
 
 CODECS: dict[int, Codec] = {codec.encoding: codec for codec in (Zstd(),)}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from dirtytrack.checkpoint.format.codec import CODECS, Bytes, Codec
+from dirtytrack._zstd import Bytes
+from dirtytrack.checkpoint.format.codec import CODECS, Codec
 from dirtytrack.checkpoint.format.structures import BLOCK, SEGMENT_BYTES, Encoding
 
 if TYPE_CHECKING:

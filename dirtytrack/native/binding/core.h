@@ -29,5 +29,7 @@
 #include "../kernel/userfaultfd.h"
 #include "../snapshot/changes.h"
 #include "../snapshot/history.h"
+#include "../snapshot/merging.h"
 #include "../snapshot/mirror.h"
+#include "../snapshot/packing.h"
 #include "../snapshot/snapshot.h"

@@ -49,32 +49,48 @@ static void append(struct dt_changes *changes, const uint8_t *before, const uint
 struct piece {
 	uint64_t region, start;
 	const uint8_t *before;
-	uint64_t gap, limit;
+	const struct dt_comparing *how;
 };
+
+static uint64_t taken(const struct dt_changes *changes)
+{
+	return changes->change_count * sizeof *changes->changes + 2 * changes->bytes;
+}
+
+// Adds the equal bytes that lie between the last change and byte `from` of a piece.
+static void bridge(struct dt_changes *changes, const struct piece *piece, uint64_t from)
+{
+	const struct dt_comparing *how = piece->how;
+	struct dt_change *last = &changes->changes[changes->change_count - 1];
+	uint64_t between = piece->start + from - last->stop;
+	uint8_t *old = changes->before + changes->bytes;
+	if (how->read)
+		how->read(how->context, piece->region, last->stop, last->stop + between, old);
+	else
+		memcpy(old, piece->before + from - between, between);
+	memcpy(changes->after + changes->bytes, old, between);
+	changes->bytes += between;
+}
 
 // Adds bytes [from, to) of a piece, of which after has the new contents.
 static int add(struct dt_changes *changes, const struct piece *piece, const uint8_t *after, uint64_t from, uint64_t to)
 {
 	struct dt_change *last = changes->change_count ? &changes->changes[changes->change_count - 1] : NULL;
-	uint64_t start = piece->start + from, stop = piece->start + to;
-	uint64_t between = 0;
-	bool joins = last && last->region == piece->region && start - last->stop <= piece->gap;
+	uint64_t start = piece->start + from, nbytes = to - from;
+	bool joins = last && last->region == piece->region && start - last->stop <= piece->how->gap;
 	if (joins)
-		between = start - last->stop;
-	uint64_t nbytes = between + to - from;
-	if (nbytes > piece->limit - changes->bytes)
+		nbytes += start - last->stop;
+	if (2 * nbytes + (joins ? 0 : sizeof *last) > piece->how->limit - taken(changes))
 		return -EFBIG;
 	int error = make_room(changes, 1, nbytes);
 	if (error)
 		return error;
-	if (joins) {
-		last = &changes->changes[changes->change_count - 1];
-		append(changes, piece->before + from - between, piece->before + from - between, between);
-		last->stop = stop;
-	} else {
+	if (joins)
+		bridge(changes, piece, from);
+	else
 		changes->changes[changes->change_count++] =
-			(struct dt_change){piece->region, start, stop, changes->bytes};
-	}
+			(struct dt_change){piece->region, start, start, changes->bytes};
+	changes->changes[changes->change_count - 1].stop = piece->start + to;
 	append(changes, piece->before + from, after + from, to - from);
 	return 0;
 }
@@ -123,37 +139,28 @@ static int compare_piece(struct dt_changes *changes, const struct piece *piece, 
 	return 0;
 }
 
-int dt_compare(struct dt_changes *changes, uint64_t region, uint64_t start, const uint8_t *before, const uint8_t *after,
-	       uint64_t nbytes, uint64_t gap, uint64_t limit)
+int dt_compare(struct dt_changes *changes, const struct dt_comparing *how, uint64_t region, uint64_t start,
+	       const uint8_t *before, const uint8_t *after, uint64_t nbytes)
 {
 	dt_takes_copy(nbytes);
 	for (uint64_t at = 0; !changes->error && at < nbytes; at += PIECE) {
 		uint64_t length = nbytes - at < PIECE ? nbytes - at : PIECE;
 		if (memcmp(before + at, after + at, length) == 0)
 			continue;
-		struct piece piece = {region, start + at, before + at, gap, limit};
+		struct piece piece = {region, start + at, before + at, how};
 		changes->error = compare_piece(changes, &piece, after + at, length);
 	}
 	return changes->error;
 }
 
-int dt_changes_valid(const struct dt_change *changes, size_t n, const uint64_t *sizes, size_t regions, uint64_t bytes)
+int dt_changes_add(struct dt_changes *changes, const struct dt_comparing *how, uint64_t region, uint64_t start,
+		   const uint8_t *before, const uint8_t *after, uint64_t nbytes)
 {
-	uint64_t region = 0, end = 0, at = 0;
-	dt_takes(4 * n);
-	for (const struct dt_change *change = changes; change < changes + n; change++) {
-		if (change->region >= regions || change->region < region || change->at != at)
-			return 0;
-		end = change->region == region ? end : 0;
-		if (change->start < end || change->stop <= change->start || change->stop > sizes[change->region])
-			return 0;
-		if (change->stop - change->start > bytes - at) // so that no sum of them wraps
-			return 0;
-		region = change->region;
-		end = change->stop;
-		at += change->stop - change->start;
-	}
-	return at == bytes;
+	const struct piece piece = {region, start, before, how};
+	dt_takes_copy(nbytes);
+	if (!changes->error)
+		changes->error = add(changes, &piece, after, 0, nbytes);
+	return changes->error;
 }
 
 int dt_changes_check(const struct dt_change *changes, size_t n, const struct dt_extent *memories,

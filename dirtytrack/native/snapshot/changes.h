@@ -29,20 +29,30 @@ struct dt_changes {
 	int taken_on;   // a snapshot's copies have been made what they are after the changes
 };
 
+// Reads bytes [start, stop) of a region as they were before.
+typedef void dt_read_before(const void *context, uint64_t region, uint64_t start, uint64_t stop, uint8_t *out);
+
+// How a list of changes is made.
+struct dt_comparing {
+	uint64_t gap;         // changes of a region with at most so many equal bytes between them become one
+	uint64_t limit;       // bytes that the list may take: its rows, and its contents before and after
+	dt_read_before *read; // the bytes between them; NULL: they lie in front of those that are compared
+	const void *context;
+};
+
 // An empty list, and its end. For cffi's ffi.new_allocator, which passes the struct's size.
 void *dt_changes_new(size_t size);
 void dt_changes_free(void *changes);
 
-// Adds the bytes in which before[0, nbytes) and after[0, nbytes) differ, which are those of a region from start on.
-// Changes of a region with at most gap equal bytes between them become one, also with the last one in the list if the
-// bytes between are in before. Reads each byte of after once, so it may be written meanwhile. -ENOMEM, or -EFBIG if
-// the contents exceed limit bytes; that stays the list's error, and nothing is added any more.
-int dt_compare(struct dt_changes *changes, uint64_t region, uint64_t start, const uint8_t *before, const uint8_t *after,
-	       uint64_t nbytes, uint64_t gap, uint64_t limit);
+// Adds the bytes in which before[0, nbytes) and after[0, nbytes) differ, which are those of a region from start on; one
+// may become one with the last one in the list. Reads each byte of after once, so it may be written meanwhile. -ENOMEM,
+// or -EFBIG if the list takes more than it may; that stays the list's error, and nothing is added any more.
+int dt_compare(struct dt_changes *changes, const struct dt_comparing *how, uint64_t region, uint64_t start,
+	       const uint8_t *before, const uint8_t *after, uint64_t nbytes);
+// Adds all of these bytes, equal or not.
+int dt_changes_add(struct dt_changes *changes, const struct dt_comparing *how, uint64_t region, uint64_t start,
+		   const uint8_t *before, const uint8_t *after, uint64_t nbytes);
 
-// Whether n changes are in order, disjoint, within regions of these sizes, and have so many bytes of contents, in
-// order.
-int dt_changes_valid(const struct dt_change *changes, size_t n, const uint64_t *sizes, size_t regions, uint64_t bytes);
 // What follows is about n changes and the memory of each region, which need not be tracked. 0 or -errno, as for
 // dt_check_runs and dt_put.
 //

@@ -15,22 +15,32 @@
 
 // Units and regions
 
+static uint64_t unit_of(const struct dt_history *history)
+{
+	return history->store.contents.unit;
+}
+
 // Where the bytes of a unit lie in a region; its first units may lie before it.
 static struct dt_run bytes_of(const struct dt_history *history, const struct dt_extent *extent, uint64_t unit)
 {
-	uint64_t start = unit * history->store.unit;
-	return dt_extent_clip(extent, (struct dt_run){start, start + history->store.unit});
+	uint64_t start = unit * unit_of(history);
+	return dt_extent_clip(extent, (struct dt_run){start, start + unit_of(history)});
 }
 
 // The same place within the contents that are kept.
 static uint64_t place_of(const struct dt_history *history, const struct dt_extent *extent, struct dt_run bytes)
 {
-	return (extent->offset + bytes.start) % history->store.unit;
+	return (extent->offset + bytes.start) % unit_of(history);
 }
 
 static uint64_t units_in_page(const struct dt_history *history, const struct dt_extent *extent)
 {
-	return extent->page_size / history->store.unit;
+	return extent->page_size / unit_of(history);
+}
+
+static uint8_t *contents_at(const struct dt_history *history, uint32_t slot, uint64_t place)
+{
+	return (uint8_t *)dt_pool_at(&history->store.contents, slot) + place;
 }
 
 static bool is_kept(const struct dt_history *history, uint32_t slot, uint64_t place, const uint8_t *memory,
@@ -38,7 +48,7 @@ static bool is_kept(const struct dt_history *history, uint32_t slot, uint64_t pl
 {
 	if (slot == DT_ZEROS)
 		return dt_is_zero(memory, length);
-	return memcmp(dt_store_contents(&history->store, slot) + place, memory, length) == 0;
+	return memcmp(contents_at(history, slot, place), memory, length) == 0;
 }
 
 // A slot with the contents of a unit, for the caller to put into a tree.
@@ -48,12 +58,12 @@ static int store_unit(struct dt_history *history, uint64_t place, const uint8_t 
 	*slot_ret = DT_ZEROS;
 	if (dt_is_zero(memory, length))
 		return 0;
-	int error = dt_store_take(&history->store, slot_ret);
+	int error = dt_pool_take(&history->store.contents, slot_ret);
 	if (error)
 		return error;
-	uint8_t *contents = dt_store_contents(&history->store, *slot_ret);
-	if (length < history->store.unit) // so that equal contents are equal slots
-		memset(contents, 0, history->store.unit);
+	uint8_t *contents = contents_at(history, *slot_ret, 0);
+	if (length < unit_of(history)) // so that equal contents are equal slots
+		memset(contents, 0, unit_of(history));
 	memcpy(contents + place, memory, length);
 	return 0;
 }
@@ -62,7 +72,7 @@ static int store_unit(struct dt_history *history, uint64_t place, const uint8_t 
 struct saving {
 	struct dt_history *history;
 	struct dt_session *session;
-	struct dt_node *tree;       // which is to become the state
+	uint32_t tree;              // which is to become the state
 	struct dt_failure *failure; // where memory can't be read
 };
 
@@ -78,7 +88,7 @@ static int keep_bytes(struct saving *saving, uint64_t number, uint64_t place, co
 		return error;
 	error = dt_tree_put(store, &saving->tree, number, slot);
 	if (error)
-		dt_store_drop(store, slot);
+		dt_pool_drop(&store->contents, slot);
 	return error;
 }
 
@@ -149,11 +159,10 @@ void *dt_history_new(size_t size)
 void dt_history_free(void *pointer)
 {
 	struct dt_history *history = pointer;
-	for (size_t state = 1; state < history->state_room; state++)
-		dt_tree_drop(&history->store, history->states[state]);
+	while (history->oldest)
+		dt_history_drop(history, history->oldest);
 	dt_tree_drop(&history->store, history->tree);
 	dt_store_close(&history->store);
-	dt_free(history->states, history->state_room * sizeof *history->states);
 	dt_free(history->saved, history->saved_room * sizeof *history->saved);
 	dt_free(history->first_units, (history->n + 1) * sizeof *history->first_units);
 	for (size_t i = 0; history->extents && history->written && i < history->n; i++)
@@ -162,7 +171,7 @@ void dt_history_free(void *pointer)
 	dt_free(history->extents, history->n * sizeof *history->extents);
 	dt_free(history->entries, history->entry_room * sizeof *history->entries);
 	dt_free(history->runs, history->run_room * sizeof *history->runs);
-	dt_free(history->buffer, history->store.unit);
+	dt_free(history->buffer, unit_of(history));
 	dt_free(history, sizeof *history);
 }
 
@@ -200,12 +209,47 @@ int dt_history_has(const struct dt_history *history, uint64_t state)
 	return state < history->saved_room && history->saved[state].number;
 }
 
-uint64_t dt_history_unused(const struct dt_history *history)
+// States by age, and free identifiers
+
+static void add_to_states(struct dt_history *history, uint64_t state)
 {
-	uint64_t state = 1;
-	while (dt_history_has(history, state))
-		state++;
-	return state;
+	struct dt_saved *saved = &history->saved[state];
+	saved->older = history->newest;
+	saved->newer = 0;
+	if (saved->older)
+		history->saved[saved->older].newer = state;
+	else
+		history->oldest = state;
+	history->newest = state;
+	history->count++;
+}
+
+static void remove_from_states(struct dt_history *history, uint64_t state)
+{
+	const struct dt_saved *saved = &history->saved[state];
+	*(saved->older ? &history->saved[saved->older].newer : &history->oldest) = saved->newer;
+	*(saved->newer ? &history->saved[saved->newer].older : &history->newest) = saved->older;
+	history->count--;
+}
+
+static void list_as_free(struct dt_history *history, uint64_t state)
+{
+	struct dt_saved *saved = &history->saved[state];
+	if (saved->is_listed)
+		return;
+	saved->is_listed = 1;
+	saved->next_free = history->free;
+	history->free = state;
+}
+
+uint64_t dt_history_unused(struct dt_history *history)
+{
+	while (history->free && dt_history_has(history, history->free)) {
+		struct dt_saved *saved = &history->saved[history->free];
+		saved->is_listed = 0;
+		history->free = saved->next_free;
+	}
+	return history->free ? history->free : history->known + 1;
 }
 
 uint64_t dt_history_bytes(const struct dt_history *history)
@@ -213,17 +257,28 @@ uint64_t dt_history_bytes(const struct dt_history *history)
 	return dt_store_bytes(&history->store);
 }
 
+static void add_state(struct dt_history *history, uint64_t state, uint32_t tree)
+{
+	struct dt_saved *saved = &history->saved[state];
+	while (history->known < state) // those that were passed over, too
+		list_as_free(history, ++history->known);
+	saved->number = ++history->saves;
+	saved->tree = tree;
+	saved->parent = history->current;
+	saved->parent_number = history->current ? history->saved[history->current].number : 0;
+	add_to_states(history, state);
+	history->current = state;
+}
+
 int dt_history_save(struct dt_history *history, struct dt_session *session, uint64_t cursor,
 		    const struct dt_slice *slices, uint64_t state, struct dt_epoch *epoch)
 {
-	int error = dt_grow(&history->states, &history->state_room, state + 1, sizeof *history->states);
-	if (!error)
-		error = dt_grow(&history->saved, &history->saved_room, state + 1, sizeof *history->saved);
+	int error = dt_grow(&history->saved, &history->saved_room, state + 1, sizeof *history->saved);
 	if (!error)
 		error = dt_collect(session, cursor, DT_COLLECT, slices, history->n, epoch);
 	if (error)
 		return error;
-	struct saving saving = {history, session, dt_tree_share(history->tree), &epoch->failure};
+	struct saving saving = {history, session, dt_tree_share(&history->store, history->tree), &epoch->failure};
 	error = history->saves ? keep_written(&saving, epoch) : keep_everything(&saving);
 	if (error) {
 		dt_tree_drop(&history->store, saving.tree);
@@ -232,10 +287,7 @@ int dt_history_save(struct dt_history *history, struct dt_session *session, uint
 	}
 	dt_tree_drop(&history->store, history->tree);
 	history->tree = saving.tree;
-	history->states[state] = dt_tree_share(saving.tree);
-	uint64_t parent = history->current ? history->saved[history->current].number : 0;
-	history->saved[state] = (struct dt_saved){++history->saves, parent};
-	history->current = state;
+	add_state(history, state, dt_tree_share(&history->store, saving.tree));
 	epoch->settled = 1;
 	return 0;
 }
@@ -247,15 +299,22 @@ struct difference {
 	size_t region; // of the unit last seen; they come in order
 };
 
-static void see(void *context, uint64_t number)
+// The region of a unit; its number becomes that in the region.
+static size_t region_of(struct difference *difference, uint64_t *number)
 {
-	struct difference *difference = context;
-	struct dt_history *history = difference->history;
-	while (number >= history->first_units[difference->region + 1])
+	const uint64_t *first_units = difference->history->first_units;
+	while (*number >= first_units[difference->region + 1])
 		difference->region++;
-	size_t region = difference->region;
-	uint64_t unit = number - history->first_units[region];
+	*number -= first_units[difference->region];
+	return difference->region;
+}
+
+static void plan_unit(void *context, uint64_t unit, uint32_t a, uint32_t b)
+{
+	struct dt_history *history = ((struct difference *)context)->history;
+	size_t region = region_of(context, &unit);
 	uint64_t page = unit / units_in_page(history, &history->extents[region]);
+	(void)a, (void)b;
 	dt_bits_set(&history->written[region], page, page + 1);
 }
 
@@ -271,7 +330,8 @@ static uint64_t plan(struct dt_history *history, uint64_t state, const struct dt
 		for (size_t left = entry->run_count; left; left--, run++)
 			dt_bits_set(&history->written[i], run->start, run->stop);
 	}
-	dt_tree_differ(&history->store, history->tree, history->states[state], see, &(struct difference){history, 0});
+	dt_tree_differ(&history->store, history->tree, history->saved[state].tree, plan_unit,
+		       &(struct difference){history, 0});
 	for (size_t i = 0; i < history->n; i++) {
 		uint64_t pages = dt_extent_pages(&history->extents[i]);
 		size_t runs = dt_bits_runs(&history->written[i], 0, pages, end);
@@ -291,7 +351,7 @@ static uint64_t plan(struct dt_history *history, uint64_t state, const struct dt
 // What a state has of some bytes.
 struct wanted {
 	const struct dt_history *history;
-	const struct dt_node *tree;
+	uint32_t tree;
 };
 
 static const uint8_t *contents_of(const void *context, size_t region, struct dt_run bytes)
@@ -299,11 +359,11 @@ static const uint8_t *contents_of(const void *context, size_t region, struct dt_
 	const struct wanted *wanted = context;
 	const struct dt_history *history = wanted->history;
 	const struct dt_extent *extent = &history->extents[region];
-	uint64_t unit = (extent->offset + bytes.start) / history->store.unit;
+	uint64_t unit = (extent->offset + bytes.start) / unit_of(history);
 	uint32_t slot = dt_tree_find(&history->store, wanted->tree, history->first_units[region] + unit);
 	if (slot == DT_ZEROS)
 		return NULL;
-	return dt_store_contents(&history->store, slot) + place_of(history, extent, bytes);
+	return contents_at(history, slot, place_of(history, extent, bytes));
 }
 
 // Some of the planned pages may be those of the state already, and the tree is not: all of them count as written.
@@ -330,7 +390,7 @@ int dt_history_restore(struct dt_history *history, struct dt_session *session, u
 				 history->runs, &taken->failure);
 	if (error)
 		return error;
-	struct dt_node *tree = history->states[state];
+	uint32_t tree = history->saved[state].tree;
 	const struct dt_rewrite rewrite = {
 		.slices = slices,
 		.apart = history->apart,
@@ -347,10 +407,61 @@ int dt_history_restore(struct dt_history *history, struct dt_session *session, u
 		mark_planned(history, session);
 		return error;
 	}
-	dt_tree_share(tree);
+	dt_tree_share(&history->store, tree);
 	dt_tree_drop(&history->store, history->tree);
 	history->tree = tree;
 	history->current = state;
+	return 0;
+}
+
+// What is different between two states
+
+struct contrast {
+	struct difference difference; // the first, since it is what region_of takes
+	struct dt_changes *changes;
+	const struct dt_comparing *how;
+};
+
+static void compare_unit(void *context, uint64_t unit, uint32_t a, uint32_t b)
+{
+	struct contrast *contrast = context;
+	const struct dt_history *history = contrast->difference.history;
+	size_t region = region_of(&contrast->difference, &unit);
+	const struct dt_extent *extent = &history->extents[region];
+	struct dt_run bytes = bytes_of(history, extent, unit);
+	uint64_t place = place_of(history, extent, bytes);
+	const uint8_t *before = a == DT_ZEROS ? history->buffer : contents_at(history, a, place);
+	const uint8_t *after = b == DT_ZEROS ? history->buffer : contents_at(history, b, place);
+	dt_compare(contrast->changes, contrast->how, region, bytes.start, before, after, bytes.stop - bytes.start);
+}
+
+static void read_state(const void *context, uint64_t region, uint64_t start, uint64_t stop, uint8_t *out)
+{
+	const struct wanted *wanted = context;
+	const struct dt_history *history = wanted->history;
+	uint64_t unit = unit_of(history);
+	for (uint64_t end, offset = history->extents[region].offset; start < stop; out += end - start, start = end) {
+		end = start + unit - (offset + start) % unit;
+		end = end < stop ? end : stop;
+		const uint8_t *contents = contents_of(wanted, region, (struct dt_run){start, end});
+		if (contents)
+			memcpy(out, contents, end - start);
+		else
+			memset(out, 0, end - start);
+	}
+}
+
+int dt_history_diff(struct dt_history *history, uint64_t from, uint64_t to, struct dt_changes *changes,
+		    const struct dt_comparing *how)
+{
+	if (!dt_history_has(history, from) || !dt_history_has(history, to))
+		return -EINVAL;
+	uint32_t before = history->saved[from].tree, after = history->saved[to].tree;
+	const struct wanted old = {history, before};
+	const struct dt_comparing comparing = {how->gap, how->limit, read_state, &old};
+	struct contrast contrast = {{history, 0}, changes, &comparing};
+	memset(history->buffer, 0, unit_of(history)); // as contents of zeros
+	dt_tree_differ(&history->store, before, after, compare_unit, &contrast);
 	return 0;
 }
 
@@ -358,9 +469,11 @@ void dt_history_drop(struct dt_history *history, uint64_t state)
 {
 	if (!dt_history_has(history, state))
 		return;
-	history->saved[state] = (struct dt_saved){0};
-	dt_tree_drop(&history->store, history->states[state]);
-	history->states[state] = NULL;
+	struct dt_saved *saved = &history->saved[state];
+	saved->number = 0;
+	dt_tree_drop(&history->store, saved->tree);
+	remove_from_states(history, state);
+	list_as_free(history, state);
 	if (history->current == state)
 		history->current = 0;
 }

@@ -215,15 +215,14 @@ int dt_snapshot_fill(struct dt_session *session, uint64_t cursor, const struct d
 
 struct comparison {
 	struct dt_changes *changes;
-	uint64_t gap;
-	uint64_t limit;
+	const struct dt_comparing *how;
 };
 
 static int compare(const struct stretch *stretch, void *context)
 {
 	const struct comparison *in = context;
-	return dt_compare(in->changes, stretch->region, stretch->start, stretch->copy, stretch->memory, stretch->nbytes,
-			  in->gap, in->limit);
+	return dt_compare(in->changes, in->how, stretch->region, stretch->start, stretch->copy, stretch->memory,
+			  stretch->nbytes);
 }
 
 // Makes the copies of what has changed equal to one of its contents.
@@ -237,9 +236,9 @@ static void set_copies(const struct dt_snapshot *snapshot, const struct dt_chang
 }
 
 int dt_snapshot_diff(struct dt_session *session, uint64_t cursor, const struct dt_snapshot *snapshot, int verb,
-		     struct dt_changes *changes, uint64_t gap, uint64_t limit, struct dt_epoch *epoch)
+		     struct dt_changes *changes, const struct dt_comparing *how, struct dt_epoch *epoch)
 {
-	struct comparison comparison = {changes, gap, limit};
+	struct comparison comparison = {changes, how};
 	struct dt_session *seen = verb == DT_PEEK ? NULL : session;
 	const struct walk walk = {session, seen, snapshot, compare, &comparison, &epoch->failure};
 	int error = dt_collect(session, cursor, verb, snapshot->slices, snapshot->n, epoch);
@@ -309,7 +308,8 @@ int dt_snapshot_verify(struct dt_session *session, uint64_t cursor, const struct
 		       const struct dt_entry *entries, const struct dt_run *runs, struct dt_changes *changes,
 		       struct dt_failure *failure)
 {
-	struct comparison comparison = {changes, 0, UINT64_MAX};
+	const struct dt_comparing all = {.limit = UINT64_MAX};
+	struct comparison comparison = {changes, &all};
 	const struct walk walk = {session, NULL, snapshot, compare, &comparison, failure};
 	int error = 0;
 	(void)cursor;

@@ -20,10 +20,10 @@ struct dt_snapshot {
 int dt_snapshot_fill(struct dt_session *session, uint64_t cursor, const struct dt_snapshot *snapshot,
 		     struct dt_failure *failure);
 // Peeks or collects, as the verb says, and lists in what the pages differ from the copies: each region goes by its
-// place, gap and limit are those of dt_compare, whose error is in changes->error. If it collects, and nothing fails,
-// the copies take on what is listed.
+// place, and the error of dt_compare is in changes->error. If it collects, and nothing fails, the copies take on what
+// is listed.
 int dt_snapshot_diff(struct dt_session *session, uint64_t cursor, const struct dt_snapshot *snapshot, int verb,
-		     struct dt_changes *changes, uint64_t gap, uint64_t limit, struct dt_epoch *epoch);
+		     struct dt_changes *changes, const struct dt_comparing *how, struct dt_epoch *epoch);
 // Undoes that, once: the copies are what they were, and the pages the cursor's again.
 void dt_snapshot_take_back(const struct dt_snapshot *snapshot, struct dt_changes *changes, struct dt_epoch *epoch);
 // Collects, and makes the copies of the pages equal to the memory.

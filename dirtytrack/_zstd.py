@@ -1,0 +1,76 @@
+"""zstd: by the module of Python 3.14 and later, else by the package zstandard, which an extra brings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Protocol
+
+Bytes = bytes | bytearray | memoryview
+Compressor = Callable[[Bytes], bytes]
+
+
+class Zstd(Protocol):
+    """What is needed of a library."""
+
+    def compressor(self, level: int) -> Compressor:
+        """A function that makes one frame of what it is given, for use by one thread at a time."""
+
+    def decompress(self, data: Bytes, nbytes: int) -> bytes:
+        """A frame of exactly so many bytes; it takes no more memory than that, whatever the data claims.
+
+        Several threads may use it at once.
+
+        Raises:
+            ValueError: the data is something else.
+        """
+
+
+class _Python:
+    def __init__(self) -> None:
+        from compression import zstd  # type: ignore[import-not-found]
+
+        self._zstd = zstd
+
+    def compressor(self, level: int) -> Compressor:
+        return functools.partial(self._zstd.compress, level=level)
+
+    def decompress(self, data: Bytes, nbytes: int) -> bytes:
+        unpacker = self._zstd.ZstdDecompressor()
+        try:
+            plain = unpacker.decompress(data, nbytes)
+        except self._zstd.ZstdError as error:
+            raise ValueError(str(error)) from None
+        if len(plain) != nbytes or not unpacker.eof or unpacker.unused_data:
+            raise ValueError("not one frame of the right length")
+        return bytes(plain)
+
+
+class _Zstandard:
+    def __init__(self) -> None:
+        import zstandard
+
+        self._zstandard = zstandard
+
+    def compressor(self, level: int) -> Compressor:
+        return self._zstandard.ZstdCompressor(level=level).compress
+
+    def decompress(self, data: Bytes, nbytes: int) -> bytes:
+        try:
+            # Otherwise it would allocate what the frame says.
+            if self._zstandard.get_frame_parameters(data).content_size != nbytes:
+                raise ValueError("not a frame of the right length")
+            return self._zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+        except self._zstandard.ZstdError as error:
+            raise ValueError(str(error)) from None
+
+
+@functools.cache
+def zstd() -> Zstd | None:
+    """The library, or None without one."""
+    for library in (_Python, _Zstandard):
+        try:
+            return library()
+        except ImportError:
+            continue
+    return None
