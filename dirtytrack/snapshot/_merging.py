@@ -36,6 +36,9 @@ def merge(earlier: Parts, later: Parts) -> Parts:
 def _native(parts: Parts) -> tuple[Any, list[Any]]:
     # A struct dt_diff, and what it points to.
     rows = ffi.from_buffer("struct dt_change[]", parts.table)
-    before = ffi.NULL if parts.before is None else ffi.from_buffer("uint8_t[]", parts.before)
-    after = ffi.from_buffer("uint8_t[]", parts.after)
-    return ffi.new("struct dt_diff *", (rows, len(rows), before, after)), [rows, before, after]
+    one_sided = parts.before is None
+    before, after = (
+        ffi.from_buffer("uint8_t[]", parts.before or b""),
+        ffi.from_buffer("uint8_t[]", parts.after),
+    )
+    return ffi.new("struct dt_diff *", (rows, len(rows), before, after, one_sided)), [rows, before, after]

@@ -11,7 +11,7 @@ class Change(NamedTuple):
     Attributes:
         region: the name of the region.
         start, stop: bytes, counted in the region.
-        before, after: read-only views of their contents, without a copy. Of a one-sided diff the first is empty.
+        before, after: read-only views of their contents, without a copy. A one-sided diff has none before.
     """
 
     region: str

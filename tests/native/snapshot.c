@@ -285,8 +285,8 @@ static void try_diffs_of_states(struct dt_history *history, uint8_t *(*states)[R
 	struct dt_changes *second = diff_of(history, b, c, draw(random, 2) * 9);
 	struct dt_changes *whole = diff_of(history, a, c, 0), *merged = dt_changes_new(sizeof *merged);
 	check(merged && leads_to(first, states[a], states[b]) && leads_to(whole, states[a], states[c]));
-	struct dt_diff one = {first->changes, first->change_count, first->before, first->after};
-	struct dt_diff two = {second->changes, second->change_count, second->before, second->after};
+	struct dt_diff one = {first->changes, first->change_count, first->before, first->after, 0};
+	struct dt_diff two = {second->changes, second->change_count, second->before, second->after, 0};
 	struct dt_conflict conflict;
 	check(dt_merge(merged, &one, &two, &conflict) == 0);
 	check(merged->change_count == whole->change_count && merged->bytes == whole->bytes);

@@ -31,7 +31,7 @@ static struct head head_of(const struct place *place)
 
 static const uint8_t *contents_at(const struct place *place, const uint8_t *contents)
 {
-	return contents ? contents + place->diff->changes[place->change].at + place->done : NULL;
+	return contents + place->diff->changes[place->change].at + place->done;
 }
 
 static void go_on(struct place *place, uint64_t nbytes)
@@ -70,7 +70,7 @@ static struct step next_step(struct head earlier, struct head later)
 static bool follows(const struct step *step, const uint8_t *left, const uint8_t *found,
 		    struct dt_conflict *conflict_ret)
 {
-	if (!found || memcmp(left, found, step->nbytes) == 0)
+	if (memcmp(left, found, step->nbytes) == 0)
 		return true;
 	uint64_t at = 0;
 	while (left[at] == found[at])
@@ -84,11 +84,11 @@ int dt_merge(struct dt_changes *merged, const struct dt_diff *earlier, const str
 {
 	static const struct dt_comparing how = {.gap = 0, .limit = UINT64_MAX};
 	struct place first = {earlier, 0, 0}, second = {later, 0, 0};
-	bool is_known = earlier->before && later->before;
+	bool is_known = !earlier->one_sided && !later->one_sided;
 	while (!merged->error && !(is_at_end(&first) && is_at_end(&second))) {
 		struct step step = next_step(head_of(&first), head_of(&second));
 		const struct place *from = step.has_earlier ? &first : &second, *to = step.has_later ? &second : &first;
-		if (step.has_earlier && step.has_later &&
+		if (step.has_earlier && step.has_later && !later->one_sided &&
 		    !follows(&step, contents_at(&first, earlier->after), contents_at(&second, later->before),
 			     conflict_ret))
 			return 1;
