@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 TORCH := .venv-torch
 NATIVE := $(wildcard dirtytrack/native/*/*.[ch] dirtytrack/native/binding/*)
-C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks examples tests -name '*.[ch]')
+C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks docs examples tests -name '*.[ch]')
 PY_INCLUDE = $(shell $(PY) -c "import sysconfig; print(sysconfig.get_path('include'))")
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
