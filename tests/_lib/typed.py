@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 import dirtytrack
 from dirtytrack import Epoch, PageSet, Region, Session
+from dirtytrack.snapshot import Diff, History, State
 
 
 def sessions(session: Session, epoch: Epoch) -> None:
@@ -54,6 +55,20 @@ def memory(session: Session) -> None:
     dirtytrack.Mirror(None, np.zeros(3)).update()
     dirtytrack.Mirror(session, session["weights"]).view.tobytes()
     dirtytrack.Mirror(session, "abc")  # type: ignore[arg-type]
+
+
+def diffs(history: History, state: State) -> None:
+    """Ways to compress are literals; states are what there is a diff of."""
+    diff = history.diff(state, state, gap=8, max_nbytes=None)
+    assert_type(diff, Diff)
+    assert_type(diff.to_bytes(compress="zstd", before=False), bytes)
+    assert_type(Diff.from_bytes(bytearray(9), max_nbytes=None).one_sided, bool)
+    assert_type(diff[0].before, memoryview)
+    assert_type(state.parent, State | None)
+    diff.to_bytes(compress="gzip")  # type: ignore[arg-type]
+    diff.to_bytes("zstd")  # type: ignore[call-arg]
+    history.diff(state, 1)  # type: ignore[arg-type]
+    History(None, bytearray(9), max_nbytes="1 GiB")  # type: ignore[arg-type]
 
 
 def page_sets(pages: PageSet) -> None:
