@@ -7,7 +7,7 @@ import functools
 import json
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Self, Unpack
 
@@ -15,25 +15,26 @@ from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack._lifetime.undo import Undo
-from dirtytrack.checkpoint._arguments import check_meta, check_pause, check_place, check_regions
-from dirtytrack.checkpoint.format.layout import Layout, stored
+from dirtytrack.checkpoint._arguments import check_ids, check_meta, check_pause, check_place, check_regions
+from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT
+from dirtytrack.checkpoint.read.lineage import first_few_of
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.store import Place, open_store
 from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Store
 from dirtytrack.checkpoint.write import origin
-from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capturer
 from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.compaction import Compactor
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 from dirtytrack.checkpoint.write.options import Keywords, Options
 from dirtytrack.checkpoint.write.pipeline import Pipeline
-from dirtytrack.checkpoint.write.staging import Staging
+from dirtytrack.checkpoint.write.table import Table
+from dirtytrack.checkpoint.write.tracked import Tracked
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
-from dirtytrack.tracking import Region, Session, open_consumer
+from dirtytrack.tracking import Region, Session
 
 _Begin = Callable[[Store, list[Layout], dict[str, Region]], origin.Origin]
 
@@ -135,6 +136,7 @@ class Checkpointer(Handle, Owner):
         into: Mapping[str, object],
         *,
         at: int | str | None = None,
+        strict: bool = True,
         **keywords: Unpack[Keywords],
     ) -> Self:
         """Restores a chain into memory, and goes on with it: the next save is a delta to what was restored.
@@ -146,21 +148,34 @@ class Checkpointer(Handle, Owner):
             into: memory for every region of the chain, by name, wherever it lies.
             at: the checkpoint to go on from, by number or identifier. Later ones stay; the next save begins
                 a branch beside them, and is the newest. Default: the newest checkpoint that is intact.
+            strict: whether the memory has to have the names of the chain, all and no others, which is the
+                default. If False, what both have is restored, other memory stays as it is, and other regions
+                of the chain are left out of what is saved from here on; the next save is a base then. Older
+                checkpoints stay as they are.
             **keywords: as for the constructor.
 
         Raises:
             FileNotFoundError: there is no such directory.
             ChainError: no checkpoint can be restored, or the memory does not fit: other names, sizes,
-                elements. The memory is as it was, unless the message says that a file turned out damaged.
+                elements; without *strict*, no name in common, or other sizes or elements under one name. The
+                memory is as it was, unless the message says that a file turned out damaged.
             KernelError: memory can't be touched, as for `restore`.
             BusyError, TypeError, ValueError, ImportError: as for the constructor.
         """
         self = cls.__new__(cls)
-        self._set_up(path, into, Options(**keywords), functools.partial(origin.resume, at=at), create=False)
+        begin = functools.partial(origin.resume, at=at, strict=strict)
+        self._set_up(path, into, Options(**keywords), begin, create=False)
         return self
 
     @classmethod
-    def open(cls, path: Place, regions: Mapping[str, object], **keywords: Unpack[Keywords]) -> Self:
+    def open(
+        cls,
+        path: Place,
+        regions: Mapping[str, object],
+        *,
+        strict: bool = True,
+        **keywords: Unpack[Keywords],
+    ) -> Self:
         """Resumes the chain in a directory if there is one, else starts it.
 
         A directory with files of a chain and no intact checkpoint is a ChainError: a new chain is never
@@ -169,7 +184,8 @@ class Checkpointer(Handle, Owner):
         Args and errors: as for `resume` and the constructor.
         """
         self = cls.__new__(cls)
-        self._set_up(path, regions, Options(**keywords), origin.start_or_resume)
+        begin = functools.partial(origin.start_or_resume, strict=strict)
+        self._set_up(path, regions, Options(**keywords), begin)
         return self
 
     @property
@@ -226,6 +242,78 @@ class Checkpointer(Handle, Owner):
         """
         self._check()
         return self._save(check_meta(meta), check_pause(pause), wait)
+
+    def add(self, name: str, memory: object) -> None:
+        """Has the saves from here on be of one region more. The next one is a base, the chain goes on.
+
+        Args:
+            name: one that no region has.
+            memory: as for the constructor.
+
+        Raises:
+            CheckpointError: an earlier save could not be written, and nothing was done: call it again.
+            ValueError: there is a region of that name. Others: as for the constructor.
+            ClosedError, ForkedError: not a Checkpointer of this process any more.
+        """
+        self._check()
+        if name in self._tracked.holdings.memories:
+            raise ValueError(f"there is a region {name!r} already: rebind() it, or choose another name")
+        self._bind(lambda memories: {**memories, name: memory})
+
+    def remove(self, name: str) -> None:
+        """Leaves a region out of the saves from here on, and ends its tracking. The next save is a base.
+
+        Older checkpoints have it as before.
+
+        Raises:
+            KeyError: there is no such region. ValueError: it is the last one.
+            CheckpointError, ClosedError, ForkedError: as `add`.
+        """
+        self._check()
+        self._known([name])
+        self._bind(lambda memories: {one: memory for one, memory in memories.items() if one != name})
+
+    def rebind(self, regions: Mapping[str, object]) -> None:
+        """Gives regions other memory: a tensor that got new storage, a mapping that was lost, a larger table.
+
+        Memory of the same size and elements goes on where the old one was: the next save reads all of it, and
+        stores the blocks that differ. With other sizes or elements the next save is a base. Either way the
+        chain goes on, and older checkpoints stay as they are. Memory that was given earlier and whose object
+        has moved is found at its new place, too.
+
+        Raises:
+            KeyError: there is no such region.
+            CheckpointError, ClosedError, ForkedError: as `add`. Others: as for the constructor.
+        """
+        self._check()
+        self._known(regions)
+        self._bind(lambda memories: {**memories, **regions}, frozenset(regions))
+
+    def bind(self, regions: Mapping[str, object]) -> None:
+        """Has the saves from here on be of these regions: `add`, `remove` and `rebind` in one.
+
+        What lies where it lay under the same name is tracked on.
+
+        Raises:
+            CheckpointError, ClosedError, ForkedError: as `add`. Others: as for the constructor.
+        """
+        self._check()
+        self._bind(lambda _: regions)
+
+    def retain(self, checkpoints: Iterable[str]) -> None:
+        """Says which checkpoints `keep` and `compact` must not remove, in place of those of the last call.
+
+        It may be called from a `Save.add_done_callback`, and right after a save, which need not be committed.
+
+        Args:
+            checkpoints: identifiers of states, such as `Save.id`; those that are not there do no harm.
+
+        Raises:
+            TypeError, ValueError: no identifiers of checkpoints.
+            ClosedError, ForkedError: not a Checkpointer of this process any more.
+        """
+        self._check_usable()
+        self._pipeline.compactor.retained = check_ids(checkpoints)
 
     def flush(self) -> None:
         """Waits until everything captured is committed, and for a compaction that is under way.
@@ -305,7 +393,8 @@ class Checkpointer(Handle, Owner):
         self, place: Place, memories: dict[str, object], options: Options, begin: _Begin, create: bool
     ) -> None:
         undo = self._undo
-        session, regions, layouts = origin.track(memories, options.session, undo)
+        self._tracked = Tracked(memories, options, undo)
+        holdings = self._tracked.holdings
         self._descriptors = Undo()
         undo.callback(self._descriptors.close)
         self._store = open_store(
@@ -313,31 +402,21 @@ class Checkpointer(Handle, Owner):
         )
         claim = self._store.claim()
         self._descriptors.callback(claim.close)
-        start = begin(self._store, layouts, regions)
-        tracked = tuple(regions[layout.name] for layout in stored(start.layouts))
-        hashes = BlockHashes([region.nbytes for region in tracked])
+        start = begin(self._store, holdings.layouts, holdings.regions)
+        table = Table(start.table, start.layouts, options)
         self._resumed = start.parent != NO_PARENT
-        held = origin.learn(tracked, hashes) if self._resumed else 0
+        held = origin.learn(holdings.regions, table) if start.files else 0
         # What is written from here on is its own.
-        consumer = open_consumer(session, f"checkpoint of {self._store.place}", tracked, undo)
-        staging = Staging(options.staging(sum(region.nbytes for region in tracked)))
-        staging.touch(held)  # the most that a save needs, as far as is known
+        consumer = self._tracked.listen(f"checkpoint of {self._store.place}", start.layouts, undo)
+        table.staging.touch(held)  # the most that a save needs, as far as is known
         compression = Compression(options.compression)
         compactor = Compactor(self._store, claim, compression, options.keep, start.numbers)
         undo.callback(compactor.stop)
         compactor.start_thread()
-        committer = Committer(
-            start,
-            self._store,
-            claim,
-            hashes,
-            staging,
-            compression,
-            compactor.committed,
-        )
+        committer = Committer(start, table, self._store, claim, compression, compactor.committed)
         undo.callback(committer.stop)
         committer.start_thread()
-        capturer = Capturer(consumer, staging)
+        capturer = Capturer(consumer, table)
         self._pipeline = Pipeline(
             start, capturer, committer, compactor, compression, options.max_pause, self._store.maps
         )
@@ -352,7 +431,21 @@ class Checkpointer(Handle, Owner):
         job = self._pipeline.save(meta, pause)
         if wait:
             self._pipeline.wait_for(job)
-        return Save(job)
+        return Save(job, self._pipeline.committer)
+
+    @in_turn
+    def _bind(
+        self,
+        change: Callable[[Mapping[str, object]], Mapping[str, object]],
+        anew: frozenset[str] = frozenset(),
+    ) -> None:
+        self._check()
+        self._tracked.exchange(self._pipeline, lambda memories: check_regions(change(memories)), anew)
+
+    def _known(self, names: Iterable[str]) -> None:
+        there = self._tracked.holdings.memories
+        if strange := [name for name in names if name not in there]:
+            raise KeyError(f"there is no region {strange[0]!r}: add() it. There are {first_few_of(there)}")
 
     @in_turn
     def _flush(self) -> None:
@@ -387,14 +480,17 @@ class Checkpointer(Handle, Owner):
         self._closed = True
 
     def _check(self) -> None:
+        self._check_usable()
+        if self._pipeline.is_background:
+            raise RuntimeError(
+                f"{self!r} was called by a destructor that the garbage collector runs in the thread that "
+                "writes, or by a callback of a save: set a flag there, and call it later"
+            )
+
+    def _check_usable(self) -> None:
         if not lib.dt_is_address_space(self._process):
             raise ForkedError(
                 f"{self!r} belongs to another process, which goes on with it: open another directory here"
             )
         if self._is_ending:
             raise ClosedError(f"{self!r} is closed: resume the chain")
-        if self._pipeline.is_background:
-            raise RuntimeError(
-                f"{self!r} was called by a destructor that the garbage collector runs in the thread that "
-                "writes: set a flag there, and call it later"
-            )

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
 from dirtytrack.checkpoint.format.description import Consistency
+from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.job import Job, SaveState
+from dirtytrack.errors import ForkedError
+from dirtytrack.native import lib
 
 
 class Save:
     """One save: its state, and what it took. It is made by `Checkpointer.save`, and read-only.
 
     A save is captured when its caller gets it: later writes are not in it. It is committed, or has failed,
-    some time later; `Checkpointer.flush` waits for that. What is known only then is None until then.
+    some time later; `wait` waits for that. What is known only then is None until then.
     """
 
-    __slots__ = ("_captured", "_job")
+    __slots__ = ("_captured", "_committer", "_job")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, committer: Committer) -> None:
         assert job.captured is not None
         self._job = job
+        self._committer = committer
         self._captured = job.captured
 
     @property
@@ -128,6 +135,52 @@ class Save:
     def state(self) -> SaveState:
         """Which of "captured", "committed" and "failed" it is."""
         return self._job.state
+
+    @property
+    def done(self) -> bool:
+        """Whether it is committed or has failed."""
+        return self.state != "captured"
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Waits until it is committed. Any thread may do so, also while others save.
+
+        Args:
+            timeout: seconds; None, the default: as long as it takes.
+
+        Raises:
+            CheckpointError: it could not be written; its pages are in the next save. Who is told so here is
+                not told again by the next save.
+            TimeoutError: it is not done yet, and may be done later.
+            RuntimeError: called by a callback, of a save that is not done.
+            ForkedError: called in a child of the process that saves.
+        """
+        if not self.done:
+            self._wait(timeout)
+        if self.state == "failed":
+            raise self._committer.tell(self._job)
+
+    def add_done_callback(self, callback: Callable[[Save], object]) -> None:
+        """Calls a function with this save as soon as it is committed or has failed, in the order of saves.
+
+        The thread that writes calls it, or if the save is done, this call does. It must not take long, and
+        can't call what waits for that thread: of a Checkpointer it may call `retain`. If it raises, that is
+        logged by the log ``dirtytrack.checkpoint``.
+        """
+        if not callable(callback):
+            raise TypeError(f"a callback is a function of one argument, the save, not {callback!r}")
+        self._job.when_done(partial(callback, self))
+
+    def _wait(self, timeout: float | None) -> None:
+        if not lib.dt_is_address_space(self._job.process):
+            raise ForkedError(f"{self!r} is written by another process: wait for it there")
+        if self._committer.is_current:
+            raise RuntimeError(f"{self!r} is written by the thread that waits for it: wait in another one")
+        arrived: SimpleQueue[None] = SimpleQueue()
+        self._job.when_done(partial(arrived.put, None))
+        try:
+            arrived.get(timeout=timeout)
+        except Empty:
+            raise TimeoutError(f"{self!r} is not done after {timeout} s") from None
 
     def __repr__(self) -> str:
         what = self.kind or "checkpoint"

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from dirtytrack.checkpoint.format.description import Consistency
 from dirtytrack.checkpoint.format.structures import BLOCK
 from dirtytrack.checkpoint.read.populated import is_hollow
-from dirtytrack.checkpoint.write.staging import Loan, Staging
+from dirtytrack.checkpoint.write.staging import Loan
+from dirtytrack.checkpoint.write.table import Table
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking import Consumer, NativeEpoch
 
@@ -89,12 +90,18 @@ class Target(NamedTuple):
 
 
 class Capturer:
-    """Captures the regions of a consumer, for one caller at a time."""
+    """Captures the regions of a consumer, for one caller at a time.
 
-    def __init__(self, consumer: Consumer, staging: Staging) -> None:
+    Attributes:
+        regions: these.
+        table: what lists them.
+    """
+
+    def __init__(self, consumer: Consumer, table: Table) -> None:
         self.regions = consumer.regions
+        self.table = table
         self._consumer = consumer
-        self._staging = staging
+        self._staging = table.staging
         self._speed = _FIRST_GUESS
         self._scan = self._copying = 0.0
 

@@ -9,16 +9,16 @@ from typing import Any
 
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.format.layout import stored
-from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind, block_count
+from dirtytrack.checkpoint.format.structures import Header, Kind
 from dirtytrack.checkpoint.store.protocol import GO_ON, Claim, Condition, Store, StoreRemovedError
-from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.capture import Capture
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.checkpoint.write.footing import Footing, FootingLostError
 from dirtytrack.checkpoint.write.job import Job, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
-from dirtytrack.checkpoint.write.staging import Loan, Staging
+from dirtytrack.checkpoint.write.staging import Loan
+from dirtytrack.checkpoint.write.table import Table
 from dirtytrack.errors import CheckpointError
 
 
@@ -31,7 +31,7 @@ class Committer:
 
     Attributes:
         parent: the checkpoint last committed; NO_PARENT before the first one.
-        has_base: whether deltas have something to stand on, as far as is known.
+        base: the table of which deltas have something to stand on, as far as is known; None: of none.
         newest: the job last committed, if any.
         generation: how many jobs have failed.
     """
@@ -39,27 +39,22 @@ class Committer:
     def __init__(
         self,
         origin: Origin,
+        table: Table,
         store: Store,
         claim: Claim,
-        hashes: BlockHashes,
-        staging: Staging,
         compression: Compression,
         committed: Callable[[int], None],
     ) -> None:
         self.parent = origin.parent
-        self.has_base = origin.parent != NO_PARENT
+        self.base = table if origin.files else None
         self.newest: Job | None = None
         self.generation = 0
         self._chain = origin.chain
-        self._layouts, self._table = origin.layouts, origin.table
         self._store = store
         self._footing = Footing(store, origin.files)
         self._claim = claim
-        self._hashes = hashes
-        self._staging = staging
         self._compression = compression
         self._committed = committed
-        self._blocks = sum(block_count(layout.nbytes) for layout in stored(origin.layouts))
         self._open: tuple[Job, CheckpointWriter] | None = None
         self._failed: list[int] = []
         self._cause: Exception | None = None  # until it is told
@@ -75,7 +70,7 @@ class Committer:
         everything = job.kind is Kind.BASE and capture in job.captures[:1]  # none, where it was revoked
         batches = [*capture.batches(loan, everything=everything)]
         # Who saves a base waits for it, and so can do a part of the work.
-        hashes = [self._hashes.of(batch) for batch in batches if everything]
+        hashes = [job.table.hashes.of(batch) for batch in batches if everything]
         self._thread.put(partial(self._take, job, batches, loan, hashes))
         if job.revoked[0] or not self._is_current(job):
             raise StaleJobError
@@ -96,7 +91,7 @@ class Committer:
 
     def forget_base(self) -> None:
         """Deltas have nothing to stand on any more, before the next base is committed."""
-        self.has_base = False
+        self.base = None
 
     @property
     def is_current(self) -> bool:
@@ -114,9 +109,10 @@ class Committer:
         numbers, self._failed = self._failed, []
         return self._error(cause, numbers) if cause or self._thread.failure else None
 
-    def failure_of(self, job: Job) -> CheckpointError:
-        """What kept a job that has failed from being committed, whether somebody was told or not."""
-        return self._error(self._last_cause, [job.number])
+    def tell(self, job: Job) -> CheckpointError:
+        """What kept a job that has failed from being committed: its caller knows, and need not be told."""
+        self._thread.put(partial(self._forget, job))
+        return self._error(job.cause, [job.number])
 
     def start_thread(self) -> None:
         """Starts the thread, which somebody has to `stop`."""
@@ -157,7 +153,7 @@ class Committer:
         except Exception as error:
             self._fail(job, error)
         finally:
-            self._staging.give_back(loan)
+            job.table.staging.give_back(loan)
 
     def _seal(self, job: Job) -> None:
         if job.state != "captured":  # it was cancelled, or this was done
@@ -173,19 +169,24 @@ class Committer:
         self._abort(job)
         self._cause = self._cause or self._last_cause  # also if that was told: this job was not in it
         self._failed.append(job.number)
-        job.fail()
+        job.fail(self._last_cause)
 
     def _cancel(self, job: Job) -> None:
         if job.state != "committed":
             self._abort(job)
             job.fail()
-        self._staging.give_back_all(job.captures)
+        job.table.staging.give_back_all(job.captures)
 
     def _is_current(self, job: Job) -> bool:
         return job.generation == self.generation and self._thread.failure is None
 
+    def _forget(self, job: Job) -> None:
+        self._failed = [number for number in self._failed if number != job.number]
+        if not self._failed:
+            self._cause = None
+
     def _fail(self, job: Job, error: Exception) -> None:
-        self._discard()
+        self._discard(job)
         if isinstance(error, FootingLostError):
             self.forget_base()
         self._last_cause = error
@@ -195,32 +196,35 @@ class Committer:
 
     def _abort(self, job: Job) -> None:
         if self._open is not None and self._open[0] is job:
-            self._discard()
+            self._discard(job)
         for capture in job.captures:
             capture.epoch.abort()
         job.captures.clear()
 
-    def _discard(self) -> None:
-        self._hashes.abort()
+    def _discard(self, job: Job) -> None:
+        # What is being written of this job, or of one before it.
+        job.table.hashes.abort()
         if self._open is not None:
-            _, writer = self._open
+            other, writer = self._open
             self._open = None
+            other.table.hashes.abort()
             writer.discard()
 
     def _writer(self, job: Job) -> CheckpointWriter:
         if self._open is None or self._open[0] is not job:
-            self._discard()
+            self._discard(job)
             if job.kind is Kind.BASE:
-                self._hashes.begin_base()
-            linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(self._layouts))
-            writer = CheckpointWriter(self._store, self._layouts, self._compression, linear, self._hashes)
+                job.table.hashes.begin_base()
+            layouts, hashes = job.table.layouts, job.table.hashes
+            linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(layouts))
+            writer = CheckpointWriter(self._store, layouts, self._compression, linear, hashes)
             self._open = job, writer
         return self._open[1]
 
     def _publish(self, job: Job) -> tuple[Header, CheckpointWriter, int]:
         writer = self._writer(job)
         # A delta that has everything needs no parent.
-        whole = len(job.captures) == 1 and writer.blocks == self._blocks
+        whole = len(job.captures) == 1 and writer.blocks == job.table.blocks
         kind = Kind.BASE if whole else job.kind
         header = Header(kind, self._chain, job.id, self.parent, job.file, job.number)
 
@@ -231,15 +235,15 @@ class Committer:
 
         names = self._footing.names if kind is Kind.DELTA else frozenset()
         condition = Condition(self._claim, names, find_out)
-        return header, writer, writer.commit(header, job.describe(self._table, writer.blocks), condition)
+        return header, writer, writer.commit(header, job.describe(writer.blocks), condition)
 
     def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.
         self.parent, self.newest, self._open = header.checkpoint, job, None
         self._footing.committed(header.name)
-        self._hashes.commit()
+        job.table.hashes.commit()
         if header.kind is Kind.BASE:
-            self.has_base = True
+            self.base = job.table
         for capture in job.captures:
             capture.epoch.settle()
         job.commit(header.kind, writer.blocks, writer.plain, nbytes)

@@ -95,8 +95,11 @@ def shorten(
     progress: Progress | None = None,
     *,
     at: int | None = None,
+    retained: frozenset[str] = frozenset(),
 ) -> int:
     """Does what `compact` does, for who has the claim, of the checkpoints that lead to number *at*.
+
+    The *retained* ones, by identifier, stay, too.
 
     Returns:
         The number of the checkpoint that is a base now.
@@ -114,6 +117,7 @@ def shorten(
 
             base = archive.read(node, write)
         needed = {base} | _needed_by_branches(archive, node)
+        needed |= {file.name for one in archive.nodes if one.id in retained for file in one.files()}
     claim.renew()
     older = [name for name in FileName.among(store.names()) if name.number <= base.number]
     # The newest first: whatever ends this, what is left of the older checkpoints is complete.
@@ -208,6 +212,7 @@ class Compactor:
     """Compacts a chain beside its writer, by itself when there are twice as many checkpoints as have to stay.
 
     Attributes:
+        retained: identifiers of checkpoints that stay all the same.
         has_found_damage: whether a checkpoint of the writer's own turned out not to be readable.
     """
 
@@ -224,6 +229,7 @@ class Compactor:
         self._compression = compression
         self._keep = keep
         self._numbers = numbers  # of the checkpoints that lead to the newest, ascending
+        self.retained: frozenset[str] = frozenset()
         self.has_found_damage = False
         self._failure: Exception | None = None
         self._due = 2 * keep if keep else None  # after how many checkpoints
@@ -289,7 +295,14 @@ class Compactor:
             return
         head = self._numbers[-1]  # the writer's own, which need not be the newest of all branches
         try:
-            base = shorten(self._store, self._claim, self._compression, self._keep or 1, at=head)
+            base = shorten(
+                self._store,
+                self._claim,
+                self._compression,
+                self._keep or 1,
+                at=head,
+                retained=self.retained,
+            )
         except Exception as error:
             self._failure = error
             self.has_found_damage |= isinstance(error, ChainError)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.structures import BLOCK, Kind
 from dirtytrack.checkpoint.write.capture import Capture, Captured
-from dirtytrack.native import ffi
+from dirtytrack.checkpoint.write.table import Table
+from dirtytrack.native import ffi, lib
+
+_logger = logging.getLogger("dirtytrack.checkpoint")
 
 SaveState = Literal["captured", "committed", "failed"]
 
@@ -47,6 +53,7 @@ class Job:
         id: identifier of the state, 16 random bytes.
         file: that of its file, 8 random bytes.
         meta: what the caller gave, as JSON text.
+        table: the regions that it is of.
         kind: what it is to be. (A delta that turns out to hold everything is filed as a base.)
         linear: for each region of a base, whether it is laid out as memory is.
         generation: how many failures the committer had seen when it began.
@@ -58,13 +65,18 @@ class Job:
         pause_met: whether the pause was within ``max_pause``; None without one.
         written: what is in the file; None until it is committed.
         state: "captured" also while it is being captured.
+        cause: why it failed.
+        process: where that was.
     """
 
-    def __init__(self, meta: str, kind: Kind, linear: tuple[bool, ...], generation: int) -> None:
+    def __init__(
+        self, meta: str, table: Table, kind: Kind, linear: tuple[bool, ...], generation: int
+    ) -> None:
         self.number = 0
         drawn = secrets.token_bytes(24)  # at once: beside a thread that computes each such call may cost 5 ms
         self.id, self.file = drawn[:16], drawn[16:]
         self.meta = meta
+        self.table = table
         self.kind = kind
         self.linear = linear
         self.generation = generation
@@ -75,7 +87,19 @@ class Job:
         self.pause_met: bool | None = None
         self.written: Written | None = None
         self.state: SaveState = "captured"
+        self.cause: Exception | None = None
+        self.process = lib.dt_address_space()
         self._begun = time.perf_counter()
+        self._callbacks: list[Callable[[], object]] = []
+
+    def when_done(self, act: Callable[[], object]) -> None:
+        """Has something done when it is committed or has failed: by the thread that writes, or now.
+
+        If that raises an Exception it is logged.
+        """
+        self._callbacks.append(act)
+        if self.state != "captured":  # and whoever does that may have looked at the list before
+            self._tell()
 
     def end_capture(self, captured: Captured, max_pause: float | None) -> None:
         """It is captured: from here on it says the same, whatever its caller does.
@@ -90,7 +114,7 @@ class Job:
             raise StaleJobError
         self.captured = captured
 
-    def describe(self, table: str, blocks_stored: int) -> Description:
+    def describe(self, blocks_stored: int) -> Description:
         """What its file is to say of it."""
         assert self.captured is not None
         statistics = {
@@ -99,7 +123,7 @@ class Job:
             "blocks_written": self.captured.blocks,
             "blocks_stored": blocks_stored,
         }
-        return Description(table, self.meta, self.created, self.captured.consistency, statistics)
+        return Description(self.table.name, self.meta, self.created, self.captured.consistency, statistics)
 
     def commit(self, kind: Kind, blocks_stored: int, stored_bytes: int, nbytes: int) -> None:
         """Its file is there, and its pages are nobody's any more."""
@@ -109,7 +133,20 @@ class Job:
         throughput = self.captured.blocks * BLOCK / seconds
         self.written = Written(kind, blocks_stored, stored_bytes, nbytes, throughput)
         self.state = "committed"
+        self._tell()
 
-    def fail(self) -> None:
+    def fail(self, cause: Exception | None = None) -> None:
         """It will not be committed."""
+        self.cause = cause
         self.state = "failed"
+        self._tell()
+
+    def _tell(self) -> None:
+        # Two threads may do this at once: what one has popped the other does not see.
+        while self._callbacks:
+            with suppress(IndexError):
+                act = self._callbacks.pop(0)
+                try:
+                    act()
+                except Exception:
+                    _logger.exception("a callback of checkpoint %d failed", self.number)

@@ -16,6 +16,7 @@ from dirtytrack.checkpoint.write.compaction import Compactor
 from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.checkpoint.write.job import Job, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
+from dirtytrack.checkpoint.write.table import Table
 from dirtytrack.kernel.touch import Memory
 
 _MOST_IN_FLIGHT = 64  # saves, which bounds the memory for those that have no blocks
@@ -33,6 +34,7 @@ class Pipeline:
     Attributes:
         meta: of the newest state that is committed, as JSON text.
         next_number: of the next checkpoint.
+        capturer: of the regions that the next save is of; exchange it after `settle`, at any time.
         committer: writes the checkpoints.
         compactor: shortens the chain.
     """
@@ -48,10 +50,10 @@ class Pipeline:
         maps: bool,
     ) -> None:
         self.next_number = origin.next_number
+        self.capturer = capturer
         self.committer = committer
         self.compactor = compactor
         self._first_meta = origin.meta
-        self._capturer = capturer
         self._compression = compression
         self._max_pause = max_pause
         self._maps = maps
@@ -98,7 +100,7 @@ class Pipeline:
         """Does the same, and raises also if the failure of this job was told to a call in the middle."""
         self.wait()
         if job.state == "failed":
-            raise self.committer.failure_of(job)
+            raise self.committer.tell(job)
 
     def flush(self) -> None:
         """Waits for that, and for a compaction that is under way.
@@ -114,7 +116,7 @@ class Pipeline:
 
     def end(self) -> None:
         """Does what `flush` does, before `stop`."""
-        self._settle()
+        self.settle()
         self.flush()
 
     def stop(self) -> None:
@@ -122,28 +124,45 @@ class Pipeline:
         self.committer.stop()
         self.compactor.stop()
 
-    def _has_base(self) -> bool:
+    def settle(self) -> None:
+        """Ends a save that was interrupted, or is by this call: before anything new.
+
+        If it is whole it is handed over, else it gives its pages back.
+
+        Raises:
+            CheckpointError: a save has failed.
+        """
+        job = self._job
+        if job is not None:
+            is_whole = job.captured is not None and not job.revoked[0]
+            (self._hand_over if is_whole else self._cancel)(job)
+        self._raise_failure()
+
+    def _has_base(self, table: Table) -> bool:
         # Whether a delta will have something to stand on. (If a base that is on its way fails, so does what
         # is captured after it.) In this order: a job is "captured" until the committer knows of its base.
-        on_its_way = any(job.kind is Kind.BASE and job.state == "captured" for job in self._in_flight)
-        return on_its_way or self.committer.has_base
+        bases = [job for job in self._in_flight if job.kind is Kind.BASE and job.table is table]
+        on_its_way = any(job.state == "captured" for job in bases)
+        return on_its_way or self.committer.base is table
 
     def _begin(self, meta: str) -> Job:
         while True:
             # A failure that the next line does not see makes the job stale.
             generation = self.committer.generation
-            self._settle()
+            self.settle()
             self._wait_for_others()
-            kind = Kind.DELTA if self._has_base() else Kind.BASE
-            job = Job(meta, kind, self._linear() if kind is Kind.BASE else (), generation)
-            if self._job is None:  # no call from here on: no other save comes in between
+            capturer = self.capturer
+            kind = Kind.DELTA if self._has_base(capturer.table) else Kind.BASE
+            linear = self._linear(capturer) if kind is Kind.BASE else ()
+            job = Job(meta, capturer.table, kind, linear, generation)
+            if self._job is None and self.capturer is capturer:  # no call from here on: nobody comes between
                 self._job, job.number = job, self.next_number
                 self.next_number += 1
                 return job
 
     def _capture(self, attempts: _Attempts) -> Job:
         def capture(job: Job) -> Job:
-            captured = self._capturer.capture(
+            captured = self.capturer.capture(
                 self._target(job), everything=_wants_everything(job), is_paused=False
             )
             job.end_capture(captured, self._max_pause)
@@ -155,11 +174,11 @@ class Pipeline:
         def approach(job: Job) -> None:
             if _wants_everything(job) or self._max_pause is not None:
                 everything = _wants_everything(job)
-                self._capturer.approach(self._target(job), everything=everything, max_pause=self._max_pause)
+                self.capturer.approach(self._target(job), everything=everything, max_pause=self._max_pause)
 
         def capture(job: Job) -> tuple[Job, Captured]:
             everything = _wants_everything(job)
-            captured = self._capturer.capture(self._target(job), everything=everything, is_paused=True)
+            captured = self.capturer.capture(self._target(job), everything=everything, is_paused=True)
             job.end_capture(captured._replace(pause=perf_counter() - begun), self._max_pause)
             return job, captured
 
@@ -187,15 +206,6 @@ class Pipeline:
         if self._job is job:
             self._job = None
 
-    def _settle(self) -> None:
-        # Before anything new: a save that was interrupted, or is by this call, is handed over if it is whole,
-        # else it gives its pages back; and a failure is told.
-        job = self._job
-        if job is not None:
-            is_whole = job.captured is not None and not job.revoked[0]
-            (self._hand_over if is_whole else self._cancel)(job)
-        self._raise_failure()
-
     def _raise_failure(self) -> None:
         if self.committer.has_failed:
             self.committer.drain()
@@ -211,10 +221,10 @@ class Pipeline:
         if len(self._in_flight) >= _MOST_IN_FLIGHT:
             self.wait()
 
-    def _linear(self) -> tuple[bool, ...]:
+    def _linear(self, capturer: Capturer) -> tuple[bool, ...]:
         memories = [
             Memory(region.title, region.view, "Nothing is lost: save again when it can be read")
-            for region in self._capturer.regions
+            for region in capturer.regions
         ]
         return tuple(
             self._maps and not self._compression.suits(memory.nbytes, functools.partial(_sample, memory))

@@ -64,6 +64,20 @@ class Consumer:
         self._natives = (self.tracker._native, self._opened[0])
         return self
 
+    def over(self, regions: tuple[Region, ...]) -> Self:
+        """Returns a consumer with the same cursor that is about other regions; closing either closes it."""
+        return type(self)(self.tracker, self.name, regions, cursor=self._opened[0])
+
+    def feed(self, region: Region) -> None:
+        """Gives all pages of a region to the next epoch of its cursor, and of no other.
+
+        Raises:
+            ClosedError, ForkedError: the region or the tracker can't be used.
+        """
+        error = self.call(lib.dt_cursor_feed, region.id)
+        if error:
+            raise self.error(error, regions=(region,))
+
     def close(self) -> None:
         """Ends the cursor; idempotent. In a forked child it does nothing."""
         if self.tracker.is_usable and self._opened[0]:
