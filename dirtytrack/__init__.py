@@ -12,6 +12,7 @@ next to nothing. Behind them stand the packages, each built on those above it in
     snapshot     copies of memory, diffs to the byte, and the way back
     checkpoint   incremental checkpoints on disk
     barrier      card tables and write watch for garbage collectors
+    torch        checkpoints of torch trainings
     cli          the command line
 
 The wheel has a plugin of pytest, which therefore would rewrite the library's assertions: PYTEST_DONT_REWRITE.

@@ -24,7 +24,7 @@ def describe(memory: object, *, empty: bool = False) -> Description:
 
     Args:
         memory: a writable contiguous buffer, an object with ``__array_interface__``, a CPU torch tensor, or
-            a pair ``(address, nbytes)``.
+            a pair ``(address, nbytes)``. What was described already is what it is.
         empty: whether it may have no byte.
 
     Raises:
@@ -34,6 +34,8 @@ def describe(memory: object, *, empty: bool = False) -> Description:
     """
     if isinstance(memory, type):
         raise TypeError(f"{memory.__name__} is a class: pass an object of it")
+    if isinstance(memory, Description):
+        return memory
     for adapter in _ADAPTERS:
         found = adapter(memory)
         if found is not None:

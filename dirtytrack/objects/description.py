@@ -107,6 +107,10 @@ class Description:
         self.elements = elements
         self.place = place
 
+    def vouched(self) -> Description:
+        """The same memory, of which the caller vouches that the object keeps it: it is not asked any more."""
+        return Description(self.address, self.nbytes, self.view, self.elements)
+
     @property
     def can_move(self) -> bool:
         """Whether the object can get other storage while it is described, so that it has to be asked."""

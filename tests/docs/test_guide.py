@@ -28,11 +28,19 @@ def _program(document: str, fence: str) -> str:
     return "\n".join(lines)
 
 
+def _preamble(document: str, fence: str) -> str:
+    """What a page has at its end and its program begins with, on one line."""
+    if f"```{fence} first" not in (_DOCS / document).read_text(encoding="utf-8"):
+        return ""
+    return f"exec({_program(document, f'{fence} first')!r})\n"
+
+
 @pytest.mark.parametrize(
     ("document", "fence"),
     [
         ("guide.md", "python"),
         pytest.param("guide.md", "python torch", marks=pytest.mark.torch),
+        pytest.param("torch.md", "python torch", marks=pytest.mark.torch),
         ("checkpoint.md", "python"),
         ("snapshot.md", "python"),
         ("barrier.md", "python"),
@@ -44,7 +52,7 @@ def test_python_blocks_run(document, fence, tmp_path):
     if "torch" in fence:
         library("torch")
     program = tmp_path / "guide.py"
-    program.write_text(_program(document, fence), encoding="utf-8")
+    program.write_text(_preamble(document, fence) + _program(document, fence), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )

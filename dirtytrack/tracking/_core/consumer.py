@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self
 
 from dirtytrack.kernel import mappings
@@ -30,14 +31,24 @@ class Consumer:
     """
 
     def __init__(
-        self, tracker: Tracker, name: str, regions: tuple[Region, ...] = (), *, cursor: int = 0
+        self,
+        tracker: Tracker,
+        name: str,
+        regions: tuple[Region, ...] = (),
+        *,
+        cursor: int = 0,
+        known: Mapping[Region, tuple[int, ...]] = MappingProxyType({}),
     ) -> None:
-        """Prepares a consumer, whose cursor `open` opens; or one for a *cursor* that is open already."""
+        """Prepares a consumer, whose cursor `open` opens; or one for a *cursor* that is open already.
+
+        The extents of regions that are *known* are not looked for again.
+        """
         self.tracker = tracker
         self.name = name
         self.regions = regions
         self.slices = slices_of(dict.fromkeys(regions))[0]
-        self.extents = ffi.new("struct dt_extent[]", [_extent(tracker, region) for region in regions])
+        self._rows = {region: known.get(region) or _extent(tracker, region) for region in regions}
+        self.extents = ffi.new("struct dt_extent[]", [self._rows[region] for region in regions])
         self._opened = ffi.new("uint64_t *", cursor)  # written by the native call: no interrupt can lose it
         self._natives = (tracker._native, cursor)
 
@@ -66,7 +77,7 @@ class Consumer:
 
     def over(self, regions: tuple[Region, ...]) -> Self:
         """Returns a consumer with the same cursor that is about other regions; closing either closes it."""
-        return type(self)(self.tracker, self.name, regions, cursor=self._opened[0])
+        return type(self)(self.tracker, self.name, regions, cursor=self._opened[0], known=self._rows)
 
     def feed(self, region: Region) -> None:
         """Gives all pages of a region to the next epoch of its cursor, and of no other.

@@ -1,0 +1,96 @@
+"""Where a TorchCheckpointer begins: with a new chain, or with the state of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from dirtytrack.checkpoint import Chain, Checkpointer
+from dirtytrack.errors import ChainError
+from dirtytrack.torch._plan import Plan
+from dirtytrack.torch._saved import Saved
+from dirtytrack.torch._sources import Source, states_of
+
+_SHOWN = 4
+
+
+def open_checkpoints(
+    path: Any,
+    sources: Mapping[str, Source],
+    at: int | str | None,
+    strict: bool,
+    options: Mapping[str, Any],
+) -> tuple[Plan, Checkpointer]:
+    """Starts a chain, or gives the sources the state that it has.
+
+    Raises:
+        As `TorchCheckpointer.open`.
+    """
+    parts = states_of(sources)
+    plan = Plan(parts)
+    with ExitStack() as undo:
+        try:
+            chain = undo.enter_context(Chain(path))
+        except FileNotFoundError:
+            if at is not None:
+                raise
+            return plan, _start(path, plan, options)
+        except ChainError as error:  # nothing is there, or too much
+            if at is not None:
+                raise
+            try:
+                return plan, _start(path, plan, options)
+            except FileExistsError:
+                raise error from None
+        saved, checkpoints = _restore(path, chain, at, sources, plan, strict, options)
+    try:
+        saved.give(sources)
+        parts = states_of(sources)
+        plan = Plan(parts, plan, saved.packed)
+        checkpoints.bind(plan.regions)
+        plan.write(parts)
+    except BaseException:
+        checkpoints.close()
+        raise
+    return plan, checkpoints
+
+
+def _start(path: Any, plan: Plan, options: Mapping[str, Any]) -> Checkpointer:
+    return Checkpointer(path, plan.regions, **options)
+
+
+def _restore(
+    path: Any,
+    chain: Chain,
+    at: int | str | None,
+    sources: Mapping[str, Source],
+    live: Plan,
+    strict: bool,
+    options: Mapping[str, Any],
+) -> tuple[Saved, Checkpointer]:
+    # If the newest state turns out damaged, the newest one that does not need the damaged file.
+    while True:
+        known = len(chain.problems)
+        if not chain.checkpoints:
+            reasons = "; ".join(map(str, chain.problems[:_SHOWN]))
+            raise ChainError(f"{chain.path} holds no complete checkpoint. {reasons}")
+        checkpoint = chain.newest if at is None else chain[at]
+        try:
+            saved = Saved(chain, checkpoint)
+        except ChainError:
+            if at is not None or len(chain.problems) == known:
+                raise
+            continue
+        saved.aim(live, sources, strict=strict)
+        try:
+            checkpoints = Checkpointer.resume(path, saved.regions, at=saved.id, strict=False, **options)
+        except ChainError:
+            chain.verify()
+            if at is not None or len(chain.problems) == known:
+                raise
+            continue
+        torch.autograd.graph.increment_version(saved.in_place)
+        return saved, checkpoints

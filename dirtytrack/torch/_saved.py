@@ -1,0 +1,185 @@
+"""A state in a chain, and the memory that it is restored to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dirtytrack.checkpoint import Chain, Checkpoint
+from dirtytrack.errors import ChainError
+from dirtytrack.torch._leaves import Spec, own_memory
+from dirtytrack.torch._packed import Packed, unpack
+from dirtytrack.torch._plan import STATE, Form, Leaf, Plan
+from dirtytrack.torch._sources import ModuleSource, Source, TensorSource
+from dirtytrack.torch._tree import Path, array_paths, decode, dotted, put_together
+
+_SHOWN = 10
+
+
+class Saved:
+    """The state at one checkpoint, before its tensors are read.
+
+    Attributes:
+        id: of the checkpoint.
+        form: of the state.
+        state: of each source, by name, once `aim` was called and the regions were restored.
+        regions: memory to restore to, by the regions' names.
+        in_place: the tensors of the program that these are.
+        packed: that of `STATE`.
+    """
+
+    def __init__(self, chain: Chain, checkpoint: Checkpoint) -> None:
+        """Reads what is packed.
+
+        Raises:
+            ChainError: the chain has no such thing, or it is damaged.
+        """
+        sizes = {layout.name: layout.nbytes for layout in checkpoint.regions}
+        if STATE not in sizes:
+            raise ChainError(f"the chain in {chain.path} was not written by a TorchCheckpointer")
+        self.id = checkpoint.id
+        self._title = f"the chain in {chain.path}"
+
+        def read(start: int, stop: int) -> bytes:
+            return bytes(chain.read(STATE, start, stop, at=checkpoint.id))
+
+        try:
+            form, self._small, values = unpack(read)
+            self.form = Form.decode(form)
+            self._values = decode(values)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ChainError(f"{self._title} has a state that can't be read: {error}") from error
+        self._paths = array_paths(self.form.form)
+        self.packed = Packed(sizes[STATE])
+        self.regions: dict[str, object] = {STATE: self.packed.memory}
+        self.in_place: list[torch.Tensor] = []
+        self.state: dict[str, Any] = {}
+        self._owners = {
+            layout.name: layout.name if layout.same_as is None else checkpoint.regions[layout.same_as].name
+            for layout in checkpoint.regions
+        }
+
+    def aim(self, live: Plan, sources: Mapping[str, Source], *, strict: bool) -> None:
+        """Finds memory for the tensors: those of the program where they fit, else new ones.
+
+        Args:
+            live: of the program's state.
+            sources: that have it.
+            strict: whether they have to be those of the chain.
+
+        Raises:
+            ChainError: they don't fit; it lists what does not.
+        """
+        fitting = self._fitting(live)
+        arrays = []
+        made: dict[str, torch.Tensor] = {}
+        for path, leaf in zip(self._paths, self.form.leaves, strict=True):
+            array = fitting.get(path)
+            if leaf.region is None:
+                array = self._unpacked(leaf)
+            elif array is None:
+                array = made[self._owners[leaf.region]] = leaf.spec.empty(made.get(self._owners[leaf.region]))
+            elif path[0] in sources:
+                self.in_place.append(array)
+            if leaf.region is not None and path[0] in sources:
+                self.regions[leaf.region] = own_memory(array)
+            arrays.append(array)
+        self.state = put_together(self.form.form, arrays, self._values)
+        if problems := self._misfits(live, sources, strict):
+            raise ChainError(
+                "\n    ".join([f"{self._title} does not fit, and nothing was loaded:", *problems])
+            )
+
+    def give(self, sources: Mapping[str, Source]) -> None:
+        """Gives the sources their states, when the regions were restored."""
+        for name, source in sources.items():
+            if name in self.state:
+                source.load_state_dict(self.state[name])
+
+    def _misfits(self, live: Plan, sources: Mapping[str, Source], strict: bool) -> list[str]:
+        problems = []
+        if strict:
+            problems += _listed("It has nothing of", [(name,) for name in sources if name not in self.state])
+            problems += _listed(
+                "It has, and was not asked for", [(name,) for name in self.state if name not in sources]
+            )
+        for name, source in sources.items():
+            if name not in self.state:
+                continue
+            if isinstance(source, ModuleSource):
+                problems += self._misfits_of_module(name, live, strict)
+            elif isinstance(source, torch.optim.Optimizer):
+                problems += _misfits_of_optimizer(name, source, self.state[name])
+            elif isinstance(source, TensorSource):
+                problems += source.misfits(name, self.state[name])
+        return problems
+
+    def _misfits_of_module(self, name: str, live: Plan, strict: bool) -> list[str]:
+        # As Module.load_state_dict lists them.
+        saved = {
+            path: leaf.spec.shape
+            for path, leaf in zip(self._paths, self.form.leaves, strict=True)
+            if path[0] == name
+        }
+        there = {
+            path: tuple(array.shape)
+            for path, array in zip(live.paths, live.arrays, strict=True)
+            if path[0] == name
+        }
+        problems = []
+        if strict:
+            problems += _listed(
+                f"Missing key(s) in {name}", [path[1:] for path in there if path not in saved]
+            )
+            problems += _listed(
+                f"Unexpected key(s) in {name}", [path[1:] for path in saved if path not in there]
+            )
+        return problems + [
+            f"size mismatch for {dotted(path)}: {list(saved[path])} in the chain, {list(shape)} here"
+            for path, shape in there.items()
+            if path in saved and saved[path] != shape
+        ]
+
+    def _fitting(self, live: Plan) -> dict[Path, torch.Tensor]:
+        # Tensors of the program that can be restored where they lie. What is one memory has to be one region.
+        tracked = live.tracked()
+        owners: dict[int, set[str]] = {}
+        found: dict[Path, torch.Tensor] = {}
+        for path, leaf in zip(self._paths, self.form.leaves, strict=True):
+            tensor = tracked.get(path)
+            if leaf.region is not None and tensor is not None and Spec.of(tensor, ordered=True) == leaf.spec:
+                found[path] = tensor.detach()
+                owners.setdefault(tensor.data_ptr(), set()).add(self._owners[leaf.region])
+        return {path: tensor for path, tensor in found.items() if len(owners[tensor.data_ptr()]) == 1}
+
+    def _unpacked(self, leaf: Leaf) -> torch.Tensor:
+        array = leaf.spec.empty()
+        bits = array.int_repr() if array.is_quantized else array
+        nbytes = bits.numel() * bits.element_size()
+        if not nbytes:
+            return array
+        data = bytearray(self._small[leaf.at : leaf.at + nbytes])
+        stored = torch.frombuffer(data, dtype=bits.dtype).view(bits.shape)
+        if array.is_quantized:
+            own = own_memory(array)
+            assert own is not None
+            own.view[:] = data
+            return array
+        return array.copy_(stored)
+
+
+def _misfits_of_optimizer(name: str, optimizer: torch.optim.Optimizer, state: Any) -> list[str]:
+    saved = [len(group["params"]) for group in state["param_groups"]]
+    there = [len(group["params"]) for group in optimizer.param_groups]
+    return (
+        [] if saved == there else [f"{name} has {saved} parameters by group in the chain, and {there} here"]
+    )
+
+
+def _listed(title: str, paths: list[Path]) -> list[str]:
+    if not paths:
+        return []
+    more = f", and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return [f"{title}: {', '.join(repr(dotted(path)) for path in paths[:_SHOWN])}{more}"]

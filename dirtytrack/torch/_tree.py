@@ -1,0 +1,285 @@
+"""What a state_dict holds, taken apart: its form, its arrays and its plain values; and put together again."""
+
+from __future__ import annotations
+
+import base64
+import collections
+import json
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+_PLAIN = frozenset({bool, int, float, str, type(None)})  # what JSON has itself
+_TENSORS = frozenset({torch.Tensor, torch.nn.Parameter})
+_KEYS = frozenset({str, int})
+_SEQUENCES: dict[type, str] = {
+    list: "list",
+    tuple: "tuple",
+    set: "set",
+    frozenset: "frozenset",
+    torch.Size: "size",
+}
+_MAPPINGS: dict[type, str] = {
+    dict: "dict",
+    collections.OrderedDict: "ordered",
+    collections.Counter: "counter",
+}
+_MAKERS: dict[str, Callable[[Any], Any]] = {
+    name: kind for kind, name in (*_SEQUENCES.items(), *_MAPPINGS.items())
+}
+_DEEPEST = 200
+
+Token = Any  # a str, or a tuple that begins with one
+Path = tuple[Any, ...]  # keys, from the outermost
+
+
+class NoDataError(TypeError):
+    """An object that is no data.
+
+    Attributes:
+        reason: what is wrong with it.
+        path: where it is.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path: Path = ()
+
+
+class Parts(NamedTuple):
+    """A value, taken apart.
+
+    Attributes:
+        form: how it is put together, token by token. Two values that differ in their leaves alone have equal
+            ones.
+        arrays: the leaves that are tensors; an array of numpy is one of its bytes.
+        values: the other leaves, as JSON has them.
+    """
+
+    form: list[Token]
+    arrays: list[Any]
+    values: list[Any]
+
+
+def take_apart(value: Any) -> Parts:
+    """Takes a value apart.
+
+    Raises:
+        NoDataError: a part of it is no data.
+    """
+    parts = Parts([], [], [])
+    _take(value, parts, 0)
+    return parts
+
+
+def put_together(form: Iterable[Token], arrays: Iterable[Any], values: Iterable[Any]) -> Any:
+    """Makes the value of its parts."""
+    return _put(iter(form), iter(arrays), iter(values))
+
+
+def array_paths(form: Iterable[Token]) -> list[Path]:
+    """Where each of the arrays of a form is."""
+    paths: list[Path] = []
+    _walk(iter(form), (), paths)
+    return paths
+
+
+def dotted(path: Path) -> str:
+    """A path as messages and names have it."""
+    return ".".join(map(str, path))
+
+
+def to_json(form: Iterable[Token]) -> list[Any]:
+    """A form as JSON has it."""
+    return [_token_to_json(token) for token in form]
+
+
+def from_json(form: Iterable[Any]) -> list[Token]:
+    """A form from what JSON had."""
+    return [token if isinstance(token, str) else _token_from_json(*token) for token in form]
+
+
+def _take(value: Any, parts: Parts, depth: int) -> None:
+    kind = type(value)
+    if kind in _TENSORS:
+        parts.form.append("array")
+        parts.arrays.append(value)
+    elif kind in _PLAIN:
+        parts.form.append("value")
+        parts.values.append(value)
+    elif kind in _MAPPINGS:
+        _take_mapping(value, _MAPPINGS[kind], parts, depth)
+    elif kind in _SEQUENCES:
+        items = sorted(value, key=repr) if kind in (set, frozenset) else value
+        parts.form.append((_SEQUENCES[kind], len(items)))
+        _take_all(enumerate(items), parts, depth)
+    else:
+        _take_other(value, parts, depth)
+
+
+def _take_mapping(value: Any, name: str, parts: Parts, depth: int) -> None:
+    keys = tuple(value)
+    if not _KEYS.issuperset(map(type, keys)):
+        for key in keys:
+            _check_key(key)
+    metadata = getattr(value, "_metadata", None)  # of a module's: the versions of its parts
+    parts.form.append((name, keys) if metadata is None else ("module", keys, metadata))
+    if _TENSORS.issuperset(map(type, value.values())):
+        parts.form.append("arrays")
+        parts.arrays.extend(value.values())
+    else:
+        parts.form.append("entries")
+        _take_all(value.items(), parts, depth)
+
+
+def _take_all(items: Iterable[tuple[Any, Any]], parts: Parts, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise NoDataError(f"nested more than {_DEEPEST} deep, or in itself")
+    for key, item in items:
+        try:
+            _take(item, parts, depth + 1)
+        except NoDataError as error:
+            error.path = (key, *error.path)
+            raise
+
+
+def _take_other(value: Any, parts: Parts, depth: int) -> None:
+    if isinstance(value, torch.Tensor):
+        parts.form.append("array")
+        parts.arrays.append(value)
+    elif type(value) is np.ndarray and value.dtype.names is None and not value.dtype.hasobject:
+        parts.form.append(("ndarray", value.shape, value.dtype.str))
+        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        parts.arrays.append(torch.from_numpy(flat if flat.flags.writeable else flat.copy()))
+    elif isinstance(value, np.generic) and not value.dtype.hasobject:
+        parts.form.append(("scalar", value.dtype.str))
+        parts.values.append(_text(value.tobytes()))
+    elif type(value) in (bytes, bytearray):
+        parts.form.append(type(value).__name__)
+        parts.values.append(_text(value))
+    elif type(value) is complex:
+        parts.form.append("complex")
+        parts.values.append([value.real, value.imag])
+    elif isinstance(value, torch.dtype):
+        parts.form.append(("dtype", str(value).removeprefix("torch.")))
+    elif isinstance(value, torch.device):
+        parts.form.append(("device", str(value)))
+    elif type(value) is collections.deque:
+        parts.form.append(("deque", len(value), value.maxlen))
+        _take_all(enumerate(value), parts, depth)
+    else:
+        kind = type(value)
+        raise NoDataError(
+            f"a {kind.__module__}.{kind.__qualname__}, which is no data: tensors, arrays, numbers, text, "
+            "bytes, and lists, tuples, sets and dictionaries of these are"
+        )
+
+
+def _put(form: Iterator[Token], arrays: Iterator[Any], values: Iterator[Any]) -> Any:
+    token = next(form)
+    if token == "array":
+        return next(arrays)
+    if token == "value":
+        return next(values)
+    if isinstance(token, str):
+        return _SIMPLE[token](next(values))
+    name, *rest = token
+    if name == "ndarray":
+        return next(arrays).numpy().view(rest[1]).reshape(rest[0])
+    if name == "scalar":
+        return np.frombuffer(base64.b64decode(next(values)), rest[0])[0]
+    if name == "dtype":
+        return getattr(torch, rest[0])
+    if name == "device":
+        return torch.device(rest[0])
+    if name == "deque":
+        return collections.deque((_put(form, arrays, values) for _ in range(rest[0])), rest[1])
+    if name in _SEQUENCES.values():
+        return _MAKERS[name]([_put(form, arrays, values) for _ in range(rest[0])])
+    items = (
+        [next(arrays) for _ in rest[0]]
+        if next(form) == "arrays"
+        else [_put(form, arrays, values) for _ in rest[0]]
+    )
+    return _mapping(name, dict(zip(rest[0], items, strict=True)), *rest[1:])
+
+
+def _mapping(name: str, items: dict[Any, Any], metadata: Any = None) -> Any:
+    if name != "module":
+        return _MAKERS[name](items)
+    made = collections.OrderedDict(items)
+    vars(made)["_metadata"] = metadata  # where Module.state_dict has it
+    return made
+
+
+def _walk(form: Iterator[Token], path: Path, paths: list[Path]) -> None:
+    token = next(form)
+    if token == "array" or token[0] == "ndarray":
+        paths.append(path)
+    elif isinstance(token, tuple) and token[0] in (*_SEQUENCES.values(), "deque"):
+        for place in range(token[1]):
+            _walk(form, (*path, place), paths)
+    elif isinstance(token, tuple) and (token[0] == "module" or token[0] in _MAPPINGS.values()):
+        if next(form) == "arrays":
+            paths.extend((*path, key) for key in token[1])
+            return
+        for key in token[1]:
+            _walk(form, (*path, key), paths)
+
+
+def _check_key(key: Any) -> None:
+    if type(key) is tuple:
+        for one in key:
+            _check_key(one)
+    elif type(key) not in _PLAIN:
+        raise NoDataError(f"a dictionary with the key {key!r}, which is no data")
+
+
+def _token_to_json(token: Token) -> Any:
+    if isinstance(token, str):
+        return token
+    name, *rest = token
+    if isinstance(rest[0], tuple):
+        rest[0] = [_key_to_json(key) for key in rest[0]]
+    return [name, *rest]
+
+
+def _token_from_json(name: str, *rest: Any) -> Token:
+    first, *others = rest
+    if isinstance(first, list):
+        first = tuple(_key_from_json(key) for key in first)
+    if name == "module":
+        others = [collections.OrderedDict(others[0])]
+    return (name, first, *others)
+
+
+def _key_to_json(key: Any) -> Any:
+    return {"tuple": [_key_to_json(one) for one in key]} if type(key) is tuple else key
+
+
+def _key_from_json(key: Any) -> Any:
+    return tuple(_key_from_json(one) for one in key["tuple"]) if isinstance(key, dict) else key
+
+
+def _text(data: bytes | bytearray) -> str:
+    return base64.b64encode(data).decode()
+
+
+_SIMPLE: dict[str, Callable[[Any], Any]] = {
+    "bytes": base64.b64decode,
+    "bytearray": lambda text: bytearray(base64.b64decode(text)),
+    "complex": lambda pair: complex(*pair),
+}
+
+
+def encode(parts: Any) -> bytes:
+    """JSON, also of numbers that are none: it is read by `decode` alone."""
+    return json.dumps(parts, separators=(",", ":")).encode()
+
+
+def decode(data: bytes | bytearray | memoryview) -> Any:
+    """What `encode` was given; tuples are lists."""
+    return json.loads(bytes(data))
