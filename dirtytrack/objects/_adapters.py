@@ -43,7 +43,7 @@ def describe(memory: object, *, empty: bool = False) -> Description:
             return found
     if hasattr(memory, "__cuda_array_interface__"):
         raise ValueError(f"{kind_of(memory)} is GPU memory: only host memory can be tracked")
-    if hasattr(memory, "named_parameters"):
+    if _torch.is_module(memory):
         raise TypeError(f"{kind_of(memory)} is no memory to track: pass its named_parameters(), by name")
     raise TypeError(
         f"{kind_of(memory)} is no memory to track: pass a writable buffer (mmap, bytearray, numpy array, "

@@ -45,6 +45,19 @@ def describe(memory: object) -> Description | None:
     return Description(address, nbytes, view_at(address, nbytes, storage), elements, place_of(tensor))
 
 
+def tensors_of(module: Any) -> dict[str, Any]:
+    """The tensors of a module of torch by their names there: parameters and buffers, each once, if not empty."""
+    found = dict(module.named_parameters())
+    buffers = getattr(module, "named_buffers", None)
+    found.update(buffers() if buffers is not None else ())
+    return {name: tensor for name, tensor in found.items() if tensor.numel()}
+
+
+def is_module(thing: object) -> bool:
+    """Says whether it is a module of torch, or looks like one."""
+    return hasattr(thing, "named_parameters") and not isinstance(thing, type)
+
+
 def _refuse_parts(tensor: Any) -> None:
     # What is made of several tensors, lies in an order that only torch knows, or is not there yet.
     layout = str(getattr(tensor, "layout", "torch.strided"))

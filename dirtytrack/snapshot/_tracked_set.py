@@ -13,6 +13,7 @@ from dirtytrack._lifetime.undo import Undo
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.kernel.proc import open_proc
 from dirtytrack.native import lib
+from dirtytrack.objects import is_module, tensors_of
 from dirtytrack.tracking import Region, Session, open_consumer, refuse_overlaps, track_many
 
 _serial = itertools.count(1)
@@ -115,8 +116,14 @@ def _named(memories: tuple[object, ...]) -> dict[str, object]:
         raise ValueError("there is no memory: give at least one piece")
     named: dict[str, object] = {}
     for place, memory in enumerate(memories):
-        name = (isinstance(memory, Region) and memory.name) or str(place)
-        if name in named:
-            raise ValueError(f"two regions are called {name!r}: track them under names of their own")
-        named[name] = memory
+        if is_module(memory):
+            parts = tensors_of(memory)
+        else:
+            parts = {(isinstance(memory, Region) and memory.name) or str(place): memory}
+        for name, part in parts.items():
+            if name in named:
+                raise ValueError(f"two regions are called {name!r}: track them under names of their own")
+            named[name] = part
+    if not named:
+        raise ValueError("the module has no tensor with elements: there is no memory")
     return named

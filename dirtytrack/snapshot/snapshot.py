@@ -33,8 +33,9 @@ class Snapshot(TrackedSet):
 
         Args:
             session: the session to track with. None: that of the regions, or `default_session`.
-            *memories: what `Session.track` takes, or regions of the session. They keep their names; the
-                others are called by their place, "0", "1", and are tracked until the snapshot is closed.
+            *memories: what `Session.track` takes, regions of the session, or modules of torch. Regions keep
+                their names, and tensors of modules theirs; others are called by their place, "0", "1". What
+                is not tracked yet is, until the snapshot is closed.
 
         Raises:
             TypeError, ValueError: no memory, memory that overlaps, or as `Session.track`.
