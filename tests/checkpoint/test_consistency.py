@@ -219,7 +219,7 @@ def test_rounds_go_on_until_the_rest_fits(tmp_path, array):
         assert (save.rounds, save.pause_met) == (1, True)  # it fits at once
     with Checkpointer.resume(tmp_path, {"a": array}, max_pause=0.0) as checkpoints:
         array[:] = 2
-        entered, consumer = [], checkpoints._pipeline._capturer._consumer
+        entered, consumer = [], checkpoints._pipeline.capturer._consumer
         save = checkpoints.save(pause=_Scripted(lambda: entered.append(consumer.peek().pages)))
         assert entered == [0]  # all was copied before
         assert (save.consistency, save.pause_met) == ("paused", False)
@@ -290,7 +290,7 @@ def test_a_pause_that_swallows_exceptions(tmp_path, array, monkeypatch):
 
     class Deaf:
         def __enter__(self):
-            monkeypatch.setattr(checkpoints._pipeline._capturer, "_prove", None)
+            monkeypatch.setattr(checkpoints._pipeline.capturer, "_prove", None)
 
         def __exit__(self, *exc):
             monkeypatch.undo()

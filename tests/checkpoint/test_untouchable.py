@@ -119,7 +119,7 @@ def test_a_page_that_no_delta_has_to_touch(memory, tmp_path):
     with Checkpointer(tmp_path / "chain", {"arena": memory.given}) as checkpoints:
         checkpoints.save(wait=True)
         memory.spoil()
-        checkpoints._pipeline._capturer._consumer.collect().settle()  # what spoils it may be a write
+        checkpoints._pipeline.capturer._consumer.collect().settle()  # what spoils it may be a write
         write(memory, 2, 7)
         assert checkpoints.save(wait=True).blocks_written == 1
         memory.mend()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dirtytrack.native import ffi, lib
-
 from dirtytrack._zstd import Bytes, Compressor, zstd
 from dirtytrack._zstd import Zstd as Library
+from dirtytrack.native import ffi, lib
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
