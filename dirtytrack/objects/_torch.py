@@ -46,7 +46,7 @@ def describe(memory: object) -> Description | None:
 
 
 def tensors_of(module: Any) -> dict[str, Any]:
-    """The tensors of a module of torch by their names there: parameters and buffers, each once, if not empty."""
+    """Returns a module's parameters and buffers by their names, each once, but those that are empty."""
     found = dict(module.named_parameters())
     buffers = getattr(module, "named_buffers", None)
     found.update(buffers() if buffers is not None else ())

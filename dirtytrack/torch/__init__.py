@@ -1,7 +1,9 @@
 """torch: checkpoints as easy as ``torch.save``, and incremental.
 
 `TorchCheckpointer` saves modules, optimizers, schedulers and random states, and resumes with them.
-`track_module` tracks the tensors of a module by name, and `ModuleSnapshot` takes steps back. Needs the extra: pip install "dirtytrack[torch]". What is promised is in ``docs/torch.md``.
+`DcpWriter` and `DcpReader` are storages of torch.distributed.checkpoint that write what has changed.
+`track_module` tracks the tensors of a module by name, and `ModuleSnapshot` takes steps back. Needs the extra:
+pip install "dirtytrack[torch]". What is promised is in ``docs/torch.md``.
 """
 
 try:
@@ -10,6 +12,7 @@ except ImportError as error:
     raise ImportError('dirtytrack.torch needs torch: pip install "dirtytrack[torch]"') from error
 
 from dirtytrack.torch.checkpointer import TorchCheckpointer
+from dirtytrack.torch.dcp import DcpReader, DcpWriter
 from dirtytrack.torch.modules import ModuleSnapshot, track_module
 
-__all__ = ["ModuleSnapshot", "TorchCheckpointer", "track_module"]
+__all__ = ["DcpReader", "DcpWriter", "ModuleSnapshot", "TorchCheckpointer", "track_module"]

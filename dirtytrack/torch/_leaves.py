@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from typing import Any, NamedTuple, Self
 
@@ -44,6 +45,19 @@ class Spec(NamedTuple):
     def in_c_order(self) -> Self:
         """The same in C order."""
         return self._replace(stride=None)
+
+    def with_rows(self, count: int) -> Self:
+        """The same, of which there are so many along the first axis."""
+        return self._replace(shape=(count, *self.shape[1:]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.shape) * int(getattr(torch, self.dtype).itemsize)
+
+    def fits(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is this, and in this order."""
+        return self == Spec.of(tensor, ordered=True)
 
     def empty(self, tied: torch.Tensor | None = None) -> torch.Tensor:
         """A new one, on the CPU, in memory of its own, or that of another one which has as many bytes."""

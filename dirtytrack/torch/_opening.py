@@ -12,6 +12,7 @@ from dirtytrack.checkpoint import Chain, Checkpointer
 from dirtytrack.errors import ChainError
 from dirtytrack.torch._plan import Plan
 from dirtytrack.torch._saved import Saved
+from dirtytrack.torch._saver import StateSaver
 from dirtytrack.torch._sources import Source, states_of
 
 _SHOWN = 4
@@ -23,7 +24,7 @@ def open_checkpoints(
     at: int | str | None,
     strict: bool,
     options: Mapping[str, Any],
-) -> tuple[Plan, Checkpointer]:
+) -> StateSaver:
     """Starts a chain, or gives the sources the state that it has.
 
     Raises:
@@ -37,12 +38,12 @@ def open_checkpoints(
         except FileNotFoundError:
             if at is not None:
                 raise
-            return plan, _start(path, plan, options)
+            return _start(path, plan, options)
         except ChainError as error:  # nothing is there, or too much
             if at is not None:
                 raise
             try:
-                return plan, _start(path, plan, options)
+                return _start(path, plan, options)
             except FileExistsError:
                 raise error from None
         saved, checkpoints = _restore(path, chain, at, sources, plan, strict, options)
@@ -55,11 +56,11 @@ def open_checkpoints(
     except BaseException:
         checkpoints.close()
         raise
-    return plan, checkpoints
+    return StateSaver(plan, checkpoints)
 
 
-def _start(path: Any, plan: Plan, options: Mapping[str, Any]) -> Checkpointer:
-    return Checkpointer(path, plan.regions, **options)
+def _start(path: Any, plan: Plan, options: Mapping[str, Any]) -> StateSaver:
+    return StateSaver(plan, Checkpointer(path, plan.regions, **options))
 
 
 def _restore(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ class Saved:
         if STATE not in sizes:
             raise ChainError(f"the chain in {chain.path} was not written by a TorchCheckpointer")
         self.id = checkpoint.id
+        self._chain = chain
         self._title = f"the chain in {chain.path}"
 
         def read(start: int, stop: int) -> bytes:
@@ -52,6 +53,7 @@ class Saved:
         except (ValueError, TypeError, KeyError) as error:
             raise ChainError(f"{self._title} has a state that can't be read: {error}") from error
         self._paths = array_paths(self.form.form)
+        self._leaves = dict(zip(self._paths, self.form.leaves, strict=True))
         self.packed = Packed(sizes[STATE])
         self.regions: dict[str, object] = {STATE: self.packed.memory}
         self.in_place: list[torch.Tensor] = []
@@ -91,6 +93,39 @@ class Saved:
             raise ChainError(
                 "\n    ".join([f"{self._title} does not fit, and nothing was loaded:", *problems])
             )
+
+    def leaf(self, path: Path) -> Leaf:
+        """What is at a path."""
+        return self._leaves[path]
+
+    def read(self, leaf: Leaf, piece: Sequence[slice]) -> torch.Tensor:
+        """A piece of a tensor, and of its region no more rows than that has.
+
+        Raises:
+            ChainError: a file is damaged.
+        """
+        if leaf.region is None:
+            return self._unpacked(leaf)[tuple(piece)]
+        spec, rows = leaf.spec, slice(0, leaf.spec.shape[0] if leaf.spec.shape else 1)
+        if spec.stride is None and spec.quantizer is None and piece:
+            rows, piece = piece[0], [slice(None), *piece[1:]]
+            spec = spec.with_rows(rows.stop - rows.start)
+        row = spec.nbytes // max(rows.stop - rows.start, 1)
+        whole = spec.empty()
+        own = own_memory(whole)
+        assert own is not None
+        data = self._chain.read(leaf.region, rows.start * row, rows.stop * row, at=self.id)
+        own.view[:] = data
+        return whole[tuple(piece)]
+
+    def value(self, path: Path) -> Any:
+        """The value, which is no tensor, at a path of a dictionary of dictionaries."""
+        if not self.state:
+            self.state = put_together(self.form.form, [None] * len(self.form.leaves), self._values)
+        found: Any = self.state
+        for key in path:
+            found = found[key]
+        return found
 
     def give(self, sources: Mapping[str, Source]) -> None:
         """Gives the sources their states, when the regions were restored."""

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from dirtytrack._lifetime.closable import Closable
-from dirtytrack.checkpoint import Checkpointer, Save
+from dirtytrack.checkpoint import Save
 from dirtytrack.errors import ClosedError
 from dirtytrack.torch._opening import open_checkpoints
-from dirtytrack.torch._plan import Plan
+from dirtytrack.torch._saver import OPTIONS, StateSaver
 from dirtytrack.torch._sources import Source, sources_of, states_of
-from dirtytrack.torch._tree import Parts
-
-_OPTIONS = frozenset(
-    name
-    for name, parameter in inspect.signature(Checkpointer).parameters.items()
-    if parameter.kind is parameter.KEYWORD_ONLY
-)
 
 
 class TorchCheckpointer(Closable):
@@ -37,11 +29,11 @@ class TorchCheckpointer(Closable):
     that was added are found by the next save. All methods may be called from any thread; they take turns.
     """
 
-    def __init__(self, sources: Mapping[str, Source], plan: Plan, checkpoints: Checkpointer) -> None:
+    def __init__(self, sources: Mapping[str, Source], saver: StateSaver) -> None:
         """Use `open`."""
         self._sources = sources
-        self._plan = plan
-        self._checkpoints = checkpoints
+        self._saver = saver
+        self._checkpoints = saver.checkpoints
         self._mutex = threading.RLock()
 
     @classmethod
@@ -79,10 +71,10 @@ class TorchCheckpointer(Closable):
                 and nothing was touched. Or it can't be read.
             Others: as for `Checkpointer`, and whatever a ``load_state_dict`` raises.
         """
-        options = {name: others.pop(name) for name in _OPTIONS & others.keys()}
+        options = {name: others.pop(name) for name in OPTIONS & others.keys()}
         things = {"model": model, "optimizer": optimizer, "scheduler": scheduler, **others}
         sources = sources_of(things, rng, strict)
-        return cls(sources, *open_checkpoints(path, sources, at, strict, options))
+        return cls(sources, open_checkpoints(path, sources, at, strict, options))
 
     @property
     def meta(self) -> Any:
@@ -118,10 +110,7 @@ class TorchCheckpointer(Closable):
             Others: as for `Checkpointer.save`.
         """
         with self._mutex:
-            parts = states_of(self._sources)
-            if not self._plan.still_fits(parts) or not self._plan.write(parts):
-                self._rearrange(parts)
-            return self._checkpoints.save(meta, wait=wait, pause=pause)
+            return self._saver.save(states_of(self._sources), meta, wait=wait, pause=pause)
 
     def flush(self) -> None:
         """Waits until everything captured is committed, as `Checkpointer.flush` does."""
@@ -145,9 +134,3 @@ class TorchCheckpointer(Closable):
 
     def __repr__(self) -> str:
         return f"<dirtytrack.torch.TorchCheckpointer of {', '.join(self._sources)}: {self._checkpoints!r}>"
-
-    def _rearrange(self, parts: Parts) -> None:
-        plan = Plan(parts, self._plan)
-        self._checkpoints.bind(plan.regions)
-        self._plan = plan
-        plan.write(parts)

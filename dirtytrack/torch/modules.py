@@ -21,10 +21,10 @@ def track_module(
 ) -> dict[str, Region]:
     """Tracks the tensors of a module, and of an optimizer, each as a region with its name.
 
-    A parameter is called as in ``module.named_parameters()``, a buffer as in ``named_buffers()``, and a tensor
-    of an optimizer's state "optimizer.weight.exp_avg", by the parameter that it belongs to. Tied ones are
-    tracked once, under the first name; empty ones are not. The optimizer's state has to be there: most make
-    it in their first step.
+    A parameter is called as in ``module.named_parameters()``, a buffer as in ``named_buffers()``, and a
+    tensor of an optimizer's state "optimizer.weight.exp_avg", by the parameter that it belongs to. Tied ones
+    are tracked once, under the first name; empty ones are not. The optimizer's state has to be there: most
+    make it in their first step.
 
     Args:
         session: the session, or None for `default_session`.
