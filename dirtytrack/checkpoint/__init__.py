@@ -10,8 +10,10 @@ from dirtytrack.checkpoint.checkpointer import Checkpointer
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.restore import load, restore
 from dirtytrack.checkpoint.save import Save
+from dirtytrack.checkpoint.schedule import Schedule
 from dirtytrack.checkpoint.store.abilities import DirectorySupport, directory_support
 from dirtytrack.checkpoint.write.compaction import Compacted, compact
+from dirtytrack.checkpoint.write.keep import Keep
 
 __all__ = [
     "Chain",
@@ -19,9 +21,11 @@ __all__ = [
     "Checkpointer",
     "Compacted",
     "DirectorySupport",
+    "Keep",
     "Layout",
     "Problem",
     "Save",
+    "Schedule",
     "compact",
     "directory_support",
     "load",

@@ -20,6 +20,7 @@ from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT
 from dirtytrack.checkpoint.read.lineage import first_few_of
 from dirtytrack.checkpoint.save import Save
+from dirtytrack.checkpoint.schedule import Schedule
 from dirtytrack.checkpoint.store import Place, open_store
 from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Store
@@ -28,6 +29,7 @@ from dirtytrack.checkpoint.write.capture import Capturer
 from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.compaction import Compactor
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
+from dirtytrack.checkpoint.write.keep import Keep
 from dirtytrack.checkpoint.write.options import Keywords, Options
 from dirtytrack.checkpoint.write.pipeline import Pipeline
 from dirtytrack.checkpoint.write.table import Table
@@ -80,7 +82,7 @@ class Checkpointer(Handle, Owner):
         regions: Mapping[str, object],
         *,
         session: Session | None = None,
-        keep: int | None = None,
+        keep: int | Keep | None = None,
         compression: CompressionName = "auto",
         fsync: bool = True,
         lock: LockName = "record",
@@ -94,8 +96,8 @@ class Checkpointer(Handle, Owner):
             regions: memory by name: what `Session.track` takes, or a region of the session.
             session: the session to track with. Default: that of the regions, or `default_session`.
             keep: number of newest checkpoints that stay. When there are more than twice as many, a background
-                thread writes a base for the oldest of them and removes everything older. None, the default:
-                all stay.
+                thread writes a base for the oldest of them and removes everything older. A `Keep` says which
+                older ones stay. None, the default: all stay.
             compression: "auto", the default, compresses what becomes at least a third smaller, in a base the
                 regions of which samples do; "zstd" what becomes a tenth; "none" nothing. A base that is not
                 compressed can be loaded lazily.
@@ -242,6 +244,22 @@ class Checkpointer(Handle, Owner):
         """
         self._check()
         return self._save(check_meta(meta), check_pause(pause), wait)
+
+    def save_every(
+        self, *, steps: int | None = None, seconds: float | None = None, sigterm: bool = False
+    ) -> Schedule:
+        """Makes a schedule, to be called once a step: ``schedule(meta)`` saves when that is due.
+
+        Args:
+            steps: save at each call of this number, so every tenth with 10.
+            seconds: save when so many have passed since the last save of the schedule.
+            sigterm: whether SIGTERM is waited for, from now until this is closed: then the next call saves,
+                waits until that is committed, and raises SystemExit. What ends the process runs as ever.
+
+        Raises:
+            TypeError, ValueError: of the arguments; or SIGTERM, and this is not the main thread.
+        """
+        return Schedule(self, steps, seconds, sigterm)
 
     def add(self, name: str, memory: object) -> None:
         """Has the saves from here on be of one region more. The next one is a base, the chain goes on.
@@ -410,7 +428,7 @@ class Checkpointer(Handle, Owner):
         consumer = self._tracked.listen(f"checkpoint of {self._store.place}", start.layouts, undo)
         table.staging.touch(held)  # the most that a save needs, as far as is known
         compression = Compression(options.compression)
-        compactor = Compactor(self._store, claim, compression, options.keep, start.numbers)
+        compactor = Compactor(self._store, claim, compression, options.policy, start.numbers)
         undo.callback(compactor.stop)
         compactor.start_thread()
         committer = Committer(start, table, self._store, claim, compression, compactor.committed)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Self
 
 from dirtytrack._lifetime.closable import Closable
-from dirtytrack.checkpoint import Save
+from dirtytrack.checkpoint import Save, Schedule
 from dirtytrack.errors import ClosedError
 from dirtytrack.torch._opening import open_checkpoints
 from dirtytrack.torch._saver import OPTIONS, StateSaver
@@ -111,6 +111,12 @@ class TorchCheckpointer(Closable):
         """
         with self._mutex:
             return self._saver.save(states_of(self._sources), meta, wait=wait, pause=pause)
+
+    def save_every(
+        self, *, steps: int | None = None, seconds: float | None = None, sigterm: bool = False
+    ) -> Schedule:
+        """Makes a schedule, to be called once a step, as `Checkpointer.save_every` does."""
+        return Schedule(self, steps, seconds, sigterm)
 
     def flush(self) -> None:
         """Waits until everything captured is committed, as `Checkpointer.flush` does."""

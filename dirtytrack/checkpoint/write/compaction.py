@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import secrets
 from bisect import bisect_left
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Claim, Store
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
+from dirtytrack.checkpoint.write.keep import Keep, Record
 from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.errors import ChainError, CheckpointError
 from dirtytrack.native import ffi
@@ -44,7 +46,7 @@ class Compacted(NamedTuple):
 
 def compact(
     path: Place,
-    keep: int = 1,
+    keep: int | Keep = 1,
     *,
     compression: CompressionName = "auto",
     fsync: bool = True,
@@ -58,7 +60,7 @@ def compact(
 
     Args:
         path: the directory of the chain. While a Checkpointer has it, only its own ``compact`` can do this.
-        keep: how many checkpoints stay, at least 1.
+        keep: how many checkpoints stay, at least 1; or a `Keep`.
         compression: of the base, as for `Checkpointer`.
         fsync: whether the base is on the disk before the first file is removed. Without, a crash of the
             machine may cost the chain.
@@ -81,7 +83,7 @@ def compact(
         before = disk_usage(store)
         claim = store.claim()
         undo.callback(claim.close)
-        number = shorten(store, claim, Compression(compression), options.keep or 1, progress)
+        number = shorten(store, claim, Compression(compression), options.policy or Keep(), progress)
         after = disk_usage(store)
     removed = tuple(sorted(before.keys() - after.keys()))
     return Compacted(number, removed, sum(before.values()) - sum(after.values()))
@@ -91,7 +93,7 @@ def shorten(
     store: Store,
     claim: Claim,
     compression: Compression,
-    keep: int,
+    policy: Keep,
     progress: Progress | None = None,
     *,
     at: int | None = None,
@@ -108,21 +110,32 @@ def shorten(
         BusyError, ChainError, OSError: as `compact`.
     """
     with opened(store) as archive:
-        node = archive.lineage(archive.newest if at is None else archive.find(at))[-keep:][0]
-        base = node.file.name
-        if base.kind is not Kind.BASE:
+        head = archive.newest if at is None else archive.find(at)
+        node = archive.lineage(head)[-policy.newest :][0]
+        # Of those that an earlier compaction has kept, the parents are gone: they are in nobody's lineage.
+        chosen = policy.chosen([_record(one) for one in archive.nodes if one.number <= head.number])
 
+        def make_base(one: Node) -> FileName:
             def write(state: State) -> FileName:
-                return _write_base(store, claim, compression, node, state, progress)
+                return _write_base(store, claim, compression, one, state, progress)
 
-            base = archive.read(node, write)
-        needed = {base} | _needed_by_branches(archive, node)
+            return one.file.name if one.file.name.kind is Kind.BASE else archive.read(one, write)
+
+        kept = [one for one in archive.nodes if one.number in chosen and one.number < node.number]
+        bases = {make_base(one) for one in kept}
+        base = make_base(node)
+        needed = {base} | bases | _needed_by_branches(archive, node)
         needed |= {file.name for one in archive.nodes if one.id in retained for file in one.files()}
     claim.renew()
     older = [name for name in FileName.among(store.names()) if name.number <= base.number]
     # The newest first: whatever ends this, what is left of the older checkpoints is complete.
     store.remove([str(name) for name in reversed(older) if name not in needed])
     return node.number
+
+
+def _record(node: Node) -> Record:
+    described = node.file.description
+    return Record(node.number, described.created, json.loads(described.meta))
 
 
 def _write_base(
@@ -221,18 +234,19 @@ class Compactor:
         store: Store,
         claim: Claim,
         compression: Compression,
-        keep: int | None,
+        policy: Keep | None,
         numbers: list[int],
     ) -> None:
         self._store = store
         self._claim = claim
         self._compression = compression
-        self._keep = keep
+        self._policy = policy or Keep()
+        self._keep = policy.newest if policy else None
         self._numbers = numbers  # of the checkpoints that lead to the newest, ascending
         self.retained: frozenset[str] = frozenset()
         self.has_found_damage = False
         self._failure: Exception | None = None
-        self._due = 2 * keep if keep else None  # after how many checkpoints
+        self._due = 2 * self._keep if self._keep else None  # after how many checkpoints
         self._thread = Background("dirtytrack compaction")
         self._was_put = False
 
@@ -299,7 +313,7 @@ class Compactor:
                 self._store,
                 self._claim,
                 self._compression,
-                self._keep or 1,
+                self._policy,
                 at=head,
                 retained=self.retained,
             )

@@ -10,6 +10,7 @@ from typing import SupportsIndex, TypedDict, get_args
 from dirtytrack.checkpoint.format.structures import BLOCK
 from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
+from dirtytrack.checkpoint.write.keep import Keep
 from dirtytrack.tracking import Session
 
 _MOST_STAGING = 1 << 30
@@ -20,7 +21,7 @@ class Keywords(TypedDict, total=False):
     """The keyword arguments that all ways to make a Checkpointer have in common."""
 
     session: Session | None
-    keep: int | None
+    keep: int | Keep | None
     compression: CompressionName
     fsync: bool
     lock: LockName
@@ -38,7 +39,7 @@ class Options:
     """
 
     session: Session | None = None
-    keep: int | None = None
+    keep: int | Keep | None = None
     compression: CompressionName = "auto"
     fsync: bool = True
     lock: LockName = "record"
@@ -50,10 +51,12 @@ class Options:
             raise TypeError(f"session is a dirtytrack.Session, not {self.session!r}")
         for name in ("keep", "staging_bytes"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, SupportsIndex):
+            if value is None or isinstance(value, Keep):
+                continue
+            if not isinstance(value, SupportsIndex):
                 raise TypeError(f"{name} is a whole number, not {value!r}")
-            object.__setattr__(self, name, None if value is None else operator.index(value))
-        if self.keep is not None and self.keep < 1:
+            object.__setattr__(self, name, operator.index(value))
+        if isinstance(self.keep, int) and self.keep < 1:
             raise ValueError(f"keep={self.keep}: at least one checkpoint has to stay; None keeps all")
         Compression(self.compression)
         if self.lock not in get_args(LockName):
@@ -64,6 +67,11 @@ class Options:
             raise TypeError(f"max_pause is a number of seconds, not {self.max_pause!r}")
         if self.max_pause is not None and not 0 <= self.max_pause < math.inf:
             raise ValueError(f"max_pause={self.max_pause}: seconds, from 0 on; None sets no bound")
+
+    @property
+    def policy(self) -> Keep | None:
+        """What stays; None: everything."""
+        return Keep(self.keep) if isinstance(self.keep, int) else self.keep
 
     def staging(self, nbytes: int) -> int:
         """Bytes of staging memory for regions of so many; never more than can be used."""
