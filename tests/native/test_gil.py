@@ -100,6 +100,7 @@ CALLS: dict[str, Callable[[_Tracked], object]] = {
     "diff and advance": lambda on: on.snapshot.diff(advance=True),
     "save": lambda on: on.history.drop(on.history.save()),
     "restore": lambda on: on.history.restore(next(on.turn)),
+    "diff of states": lambda on: on.history.diff(*on.states),
     "take": lambda on: on.cards.take(on.map),
     "peek at cards": lambda on: on.cards.peek(on.map),
     "update": lambda on: on.mirror.update(),
