@@ -11,9 +11,10 @@
 #include "../kernel/userfaultfd.h"
 #include "chunks.h"
 #include "heat.h"
+#include "layer.h"
 
 struct dt_adaptive {
-	struct dt_backend plain; // does the scans; its descriptors are those of the session's backend
+	struct dt_backend plain; // below; does the scans; its descriptors are those of the session's backend
 	struct dt_chunks chunks; // a block is a struct dt_heat
 	double fault_ns;         // what a first store to an armed page costs
 	double arm_ns;           // what arming one run of pages costs, of late
@@ -75,36 +76,6 @@ static int remove_range(struct dt_backend *backend, uint64_t start, uint64_t sto
 	struct dt_adaptive *adaptive = adaptive_of(backend);
 	dt_chunks_release(&adaptive->chunks, start, stop);
 	return adaptive->plain.ops->remove(&adaptive->plain, start, stop);
-}
-
-static int arm_huge(struct dt_backend *backend, uint64_t start, uint64_t stop)
-{
-	struct dt_backend *plain = &adaptive_of(backend)->plain;
-	return plain->ops->arm_huge(plain, start, stop);
-}
-
-static int arm_first(struct dt_backend *backend, uint64_t start, uint64_t stop)
-{
-	struct dt_backend *plain = &adaptive_of(backend)->plain;
-	return plain->ops->arm_first(plain, start, stop);
-}
-
-static void disarm(struct dt_backend *backend, uint64_t start, uint64_t stop)
-{
-	struct dt_backend *plain = &adaptive_of(backend)->plain;
-	plain->ops->disarm(plain, start, stop);
-}
-
-static bool still_ours(struct dt_backend *backend, uint64_t start, uint64_t stop)
-{
-	struct dt_backend *plain = &adaptive_of(backend)->plain;
-	return plain->ops->still_ours(plain, start, stop);
-}
-
-static bool still_ours_after_scan(struct dt_backend *backend, uint64_t start, uint64_t stop)
-{
-	struct dt_backend *plain = &adaptive_of(backend)->plain;
-	return plain->ops->still_ours_after_scan(plain, start, stop);
 }
 
 // One scan on its way: what it needs, and where it writes what it finds.
@@ -306,12 +277,13 @@ static const struct dt_backend_ops dt_backend_adaptive = {
 	.free = free_adaptive,
 	.add = add,
 	.remove = remove_range,
-	.arm_huge = arm_huge,
-	.arm_first = arm_first,
-	.disarm = disarm,
+	.arm_huge = dt_layer_arm_huge,
+	.arm_first = dt_layer_arm_first,
+	.disarm = dt_layer_disarm,
 	.scan = scan,
-	.still_ours = still_ours,
-	.still_ours_after_scan = still_ours_after_scan,
+	.still_ours = dt_layer_still_ours,
+	.still_ours_after_scan = dt_layer_still_ours_after_scan,
+	.read = dt_layer_read,
 };
 
 static int adapt(struct dt_backend *backend)

@@ -104,7 +104,8 @@ void dt_chunks_release(struct dt_chunks *chunks, uint64_t start, uint64_t stop)
 		else
 			dt_free(chunk->block, chunks->block_bytes);
 	}
-	memmove(chunks->chunks + kept, chunks->chunks + next, (chunks->count - next) * sizeof *chunks->chunks);
+	if (kept < next)
+		memmove(chunks->chunks + kept, chunks->chunks + next, (chunks->count - next) * sizeof *chunks->chunks);
 	chunks->count -= next - kept;
 }
 

@@ -178,10 +178,12 @@ int dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t 
 	if (revoked(capture, pieces, piece_count))
 		return 0;
 	int error = 0;
+	dt_begin_reading(capture->session);
 	for (size_t i = 0; !error && i < piece_count; i++)
 		error = fill(capture, &pieces[i], &reading);
 	if (!error)
 		error = dt_read_now(&reading);
+	dt_end_reading(capture->session);
 	capture->copy_ns += dt_now() - begun;
 	return error;
 }

@@ -44,6 +44,9 @@ struct dt_backend_ops {
 	// found by the next scan. 0; or -errno, with the address of the first page that can't be read.
 	int (*contents)(const struct dt_backend *backend, uint64_t start, uint64_t bytes, uint8_t *to,
 			uint64_t *refused_ret);
+	// Begins, or ends, a time in which no store goes unseen that leaves the bytes as they were. NULL: none ever
+	// does.
+	void (*read)(struct dt_backend *backend, bool begins);
 };
 
 // The backend of one session, which owns it.

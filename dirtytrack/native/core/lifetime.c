@@ -29,6 +29,7 @@ void dt_session_close(struct dt_session *session)
 		return;
 	}
 	dt_leave_rivals(&session->rival);
+	dt_worker_stop(&session->worker); // it wants the lock
 	if (dt_enter(&session->lock) < 0)
 		return;
 	dt_remove_all(session); // by hand: a forked child may hold the descriptor open

@@ -36,7 +36,7 @@ int dt_session_new(const struct dt_backend *like, struct dt_session **session_re
 		close_descriptors(like);
 		return -ENOMEM;
 	}
-	*session = (struct dt_session){.backend = *like, .references = 1};
+	*session = (struct dt_session){.backend = *like, .references = 1, .worker = DT_WORKER_INITIALIZER};
 	session->backend.page_shift = (uint32_t)__builtin_ctzl((unsigned long)sysconf(_SC_PAGESIZE));
 	int error = dt_lock_init(&session->lock);
 	if (!error)
@@ -115,6 +115,25 @@ int dt_session_contents(struct dt_session *session, uint64_t start, size_t bytes
 	if (!backend->ops->contents || dt_enter(&session->lock) < 0) // closed meanwhile: there is no other copy
 		return dt_copy_from(start, to, bytes, refused_ret);
 	return dt_leave(&session->lock, backend->ops->contents(backend, start, bytes, to, refused_ret));
+}
+
+// One that can't be used finds nothing any more.
+static void tell_reading(struct dt_session *session, bool begins)
+{
+	if (!session->backend.ops->read || dt_enter(&session->lock) < 0)
+		return;
+	session->backend.ops->read(&session->backend, begins);
+	dt_leave(&session->lock, 0);
+}
+
+void dt_begin_reading(struct dt_session *session)
+{
+	tell_reading(session, true);
+}
+
+void dt_end_reading(struct dt_session *session)
+{
+	tell_reading(session, false);
 }
 
 int dt_session_disarm(struct dt_session *session, uint64_t start, uint64_t stop)

@@ -15,6 +15,7 @@
 #include "regions.h"
 #include "requests.h"
 #include "rivals.h"
+#include "worker.h"
 
 struct dt_session {
 	struct dt_lock lock;       // of all below, but for the references
@@ -27,7 +28,8 @@ struct dt_session {
 	struct dt_cursors cursors;
 	struct dt_spare_buffers spare;
 	struct dt_double_check double_check;
-	struct dt_rival rival; // has a lock of its own
+	struct dt_rival rival;   // has a lock of its own
+	struct dt_worker worker; // likewise; runs if the backend needs one
 };
 
 // Makes a session without regions or cursors over a backend like this one, whose descriptors it owns from here on, also
@@ -54,5 +56,9 @@ int dt_session_locate(struct dt_session *session, uint64_t region, uint64_t addr
 // writers and by a session that compares. If the session can't be used, it is a copy of the memory. 0; or -errno, with
 // the address of the first page that can't be read: -EFAULT.
 int dt_session_contents(struct dt_session *session, uint64_t start, size_t bytes, void *to, uint64_t *refused_ret);
+// Begins, and ends, reading tracked memory in place of dt_session_contents, with the same promise: what is read
+// in between holds no store that a later scan does not find, if it is undone meanwhile. May be nested.
+void dt_begin_reading(struct dt_session *session);
+void dt_end_reading(struct dt_session *session);
 // Disarms the pages [start, stop), addresses, that the caller is about to write as a whole. May do nothing.
 int dt_session_disarm(struct dt_session *session, uint64_t start, uint64_t stop);

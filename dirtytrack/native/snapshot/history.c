@@ -279,7 +279,9 @@ int dt_history_save(struct dt_history *history, struct dt_session *session, uint
 	if (error)
 		return error;
 	struct saving saving = {history, session, dt_tree_share(&history->store, history->tree), &epoch->failure};
+	dt_begin_reading(session);
 	error = history->saves ? keep_written(&saving, epoch) : keep_everything(&saving);
+	dt_end_reading(session);
 	if (error) {
 		dt_tree_drop(&history->store, saving.tree);
 		dt_epoch_abort(epoch);

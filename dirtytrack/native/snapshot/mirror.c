@@ -27,6 +27,7 @@ int dt_mirror_fill(struct dt_session *session, const struct dt_extent *extent, u
 	struct dt_reading reading = {.session = session, .failure = failure};
 	uint8_t *buffer = dt_alloc(BUFFER);
 	int error = buffer ? 0 : -ENOMEM;
+	dt_begin_reading(session);
 	while (start < stop && !error) {
 		uint64_t end = start - start % BUFFER + BUFFER;
 		end = end < stop ? end : stop;
@@ -37,6 +38,7 @@ int dt_mirror_fill(struct dt_session *session, const struct dt_extent *extent, u
 			copy_filled(buffer, start, end, 1ULL << session->backend.page_shift, copy);
 		start = end;
 	}
+	dt_end_reading(session);
 	dt_free(buffer, BUFFER);
 	return error;
 }
@@ -47,6 +49,7 @@ int dt_mirror_update(struct dt_session *session, uint64_t cursor, const struct d
 	struct dt_reading reading = {.session = session, .failure = &epoch->failure};
 	int error = dt_collect(session, cursor, DT_COLLECT, slice, 1, epoch);
 	*copied = 0;
+	dt_begin_reading(session);
 	for (uint64_t i = 0; !error && i < epoch->run_count; i++) {
 		struct dt_run bytes = dt_extent_bytes(extent, epoch->buffers.runs[i]);
 		error = dt_read_later(&reading, extent, bytes, copy + bytes.start);
@@ -54,6 +57,7 @@ int dt_mirror_update(struct dt_session *session, uint64_t cursor, const struct d
 	}
 	if (!error)
 		error = dt_read_now(&reading);
+	dt_end_reading(session);
 	if (!error)
 		epoch->settled = 1;
 	return error;

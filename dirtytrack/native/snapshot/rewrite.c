@@ -109,8 +109,10 @@ static int rewrite_group(const struct group *group, uint64_t cursor, struct dt_e
 	int error = for_each_run(group, write_run);
 	if (!error)
 		error = dt_collect(group->session, cursor, DT_COLLECT, group->slices, group->n, taken);
+	dt_begin_reading(group->session);
 	if (!error)
 		error = for_each_run(group, compare_run);
+	dt_end_reading(group->session);
 	return error ? error : dt_epoch_settle(taken, group->entries, group->runs);
 }
 

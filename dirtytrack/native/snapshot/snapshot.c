@@ -85,6 +85,7 @@ static int walk_epoch(const struct walk *walk, const struct dt_epoch *epoch)
 	const struct dt_run *runs = epoch->buffers.runs;
 	int error = dt_check_entries(walk->session, snapshot->maps, false, snapshot->extents, snapshot->n, entries,
 				     runs, walk->failure);
+	dt_begin_reading(walk->session);
 	for (size_t i = 0; !error && i < snapshot->n; i++) {
 		const struct dt_run *run = runs + entries[i].first_run, *end = run + entries[i].run_count;
 		for (; !error && run < end; run++) {
@@ -93,6 +94,7 @@ static int walk_epoch(const struct walk *walk, const struct dt_epoch *epoch)
 			error = act_on_bytes(walk, i, dt_extent_bytes(&snapshot->extents[i], *run));
 		}
 	}
+	dt_end_reading(walk->session);
 	return error;
 }
 
@@ -206,10 +208,12 @@ int dt_snapshot_fill(struct dt_session *session, uint64_t cursor, const struct d
 	const struct walk walk = {session, session, snapshot, fill, &filling, failure};
 	int error = 0;
 	(void)cursor;
+	dt_begin_reading(session);
 	for (size_t i = 0; !error && i < snapshot->n; i++) {
 		struct dt_touch touch = touch_of(&walk);
 		error = act_on_populated(&walk, &touch, i, (struct dt_run){0, snapshot->extents[i].nbytes}, false);
 	}
+	dt_end_reading(session);
 	return error;
 }
 
