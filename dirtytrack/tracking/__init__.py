@@ -11,6 +11,7 @@ from dirtytrack.tracking._track_many import open_consumer, refuse_overlaps, sess
 from dirtytrack.tracking.blindspots import BlindSpot
 from dirtytrack.tracking.cursor import Cursor
 from dirtytrack.tracking.epoch import Epoch
+from dirtytrack.tracking.huge_pages import HugePages
 from dirtytrack.tracking.memory import alloc, empty, resolve
 from dirtytrack.tracking.mirror import Mirror
 from dirtytrack.tracking.pages import Geometry, PageSet, Runs
@@ -23,6 +24,7 @@ __all__ = [
     "Cursor",
     "Epoch",
     "Geometry",
+    "HugePages",
     "Mirror",
     "NativeEpoch",
     "PageSet",

@@ -13,6 +13,7 @@ from dirtytrack.native import ffi
 from dirtytrack.objects import Description
 from dirtytrack.tracking.backends import Backend
 from dirtytrack.tracking.blindspots import BlindSpot
+from dirtytrack.tracking.huge_pages import HugePages, reason_of
 from dirtytrack.tracking.pages import Geometry, PageSet
 
 
@@ -43,6 +44,9 @@ class _Tracker(Protocol):
     def is_usable(self) -> bool: ...
     @property
     def is_forked(self) -> bool: ...
+    @property
+    def huge_pages_reason(self) -> str: ...
+    def huge_pages(self, region: Region) -> tuple[int, int, int, int]: ...
     def is_lost(self, region: Region) -> bool: ...
     def check_place(self, region: Region) -> None: ...
 
@@ -132,16 +136,30 @@ class Region(Handle):
             ClosedError: the region is untracked: what is mapped there now may be anything.
             ForkedError: this is another process than the session's, with other mappings.
         """
+        spots: set[BlindSpot] = set()
+        for mapping in self._mappings():
+            spots |= self._tracker.backend.blind_spots(mapping, sparse=self.sparse)
+        return frozenset(spots)
+
+    @property
+    def huge_pages(self) -> HugePages:
+        """What of it lies on transparent huge pages, if its session keeps them, and else why it does not.
+
+        Raises:
+            ClosedError, ForkedError: as for `blind_spots`.
+        """
+        found = self._mappings()
+        reason = self._tracker.huge_pages_reason or reason_of(*self.page_range, found)
+        return HugePages(*self._tracker.huge_pages(self), reason)
+
+    def _mappings(self) -> list[mappings.Mapping]:
         if self._tracker.is_forked:
             raise ForkedError(
                 f"{self.title} belongs to another process: what is mapped here is not its memory"
             )
         if not self.tracked:
             raise ClosedError(f"{self.title} is not tracked any more: its memory may be gone")
-        spots: set[BlindSpot] = set()
-        for mapping in mappings.overlapping(*self.page_range):
-            spots |= self._tracker.backend.blind_spots(mapping, sparse=self.sparse)
-        return frozenset(spots)
+        return mappings.overlapping(*self.page_range)
 
     @property
     def title(self) -> str:

@@ -33,6 +33,7 @@ class Session(Handle, Owner):
         *,
         backend: Literal["wp-async", "compare", "auto"] = "wp-async",
         adaptive: bool = False,
+        keep_huge_pages: bool = False,
         double_check: float = 0.0,
         on_missed: Literal["raise", "warn"] = "raise",
     ) -> None:
@@ -47,6 +48,14 @@ class Session(Handle, Owner):
                 cost no fault. They are reported as written; ``epoch.assumed`` says which. Now and then they
                 are tested: after at most 64 epochs in which nobody wrote them they are reported no more.
                 Where this costs more than it saves, no page is left open. "compare" ignores it.
+            keep_huge_pages: whether cold private memory that lay on transparent huge pages, and was split by
+                tracking, is put back on them, in a thread of the session's: collects of it are eight times as
+                fast then, and it is read as fast as without tracking. Cold is what 8 looks in a row found
+                unwritten; what is split soon again waits longer, up to 4096. It takes 2.2 MiB, and at
+                most a fourth of a processor while there is something to be put back. A store that leaves the
+                bytes as they were is not reported if it is made while its huge page is on the way back, for
+                about a millisecond. Where it can't work nothing else changes; `Session.huge_pages_reason`
+                says why.
             double_check: fraction of clean pages to double-check, from 0.0 (off, the default) to 1.0. Each
                 collect copies that fraction of the pages that it reports as clean, chosen at random. The
                 cursor's next collect compares the copies with the memory. Use it to detect writes that page
@@ -58,15 +67,17 @@ class Session(Handle, Owner):
 
         Raises:
             UnsupportedError: the backend can't work here; the message says why and what to do.
+            KernelError: a limit was hit.
             ValueError: there is no such backend, *double_check* is no number from 0.0 to 1.0, or *on_missed*
                 is neither "raise" nor "warn".
-            TypeError: *adaptive* is neither True nor False.
+            TypeError: *adaptive* or *keep_huge_pages* is neither True nor False.
         """
         if on_missed not in ("raise", "warn"):
             raise ValueError(f'on_missed is "raise" or "warn", not {on_missed!r}')
         self._tracker = Tracker(
             backend,
             adaptive=_boolean("adaptive", adaptive),
+            keep_huge_pages=_boolean("keep_huge_pages", keep_huge_pages),
             double_check=_fraction(double_check),
             warns=on_missed == "warn",
         )
@@ -89,6 +100,16 @@ class Session(Handle, Owner):
     def adaptive(self) -> bool:
         """Whether hot pages may be left open, and reported as written without proof."""
         return self._tracker.adaptive
+
+    @property
+    def keep_huge_pages(self) -> bool:
+        """Whether cold memory is put back on huge pages; `Region.huge_pages` shows it."""
+        return not self._tracker.huge_pages_reason
+
+    @property
+    def huge_pages_reason(self) -> str:
+        """Why cold memory is not put back on huge pages; "" if it is."""
+        return self._tracker.huge_pages_reason
 
     @property
     def double_check(self) -> float:

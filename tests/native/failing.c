@@ -1,6 +1,7 @@
 // The linker puts these in the place of the system calls of the core, and for the address sanitizer the allocator.
 #define _GNU_SOURCE
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <sys/mman.h>
 #include <sys/types.h>
@@ -9,12 +10,14 @@
 #include "failing.h"
 
 static long calls_left, mappings, blocks;
+static pthread_t whose; // calls fail
 static enum failing how_to_fail;
 static bool failed;
 static int error_given;
 
 void fail_call(long number, enum failing how, int error)
 {
+	whose = pthread_self();
 	calls_left = number;
 	how_to_fail = how;
 	error_given = error;
@@ -41,9 +44,11 @@ long held_blocks(void)
 	return __atomic_load_n(&blocks, __ATOMIC_RELAXED);
 }
 
-// Nothing fails while there are threads, so only what they change at the same time is atomic.
+// Only a session's own thread is beside the one whose calls fail, so only what they change at the same time is atomic.
 static bool comes_to_fail(void)
 {
+	if (!pthread_equal(whose, pthread_self()))
+		return false;
 	if (calls_left == 0 || (calls_left > 1 && calls_left--))
 		return false;
 	calls_left = how_to_fail == ALWAYS;

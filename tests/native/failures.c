@@ -4,7 +4,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 
+#include "backends/huge.h"
+#include "backends/keep_huge.h"
 #include "barrier/writewatch.h"
 #include "driver.h"
 #include "failing.h"
@@ -255,6 +258,66 @@ static void use_capture(void)
 	dt_session_release(session);
 }
 
+#ifndef __SANITIZE_THREAD__
+static void keep_huge_pages(void)
+{
+	surely(open_session(DT_HOLES_UNREPORTED_FOR_TESTS));
+	if (dt_session_keep_huge_pages(session, 1U << 30, 1U << 30) == 0) // its thread sleeps
+		return;
+	succeed();
+	dt_session_release(session); // as Python does
+	check(open_session(DT_HOLES_UNREPORTED_FOR_TESTS) == 0);
+	check(dt_session_keep_huge_pages(session, 1U << 30, 1U << 30) == 0);
+}
+
+// Takes a chunk through its stages, with a store in each. Whatever fails, the stores are reported.
+static void collapse(uint64_t start, bool lands, char *chunk, bool *due)
+{
+	struct dt_huge *huge = session->worker.context;
+	struct dt_span span = {start, start + DT_CHUNK_PAGES * page_size, (uint32_t)page_shift, false};
+	dt_collapse_begin(&huge->collapse, &span);
+	if (dt_collapse_copy(&huge->collapse) || !dt_collapse_open(&huge->collapse, &huge->plain)) {
+		huge->collapse.stage = DT_GROUNDED;
+		return;
+	}
+	chunk[3 * page_size]++;
+	due[3] = true;
+	dt_collapse_run(&huge->collapse);
+	if (lands)
+		return;
+	dt_collapse_arm(&huge->collapse, &huge->plain);
+	chunk[5 * page_size]++;
+	due[5] = true;
+	const struct dt_chunk_pages written = dt_collapse_compare(&huge->collapse);
+	dt_huge_owe(huge, &written);
+	huge->collapse.stage = DT_GROUNDED;
+}
+
+static void use_huge_pages(void)
+{
+	static char *mapped;
+	uint64_t bytes = DT_CHUNK_PAGES * page_size, region, cursor;
+	struct dt_failure failure;
+	bool due[SPAN] = {0}, held = true;
+	if (!mapped)
+		mapped = mmap(NULL, 2 * bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1,
+			      0);
+	char *chunk = mapped + (-(uintptr_t)mapped & (bytes - 1));
+	uint64_t start = (uintptr_t)chunk;
+	keep_huge_pages();
+	surely(dt_session_add(session, start, start + bytes, (uint32_t)page_shift, 0, &region, &failure));
+	surely(dt_cursor_open(session, &cursor));
+	struct dt_slice slice = {region, 0, SPAN};
+	for (int round = 0; round < 2 && held; round++) {
+		collapse(start, round, chunk, due);
+		chunk[7 * page_size]++;
+		due[7] = true;
+		held = collect(cursor, &slice, DT_COLLECT, due);
+	}
+	dt_session_release(session);
+}
+#endif
+
 static int open_descriptors(void)
 {
 	int n = 0;
@@ -300,5 +363,8 @@ void try_failures(void)
 	try_scenario(use_tracker);
 	try_scenario(use_write_watch);
 	try_scenario(use_capture);
+#ifndef __SANITIZE_THREAD__ // which takes minutes for it, and has nothing to say of one thread
+	try_scenario(use_huge_pages);
+#endif
 	check(losses && losses < tries / 4);
 }

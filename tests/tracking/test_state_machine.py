@@ -24,6 +24,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     consumes,
     initialize,
+    invariant,
     multiple,
     precondition,
     rule,
@@ -31,6 +32,7 @@ from hypothesis.stateful import (
 
 from _lib import limits
 from _lib.support import PAGE_SIZE, PMD_SIZE, address_of, in_child
+from _lib.tracking.cooling import eager, rest
 from _lib.tracking.oracle import ContentOracle, Oracle, Wanted
 from dirtytrack import Epoch, ForkedError, PageSet, Session, alloc
 
@@ -88,6 +90,7 @@ class Tracking(RuleBasedStateMachine):
     kernel: str | None
     backend: str
     adaptive: bool
+    keeps_huge_pages: bool
 
     regions = Bundle("regions")
     cursors = Bundle("cursors")
@@ -100,8 +103,13 @@ class Tracking(RuleBasedStateMachine):
             patch.delenv("DIRTYTRACK_HOLE_REPORTING", raising=False)
             if self.kernel:
                 patch.setenv("DIRTYTRACK_HOLE_REPORTING", self.kernel)
-            self.session = Session(backend=self.backend, adaptive=self.adaptive)
+            with eager():
+                self.session = Session(
+                    backend=self.backend, adaptive=self.adaptive, keep_huge_pages=self.keeps_huge_pages
+                )
         self.memory = self._map()
+        if self.keeps_huge_pages:
+            self.memory[:] = bytes(len(self.memory))  # so that there are some
         kind = ContentOracle if self.backend == "compare" else Oracle
         self.oracle = kind(len(self.memory), PAGE_SIZE)
         self.numbers: dict[Any, int] = {}
@@ -129,6 +137,11 @@ class Tracking(RuleBasedStateMachine):
         finally:
             self.session.close()
             self.memory.close()
+
+    @invariant()
+    def cold_memory_is_back(self) -> None:
+        """A store that leaves the bytes as they were would not be reported while it is on its way."""
+        rest(self.session)
 
     # Regions and cursors
 
@@ -369,12 +382,15 @@ class Tracking(RuleBasedStateMachine):
         return found
 
 
-def _machine(kind: str, kernel: str | None, backend: str = "wp-async", *, adaptive: bool = False) -> type:
-    name = f"{kind.title().replace(' ', '')}{(kernel or '').title()}{backend}{adaptive or ''}"
+def _machine(
+    kind: str, kernel: str | None, backend: str = "wp-async", *, adaptive: bool = False, keeps: bool = False
+) -> type:
+    name = f"{kind.title().replace(' ', '')}{(kernel or '').title()}{backend}{adaptive or ''}{keeps or ''}"
     chosen = {"kind": kind, "kernel": kernel, "backend": backend, "adaptive": adaptive}
+    chosen |= {"keeps_huge_pages": keeps}
     machine = type(name, (Tracking,), chosen)
     machine.TestCase.settings = settings(
-        max_examples=15 * _SECONDS or 40,
+        max_examples=15 * _SECONDS or (20 if keeps else 40),
         stateful_step_count=40,
         phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -386,6 +402,8 @@ TestSmallPages = _machine("small pages", None)
 TestSmallPagesBlind = _machine("small pages", "blind")
 TestHugePages = _machine("huge pages", None)
 TestHugePagesBlind = _machine("huge pages", "blind")
+TestHugePagesKept = _machine("huge pages", None, keeps=True)
+TestHugePagesKeptAdaptiveBlind = _machine("huge pages", "blind", adaptive=True, keeps=True)
 TestMemfd = _machine("memfd", None)
 TestMemfdBlind = _machine("memfd", "blind")
 TestSmallPagesAdaptive = _machine("small pages", None, adaptive=True)

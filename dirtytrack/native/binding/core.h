@@ -2,6 +2,8 @@
 #pragma once
 
 #include "../backends/adaptive.h"
+#include "../backends/chunks.h"
+#include "../backends/keep_huge.h"
 #include "../backends/opening.h"
 #include "../barrier/cards.h"
 #include "../barrier/writewatch.h"

@@ -53,6 +53,7 @@ struct dt_uffdio_writeprotect {
 #define DT_PAGE_IS_FILE (1ULL << 2)
 #define DT_PAGE_IS_PRESENT (1ULL << 3)
 #define DT_PAGE_IS_SWAPPED (1ULL << 4)
+#define DT_PAGE_IS_PFNZERO (1ULL << 5)
 #define DT_PAGE_IS_HUGE (1ULL << 6)
 #define DT_PAGE_IS_GUARD (1ULL << 8) // since Linux 6.16
 
@@ -106,3 +107,5 @@ struct dt_procmap_query {
 #define DT_PROCMAP_QUERY_COVERING_OR_NEXT_VMA (1ULL << 4) // query_flags: else the mapping has to hold the address
 
 #define DT_PROCMAP_QUERY _IOWR('f', 17, struct dt_procmap_query) // on /proc/PID/maps, since Linux 6.11
+
+#define DT_MADV_COLLAPSE 25 // since Linux 6.1

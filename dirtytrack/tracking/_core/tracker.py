@@ -11,17 +11,21 @@ from contextlib import suppress
 from typing import Any
 
 from dirtytrack._lifetime.listing import values_of
-from dirtytrack.errors import LIMITS, ClosedError
+from dirtytrack.errors import LIMITS, ClosedError, kernel_error
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.objects import Places
-from dirtytrack.tracking import backends
+from dirtytrack.tracking import backends, huge_pages
 from dirtytrack.tracking._core.failures import cannot_track, native_error
 from dirtytrack.tracking.region import Region
 
 _new = ffi.new_allocator(lib.dt_opening_new, lib.dt_opening_free, should_clear_after_alloc=False)
 _trackers: dict[int, weakref.ref[Tracker]] = {}  # those that are open, by id(): each access to it is atomic
 os.register_at_fork(after_in_child=_trackers.clear)  # (a tracker itself knows a fork without this)
+
+# So many looks have to find a huge page that was split unwritten until it is put back: at first, and when
+# it was soon split again each time.
+_FIRST_WAIT, _MOST_WAIT = 8, 4096
 
 
 class Tracker:
@@ -33,6 +37,7 @@ class Tracker:
         backend: the way in which it finds written pages.
         backend_reason: why it is that one.
         adaptive: whether hot pages may be left open.
+        huge_pages_reason: why cold memory is not put back on huge pages; "" if it is.
         double_check: the fraction of clean pages that are compared.
         warns: whether a page that has changed without being reported is a warning, and not an error.
         listing: what `list_regions` has found, until a region comes or goes.
@@ -40,7 +45,9 @@ class Tracker:
         closed: whether it is closed.
     """
 
-    def __init__(self, backend: str, *, adaptive: bool, double_check: float, warns: bool) -> None:
+    def __init__(
+        self, backend: str, *, adaptive: bool, double_check: float, warns: bool, keep_huge_pages: bool
+    ) -> None:
         """Opens a native session.
 
         Raises:
@@ -51,6 +58,7 @@ class Tracker:
         self._opening = opening
         self.backend.open(opening)
         self._native, self.default_cursor = opening.session, int(opening.cursor)
+        self.huge_pages_reason = self._keep_huge_pages() if keep_huge_pages else huge_pages.UNASKED
         self.adaptive = adaptive and self.backend.exclusive
         if self.adaptive and lib.dt_session_adapt(self._native):
             raise MemoryError(f"no memory to be adaptive. {LIMITS[errno.ENOMEM]}")
@@ -192,6 +200,18 @@ class Tracker:
         """
         return native_error(self, error, regions, failure, cursor)
 
+    def huge_pages(self, region: Region) -> tuple[int, int, int, int]:
+        """Returns how many of a region's huge pages are whole, split, and cold, and how often one came back.
+
+        Raises:
+            ClosedError, ForkedError: as `check`.
+        """
+        pages: Any = ffi.new("struct dt_huge_pages *")
+        error = lib.dt_session_huge_pages(self._native, region.address, region.address + region.nbytes, pages)
+        if error:
+            raise self.error(error)
+        return int(pages.whole), int(pages.split), int(pages.cold), int(pages.returned)
+
     def holds(self, start: int, stop: int) -> bool:
         """Whether all of an address range is mapped and registered here."""
         return lib.dt_session_holds(self._native, start, stop) == 1
@@ -228,6 +248,16 @@ class Tracker:
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self._regions)} regions"
         return f"<dirtytrack.Session of process {self._owner}, {self.backend.name}: {state}>"
+
+    def _keep_huge_pages(self) -> str:
+        # Why not; before anything else lies on the backend.
+        if not self.backend.exclusive:
+            return huge_pages.COMPARES
+        error = -lib.dt_session_keep_huge_pages(self._native, _FIRST_WAIT, _MOST_WAIT)
+        if error in (errno.ENOMEM, errno.EAGAIN):
+            remedy = "There can be no more threads: close some, or raise RLIMIT_NPROC (ulimit -u)."
+            raise kernel_error(error, "pthread_create", remedy=remedy if error == errno.EAGAIN else "")
+        return huge_pages.UNSUPPORTED[error] if error else ""
 
     def _register(self, region: Region) -> tuple[int, Any]:
         failure = ffi.new("struct dt_failure *")

@@ -38,8 +38,9 @@ def _library() -> ctypes.CDLL:
         ctypes.c_void_p,
         *[ctypes.c_size_t] * 2,
         *[ctypes.c_int] * 2,
-        ctypes.c_uint,
+        *[ctypes.c_uint] * 2,
         ctypes.c_uint64,
+        ctypes.c_void_p,
     ]
     library.stress_stop.argtypes = [ctypes.c_void_p, *[ctypes.POINTER(ctypes.c_uint64)] * 2]
     return library
@@ -51,16 +52,29 @@ class Writers:
     Attributes:
         stores: how many stores they made, in all the blocks that have ended.
         rounds: how often the chaos thread acted in these.
+        touched: a byte for each page: whether a writer has stored to it; to be cleared by who reads it.
     """
 
     def __init__(
-        self, memory: mmap.mmap, *, chaos: str, shared: bool, page_size: int = PAGE_SIZE, threads: int = 2
+        self,
+        memory: mmap.mmap,
+        *,
+        chaos: str,
+        shared: bool,
+        page_size: int = PAGE_SIZE,
+        threads: int = 2,
+        rest: int = 0,
     ) -> None:
-        self._arguments = (address_of(memory), len(memory), page_size, shared, CHAOS.index(chaos), threads)
+        self._arguments = (
+            *(address_of(memory), len(memory), page_size),
+            *(shared, CHAOS.index(chaos), threads, rest),
+        )
         self.stores = self.rounds = 0
+        self.touched = bytearray(len(memory) // page_size)
 
     def __enter__(self) -> Writers:
-        self._handle = _library().stress_start(*self._arguments, self.stores)
+        touched = (ctypes.c_char * len(self.touched)).from_buffer(self.touched)
+        self._handle = _library().stress_start(*self._arguments, self.stores, touched)
         assert self._handle
         return self
 

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MADV_PAGEOUT_ = 21, MADV_POPULATE_READ_ = 22, MADV_POPULATE_WRITE_ = 23, MADV_COLLAPSE_ = 25 };
@@ -36,6 +37,8 @@ struct stress {
 	unsigned writers;
 	bool stop;
 	uint64_t first_value;
+	unsigned rest;                        // microseconds between two bursts, at most
+	uint8_t *touched;                     // a byte for each page: whether somebody stored to it, or NULL
 	uint64_t rounds;                      // of the chaos thread
 	struct writer crew[MOST_WRITERS + 1]; // the last one makes the chaos
 	struct sigaction old_action;
@@ -64,9 +67,17 @@ static size_t own_word(const struct writer *self, size_t index)
 	return index < self->stress->count ? index : self->number;
 }
 
+static void note(const struct stress *stress, size_t word)
+{
+	if (stress->touched)
+		__atomic_store_n(&stress->touched[word * sizeof(uint64_t) / stress->page_size], 1, __ATOMIC_RELAXED);
+}
+
 static void store(struct writer *self, size_t index)
 {
-	__atomic_store_n(&self->stress->words[own_word(self, index)], ++self->value, __ATOMIC_RELAXED);
+	size_t word = own_word(self, index);
+	note(self->stress, word);
+	__atomic_store_n(&self->stress->words[word], ++self->value, __ATOMIC_RELAXED);
 }
 
 // In each burst to one part of the memory: a page that was lost must rest for a while, or its next write hides it.
@@ -80,6 +91,10 @@ static void *write_forever(void *argument)
 			store(self, (first + draw(self) % part) % count);
 		for (size_t i = 0; i < length; i++)
 			store(self, (first + i) % count);
+		if (self->stress->rest) {
+			struct timespec time = {0, (long)(draw(self) % self->stress->rest) * 1000};
+			nanosleep(&time, NULL);
+		}
 	}
 	return NULL;
 }
@@ -152,6 +167,7 @@ static void write_by_the_kernel(struct writer *self)
 	for (int i = 0; i < 64; i++) {
 		uint64_t value = ++self->value;
 		size_t index = own_word(self, draw(self) % self->stress->count);
+		note(self->stress, index);
 		struct iovec from = {&value, sizeof value}, to = {&self->stress->words[index], sizeof value};
 		if (process_vm_writev(getpid(), &from, 1, &to, 1, 0) != sizeof value)
 			abort();
@@ -221,10 +237,11 @@ static void catch_faults(struct stress *stress)
 	sigaction(SIGSEGV, &action, &stress->old_action);
 }
 
-// Starts the threads on bytes of memory in pages of page_size; all they store is above first_value. NULL without
-// memory.
+// Starts the threads on bytes of memory in pages of page_size; all they store is above first_value. rest: microseconds
+// that a writer rests between two bursts, at most. touched: a byte for each page, which becomes 1 before somebody
+// stores to it; or NULL. NULL without memory.
 struct stress *stress_start(void *memory, size_t bytes, size_t page_size, int shared, int chaos, unsigned writers,
-			    uint64_t first_value)
+			    unsigned rest, uint64_t first_value, uint8_t *touched)
 {
 	struct stress *stress = calloc(1, sizeof *stress);
 	if (!stress || writers > MOST_WRITERS)
@@ -235,7 +252,9 @@ struct stress *stress_start(void *memory, size_t bytes, size_t page_size, int sh
 	stress->shared = shared;
 	stress->chaos = chaos;
 	stress->writers = writers;
+	stress->rest = rest;
 	stress->first_value = first_value;
+	stress->touched = touched;
 	if (chaos == MPROTECT)
 		catch_faults(stress);
 	for (unsigned i = 0; i <= writers; i++) {
