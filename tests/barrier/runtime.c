@@ -59,7 +59,7 @@ static void answers(void)
 	char *a = map(20), *b = map(10); // the tenth page keeps b from touching a
 	check(dt_tracker_open(0, 0, &tracker) == -EINVAL);
 	check(dt_tracker_open(3000, 0, &tracker) == -EINVAL);
-	check(dt_tracker_open(page, 4, &tracker) == -EINVAL);
+	check(dt_tracker_open(page, 16, &tracker) == -EINVAL);
 	check(dt_tracker_open(page, DT_BITS, &tracker) == 0);
 	check(dt_tracker_cards(tracker) == 0 && dt_tracker_map_bytes(tracker) == 0);
 	check(dt_tracker_take(tracker, out, 0, NULL) == 0);
@@ -114,6 +114,39 @@ static void answers(void)
 	dt_tracker_close(NULL);
 	munmap(a, 20 * page);
 	munmap(b, 10 * page);
+}
+
+// A tracker that keeps huge pages reports what any does, while they come back and when they have.
+static void keep_huge_pages(void)
+{
+	const size_t pages = 512, bytes = pages * page;
+	struct dt_tracker *tracker;
+	uint64_t dirty;
+	uint8_t out[512];
+	char *mapped = map(2 * pages), *memory = mapped + (-(uintptr_t)mapped & (bytes - 1));
+	madvise(mapped, 2 * bytes, MADV_HUGEPAGE);
+	memset(mapped, 2, 2 * bytes);
+	check(dt_tracker_open(page, DT_BYTES | DT_KEEP_HUGE_PAGES, &tracker) == 0);
+	check(dt_tracker_add(tracker, memory, bytes, DT_DENSE, NULL) == 0);
+	for (size_t round = 0; round < 40; round++) {
+		memory[round * 11 % pages * page]++;
+		check(dt_tracker_take(tracker, out, pages, &dirty) == 0 && dirty == 1 && out[round * 11 % pages]);
+		for (int i = 0; i < 20; i++)
+			check(dt_tracker_peek(tracker, out, pages, &dirty) == 0 && dirty == 0);
+		usleep(2000);
+	}
+	int status;
+	pid_t child = fork();
+	if (child == 0) {
+		check(dt_tracker_take(tracker, out, pages, NULL) == -DT_EFORKED);
+		dt_tracker_close(tracker);
+		_exit(0);
+	}
+	check(waitpid(child, &status, 0) == child && status == 0);
+	memory[0]++;
+	check(dt_tracker_take(tracker, out, pages, &dirty) == 0 && dirty == 1 && out[0]);
+	dt_tracker_close(tracker);
+	munmap(mapped, 2 * bytes);
 }
 
 // Small and large cards, as bytes
@@ -280,6 +313,7 @@ int main(int argc, char **argv)
 	page = (size_t)sysconf(_SC_PAGESIZE);
 	if (!strcmp(what, "answers")) {
 		answers();
+		keep_huge_pages();
 		for (size_t size = 64; size <= 16 * page; size *= 4)
 			cards(size);
 		cycles(50);

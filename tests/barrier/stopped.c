@@ -201,7 +201,7 @@ static void begin(void)
 {
 	page = (size_t)sysconf(_SC_PAGESIZE);
 	heap = map(PAGES);
-	check(dt_tracker_open(page, DT_BITS, &shared) == 0);
+	check(dt_tracker_open(page, DT_BITS | DT_KEEP_HUGE_PAGES, &shared) == 0);
 	check(dt_tracker_add(shared, heap, PAGES * page, DT_DENSE, NULL) == 0);
 	for (size_t i = 0; i < ACTS; i++)
 		mutators[i] = (struct mutator){.what = i, .place.memory = map(EACH)};

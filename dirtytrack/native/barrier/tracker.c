@@ -5,12 +5,15 @@
 #include <errno.h>
 #include <pthread.h>
 
+#include "../backends/keep_huge.h"
 #include "../backends/opening.h"
 #include "../base/memory.h"
 #include "../core/collect.h"
 #include "../core/lifetime.h"
 #include "../core/tracking.h"
 #include "cards.h"
+
+enum { FIRST_WAIT = 8, MOST_WAIT = 4096 }; // looks
 
 struct dt_tracker {
 	struct dt_session *session;
@@ -25,6 +28,12 @@ static void close_tracker(struct dt_tracker *tracker)
 	dt_free(tracker, sizeof *tracker);
 }
 
+static int keep_huge_pages(struct dt_session *session)
+{
+	int error = dt_session_keep_huge_pages(session, FIRST_WAIT, MOST_WAIT);
+	return error == -ENOMEM || error == -EAGAIN ? error : 0;
+}
+
 static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
 {
 	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
@@ -35,9 +44,11 @@ static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tr
 	tracker->session = opening.session;
 	if (!error) {
 		tracker->session->lock.is_quiet = true;
-		error = dt_cards_open(tracker->session, opening.cursor, (uint32_t)__builtin_ctzl(card_size), flags,
-				      &tracker->cards);
+		error = dt_cards_open(tracker->session, opening.cursor, (uint32_t)__builtin_ctzl(card_size),
+				      flags & DT_BYTES, &tracker->cards);
 	}
+	if (!error && flags & DT_KEEP_HUGE_PAGES)
+		error = keep_huge_pages(tracker->session);
 	if (error)
 		close_tracker(tracker);
 	else
@@ -49,7 +60,7 @@ static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tr
 
 int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
 {
-	if (!card_size || card_size & (card_size - 1) || flags & ~(unsigned)DT_BYTES)
+	if (!card_size || card_size & (card_size - 1) || flags & ~(unsigned)(DT_BYTES | DT_KEEP_HUGE_PAGES))
 		return -EINVAL;
 	struct dt_quiet quiet = dt_quiet_begin();
 	int error = open_tracker(card_size, flags, tracker_ret);
