@@ -8,6 +8,7 @@
     costs       what else a user pays, published without budgets: the worst cases are here
     many        one page among thousands of regions, and how every verb grows
     adaptive    hot pages left open, beside a plain session
+    huge        cold memory put back on huge pages
     snapshot    diffs, rollbacks and histories beside full copies
     diffs       diffs as bytes and merged, and histories of many states
     checkpoint  the pause, the throughput and the alternatives of a checkpoint
@@ -23,6 +24,7 @@ FAMILIES = (
     "tracking",
     "many",
     "adaptive",
+    "huge",
     "snapshot",
     "diffs",
     "checkpoint",

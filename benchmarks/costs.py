@@ -6,7 +6,6 @@ import contextlib
 import functools
 import gc
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from .fixtures import (
     blind_to_holes,
     busy_thread,
     c_library,
+    huge_bytes,
     size,
     some_pages,
     touched,
@@ -254,11 +254,11 @@ def split_huge_pages(scale: Scale) -> Iterator[Outcome]:
     whole = touched(nbytes, huge=True)
     with Tracked(nbytes, huge=True) as split:
         for array, name in ((whole, "the yardstick"), (split.array, "the subject")):
-            if _huge_bytes(address(array)) < nbytes:
+            if huge_bytes(address(array)) < nbytes:
                 raise Unavailable(f"the system had no huge pages for all of {name}")
         split.array[::PMD] = 0
         split.collect()
-        if left := _huge_bytes(address(split.array)):
+        if left := huge_bytes(address(split.array)):
             raise Unavailable(f"{left >> 20} MiB of the subject are on huge pages still")
         loads = 200_000 if scale.quick else 4_000_000
         yield compare(
@@ -270,17 +270,3 @@ def split_huge_pages(scale: Scale) -> Iterator[Outcome]:
             pairs=scale.repeat(15),
             note="each load waits for the one before it",
         )
-
-
-def _huge_bytes(start: int) -> int:
-    """Bytes of the mapping that holds an address which lie on huge pages."""
-    within = False
-    with Path("/proc/self/smaps").open() as smaps:
-        for line in smaps:
-            head, _, rest = line.partition(" ")
-            if "-" in head and not head.endswith(":"):
-                first, _, last = head.partition("-")
-                within = int(first, 16) <= start < int(last, 16)
-            elif within and head == "AnonHugePages:":
-                return int(rest.split()[0]) * 1024
-    return 0

@@ -90,11 +90,13 @@ class Tracked:
         scan: the bare scan of the same pages.
     """
 
-    def __init__(self, nbytes: int, *, huge: bool = False, sparse: bool = False) -> None:
+    def __init__(
+        self, nbytes: int, *, huge: bool = False, sparse: bool = False, keep_huge_pages: bool = False
+    ) -> None:
         require_memory(nbytes)
         self.array = touched(nbytes, huge=huge)
         self.pages = nbytes // PAGE
-        self.session = dirtytrack.Session()
+        self.session = dirtytrack.Session(keep_huge_pages=keep_huge_pages)
         self.region = self.session.track(self.array, sparse=sparse)
         self.scan = BareScan(self.region.address, nbytes)
 
@@ -123,6 +125,20 @@ def touched(nbytes: int, *, huge: bool = False) -> np.ndarray[Any, np.dtype[np.u
     array = dirtytrack.empty(nbytes, np.uint8, huge=huge)
     array[::PAGE] = 0
     return array
+
+
+def huge_bytes(start: int) -> int:
+    """Bytes of the mapping that holds an address which lie on huge pages."""
+    within = False
+    with Path("/proc/self/smaps").open() as smaps:
+        for line in smaps:
+            head, _, rest = line.partition(" ")
+            if "-" in head and not head.endswith(":"):
+                first, _, last = head.partition("-")
+                within = int(first, 16) <= start < int(last, 16)
+            elif within and head == "AnonHugePages:":
+                return int(rest.split()[0]) * 1024
+    return 0
 
 
 def some_pages(pages: int, fraction: float, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
