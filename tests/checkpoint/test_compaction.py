@@ -18,8 +18,8 @@ from _lib.support import PAGE_SIZE
 from dirtytrack import BusyError, ChainError, CheckpointError
 from dirtytrack.checkpoint import Chain, Checkpointer, compact, load
 from dirtytrack.checkpoint.store import open_store
-from dirtytrack.checkpoint.store.directory import DirectoryNewFile
 from dirtytrack.checkpoint.store.memory import MemoryNewFile
+from dirtytrack.checkpoint.store.new_file import DirectoryNewFile
 from dirtytrack.checkpoint.write import compaction
 
 

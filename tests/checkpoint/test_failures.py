@@ -34,7 +34,7 @@ from _lib.support import in_child, require_root
 from _lib.tracked import open_cursors
 from dirtytrack import ChainError, CheckpointError, Session
 from dirtytrack.checkpoint import Chain, Checkpointer, Save
-from dirtytrack.checkpoint.store import directory
+from dirtytrack.checkpoint.store import new_file
 from dirtytrack.checkpoint.write import checkpoint_writer, pipeline
 from dirtytrack.checkpoint.write.job import Job
 from dirtytrack.kernel._descriptor import own_pagemap
@@ -179,7 +179,7 @@ def test_every_call_fails_in_turn(
     tmp_path: Path, scenes: Callable[..., Scene], code: int, how: dict[str, bool], monkeypatch: Any
 ) -> None:
     """One save fails, or the constructor: told once, nothing changed, and the next one has it all."""
-    monkeypatch.setattr(directory, "_WRITEBACK", 1)
+    monkeypatch.setattr(new_file, "_WRITEBACK", 1)
     gc.collect()  # what an earlier test left open must not go meanwhile
     own_pagemap()  # which stays open once it is
     before = open_descriptors()

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
-from dirtytrack.checkpoint.store import descriptors, directory, lock, system
+from dirtytrack.checkpoint.store import descriptors, directory, lock, new_file, system
 from dirtytrack.native import ffi, lib
 
 COMMITTER, COMPACTION = "dirtytrack checkpoint", "dirtytrack compaction"  # the names of the writer's threads
@@ -28,6 +28,7 @@ _CALLS = (
     (system, "lib", lib, ("dt_sync_directory",)),
     (directory, "os", os, ("fstat", "stat", "lseek")),
     (directory, "lib", lib, ("dt_map_file", "dt_read_file")),
+    (new_file, "lib", lib, ("dt_file_calls",)),
     (lock, "os", os, ("fstat", "stat", "ftruncate", "pread", "pwrite")),
     (lock, "fcntl", fcntl, ("lockf",)),
 )
@@ -152,7 +153,7 @@ def intercepted(hook: Hook) -> Iterator[None]:
         patches.enter_context(mock.patch.object(lock.WriterLock, "native", return_value=None))
         for owner, attribute, module, names in _CALLS:
             name = owner.__name__.rpartition(".")[2]
-            through = _OneByOne if owner is directory and module is lib else _Through
+            through = _OneByOne if owner is new_file else _Through
             patches.enter_context(mock.patch.object(owner, attribute, through(module, name, names, hook)))
         mkdir = _Through(os, "os", ("mkdir",), hook).mkdir  # pathlib's
         patches.enter_context(mock.patch.object(os, "mkdir", mkdir))
