@@ -15,6 +15,7 @@
     barrier     cards for a collector, from Python and in C
     company     the verbs beside threads that compute
     trainer     a torch trainer that saves while it trains
+    training    trainings of torch, beside torch's own checkpoints
     payoff      the curve from dirty fraction to time, and when tracking does not pay
 
 A family of rows is a module that declares them with ``@row``; it is run by ``dirtytrack bench``.
@@ -33,5 +34,6 @@ FAMILIES = (
     "trainer",
     "importing",
     "costs",
+    "training",
     "payoff",
 )

@@ -33,8 +33,8 @@ class Spec(NamedTuple):
     def of(cls, tensor: torch.Tensor, *, ordered: bool) -> Self:
         """That of a tensor, in its own order of axes or in C order."""
         stride = None if not ordered or tensor.is_contiguous() else tuple(tensor.stride())
-        quantizer = _quantizer(tensor) if tensor.is_quantized else None
-        return cls(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), stride, quantizer)
+        found = quantizer(tensor) if tensor.is_quantized else None
+        return cls(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), stride, found)
 
     @classmethod
     def from_json(cls, dtype: str, shape: list[int], stride: list[int] | None, quantizer: Any) -> Self:
@@ -97,6 +97,8 @@ def refuse(tensor: torch.Tensor) -> None:
     if tensor.layout is not torch.strided:
         layout = str(tensor.layout).removeprefix("torch.")
         raise TypeError(f"a tensor in the layout {layout}: save what it is made of, or to_dense()")
+    if tensor.device.type == "cpu" and tensor.numel() and not tensor.untyped_storage().nbytes():
+        raise ValueError("without memory: its storage was resized to nothing, as sharding does between steps")
     if tensor.is_quantized and tensor.qscheme() not in _SCHEMES:
         raise TypeError(f"quantized by {tensor.qscheme()}, which is not known here: save its int_repr()")
 
@@ -119,7 +121,8 @@ def is_small(tensor: torch.Tensor) -> bool:
     return bool(tensor.numel() * tensor.element_size() < mmap.PAGESIZE)
 
 
-def _quantizer(tensor: torch.Tensor) -> tuple[Any, ...]:
+def quantizer(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What the values of a quantized tensor depend on."""
     if _SCHEMES[tensor.qscheme()] == "tensor":
         return ("tensor", tensor.q_scale(), tensor.q_zero_point())
     scales, zeros = tensor.q_per_channel_scales().tolist(), tensor.q_per_channel_zero_points().tolist()

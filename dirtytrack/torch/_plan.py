@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from dirtytrack.objects import Description
-from dirtytrack.torch._leaves import Spec, is_small, own_memory, refuse
+from dirtytrack.torch._leaves import Spec, is_small, own_memory, quantizer, refuse
 from dirtytrack.torch._packed import Packed, aligned
 from dirtytrack.torch._tree import Parts, Path, array_paths, decode, dotted, encode, from_json, to_json
 
@@ -113,6 +113,9 @@ class Plan:
         self._tracked = [
             place for place, leaf in enumerate(leaves) if leaf.region and leaf.region not in self._stages
         ]
+        self._quantizers = {
+            place: leaf.spec.quantizer for place, leaf in enumerate(leaves) if leaf.spec.quantizer is not None
+        }
         self._addresses = [parts.arrays[place].data_ptr() for place in self._tracked]
         self.form = Form(parts.form, leaves)
         self._pack(small, encode(parts.values), packed or (before._packed if before else None))
@@ -126,7 +129,12 @@ class Plan:
         if self._packed.form is not self._packed_form or self._key != _Key.of(parts):
             return False
         arrays = parts.arrays
-        return [arrays[place].data_ptr() for place in self._tracked] == self._addresses
+        tracked = [arrays[place] for place in self._tracked]
+        if [one.data_ptr() for one in tracked] != self._addresses:
+            return False
+        if any(map(torch.Tensor.is_neg, tracked)) or any(map(torch.Tensor.is_conj, tracked)):
+            return False  # the same bytes mean something else
+        return all(quantizer(arrays[place]) == known for place, known in self._quantizers.items())
 
     def write(self, parts: Parts) -> bool:
         """Copies what is not tracked where it lies; no, if there is no room for the plain values."""
@@ -163,6 +171,8 @@ class Plan:
         if before is None or not isinstance(old, Description):
             return own_memory(array)
         if name in before._stages:  # it was copied, and it stays so
+            return None
+        if array.is_conj() or array.is_neg():  # of the bytes that it had
             return None
         if old.address == array.data_ptr():
             return old if before._specs[name] == spec else own_memory(array)

@@ -595,3 +595,38 @@ def test_killed_over_and_over(tmp_path: Path) -> None:
     with last.open(tmp_path) as checkpoints:
         assert checkpoints.meta == {"step": 20}
         assert same(last.state(), whole.state())
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:TypedStorage is deprecated")
+def test_the_same_bytes_with_another_meaning(tmp_path: Path) -> None:
+    """A conjugate, a negative and another scale in the place of what was there are found."""
+    plain, flat = torch.randn(3000, dtype=torch.complex64), torch.randn(3000)
+    state: dict[str, Any] = {
+        "conj": plain,
+        "neg": flat,
+        "scale": torch.quantize_per_tensor(torch.ones(5), 0.1, 3, torch.quint8),
+    }
+    with TorchCheckpointer.open(tmp_path, state=state) as checkpoints:
+        checkpoints.save()
+        state["conj"], state["neg"] = plain.conj(), torch._neg_view(flat)
+        state["scale"] = torch.quantize_per_tensor(torch.ones(5), 0.2, 3, torch.quint8)
+        checkpoints.save(wait=True)
+    fresh: dict[str, Any] = {}
+    with TorchCheckpointer.open(tmp_path, state=fresh):
+        assert same(fresh, copied(state))
+
+
+def test_a_storage_that_was_let_go(tmp_path: Path) -> None:
+    """It is named, and not read."""
+    state = {"gone": torch.randn(3000), "there": torch.randn(3000)}
+    with TorchCheckpointer.open(tmp_path, state=state) as checkpoints:
+        checkpoints.save()
+        state["gone"].untyped_storage().resize_(0)
+        with pytest.raises(ValueError, match=r"state\.gone is without memory"):
+            checkpoints.save()
+        state["gone"].untyped_storage().resize_(12_000)
+        state["gone"].zero_()
+        checkpoints.save(wait=True)
+    fresh: dict[str, Any] = {}
+    with TorchCheckpointer.open(tmp_path, state=fresh):
+        assert same(fresh, state)
