@@ -107,6 +107,7 @@ int main(int argc, char **argv)
 	try_hashes();
 	try_pack(&random);
 	try_owners(&random);
+	try_stops();
 	try_failures();
 	puts("all so");
 	return 0;

@@ -64,4 +64,5 @@ void try_cards(uint64_t *random);
 void try_write_watch(uint64_t *random);
 void try_kinds(uint64_t *random);
 void try_huge(uint64_t *random);
+void try_stops(void);
 void try_failures(void);

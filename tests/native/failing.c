@@ -124,11 +124,15 @@ int __wrap_msync(void *address, size_t bytes, int flags)
 long __real_syscall(long number, ...);
 long __wrap_syscall(long number, ...)
 {
+	long given[6];
 	va_list arguments;
 	va_start(arguments, number);
-	long flags = va_arg(arguments, long); // userfaultfd's
+	for (int i = 0; i < 6; i++) // those that were not given are anything, and ignored
+		given[i] = va_arg(arguments, long);
 	va_end(arguments);
-	return fails() ? -1 : __real_syscall(number, flags);
+	if (fails())
+		return -1;
+	return __real_syscall(number, given[0], given[1], given[2], given[3], given[4], given[5]);
 }
 
 int __real_open(const char *path, int flags, ...);

@@ -31,6 +31,19 @@ static struct dt_patience *of_this_call(void)
 	return has_key ? pthread_getspecific(key) : NULL;
 }
 
+struct dt_patience *dt_patience_suspend(void)
+{
+	struct dt_patience *patience = of_this_call();
+	dt_patience_end();
+	return patience;
+}
+
+void dt_patience_resume(struct dt_patience *patience)
+{
+	if (patience)
+		pthread_setspecific(key, patience); // which it was: that can't fail
+}
+
 void dt_be_patient(int64_t ns)
 {
 	struct dt_patience *patience = of_this_call();

@@ -19,6 +19,9 @@ struct dt_patience {
 // Around a call. They aren't nested. Without them, what is said below says it to nobody.
 void dt_patience_begin(struct dt_patience *patience);
 void dt_patience_end(void);
+// Within a call: nothing is said to anybody until it is resumed.
+struct dt_patience *dt_patience_suspend(void);
+void dt_patience_resume(struct dt_patience *patience);
 // There is so much patience left, at least.
 void dt_be_patient(int64_t ns);
 
