@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from dirtytrack.native import lib
+
 _START_SECONDS = 10.0  # after which a thread that has not begun is taken for one that can't
 
 
@@ -107,6 +109,7 @@ class Background:
             self._starting.release()
 
     def _run(self) -> None:
+        lib.dt_own_thread()
         while not self._is_stopped:
             try:
                 self._queue.get()()

@@ -138,6 +138,18 @@ class CardTable(Handle, Owner):
         )
 
     @property
+    def unstopped(self) -> tuple[int, ...]:
+        """The threads that the last take or peek was to stop, and that ran during some of its scan.
+
+        As ``epoch.unstopped``: empty in a session that stops no threads.
+        """
+        self._check()
+        count = max(lib.dt_cards_unstopped(self._native, ffi.NULL, 0), 0)
+        threads = ffi.new("int32_t[]", count)
+        count = min(count, lib.dt_cards_unstopped(self._native, threads, count)) if count else 0
+        return tuple(ffi.unpack(threads, max(count, 0)))
+
+    @property
     def nbytes(self) -> int:
         """The size of a map, in bytes. `grow` and `shrink` may change it."""
         self._check()
@@ -171,6 +183,7 @@ class CardTable(Handle, Owner):
                 taken. That is asked first: whoever makes it inaccessible during the call kills the process.
             KernelError: the kernel had no memory for the scan. All cards are set; what was not scanned is in
                 the next take.
+            BusyError: the signal by which the session stops threads has another handler. The same holds.
             ClosedError, ForkedError: not a table of this process any more.
         """
         number, last = next(self._numbers), self._last_take

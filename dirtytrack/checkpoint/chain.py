@@ -38,7 +38,7 @@ class Checkpoint:
         parent: identifier of the checkpoint that it followed; None for the first one.
         kind: what its own file is, "base" (everything) or "delta" (what changed since the parent).
         created: when it was captured, in seconds since 1970.
-        consistency: "proven", "paused" or "unproven", as `Save.consistency`.
+        consistency: "proven", "paused", "stopped" or "unproven", as `Save.consistency`.
         statistics: figures of the save: pause (seconds), rounds, blocks_written, blocks_stored.
         nbytes: length of its own file. (That of a base may have holes, which take no room.)
         regions: the regions that it holds.

@@ -55,8 +55,9 @@ class Save:
         """Whether this is the state of one instant.
 
         "proven": no page was written between the scan and the end of the copy, so it is. "paused": the same,
-        under the caller's ``pause``. "unproven": writers beside it wrote meanwhile, so it may mix moments;
-        what they wrote is in the next save.
+        under the caller's ``pause``. "stopped": the same, and the session had stopped every other thread for
+        that time. "unproven": writers beside it wrote meanwhile, so it may mix moments; what they wrote is in
+        the next save.
         """
         return self._captured.consistency
 
@@ -64,6 +65,15 @@ class Save:
     def consistent(self) -> bool:
         """Whether it is known to be the state of one instant."""
         return self.consistency != "unproven"
+
+    @property
+    def unstopped(self) -> tuple[int, ...]:
+        """The threads that the session was to stop for the last scan, and that ran during some of it.
+
+        Identifiers as of ``threading.get_native_id``; empty in a session without ``stop_threads``, and for a
+        base, which never stops threads. Where there is one, `consistency` is what it is without stopping.
+        """
+        return self._captured.unstopped
 
     @property
     def rounds(self) -> int:

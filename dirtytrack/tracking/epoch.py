@@ -91,6 +91,15 @@ class Epoch(Handle, Mapping[Region, PageSet]):
             found[region] = PageSet._on(region.geometry, runs, count, native, pages)
         return found
 
+    @property
+    def unstopped(self) -> tuple[int, ...]:
+        """The threads that were to be stopped during the scan, and ran during some of it.
+
+        Identifiers as of ``threading.get_native_id``. In a session with ``stop_threads``, if it is empty, the
+        epoch is of one instant. In every other session it is always empty.
+        """
+        return self._native.unstopped
+
     def abort(self) -> None:
         """Gives the pages back: the cursor's next epoch has them again.
 

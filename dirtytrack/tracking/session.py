@@ -19,6 +19,12 @@ from dirtytrack.tracking.cursor import Cursor
 from dirtytrack.tracking.epoch import Epoch
 from dirtytrack.tracking.region import Region, RegionSlice, check_requests, region_called
 
+_SIGURG = (
+    23  # as on every architecture but sparc, mips and parisc; not from `signal`, which takes long to import
+)
+_LAST_SIGNAL = 64
+_LONGEST_TIMEOUT = 60.0
+
 
 class Session(Handle, Owner):
     """Tracks memory of this process and says, epoch after epoch, which pages were written.
@@ -36,6 +42,8 @@ class Session(Handle, Owner):
         keep_huge_pages: bool = False,
         double_check: float = 0.0,
         on_missed: Literal["raise", "warn"] = "raise",
+        stop_threads: bool | int = False,
+        stop_timeout: float = 0.01,
     ) -> None:
         """Opens a session.
 
@@ -65,12 +73,24 @@ class Session(Handle, Owner):
             on_missed: what a collect does when a page has changed without being reported: "raise" a
                 `MissedWriteError` (the default), or "warn". The page is in the next epoch of every cursor.
 
+            stop_threads: whether the other threads of the process are stopped for the instant of each scan,
+                by a signal in whose handler they wait; or that signal. True is SIGURG, which is ignored by
+                default. An epoch is of one instant then, and a scan beside threads of native code is faster.
+                In exchange some system calls in those threads fail with EINTR (``docs/guarantees.md``).
+                Threads that can't be stopped are in ``epoch.unstopped``. What is built on the session
+                inherits it. Default: False.
+            stop_timeout: seconds that a scan waits for threads to stop. Those that have not are let go, and
+                not waited for again until they have handled the signal. Default: 0.01.
+
         Raises:
+            BusyError: the signal has a handler of somebody else's; a collect raises it when it gets one.
             UnsupportedError: the backend can't work here; the message says why and what to do.
             KernelError: a limit was hit.
-            ValueError: there is no such backend, *double_check* is no number from 0.0 to 1.0, or *on_missed*
-                is neither "raise" nor "warn".
-            TypeError: *adaptive* or *keep_huge_pages* is neither True nor False.
+            ValueError: there is no such backend, *double_check* is no number from 0.0 to 1.0, *on_missed* is
+                neither "raise" nor "warn", *stop_threads* is no signal that threads can be stopped by, or
+                *stop_timeout* is no number of seconds above 0.
+            TypeError: *adaptive* or *keep_huge_pages* is neither True nor False, or *stop_threads* is no
+                signal.
         """
         if on_missed not in ("raise", "warn"):
             raise ValueError(f'on_missed is "raise" or "warn", not {on_missed!r}')
@@ -80,6 +100,8 @@ class Session(Handle, Owner):
             keep_huge_pages=_boolean("keep_huge_pages", keep_huge_pages),
             double_check=_fraction(double_check),
             warns=on_missed == "warn",
+            stop_threads=_signal(stop_threads),
+            stop_timeout=_seconds(stop_timeout),
         )
         self._cursors: dict[str, Cursor] = {}
         self._default = Cursor(self, Consumer.default(self._tracker), self._cursors)
@@ -115,6 +137,11 @@ class Session(Handle, Owner):
     def double_check(self) -> float:
         """The fraction of clean pages that is double-checked; 0.0 also where memory is compared anyway."""
         return self._tracker.double_check
+
+    @property
+    def stop_threads(self) -> int:
+        """The signal by which other threads are stopped during a scan; 0: they are not."""
+        return self._tracker.stop_threads
 
     @property
     def closed(self) -> bool:
@@ -305,6 +332,25 @@ def _fraction(value: object) -> float:
     number = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else -1.0
     if not 0 <= number <= 1:
         raise ValueError(f"double_check is a fraction of the pages, from 0.0 to 1.0, not {value!r}")
+    return number
+
+
+def _signal(value: object) -> int:
+    if isinstance(value, bool):
+        return _SIGURG if value else 0
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"stop_threads is True, False, or the signal to use, not {value!r}") from None
+    if not 1 <= number <= _LAST_SIGNAL:
+        raise ValueError(f"stop_threads={value!r}: signals have numbers from 1 to {_LAST_SIGNAL}")
+    return number
+
+
+def _seconds(value: object) -> float:
+    number = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else 0.0
+    if not 0 < number <= _LONGEST_TIMEOUT:
+        raise ValueError(f"stop_timeout is a number of seconds above 0, to {_LONGEST_TIMEOUT}, not {value!r}")
     return number
 
 

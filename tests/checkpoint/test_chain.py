@@ -111,7 +111,9 @@ def test_a_chain_says_what_it_holds(directory, files):
         assert repr(chain) == f"<dirtytrack.checkpoint.Chain in {directory}: 4 checkpoints, newest 4>"
 
 
-@pytest.mark.parametrize(("word", "consistent"), [("proven", True), ("paused", True), ("unproven", False)])
+@pytest.mark.parametrize(
+    ("word", "consistent"), [("proven", True), ("paused", True), ("stopped", True), ("unproven", False)]
+)
 def test_consistency_is_told(place, word, consistent):
     """As the file has it."""
     (file,) = forge.history(STATES[:1])

@@ -64,13 +64,15 @@ def _configurations() -> Iterator[tuple[str, str, str | None]]:
             yield kind, chaos, None
             if (kind in _ANONYMOUS and chaos in ("drop", "free")) or kind == "hugetlb":  # another way to scan
                 yield kind, chaos, "blind"
+        yield kind, "none", "stops"
+    yield "small pages", "fork", "stops"
 
 
-@pytest.mark.parametrize(("kind", "chaos", "kernel"), list(_configurations()))
+@pytest.mark.parametrize(("kind", "chaos", "how"), list(_configurations()))
 def test_no_write_is_lost(
     kind: str,
     chaos: str,
-    kernel: str | None,
+    how: str | None,
     swap_space: bool,
     hugepages: Callable[[int], int],
     monkeypatch: pytest.MonkeyPatch,
@@ -79,9 +81,9 @@ def test_no_write_is_lost(
     if chaos == "pageout" and kind != "private file":
         require(swap_space, "swap, or the right to add some")
     monkeypatch.delenv("DIRTYTRACK_HOLE_REPORTING", raising=False)
-    if kernel:
-        monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", kernel)
-    with memory_of(kind, hugepages) as memory, Session() as session:
+    if how == "blind":
+        monkeypatch.setenv("DIRTYTRACK_HOLE_REPORTING", how)
+    with memory_of(kind, hugepages) as memory, Session(stop_threads=how == "stops") as session:
         region = session.track(memory)
         followers = [Follower(session, region, 1), Follower(session.cursor("second"), region, 2)]
         writers = Writers(memory, chaos=chaos, shared=kind.startswith("memfd"), page_size=region.page_size)

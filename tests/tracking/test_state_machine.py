@@ -89,6 +89,7 @@ class Tracking(RuleBasedStateMachine):
     kind: str
     kernel: str | None
     backend: str
+    stops: bool
     adaptive: bool
     keeps_huge_pages: bool
 
@@ -105,7 +106,10 @@ class Tracking(RuleBasedStateMachine):
                 patch.setenv("DIRTYTRACK_HOLE_REPORTING", self.kernel)
             with eager():
                 self.session = Session(
-                    backend=self.backend, adaptive=self.adaptive, keep_huge_pages=self.keeps_huge_pages
+                    backend=self.backend,
+                    adaptive=self.adaptive,
+                    keep_huge_pages=self.keeps_huge_pages,
+                    stop_threads=self.stops,
                 )
         self.memory = self._map()
         if self.keeps_huge_pages:
@@ -383,10 +387,17 @@ class Tracking(RuleBasedStateMachine):
 
 
 def _machine(
-    kind: str, kernel: str | None, backend: str = "wp-async", *, adaptive: bool = False, keeps: bool = False
+    kind: str,
+    kernel: str | None,
+    backend: str = "wp-async",
+    *,
+    adaptive: bool = False,
+    keeps: bool = False,
+    stops: bool = False,
 ) -> type:
-    name = f"{kind.title().replace(' ', '')}{(kernel or '').title()}{backend}{adaptive or ''}{keeps or ''}"
-    chosen = {"kind": kind, "kernel": kernel, "backend": backend, "adaptive": adaptive}
+    options = f"{adaptive or ''}{keeps or ''}{stops or ''}"
+    name = f"{kind.title().replace(' ', '')}{(kernel or '').title()}{backend}{options}"
+    chosen = {"kind": kind, "kernel": kernel, "backend": backend, "adaptive": adaptive, "stops": stops}
     chosen |= {"keeps_huge_pages": keeps}
     machine = type(name, (Tracking,), chosen)
     machine.TestCase.settings = settings(
@@ -410,5 +421,7 @@ TestSmallPagesAdaptive = _machine("small pages", None, adaptive=True)
 TestSmallPagesAdaptiveBlind = _machine("small pages", "blind", adaptive=True)
 TestHugePagesAdaptive = _machine("huge pages", None, adaptive=True)
 TestMemfdAdaptive = _machine("memfd", None, adaptive=True)
+TestSmallPagesStopping = _machine("small pages", None, stops=True)
+TestSmallPagesStoppingBlind = _machine("small pages", "blind", adaptive=True, stops=True)
 TestSmallPagesCompared = pytest.mark.anywhere(_machine("small pages", None, "compare"))
 TestMemfdCompared = pytest.mark.anywhere(_machine("memfd", None, "compare"))

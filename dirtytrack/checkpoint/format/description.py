@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, Self, get_args
 from dirtytrack.checkpoint.format.layout import Layout, check_table
 from dirtytrack.checkpoint.format.structures import FormatError, Kind, shortened
 
-Consistency = Literal["proven", "paused", "unproven"]
+Consistency = Literal["proven", "paused", "stopped", "unproven"]
 
 TABLE_NAME_BYTES = 16
 MAX_DIGITS = 4300  # of an integer: as many as Python reads unless it is told otherwise

@@ -31,9 +31,10 @@ class Capture:
         native: the ``struct dt_capture``.
     """
 
-    def __init__(self, epoch: NativeEpoch, extents: Any, count: int, revoked: Any) -> None:
+    def __init__(self, epoch: NativeEpoch, extents: Any, count: int, revoked: Any, *, stops: bool) -> None:
         self.epoch = epoch
         native: Any = _new("struct dt_capture *")
+        native.stops = stops
         native.extents, native.extent_count, native.revoked = extents, count, revoked
         self.native = native
         self._extents, self._revoked = extents, revoked  # as long as the native one refers to them
@@ -62,6 +63,7 @@ class Captured(NamedTuple):
         blocks: copied in all rounds.
         pause: seconds from the last scan's beginning to the end of what had to happen undisturbed.
         copying: seconds of the last scan and its copy alone.
+        unstopped: threads that ran during the last scan, in a session that stops them.
     """
 
     consistency: Consistency
@@ -69,6 +71,7 @@ class Captured(NamedTuple):
     blocks: int
     pause: float
     copying: float
+    unstopped: tuple[int, ...]
 
 
 Sink = Callable[[Capture, Loan], None]  # takes what was copied into a loan
@@ -105,7 +108,7 @@ class Capturer:
         self._speed = _FIRST_GUESS
         self._scan = self._copying = 0.0
 
-    def capture(self, target: Target, *, everything: bool, is_paused: bool) -> Captured:
+    def capture(self, target: Target, *, everything: bool, is_base: bool, is_paused: bool) -> Captured:
         """Captures one state and hands it over, piece by piece.
 
         In one round, or in some more if little was written meanwhile, or beside a base.
@@ -113,19 +116,24 @@ class Capturer:
         Args:
             target: where it goes.
             everything: capture all blocks, whether written or not.
+            is_base: whether it is for a base, which never stops threads.
             is_paused: whether the caller keeps everybody from writing.
 
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`.
         """
-        is_proven, seconds = self._prove(target, everything)
+        is_proven, seconds = self._prove(target, everything, stops=not is_base)
+        last = target.captures[-1]
+        unstopped = last.epoch.unstopped
         consistency: Consistency = "unproven"
-        if is_proven and is_paused:
+        if is_proven and last.native.stopped and not unstopped:
+            consistency = "stopped"
+        elif is_proven and is_paused:
             consistency = "paused"
         elif is_proven and self._consumer.tracker.backend.sees_every_store:
             consistency = "proven"
         blocks = sum(capture.native.blocks for capture in target.captures)
-        return Captured(consistency, len(target.captures), blocks, seconds, self._copying)
+        return Captured(consistency, len(target.captures), blocks, seconds, self._copying, unstopped)
 
     def approach(self, target: Target, *, everything: bool, max_pause: float | None) -> None:
         """Copies what was written so far, beside the writers, so that little is left for a `capture`.
@@ -135,23 +143,23 @@ class Capturer:
         """
         left = None if everything else self._written_bytes()
         while left is None or self._expected(left) > (max_pause or 0):
-            self._round(target, everything and left is None)
+            self._round(target, everything and left is None, stops=False)
             before, left = left, self._written_bytes()
             is_least = before is not None and left >= before
             if max_pause is None or is_least or len(target.captures) == _MOST_ROUNDS:
                 break
         self._staging.wait_for(left // BLOCK + 1)  # now, and not while the writers are stopped
 
-    def _prove(self, target: Target, everything: bool) -> tuple[bool, float]:
+    def _prove(self, target: Target, everything: bool, *, stops: bool) -> tuple[bool, float]:
         # Whether nothing was written during the last round, and how long that took. Little was written if it
         # was by neighbours on the same pages, such as our own committer's buffers: that is copied once more.
         # So is what was written beside a base: it takes long, and touches what a sparse region did not have.
-        rewritten, blocks, seconds = self._round(target, everything)
+        rewritten, blocks, seconds = self._round(target, everything, stops=stops)
         for _ in range(_RETRIES):
             if not rewritten or (rewritten > max(_FEW, blocks // 2) and not everything):
                 break
             everything = False
-            rewritten, blocks, seconds = self._round(target, everything)
+            rewritten, blocks, seconds = self._round(target, everything, stops=stops)
         return not rewritten, seconds
 
     def _written_bytes(self) -> int:
@@ -162,11 +170,13 @@ class Capturer:
     def _expected(self, nbytes: int) -> float:
         return self._scan + nbytes / self._speed
 
-    def _round(self, target: Target, everything: bool) -> tuple[int, int, float]:
+    def _round(self, target: Target, everything: bool, *, stops: bool) -> tuple[int, int, float]:
         # Pages that were written between the scan and the end of the copy; blocks that were listed; seconds.
         begun = perf_counter()
         captures, sink = target.captures, target.sink
-        capture = Capture(NativeEpoch(), self._consumer.extents, len(self.regions), target.revoked)
+        capture = Capture(
+            NativeEpoch(), self._consumer.extents, len(self.regions), target.revoked, stops=stops
+        )
         captures.append(capture)
         # Half of the memory, so that most saves need no more of it between the scan and the end of the copy.
         room = self._staging.blocks

@@ -162,9 +162,7 @@ class Pipeline:
 
     def _capture(self, attempts: _Attempts) -> Job:
         def capture(job: Job) -> Job:
-            captured = self.capturer.capture(
-                self._target(job), everything=_wants_everything(job), is_paused=False
-            )
+            captured = self._capture_all(job, is_paused=False)
             job.end_capture(captured, self._max_pause)
             return job
 
@@ -177,8 +175,7 @@ class Pipeline:
                 self.capturer.approach(self._target(job), everything=everything, max_pause=self._max_pause)
 
         def capture(job: Job) -> tuple[Job, Captured]:
-            everything = _wants_everything(job)
-            captured = self.capturer.capture(self._target(job), everything=everything, is_paused=True)
+            captured = self._capture_all(job, is_paused=True)
             job.end_capture(captured._replace(pause=perf_counter() - begun), self._max_pause)
             return job, captured
 
@@ -191,6 +188,12 @@ class Pipeline:
         job, captured = done
         job.end_capture(captured._replace(pause=perf_counter() - begun), self._max_pause)
         return job
+
+    def _capture_all(self, job: Job, *, is_paused: bool) -> Captured:
+        is_base = job.kind is Kind.BASE
+        return self.capturer.capture(
+            self._target(job), everything=_wants_everything(job), is_base=is_base, is_paused=is_paused
+        )
 
     def _target(self, job: Job) -> Target:
         return Target(job.captures, functools.partial(self.committer.take, job), job.revoked)

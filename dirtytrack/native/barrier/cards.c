@@ -468,6 +468,20 @@ int dt_cards_is_lost(struct dt_cards *cards, uint64_t start)
 	return dt_leave(&cards->lock, segment && segment->lost);
 }
 
+long dt_cards_unstopped(struct dt_cards *cards, int32_t *threads, size_t room)
+{
+	int error = dt_enter(&cards->lock);
+	if (error)
+		return error;
+	const struct dt_threads *unstopped = &cards->epoch.unstopped;
+	size_t n = unstopped->count < room ? unstopped->count : room;
+	if (n)
+		memcpy(threads, unstopped->ids, n * sizeof *threads);
+	long all = (long)unstopped->count;
+	dt_leave(&cards->lock, 0);
+	return all;
+}
+
 long dt_cards_lost(struct dt_cards *cards, struct dt_range *ranges, size_t room)
 {
 	int error = dt_enter(&cards->lock);

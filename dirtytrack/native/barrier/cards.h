@@ -47,5 +47,7 @@ int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes);
 int dt_cards_first_in(struct dt_cards *cards, uint64_t start, uint64_t stop, uint64_t *start_ret);
 // Whether the segment that begins at this address was lost when somebody last looked; 0 if there is none.
 int dt_cards_is_lost(struct dt_cards *cards, uint64_t start);
+// Lists up to room threads that the last look was to stop, and has not; returns how many there are.
+long dt_cards_unstopped(struct dt_cards *cards, int32_t *threads, size_t room);
 // Lists up to room lost segments, and returns how many there are.
 long dt_cards_lost(struct dt_cards *cards, struct dt_range *ranges, size_t room);

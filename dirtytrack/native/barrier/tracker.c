@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 
 #include "../backends/keep_huge.h"
 #include "../backends/opening.h"
@@ -49,6 +50,8 @@ static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tr
 	}
 	if (!error && flags & DT_KEEP_HUGE_PAGES)
 		error = keep_huge_pages(tracker->session);
+	if (!error && flags & DT_STOP_THREADS)
+		error = dt_session_stop_threads(tracker->session, SIGURG, DT_STOP_LIMIT_NS);
 	if (error)
 		close_tracker(tracker);
 	else
@@ -60,10 +63,21 @@ static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tr
 
 int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
 {
-	if (!card_size || card_size & (card_size - 1) || flags & ~(unsigned)(DT_BYTES | DT_KEEP_HUGE_PAGES))
+	const unsigned known = DT_BYTES | DT_STOP_THREADS | DT_KEEP_HUGE_PAGES;
+	if (!card_size || card_size & (card_size - 1) || flags & ~known)
 		return -EINVAL;
 	struct dt_quiet quiet = dt_quiet_begin();
 	int error = open_tracker(card_size, flags, tracker_ret);
+	dt_quiet_end(&quiet);
+	return error;
+}
+
+int dt_tracker_stop_threads(struct dt_tracker *tracker, int signal, uint64_t limit_ns)
+{
+	if (!limit_ns)
+		return -EINVAL;
+	struct dt_quiet quiet = dt_quiet_begin();
+	int error = dt_session_stop_threads(tracker->session, signal, limit_ns);
 	dt_quiet_end(&quiet);
 	return error;
 }
@@ -158,6 +172,11 @@ int dt_tracker_peek(struct dt_tracker *tracker, void *map, size_t bytes, uint64_
 int dt_tracker_mark(struct dt_tracker *tracker, const void *start, size_t bytes)
 {
 	return dt_cards_mark(tracker->cards, (uint64_t)start, bytes);
+}
+
+long dt_tracker_unstopped(struct dt_tracker *tracker, int32_t *threads, size_t room)
+{
+	return dt_cards_unstopped(tracker->cards, threads, room);
 }
 
 long dt_tracker_lost(struct dt_tracker *tracker, struct dt_range *ranges, size_t room)

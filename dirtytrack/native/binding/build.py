@@ -29,6 +29,8 @@ def _builder() -> FFI:
             *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"),
             f"-ffile-prefix-map={Path.cwd()}=.",  # the same bytes wherever it is built
         ],
+        # No symbol is looked up while threads are stopped: one of them may hold the lock of the loader.
+        extra_link_args=["-Wl,-z,now"],
     )
     return ffi
 

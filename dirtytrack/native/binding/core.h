@@ -11,6 +11,7 @@
 #include "../base/extent.h"
 #include "../base/memory.h"
 #include "../base/runs.h"
+#include "../base/stop.h"
 #include "../checkpoint/block.h"
 #include "../checkpoint/capture.h"
 #include "../checkpoint/checksum.h"

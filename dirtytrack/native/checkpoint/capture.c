@@ -171,53 +171,131 @@ static bool revoked(const struct dt_capture *capture, struct dt_piece *pieces, s
 	return true;
 }
 
-int dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count, struct dt_failure *failure)
+static int copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count, struct dt_reading *reading)
 {
-	struct dt_reading reading = {.session = capture->session, .failure = failure};
 	uint64_t begun = dt_now();
-	if (revoked(capture, pieces, piece_count))
-		return 0;
 	int error = 0;
-	dt_begin_reading(capture->session);
 	for (size_t i = 0; !error && i < piece_count; i++)
-		error = fill(capture, &pieces[i], &reading);
+		error = fill(capture, &pieces[i], reading);
 	if (!error)
-		error = dt_read_now(&reading);
-	dt_end_reading(capture->session);
+		error = dt_read_now(reading);
 	capture->copy_ns += dt_now() - begun;
 	return error;
 }
 
-// Nothing pending and nothing found: every page is as it was when the scan re-armed it, and so is its copy.
-static int prove(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
-		 struct dt_capture *capture)
+int dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count, struct dt_failure *failure)
 {
-	struct dt_epoch *peek = dt_epoch_new(sizeof *peek);
-	if (!peek)
-		return -ENOMEM;
-	int error = dt_collect(session, cursor, DT_PEEK, slices, n, peek);
-	capture->rewritten = peek->pages;
-	dt_epoch_release(peek);
+	struct dt_reading reading = {.session = capture->session, .failure = failure};
+	if (revoked(capture, pieces, piece_count))
+		return 0;
+	dt_begin_reading(capture->session);
+	int error = copy(capture, pieces, piece_count, &reading);
+	dt_end_reading(capture->session);
 	return error;
 }
 
+// A call that captures.
+struct call {
+	struct dt_session *session;
+	uint64_t cursor;
+	const struct dt_slice *slices;
+	size_t n;
+	struct dt_epoch *epoch, *proof;
+	struct dt_capture *capture;
+	const uint8_t *hollow;
+	struct dt_piece *pieces;
+	size_t piece_count;
+	uint64_t begun;
+	bool is_listed;
+};
+
+static int list(struct call *in)
+{
+	in->is_listed = true;
+	int error = list_blocks(in->capture, in->epoch, in->hollow);
+	in->capture->scan_ns = dt_now() - in->begun;
+	return error;
+}
+
+// Nothing pending and nothing found: every page is as it was when the scan re-armed it, and so is its copy.
+typedef int collect(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+		    struct dt_epoch *epoch);
+static int prove(const struct call *in, collect *collect)
+{
+	int error = collect(in->session, in->cursor, DT_PEEK | DT_BESIDE, in->slices, in->n, in->proof);
+	in->capture->rewritten = in->proof->pages;
+	return error;
+}
+
+// While the other threads are stopped.
+static int copy_at_an_instant(void *context)
+{
+	struct call *in = context;
+	struct dt_reading reading = {.session = in->session, .failure = &in->epoch->failure, .is_locked = true};
+	uint64_t room = 0;
+	int error = list(in);
+	for (size_t i = 0; i < in->piece_count; i++)
+		room += in->pieces[i].blocks;
+	if (error || room < in->capture->blocks || revoked(in->capture, in->pieces, in->piece_count))
+		return error;
+	error = copy(in->capture, in->pieces, in->piece_count, &reading);
+	if (!error)
+		error = prove(in, dt_collect_in_act);
+	in->capture->stopped = !error;
+	return error;
+}
+
+// Room for what no scan can exceed, since nothing may be allocated while threads are stopped.
+static int reserve(const struct call *in)
+{
+	struct dt_capture *capture = in->capture;
+	struct dt_epoch_buffers *buffers = &in->proof->buffers;
+	uint64_t runs = 1;
+	for (size_t i = 0; i < capture->extent_count; i++) {
+		const struct dt_extent *extent = &capture->extents[i];
+		uint64_t bytes = dt_extent_pages(extent) * extent->page_size;
+		runs += ((bytes >> in->session->backend.page_shift) + 1) / 2;
+	}
+	int error = dt_make_room(&capture->wanted, &capture->wanted_room, runs, sizeof *capture->wanted);
+	if (!error)
+		error = dt_make_room(&capture->runs, &capture->run_room, runs, sizeof *capture->runs);
+	if (!error)
+		error = dt_make_room(&buffers->entries, &buffers->entry_room, in->n, sizeof *buffers->entries);
+	return error ? error : dt_make_room(&buffers->runs, &buffers->run_room, runs, sizeof *buffers->runs);
+}
+
+static int capture(struct call *in)
+{
+	struct dt_capture *capture = in->capture;
+	bool stops = capture->stops && !in->hollow && in->session->stopping.signal;
+	int error = stops ? reserve(in) : 0;
+	if (!error && stops)
+		error = dt_collect_and(in->session, in->cursor, DT_PROVE, in->slices, in->n, in->epoch,
+				       copy_at_an_instant, in);
+	else if (!error)
+		error = dt_collect(in->session, in->cursor, DT_PROVE | DT_BESIDE, in->slices, in->n, in->epoch);
+	if (!error && !in->is_listed)
+		error = list(in);
+	if (error || capture->stopped)
+		return error;
+	error = dt_capture_copy(capture, in->pieces, in->piece_count, &in->epoch->failure);
+	return error || capture->run < capture->wanted_count ? error : prove(in, dt_collect);
+}
+
 int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,
-	       struct dt_epoch *epoch, struct dt_capture *capture, const uint8_t *hollow, struct dt_piece *pieces,
+	       struct dt_epoch *epoch, struct dt_capture *captured, const uint8_t *hollow, struct dt_piece *pieces,
 	       size_t piece_count)
 {
-	uint64_t begun = dt_now();
+	struct call in = {session,  cursor, slices, n,           epoch,    NULL,
+			  captured, hollow, pieces, piece_count, dt_now(), false};
 	dt_be_patient(DT_PAUSE_NS);
-	if (revoked(capture, pieces, piece_count))
+	if (revoked(captured, pieces, piece_count))
 		return 0;
-	capture->session = session;
-	int error = dt_collect(session, cursor, DT_PROVE, slices, n, epoch);
-	if (!error)
-		error = list_blocks(capture, epoch, hollow);
-	if (error)
-		return error;
-	capture->scan_ns = dt_now() - begun;
-	error = dt_capture_copy(capture, pieces, piece_count, &epoch->failure);
-	if (error)
-		return error;
-	return capture->run == capture->wanted_count ? prove(session, cursor, slices, n, capture) : 0;
+	captured->session = session;
+	in.proof = dt_epoch_new(sizeof *in.proof);
+	if (!in.proof)
+		return -ENOMEM;
+	int error = capture(&in);
+	dt_epoch_release(in.proof);
+	return error;
 }

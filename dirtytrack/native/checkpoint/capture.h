@@ -15,6 +15,8 @@ struct dt_capture {
 	const struct dt_extent *extents; // extent_count of them, the caller's
 	size_t extent_count;
 	const bool *revoked;         // the caller's, or NULL: whether nothing may be taken or copied for it any more
+	bool stops;                  // the caller's: whether other threads are stopped, if the session does that
+	bool stopped;                // whether they were, for scan, copy and proof; the epoch says which were not
 	bool everything;             // not what was written alone: blocks of zeros are left out
 	struct dt_block_run *wanted; // owned
 	size_t wanted_room;
@@ -50,6 +52,9 @@ void dt_capture_free(void *capture);
 //
 // hollow: NULL; or for each region, and then all blocks are listed, 1 if what is not populated of it is zeros, which is
 // neither touched nor listed, else 0.
+//
+// In a session that stops other threads, with capture->stops, they are stopped for the scan, and go on after the proof,
+// if all blocks fit the pieces, else after the scan.
 //
 // A capture that is revoked takes and copies nothing: the memory of the pieces is somebody else's then.
 int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slice *slices, size_t n,

@@ -53,8 +53,10 @@ int dt_read_later(struct dt_reading *reading, const struct dt_extent *extent, st
 	struct dt_session *session = reading->session;
 	uint64_t start = extent->address + bytes.start, stop = extent->address + bytes.stop, at;
 	int error = 0;
-	if (session->backend.ops->contents) {
-		error = dt_session_contents(session, start, stop - start, to, &at);
+	const struct dt_backend *backend = &session->backend;
+	if (backend->ops->contents) {
+		error = reading->is_locked ? backend->ops->contents(backend, start, stop - start, to, &at)
+					   : dt_session_contents(session, start, stop - start, to, &at);
 		return error ? refused(reading->failure, "read", at, stop, error) : 0;
 	}
 	for (uint64_t part; start < stop && !error; start += part, to += part) {

@@ -15,10 +15,11 @@ int dt_view(struct dt_session *session, const struct dt_extent *extent, struct d
 // Whether dt_view needs no buffer.
 bool dt_is_in_place(const struct dt_session *session, const struct dt_extent *extent);
 // Bytes on their way from tracked memory, as dt_view shows them: pieces are noted, and read many by a call. At first
-// all zero but for the session and where to tell a failure.
+// all zero but for the session, whether it is locked, and where to tell a failure.
 struct dt_reading {
 	struct dt_session *session;
 	struct dt_failure *failure;
+	bool is_locked; // the caller holds the session's lock
 	size_t count;
 	size_t bytes;
 	struct iovec from[DT_PIECES];

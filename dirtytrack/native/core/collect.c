@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "../base/array.h"
+#include "../base/patience.h"
 #include "double_check.h"
 #include "scan.h"
 
@@ -15,7 +16,10 @@ struct collection {
 	int verb;
 	const struct dt_slice *slices; // n of them
 	size_t n;
-	bool all; // every region, and no slices
+	bool all;                  // every region, and no slices
+	bool stops;                // the other threads, for the scan
+	int (*act)(void *context); // before they go on; NULL: nothing
+	void *context;
 };
 
 // The first run of an entry that has not got its pages yet.
@@ -40,6 +44,7 @@ static int prepare(const struct collection *in)
 		dt_take_buffers(&in->session->spare, buffers);
 	}
 	epoch->settled = epoch->aborted = 0;
+	epoch->unstopped.count = 0;
 	epoch->failure = (struct dt_failure){"mmap", 0, 0};
 	uint64_t runs = dt_requests_most_runs(requests, in->session->backend.page_shift) + 1;
 	int error = dt_make_room(&buffers->entries, &buffers->entry_room, requests->entries, sizeof *buffers->entries);
@@ -311,52 +316,130 @@ static bool any_lost(const struct dt_requests *requests)
 	return at < end;
 }
 
-static int look(const struct collection *in)
+// After the scans: gives what they found.
+static int conclude(const struct collection *in, int error)
 {
-	struct dt_session *session = in->session;
-	int error = in->all ? dt_request_all(&session->regions, &session->requests)
-			    : dt_request_slices(&session->regions, in->slices, in->n, &session->requests);
-	if (!error)
-		error = prepare(in);
-	if (error)
-		return error;
-	error = collect_batches(in);
 	give_rest(in);
-	if (!error && session->regions.lost_count && any_lost(&session->requests))
+	if (!error && in->session->regions.lost_count && any_lost(&in->session->requests))
 		error = -DT_ELOST;
 	return finish(in, error);
 }
 
-// In a session whose lock is taken: it is given back.
-static int look_and_leave(struct collection *in, uint64_t cursor)
+// Makes room for what the scans will need, and says how long they will take. The pages that they look at.
+static int make_ready(const struct collection *in, uint64_t *pages_ret)
+{
+	struct dt_session *session = in->session;
+	struct dt_batch batch = {0};
+	uint64_t most = 0;
+	*pages_ret = 0;
+	while (dt_next_batch(&session->requests, &batch)) {
+		uint64_t bytes = batch.span.stop - batch.span.start, pages = bytes >> session->backend.page_shift;
+		dt_takes_scan(bytes);
+		most = pages > most ? pages : most;
+		*pages_ret += pages;
+	}
+	return dt_scan_context_fit(&session->scan, most);
+}
+
+// What lies between the two calls is one instant to the other threads.
+static int look_at_an_instant(const struct collection *in)
+{
+	struct dt_epoch *epoch = in->epoch;
+	struct dt_stop stop;
+	epoch->failure.call = "sigaction";
+	int result = dt_stop_begin(&in->session->stopping, &stop);
+	if (result) {
+		clear(epoch);
+		return result;
+	}
+	epoch->failure.call = "mmap";
+	int error = collect_batches(in);
+	if (in->act) {
+		result = conclude(in, error);
+		if (!result)
+			result = in->act(in->context);
+	}
+	int unlisted = dt_stop_end(&stop, &epoch->unstopped);
+	if (in->act)
+		return result ? result : unlisted;
+	return conclude(in, error ? error : unlisted);
+}
+
+static int look(const struct collection *in)
+{
+	struct dt_session *session = in->session;
+	uint64_t pages = 0;
+	int error = in->all ? dt_request_all(&session->regions, &session->requests)
+			    : dt_request_slices(&session->regions, in->slices, in->n, &session->requests);
+	if (!error)
+		error = prepare(in);
+	if (!error && in->stops && session->stopping.signal)
+		error = make_ready(in, &pages);
+	if (error)
+		return error;
+	return pages ? look_at_an_instant(in) : conclude(in, collect_batches(in));
+}
+
+static struct collection collection(struct dt_session *session, int verb, struct dt_epoch *epoch)
+{
+	return (struct collection){
+		.session = session, .epoch = epoch, .verb = verb & ~DT_BESIDE, .stops = !(verb & DT_BESIDE)};
+}
+
+static int look_up(struct collection *in, uint64_t cursor)
 {
 	in->cursor = dt_find_cursor(&in->session->cursors, cursor);
-	return dt_leave(&in->session->lock, in->cursor ? look(in) : -DT_ECLOSED);
+	return in->cursor ? look(in) : -DT_ECLOSED;
 }
 
 int dt_collect_all(struct dt_session *session, uint64_t cursor, int verb, uint64_t generation, struct dt_epoch *epoch)
 {
-	struct collection in = {.session = session, .epoch = epoch, .verb = verb, .all = true};
+	struct collection in = collection(session, verb, epoch);
 	int error = dt_enter(&session->lock);
 	if (error)
 		return error;
-	if (generation != session->regions.generation)
-		return dt_leave(&session->lock, -DT_ESTALE);
-	return look_and_leave(&in, cursor);
+	in.all = true;
+	bool is_stale = generation != session->regions.generation;
+	return dt_leave(&session->lock, is_stale ? -DT_ESTALE : look_up(&in, cursor));
+}
+
+int dt_collect_in_act(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+		      struct dt_epoch *epoch)
+{
+	struct collection in = collection(session, verb | DT_BESIDE, epoch);
+	in.slices = slices;
+	in.n = n;
+	return look_up(&in, cursor);
+}
+
+int dt_collect_and(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+		   struct dt_epoch *epoch, int (*act)(void *context), void *context)
+{
+	struct collection in = collection(session, verb, epoch);
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	in.slices = slices;
+	in.n = n;
+	in.act = act;
+	in.context = context;
+	return dt_leave(&session->lock, look_up(&in, cursor));
 }
 
 int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
 	       struct dt_epoch *epoch)
 {
-	struct collection in = {.session = session, .epoch = epoch, .verb = verb, .slices = slices, .n = n};
-	int error = dt_enter(&session->lock);
-	return error ? error : look_and_leave(&in, cursor);
+	return dt_collect_and(session, cursor, verb, slices, n, epoch, NULL, NULL);
 }
 
 int dt_collect_within(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
 		      struct dt_epoch *epoch)
 {
-	struct collection in = {.session = session, .epoch = epoch, .verb = verb, .slices = slices, .n = n};
+	struct collection in = collection(session, verb, epoch);
 	int error = dt_enter_within(&session->lock);
-	return error ? error : look_and_leave(&in, cursor);
+	if (error)
+		return error;
+	in.slices = slices;
+	in.n = n;
+	return dt_leave(&session->lock, look_up(&in, cursor));
 }

@@ -9,6 +9,8 @@ enum dt_verb {
 	DT_COLLECT, // report and re-arm
 	DT_RESET,   // re-arm and forget
 	DT_PROVE,   // collect, and re-arm also what an adaptive session leaves open
+
+	DT_BESIDE = 8, // with any of them: beside the other threads, also in a session that stops them
 };
 
 // One verb of a cursor on every region, if the generation is still the one named. -DT_ESTALE: it is not. -DT_ECLOSED:
@@ -21,4 +23,12 @@ int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const stru
 	       struct dt_epoch *epoch);
 // The same for who holds another lock (see dt_enter_within).
 int dt_collect_within(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+		      struct dt_epoch *epoch);
+// The same as dt_collect, and if it succeeds in a session that stops threads, act(context) before they go on, whose
+// result it returns. Act is called with the session's lock, must take no lock that a stopped thread may hold, and
+// should allocate nothing.
+int dt_collect_and(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
+		   struct dt_epoch *epoch, int (*act)(void *context), void *context);
+// The same as dt_collect, for such an act.
+int dt_collect_in_act(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
 		      struct dt_epoch *epoch);

@@ -18,6 +18,7 @@ void dt_epoch_end(struct dt_epoch *epoch)
 			dt_leave_buffers(&session->spare, &epoch->buffers, epoch->run_count);
 	}
 	dt_free_buffers(&epoch->buffers);
+	dt_free_threads(&epoch->unstopped);
 	if (session)
 		dt_session_drop(session);
 }

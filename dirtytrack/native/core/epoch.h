@@ -13,10 +13,11 @@ struct dt_epoch {
 	uint64_t run_count;
 	uint64_t assumed_count;
 	struct dt_epoch_buffers buffers;
-	struct dt_failure failure;  // if the call failed
-	uint64_t aborted;           // its pages are its cursor's again
-	uint64_t settled;           // its pages have an owner: it was read, committed or aborted
-	struct dt_session *session; // of which it holds a reference, once it was filled
+	struct dt_failure failure;   // if the call failed
+	uint64_t aborted;            // its pages are its cursor's again
+	uint64_t settled;            // its pages have an owner: it was read, committed or aborted
+	struct dt_threads unstopped; // that were not stopped during its scan, in a session that stops threads
+	struct dt_session *session;  // of which it holds a reference, once it was filled
 };
 
 // An empty epoch of size (sizeof(struct dt_epoch)) bytes, for one call of dt_collect or dt_collect_all, and once it is

@@ -17,6 +17,16 @@ int dt_run_buffer_fit(struct dt_run_buffer *buffer, uint64_t pages)
 	return dt_make_room(&buffer->runs, &buffer->room, pages / 2 + 1, sizeof *buffer->runs);
 }
 
+int dt_scan_context_fit(struct dt_scan_context *context, uint64_t pages)
+{
+	struct dt_run_buffer *buffers[] = {&context->written, &context->dropped, &context->looked, &context->found,
+					   &context->assumed};
+	int error = 0;
+	for (size_t i = 0; !error && i < sizeof buffers / sizeof *buffers; i++)
+		error = dt_run_buffer_fit(buffers[i], pages);
+	return error;
+}
+
 static void free_buffer(struct dt_run_buffer *buffer)
 {
 	dt_free(buffer->runs, buffer->room * sizeof *buffer->runs);

@@ -32,5 +32,7 @@ struct dt_scan_context {
 // All of it begins as zero. 0 or -ENOMEM.
 int dt_scan_context_init(struct dt_scan_context *context);
 void dt_scan_context_free(struct dt_scan_context *context);
+// Makes room in all of its buffers for any scan of so many pages. 0 or -ENOMEM.
+int dt_scan_context_fit(struct dt_scan_context *context, uint64_t pages);
 // Makes room for the runs of any scan of so many pages; what is in the buffer is lost. 0 or -ENOMEM.
 int dt_run_buffer_fit(struct dt_run_buffer *buffer, uint64_t pages);

@@ -69,6 +69,7 @@ void dt_session_drop(struct dt_session *session)
 void dt_shut_session(struct dt_session *session)
 {
 	close_descriptors(&session->backend);
+	dt_stopping_close(&session->stopping);
 	dt_lock_close(&session->lock);
 	free_memory(session);
 }
@@ -78,6 +79,7 @@ void dt_shut_forked_session(struct dt_session *session)
 	if (session->lock.closed)
 		return;
 	close_descriptors(&session->backend);
+	dt_stopping_forget(&session->stopping);
 	dt_lock_close(&session->lock);
 }
 
@@ -106,6 +108,20 @@ int dt_session_locate(struct dt_session *session, uint64_t id, uint64_t address,
 	*offset = address - region->start;
 	*page_shift = region->page_shift;
 	return dt_leave(&session->lock, 0);
+}
+
+int dt_session_stop_threads(struct dt_session *session, int signal, uint64_t limit_ns)
+{
+	struct dt_stopping stopping;
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	error = dt_stopping_open(&stopping, signal, limit_ns);
+	if (!error) {
+		dt_stopping_close(&session->stopping);
+		session->stopping = stopping;
+	}
+	return dt_leave(&session->lock, error);
 }
 
 int dt_session_contents(struct dt_session *session, uint64_t start, size_t bytes, void *to, uint64_t *refused_ret)

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../base/stop.h"
 #include "backend.h"
 #include "buffers.h"
 #include "lock.h"
@@ -28,8 +29,9 @@ struct dt_session {
 	struct dt_cursors cursors;
 	struct dt_spare_buffers spare;
 	struct dt_double_check double_check;
-	struct dt_rival rival;   // has a lock of its own
-	struct dt_worker worker; // likewise; runs if the backend needs one
+	struct dt_stopping stopping; // how the other threads are stopped during a scan
+	struct dt_rival rival;       // has a lock of its own
+	struct dt_worker worker;     // likewise; runs if the backend needs one
 };
 
 // Makes a session without regions or cursors over a backend like this one, whose descriptors it owns from here on, also
@@ -52,6 +54,9 @@ uint64_t dt_session_generation(struct dt_session *session);
 // Where an address of a region is: its offset from the region's first page. -DT_ECLOSED: there is no such region.
 int dt_session_locate(struct dt_session *session, uint64_t region, uint64_t address, uint64_t *offset,
 		      uint32_t *page_shift);
+// From here on the other threads are stopped by a signal for each scan that goes to an epoch, and a scan waits so many
+// nanoseconds for them. It may be said again. Errors as of dt_stopping_open: then it is as it was.
+int dt_session_stop_threads(struct dt_session *session, int signal, uint64_t limit_ns);
 // Copies bytes of tracked memory such that every store that the copy lacks is found by a later scan, also beside
 // writers and by a session that compares. If the session can't be used, it is a copy of the memory. 0; or -errno, with
 // the address of the first page that can't be read: -EFAULT.

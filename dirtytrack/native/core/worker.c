@@ -10,6 +10,7 @@
 
 #include "../base/patience.h"
 #include "../base/quiet.h"
+#include "../base/stop.h"
 
 enum { STACK_BYTES = 1 << 18 };
 
@@ -23,6 +24,7 @@ static void *run(void *argument)
 {
 	struct dt_worker *worker = argument;
 	prctl(PR_SET_NAME, "dirtytrack");
+	dt_own_thread();
 	while (!__atomic_load_n(&worker->stopping, __ATOMIC_ACQUIRE)) {
 		uint32_t woken = __atomic_load_n(&worker->woken, __ATOMIC_ACQUIRE);
 		uint64_t ns = worker->act(worker->context);

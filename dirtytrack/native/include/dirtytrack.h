@@ -32,6 +32,11 @@
 // descriptor and no range stays behind. A handler that takes or peeks is a cancellation point of what it interrupts.
 // Asynchronous cancellation (PTHREAD_CANCEL_ASYNCHRONOUS) is not supported, as by most functions of C.
 //
+// Stopping threads. With DT_STOP_THREADS a take and a peek stop the other threads of the process for the instant of
+// their scan: what they find is of that instant, and it costs the others no TLB flushes, and the scan no waiting for
+// them. They are sent a signal, in whose handler they wait; dt_tracker_unstopped lists those that were not stopped. A
+// collector that has stopped its threads itself has no use for it: each of them would be waited for, in vain.
+//
 // Linux 6.7 or later (arm64: 6.10). Built with -pthread from the files that dirtytrack.get_sources() names, with
 // -I of dirtytrack.get_include(); -fvisibility=hidden keeps their names inside your library.
 #pragma once
@@ -62,6 +67,8 @@ enum dt_error {
 enum dt_tracker_flags {
 	DT_BITS = 0,  // a map has a bit for each card, the least significant first
 	DT_BYTES = 1, // a map has a byte for each card: 0 or 1
+	// Other threads are stopped while memory is scanned, by SIGURG, each scan waiting for 10 ms at most.
+	DT_STOP_THREADS = 2,
 	// Private memory that lay on transparent huge pages, and was split by being tracked, is put back on them once
 	// eight looks in a row have found it unwritten, in a thread of the tracker's: takes of it are eight times as
 	// fast then. A store that leaves the bytes as they were is not seen if it is made while its 2 MiB are on the
@@ -89,11 +96,19 @@ struct dt_range {
 
 // Opens a tracker without ranges.
 //   card_size: bytes, a power of two, smaller or larger than a page.
-//   flags: DT_BITS or DT_BYTES, and DT_KEEP_HUGE_PAGES.
+//   flags: DT_BITS or DT_BYTES, DT_STOP_THREADS, and DT_KEEP_HUGE_PAGES.
 // -EINVAL: no such card size, or flags. -ENOSYS, -EPERM: userfaultfd(2) is missing or forbidden here (a seccomp
 // filter), and /dev/userfaultfd can't be opened instead. -EOPNOTSUPP: the kernel is older than Linux 6.7.
-// -EMFILE, -ENFILE: too many descriptors. -EAGAIN: there can be no more threads.
+// -EMFILE, -ENFILE: too many descriptors. -EBUSY: SIGURG has a handler (see dt_tracker_stop_threads). -EAGAIN: there can
+// be no more threads.
 int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker);
+
+// Stops other threads from here on as with DT_STOP_THREADS, by a signal of the caller's choice.
+//   signal: one that has no handler yet, or ours. It should be one that is ignored by default, such as SIGURG.
+//   limit_ns: how long a scan waits for threads to stop, in nanoseconds. Those that have not are let go.
+// -EBUSY: the signal has another handler. -EINVAL: it can't be handled, or tells of a fault or of children, or no time.
+// -EMFILE, -ENFILE. The tracker is as it was then.
+int dt_tracker_stop_threads(struct dt_tracker *tracker, int signal, uint64_t limit_ns);
 
 // Forgets all ranges, closes the descriptors and frees the tracker; in a forked child it only closes the child's copies
 // of the descriptors. Nobody may use the tracker any more. NULL is ignored.
@@ -123,7 +138,8 @@ size_t dt_tracker_map_bytes(struct dt_tracker *tracker);
 // A range whose memory is no longer what was added (unmapped, mapped over, moved) has all its cards set, in this and
 // every later map until it is removed: see dt_tracker_lost.
 // -DT_ESIZE: the map was not touched. -ENOMEM: the kernel had no memory for the scan; then all cards of all ranges are
-// set, and what was not scanned is in the next take, so that a collector can go on.
+// set, and what was not scanned is in the next take, so that a collector can go on. -EBUSY, only where threads are
+// stopped: somebody has given the signal another handler; it is the same then, and nothing was scanned.
 int dt_tracker_take(struct dt_tracker *tracker, void *map, size_t bytes, uint64_t *dirty);
 // The same without re-arming: the next take has these cards, too.
 int dt_tracker_peek(struct dt_tracker *tracker, void *map, size_t bytes, uint64_t *dirty);
@@ -135,6 +151,10 @@ int dt_tracker_mark(struct dt_tracker *tracker, const void *start, size_t bytes)
 
 // Lists up to room ranges that were lost when a take or a peek last looked; returns how many there are in all.
 long dt_tracker_lost(struct dt_tracker *tracker, struct dt_range *ranges, size_t room);
+
+// Lists up to room threads (gettid(2)) that the last take or peek was to stop, and that ran during some of its scan:
+// they block the signal, or the kernel runs them, or is busy for them; returns how many there are in all.
+long dt_tracker_unstopped(struct dt_tracker *tracker, int32_t *threads, size_t room);
 
 #ifdef __cplusplus
 }

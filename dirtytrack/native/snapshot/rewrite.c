@@ -4,8 +4,8 @@
 //	- after that, and before the page is armed: the comparison finds it, unless it stored what was there;
 //	- after the page is armed: it faults, and the next scan finds it.
 //
-// So writing, arming and comparing leave no gap. They go by groups that stay in the processor's cache, where a
-// comparison costs a tenth of what it costs later; and between the groups nothing is scanned.
+// So writing, arming and comparing leave no gap, and stop nobody. They go by groups that stay in the processor's cache,
+// where a comparison costs a tenth of what it costs later; and between the groups nothing is scanned.
 #include "rewrite.h"
 
 #include <errno.h>
@@ -108,7 +108,7 @@ static int rewrite_group(const struct group *group, uint64_t cursor, struct dt_e
 {
 	int error = for_each_run(group, write_run);
 	if (!error)
-		error = dt_collect(group->session, cursor, DT_COLLECT, group->slices, group->n, taken);
+		error = dt_collect(group->session, cursor, DT_COLLECT | DT_BESIDE, group->slices, group->n, taken);
 	dt_begin_reading(group->session);
 	if (!error)
 		error = for_each_run(group, compare_run);

@@ -113,8 +113,8 @@ class Consumer:
         return self._look(lib.DT_COLLECT)
 
     def peek(self) -> NativeEpoch:
-        """Looks at what `collect` would take. Takes and arms nothing."""
-        return self._look(lib.DT_PEEK)
+        """Looks at what `collect` would take. Takes and arms nothing, and stops no thread."""
+        return self._look(lib.DT_PEEK | lib.DT_BESIDE)
 
     def run(
         self,

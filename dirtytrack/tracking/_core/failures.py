@@ -46,6 +46,8 @@ class Failing(Protocol):
     def is_usable(self) -> bool: ...
     @property
     def regions(self) -> tuple[Region, ...]: ...
+    @property
+    def stop_threads(self) -> int: ...
     def holds(self, start: int, stop: int) -> bool: ...
     def take_missed(self) -> list[tuple[int, int]]: ...
 
@@ -66,6 +68,8 @@ def native_error(
         return StaleError()
     if error == -lib.DT_EMISSED and (missed := _missed_error(tracker)) is not None:
         return missed
+    if error == -errno.EBUSY:  # memory that is another's is told by cannot_track
+        return busy_signal(tracker.stop_threads)
     call, start, stop = _where(failure)
     if call in _TOUCHES and start is not None and stop is not None:
         title = _title_at(regions, start)
@@ -100,6 +104,17 @@ def cannot_track(error: int, region: Region, failure: Any, others: Sequence[Regi
     if error == -errno.EBUSY:
         return BusyError(errno.EBUSY, call, start=start, stop=stop, remedy=_busy_remedy(region, others))
     return None
+
+
+def busy_signal(number: int) -> BusyError:
+    """Returns the exception for a signal that threads can't be stopped by, since it has another handler."""
+    return BusyError(
+        errno.EBUSY,
+        "sigaction",
+        remedy=f"Signal {number} has a handler of somebody else's in this process, another copy of this "
+        "library perhaps, so threads can't be stopped by it. Nothing is lost. Choose a signal that nobody "
+        "uses: Session(stop_threads=signal.SIGRTMIN + 3), or any other",
+    )
 
 
 def _busy_remedy(region: Region, others: Sequence[Region]) -> str:

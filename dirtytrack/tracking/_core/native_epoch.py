@@ -33,6 +33,12 @@ class NativeEpoch:
         """How many pages it has, over all regions."""
         return int(self.native.pages)
 
+    @property
+    def unstopped(self) -> tuple[int, ...]:
+        """The threads that ran during some of the scan, in a session that stops them."""
+        threads = self.native.unstopped
+        return tuple(threads.ids[place] for place in range(threads.count))
+
     def places(self) -> dict[int, int]:
         """Returns the place of each region that it has pages of, by the region's identifier."""
         entries = self.native.buffers.entries

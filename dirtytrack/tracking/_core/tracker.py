@@ -16,7 +16,7 @@ from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi, lib
 from dirtytrack.objects import Places
 from dirtytrack.tracking import backends, huge_pages
-from dirtytrack.tracking._core.failures import cannot_track, native_error
+from dirtytrack.tracking._core.failures import busy_signal, cannot_track, native_error
 from dirtytrack.tracking.region import Region
 
 _new = ffi.new_allocator(lib.dt_opening_new, lib.dt_opening_free, should_clear_after_alloc=False)
@@ -39,6 +39,7 @@ class Tracker:
         adaptive: whether hot pages may be left open.
         huge_pages_reason: why cold memory is not put back on huge pages; "" if it is.
         double_check: the fraction of clean pages that are compared.
+        stop_threads: the signal by which other threads are stopped; 0: they are not.
         warns: whether a page that has changed without being reported is a warning, and not an error.
         listing: what `list_regions` has found, until a region comes or goes.
         default_cursor: identifier of the cursor that exists from the start.
@@ -46,12 +47,20 @@ class Tracker:
     """
 
     def __init__(
-        self, backend: str, *, adaptive: bool, double_check: float, warns: bool, keep_huge_pages: bool
+        self,
+        backend: str,
+        *,
+        adaptive: bool,
+        double_check: float,
+        warns: bool,
+        keep_huge_pages: bool,
+        stop_threads: int = 0,
+        stop_timeout: float = 0.01,
     ) -> None:
         """Opens a native session.
 
         Raises:
-            UnsupportedError, ValueError: as for `Session`.
+            UnsupportedError, ValueError, BusyError: as for `Session`.
         """
         self.backend, self.backend_reason = backends.find(backend)
         opening: Any = _new("struct dt_opening *")  # made before it is open: no interrupt can lose it
@@ -67,6 +76,9 @@ class Tracker:
         if self.double_check and lib.dt_session_double_check(self._native, self.double_check, warns):
             raise MemoryError(f"no memory to double-check. {LIMITS[errno.ENOMEM]}")
         self.warns = self.double_check > 0 and warns
+        self.stop_threads = stop_threads
+        if stop_threads:
+            self._stop_threads(stop_threads, stop_timeout)
         self._owner = os.getpid()
         self._membership = threading.RLock()  # held while regions come and go
         self._regions: dict[int, Region] = {}
@@ -258,6 +270,18 @@ class Tracker:
             remedy = "There can be no more threads: close some, or raise RLIMIT_NPROC (ulimit -u)."
             raise kernel_error(error, "pthread_create", remedy=remedy if error == errno.EAGAIN else "")
         return huge_pages.UNSUPPORTED[error] if error else ""
+
+    def _stop_threads(self, signal: int, timeout: float) -> None:
+        error = lib.dt_session_stop_threads(self._native, signal, max(1, int(timeout * 1e9)))
+        if error == -errno.EBUSY:
+            raise busy_signal(signal)
+        if error == -errno.EINVAL:
+            raise ValueError(
+                f"stop_threads={signal}: threads can't be stopped by this signal. It can't be handled, or it "
+                "tells of a fault or of child processes"
+            )
+        if error:
+            raise kernel_error(-error, "open /proc/self/task")
 
     def _register(self, region: Region) -> tuple[int, Any]:
         failure = ffi.new("struct dt_failure *")
