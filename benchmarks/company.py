@@ -1,4 +1,4 @@
-"""The verbs beside Python threads that compute all the time, beside the same alone.
+"""The verbs beside Python threads that compute all the time, beside the same alone; scans that stop threads.
 
 A thread that gives up the GIL gets it back after 5 ms, the switch interval. Whether another one takes it in
 between is chance, so a median hides it: what counts is the mean of the calls below 1 ms, and the number
@@ -24,7 +24,7 @@ from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Checkpointer
 from dirtytrack.snapshot import History, Snapshot
 
-from .fixtures import PAGE, memory_folder, size, some_pages, touched
+from .fixtures import PAGE, VEC, Tracked, busy_thread, memory_folder, size, some_pages, touched
 from .harness import Budget, Figure, Outcome, Scale, Side, compare, require_memory, row
 
 _LONG = 1e-3  # seconds
@@ -239,6 +239,54 @@ def company_thread(scale: Scale) -> Iterator[Outcome]:
         Figure.of(rates[False], "/s"),
         Figure.of(ratios, "x"),
     )
+
+
+@row("company-stopped", Budget(0.3))
+def company_stopped(scale: Scale) -> Iterator[Outcome]:
+    """A scan that stops a native thread, which it had to interrupt for every piece that it arms otherwise."""
+    for fraction in (0.01, 0.10, 0.001):
+        with Tracked(scale.gib(1), stop_threads=True) as memory, busy_thread():
+            dirty = functools.partial(memory.dirty, fraction)
+            yield compare(
+                f"collect, {size(memory.region.nbytes)}, {fraction:.1%} written, stops a native thread",
+                Side(memory.collect, dirty),
+                Side(memory.scan, dirty, f"bare ioctl beside it, vec_len {VEC}"),
+                pairs=scale.repeat(100),
+            )
+
+
+@row("stop-latency")
+def stop_latency(scale: Scale) -> Iterator[Outcome]:
+    """What a stop itself costs: a collect of one page that stops threads, beside one that does not."""
+    with busy_thread():
+        yield _stop(scale, "a native thread that computes")
+    for count in (1, 16, 64):
+        with _sleeping(count):
+            yield _stop(scale, f"{count} thread{'s' * (count > 1)} that wait{'s' * (count == 1)}")
+
+
+def _stop(scale: Scale, company: str) -> Outcome:
+    with Tracked(PAGE, stop_threads=True) as stopping, Tracked(PAGE) as plain:
+        return compare(
+            f"collect of one page, stops {company}",
+            Side(stopping.session.collect),
+            Side(plain.session.collect, name="not stopping"),
+            pairs=scale.repeat(500),
+        )
+
+
+@contextmanager
+def _sleeping(count: int) -> Iterator[None]:
+    done = threading.Event()
+    threads = [threading.Thread(target=done.wait) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 class _Delta:

@@ -91,12 +91,18 @@ class Tracked:
     """
 
     def __init__(
-        self, nbytes: int, *, huge: bool = False, sparse: bool = False, keep_huge_pages: bool = False
+        self,
+        nbytes: int,
+        *,
+        huge: bool = False,
+        sparse: bool = False,
+        keep_huge_pages: bool = False,
+        stop_threads: bool = False,
     ) -> None:
         require_memory(nbytes)
         self.array = touched(nbytes, huge=huge)
         self.pages = nbytes // PAGE
-        self.session = dirtytrack.Session(keep_huge_pages=keep_huge_pages)
+        self.session = dirtytrack.Session(keep_huge_pages=keep_huge_pages, stop_threads=stop_threads)
         self.region = self.session.track(self.array, sparse=sparse)
         self.scan = BareScan(self.region.address, nbytes)
 
