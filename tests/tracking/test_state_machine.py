@@ -395,7 +395,7 @@ def _machine(
     keeps: bool = False,
     stops: bool = False,
 ) -> type:
-    options = f"{adaptive or ''}{keeps or ''}{stops or ''}"
+    options = "Adaptive" * adaptive + "Keeping" * keeps + "Stopping" * stops
     name = f"{kind.title().replace(' ', '')}{(kernel or '').title()}{backend}{options}"
     chosen = {"kind": kind, "kernel": kernel, "backend": backend, "adaptive": adaptive, "stops": stops}
     chosen |= {"keeps_huge_pages": keeps}

@@ -14,10 +14,8 @@
 #define _GNU_SOURCE
 #include "stop.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
@@ -37,6 +35,16 @@ enum {
 	FIRST_LOOK_NS = 100000, // after which it is asked whether a thread has ended ...
 	LAST_LOOK_NS = 2000000, // ... and again, in intervals up to this
 	LONGEST_STOP_NS = 1000000000,
+};
+
+// The kernel's, so that the build needs none of its headers.
+enum { FUTEX_WAKE_PRIVATE = 129, FUTEX_WAIT_BITSET_PRIVATE = 137, FUTEX_BITSET_MATCH_ANY = -1 };
+struct listed { // by getdents64(2)
+	uint64_t inode;
+	int64_t offset;
+	uint16_t length; // of all of it, in bytes
+	uint8_t type;
+	char name[];
 };
 
 enum { NONE, ASKED, RECALLED, STOPPED, LEFT, WAITING, OWN, STATE_BITS = 3 };
@@ -59,7 +67,7 @@ struct process {
 	int32_t asked[THREADS];   // asked_count of them, of which unstopped_count, the first ones, are not stopped
 	size_t asked_count;
 	size_t unstopped_count;
-	char listing[LISTING];
+	_Alignas(struct listed) char listing[LISTING];
 };
 
 static struct process *known; // atomic; it stays where it is
@@ -275,14 +283,14 @@ static int ask_listed(struct process *process, const struct dt_stopping *how, bo
 	lseek(how->tasks, 0, SEEK_SET);
 	while ((filled = syscall(SYS_getdents64, how->tasks, process->listing, (size_t)LISTING)) > 0) {
 		for (long at = 0; at < filled;) {
-			const struct dirent64 *entry = (const struct dirent64 *)(process->listing + at);
+			const struct listed *entry = (const struct listed *)(process->listing + at);
 			int32_t id = 0;
-			for (const char *digit = entry->d_name; *digit >= '0' && *digit <= '9'; digit++)
+			for (const char *digit = entry->name; *digit >= '0' && *digit <= '9'; digit++)
 				id = id * 10 + (*digit - '0');
 			if (id > 0 && id < THREADS && id != self)
 				ask(process, how, id, is_late);
 			listed += id > 0;
-			at += entry->d_reclen;
+			at += entry->length;
 		}
 	}
 	return listed;
