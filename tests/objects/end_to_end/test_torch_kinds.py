@@ -120,7 +120,10 @@ def test_nothing_is_restored_to_address_0(tmp_path: Path, kind: str) -> None:
 def test_what_holds_tensors_is_no_memory(
     tmp_path: Path, make: Callable[[], Any], words: str, take: str
 ) -> None:
-    """The error says so of the object."""
+    """The error says so of the object; of modules a snapshot takes the tensors."""
+    if take == "snapshot" and isinstance(thing := make(), torch.nn.Module):
+        TAKERS[take](thing, tmp_path, 1024)
+        return
     with pytest.raises(TypeError, match=words):
         TAKERS[take](make(), tmp_path, 1024)
 
