@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         KernelError,
         MissedWriteError,
         RegionLostError,
+        StoreError,
         UnsupportedError,
     )
     from dirtytrack.kernel.support import support
@@ -92,6 +93,7 @@ __all__ = [
     "Region",
     "RegionLostError",
     "Session",
+    "StoreError",
     "UnsupportedError",
     "__version__",
     "alloc",

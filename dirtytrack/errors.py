@@ -115,6 +115,10 @@ class ChainError(DirtyTrackError, ValueError):
     """A chain can't give what was asked: files are damaged or missing, or memory or names don't fit."""
 
 
+class StoreError(DirtyTrackError, ValueError):
+    """A place for a chain is none: a URL of a kind that is not known, or options that it does not have."""
+
+
 class DiffError(DirtyTrackError, ValueError):
     """A diff does not fit the memory or another diff, its bytes are corrupt, or it would be too large."""
 

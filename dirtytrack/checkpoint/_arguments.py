@@ -7,26 +7,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 from dirtytrack.checkpoint.format.description import MAX_DIGITS
 from dirtytrack.checkpoint.format.layout import check_name
 from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION
-from dirtytrack.checkpoint.store import Place
-from dirtytrack.checkpoint.store.protocol import Store
 from dirtytrack.tracking import Region, refuse_overlaps, resolve
 
 _MAX_META = MAX_DESCRIPTION // 2
-
-
-def check_place(place: Place) -> Place:
-    """Where a chain is to be, whatever becomes the working directory.
-
-    Raises:
-        TypeError: neither a path nor a store.
-    """
-    return place if isinstance(place, Store) else Path(place).absolute()
 
 
 def check_regions(regions: Mapping[str, object]) -> dict[str, object]:

@@ -19,6 +19,7 @@ from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.store import Place, open_store
 from dirtytrack.checkpoint.store.lock import LockName
+from dirtytrack.checkpoint.store.urls import StoreOptions, scheme_of
 from dirtytrack.checkpoint.write.copying import copy_files
 from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.errors import ClosedError
@@ -105,14 +106,17 @@ class Chain(Owner):
     are opened again when they are read. If such a one was removed meanwhile that is a FileNotFoundError: open
     the chain again. `restore` and `load` do so by themselves.
 
+    Of an object store it reads ahead, and what a compaction removes stays readable for the grace period.
+
     It takes no lock and changes no file. It is for one thread at a time.
     """
 
-    def __init__(self, path: Place) -> None:
-        """Opens the chain in a directory.
+    def __init__(self, path: Place, *, store_options: StoreOptions | None = None) -> None:
+        """Opens the chain in a directory, or at a URL.
 
         Args:
-            path: the directory.
+            path: the directory, or the URL.
+            store_options: of a URL, as for `Checkpointer`.
 
         Raises:
             FileNotFoundError: there is no such directory.
@@ -123,15 +127,16 @@ class Chain(Owner):
             OSError: with EMFILE if this process has as many files open as it may, RLIMIT_NOFILE.
         """
         with ExitStack() as undo:
-            self._archive = Archive(open_store(path, undo), undo)
+            self._archive = Archive(open_store(path, undo, options=store_options), undo)
             self._undo = undo.pop_all()
         self._known: dict[Node, Checkpoint] = {}
         self._closed = False
 
     @property
-    def path(self) -> Path:
-        """The directory."""
-        return Path(self._archive.store.place)
+    def path(self) -> Path | str:
+        """The directory, or the URL."""
+        place = self._archive.store.place
+        return Path(place) if scheme_of(place) is None else place
 
     @property
     def id(self) -> str | None:
@@ -208,6 +213,7 @@ class Chain(Owner):
 
         def read(state: State) -> bytes:
             data = io.BytesIO()
+            state.expect(region, start, end)
             for offset in range(start, end, _READ_BYTES):
                 data.write(state.read(region, offset, min(offset + _READ_BYTES, end)))
             return data.getvalue()
@@ -252,6 +258,7 @@ class Chain(Owner):
         fsync: bool = True,
         lock: LockName = "record",
         progress: Callable[[int, int], None] | None = None,
+        store_options: StoreOptions | None = None,
     ) -> tuple[str, ...]:
         """Copies checkpoints to another directory: a chain of its own, which can be read and resumed.
 
@@ -261,12 +268,13 @@ class Chain(Owner):
         and its copy, can't be put together again.
 
         Args:
-            to: the directory, which is made if it is not there. It may not hold a chain.
+            to: the directory, which is made if it is not there, or a URL. It may not hold a chain.
             at: the checkpoint to copy, with the files that it stands on. None: all checkpoints.
             format: "chain", files as they are here.
             fsync: as for `Checkpointer`, of the new directory.
             lock: the same.
             progress: called now and then with the bytes of the files done so far, and in all.
+            store_options: of a URL that is copied to, as for `Checkpointer`.
 
         Returns:
             Names of the files.
@@ -281,10 +289,17 @@ class Chain(Owner):
         self._check()
         if format != "chain":
             raise ValueError(f'format is "chain", not {format!r}')
-        options = Options(fsync=fsync, lock=lock)
-        self._archive.files_of(at)  # or there is nothing to make a directory for
+        options = Options(fsync=fsync, lock=lock, store_options=store_options)
+        self._archive.nodes_of(at)  # or there is nothing to make a directory for
         with ExitStack() as undo:
-            target = open_store(to, undo, create=True, fsync=options.fsync, lock=options.lock)
+            target = open_store(
+                to,
+                undo,
+                create=True,
+                fsync=options.fsync,
+                lock=options.lock,
+                options=options.store_options,
+            )
             return copy_files(self._archive, at, target, progress)
 
     def disk_usage(self) -> dict[str, int]:

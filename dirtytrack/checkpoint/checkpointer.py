@@ -15,15 +15,16 @@ from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.turns import in_turn
 from dirtytrack._lifetime.undo import Undo
-from dirtytrack.checkpoint._arguments import check_ids, check_meta, check_pause, check_place, check_regions
+from dirtytrack.checkpoint._arguments import check_ids, check_meta, check_pause, check_regions
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT
 from dirtytrack.checkpoint.read.lineage import first_few_of
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.schedule import Schedule
-from dirtytrack.checkpoint.store import Place, open_store
+from dirtytrack.checkpoint.store import Place, find_place, open_store
 from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Store
+from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.checkpoint.write import origin
 from dirtytrack.checkpoint.write.capture import Capturer
 from dirtytrack.checkpoint.write.committer import Committer
@@ -88,11 +89,14 @@ class Checkpointer(Handle, Owner):
         lock: LockName = "record",
         staging_bytes: int | None = None,
         max_pause: float | None = None,
+        store_options: StoreOptions | None = None,
+        grace_period: float | None = None,
     ) -> None:
         """Starts a new chain.
 
         Args:
-            path: the directory. It is made if it is not there; it may not hold a chain.
+            path: the directory, which is made if it is not there, or the URL of a place in an object store:
+                ``s3://bucket/run-1``, ``gs://``, ``az://``, ``memory://name``. It may not hold a chain.
             regions: memory by name: what `Session.track` takes, or a region of the session.
             session: the session to track with. Default: that of the regions, or `default_session`.
             keep: number of newest checkpoints that stay. When there are more than twice as many, a background
@@ -113,21 +117,37 @@ class Checkpointer(Handle, Owner):
                 little free waits for the disk, so give it what a few saves take. Default: a quarter of the
                 regions, from 64 MiB to 1 GiB.
             max_pause: bound of the pause in seconds, for ``save(pause=...)``. None, the default: no bound.
+            store_options: of a URL: the keywords of ``obstore.store.from_url``, such as ``region`` or
+                ``endpoint``; what is not given obstore finds in the environment, credentials too. A directory
+                has none.
+            grace_period: of a URL: seconds for which files that no checkpoint needs any more stay, for the
+                sake of who is reading them. Default: an hour.
 
         Raises:
             FileExistsError: the directory holds a chain: `resume` or `open` it.
             NotADirectoryError, PermissionError: the path can't be such a directory.
-            BusyError: another Checkpointer writes to it, here or in the process that the message names.
+            BusyError: another Checkpointer writes to it, here or in the process that the message names. Of
+                two that write to a URL, the second to commit gets one, from its save.
             TypeError, ValueError: of the arguments; nothing was touched.
-            ImportError: without xxhash or zstandard, naming the extra.
-            UnsupportedError: as for `Session.track`; or the file system has no record locks, and the message
-                says what to do.
+            ImportError: without xxhash or zstandard, or for a URL obstore, naming the extra.
+            UnsupportedError: as for `Session.track`; or the file system has no record locks, or the object
+                store replaces what it should not, and the message says what to do.
             Others: as for `Session.track`.
         """
         self._set_up(
             path,
             regions,
-            Options(session, keep, compression, fsync, lock, staging_bytes, max_pause),
+            Options(
+                session,
+                keep,
+                compression,
+                fsync,
+                lock,
+                staging_bytes,
+                max_pause,
+                store_options,
+                grace_period,
+            ),
             origin.start,
         )
 
@@ -146,7 +166,7 @@ class Checkpointer(Handle, Owner):
         Nobody may write to the memory until this returns; what is written after it is in the next save.
 
         Args:
-            path: the directory of the chain.
+            path: the directory of the chain, or its URL.
             into: memory for every region of the chain, by name, wherever it lies.
             at: the checkpoint to go on from, by number or identifier. Later ones stay; the next save begins
                 a branch beside them, and is the newest. Default: the newest checkpoint that is intact.
@@ -178,7 +198,7 @@ class Checkpointer(Handle, Owner):
         strict: bool = True,
         **keywords: Unpack[Keywords],
     ) -> Self:
-        """Resumes the chain in a directory if there is one, else starts it.
+        """Resumes the chain in a directory, or at a URL, if there is one, else starts it.
 
         A directory with files of a chain and no intact checkpoint is a ChainError: a new chain is never
         started over what somebody may still repair. `resumed` tells which it was.
@@ -233,6 +253,8 @@ class Checkpointer(Handle, Owner):
         Raises:
             CheckpointError: an earlier save could not be written, and this one was not begun: call it again.
                 Or this one could not be written, with *wait*; its pages are in the next one.
+            BusyError: of an object store: another writer has committed to it. It is not raised again by
+                `close`.
             RegionLostError: a region's memory is gone. Nothing was saved.
             KernelError: memory can't be read now (EFAULT: guard pages, or beyond the end of a file; EACCES, a
                 KernelPermissionError: protected). It names the region, the addresses and the remedy. Nothing
@@ -398,7 +420,7 @@ class Checkpointer(Handle, Owner):
         *,
         create: bool = True,
     ) -> None:
-        place, checked = check_place(path), check_regions(memories)
+        place, checked = find_place(path), check_regions(memories)
         self._begun = self._undo = Undo()
         try:
             self._begin(place, checked, options, begin, create)
@@ -416,7 +438,13 @@ class Checkpointer(Handle, Owner):
         self._descriptors = Undo()
         undo.callback(self._descriptors.close)
         self._store = open_store(
-            place, self._descriptors, create=create, fsync=options.fsync, lock=options.lock
+            place,
+            self._descriptors,
+            create=create,
+            fsync=options.fsync,
+            lock=options.lock,
+            options=options.store_options,
+            grace_period=options.grace_period,
         )
         claim = self._store.claim()
         self._descriptors.callback(claim.close)

@@ -16,6 +16,7 @@ from dirtytrack.checkpoint.read.archive import Archive, read_from
 from dirtytrack.checkpoint.read.filling import Target, fill
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.store import Place
+from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.errors import ChainError
 from dirtytrack.kernel.touch import Memory
 from dirtytrack.tracking import alloc, resolve
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def restore(path: Place, *, into: Mapping[str, object], at: int | str | None = None) -> Any:
+def restore(
+    path: Place,
+    *,
+    into: Mapping[str, object],
+    at: int | str | None = None,
+    store_options: StoreOptions | None = None,
+) -> Any:
     """Writes a checkpoint's regions into memory.
 
     Names, sizes and elements, whether the memory is protected, and of the files all but the stored contents,
@@ -33,11 +40,12 @@ def restore(path: Place, *, into: Mapping[str, object], at: int | str | None = N
     undefined, unless it says that nothing was written.
 
     Args:
-        path: the directory of the chain.
+        path: the directory of the chain, or its URL.
         into: for each region wanted, memory of its size: what `Session.track` takes, or a tracked region.
             Memory that knows its elements (an array) must have those of the region.
         at: the checkpoint, by number or identifier. None: the newest; if a file of it is damaged, the newest
             one that does not need that file, with a warning in the log ``dirtytrack.checkpoint``.
+        store_options: of a URL, as for `Checkpointer`.
 
     Returns:
         The meta given to the save.
@@ -52,22 +60,33 @@ def restore(path: Place, *, into: Mapping[str, object], at: int | str | None = N
         ImportError: the contents are compressed and there is no zstd, naming the extra.
     """
     targets = _targets(into)
-    return read_from(path, lambda archive: json.loads(fill(archive, targets, at).file.description.meta))
+    return read_from(
+        path,
+        lambda archive: json.loads(fill(archive, targets, at).file.description.meta),
+        options=store_options,
+    )
 
 
-def load(path: Place, *, at: int | str | None = None, lazy: bool = False) -> dict[str, np.ndarray[Any, Any]]:
+def load(
+    path: Place,
+    *,
+    at: int | str | None = None,
+    lazy: bool = False,
+    store_options: StoreOptions | None = None,
+) -> dict[str, np.ndarray[Any, Any]]:
     """Reads a checkpoint's regions into new arrays, page-aligned and writable.
 
     A region that was saved as plain bytes becomes an array of uint8.
 
     Args:
-        path: the directory of the chain.
+        path: the directory of the chain, or its URL.
         at: as for `restore`.
         lazy: whether to map the base's file copy-on-write instead of reading it. Then only what changed since
             is read, the rest when it is touched. Default: all is read. It takes a base that is not
             compressed. The bytes of the base are *not* checked then (`Chain.verify` does that), and the
             process is killed by SIGBUS if somebody cuts the file off or the disk fails. Compaction and
-            `Chain.close` do no harm; what is written to an array stays in memory.
+            `Chain.close` do no harm; what is written to an array stays in memory. No object store has this.
+        store_options: of a URL, as for `Checkpointer`.
 
     Returns:
         The arrays by name.
@@ -88,7 +107,7 @@ def load(path: Place, *, at: int | str | None = None, lazy: bool = False) -> dic
             raise ChainError(f"{archive.store.place} can't be mapped: load it with lazy=False")
         return archive.read_at(at, _map if lazy else _load)[1]
 
-    return read_from(path, read)
+    return read_from(path, read, options=store_options)
 
 
 def _targets(into: Mapping[str, object]) -> list[Target]:

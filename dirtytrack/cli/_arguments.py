@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -19,3 +21,41 @@ def at_least(least: int) -> Callable[[str], int]:
         return number
 
     return parse
+
+
+def place(text: str) -> Path | str:
+    """A type for argparse: a directory, or a URL as it stands."""
+    return text if "://" in text else Path(text)
+
+
+def add_store_options(option: Callable[..., argparse.Action]) -> None:
+    """Declares ``--store-option``, for `store_options`."""
+    option(
+        "--store-option",
+        metavar="KEY=VALUE",
+        dest="store_options",
+        type=_store_option,
+        action="append",
+        default=[],
+        help="of a URL, a keyword of obstore.store.from_url such as endpoint or region; may be repeated",
+    )
+
+
+def store_options(given: Iterable[tuple[str, Any]], *places: Path | str) -> list[dict[str, Any] | None]:
+    """What was given, for those of the places that are URLs; for the first one if none is."""
+    options: dict[str, Any] = {}
+    for key, value in given:
+        whole, _, part = key.partition(".")
+        if part:
+            options.setdefault(whole, {})[part] = int(value) if whole == "retry_config" else value
+        else:
+            options[key] = value
+    far = [isinstance(one, str) for one in places]
+    return [(options or None) if is_far or not any(far) else None for is_far in far]
+
+
+def _store_option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals or (key.startswith("retry_config.") and not value.isdecimal()):
+        raise argparse.ArgumentTypeError(f"KEY=VALUE, in retry_config whole numbers, not {text!r}")
+    return key, value

@@ -1,6 +1,8 @@
 """Look at a chain of checkpoints, check it, copy it, take its contents out, make it shorter.
 
-PATH is the directory of the chain. Only compact changes anything in it; the others may run beside its writer.
+PATH is the directory of the chain, or its URL in an object store: s3://bucket/run-1, gs://, az://, file:///.
+Credentials are those that the environment has, --store-option gives the rest. Only compact changes anything
+in it; the others may run beside its writer.
 Text that comes from files is printed in ASCII, with escape sequences. With --json everything is printed for
 programs, sizes in bytes and times in seconds. A line on stderr shows how far it is, if that is a terminal.
 
@@ -21,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dirtytrack.cli._arguments import at_least
+from dirtytrack.cli._arguments import add_store_options, at_least, place, store_options
 from dirtytrack.cli._progress import Progress
 from dirtytrack.cli._text import count, plain, size
 from dirtytrack.errors import ChainError
@@ -47,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             description=inspect.getdoc(action),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        verb.add_argument("path", metavar="PATH", type=Path, help="the directory of the chain")
+        verb.add_argument("path", metavar="PATH", type=place, help="the directory of the chain, or its URL")
+        add_store_options(verb.add_argument)
         verb.add_argument("--json", action="store_true", help="print everything as JSON, for programs")
         verb.set_defaults(action=action)
         return verb.add_argument
@@ -82,7 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     option("--force", action="store_true", help="replace files that are there")
     option = add("copy", "copy the chain, also while it is written", _copy)
-    option("target", metavar="TARGET", type=Path, help="a directory without a chain; made if not there")
+    option(
+        "target",
+        metavar="TARGET",
+        type=place,
+        help="a directory, made if not there, or a URL; without a chain",
+    )
     option(
         "--at",
         metavar="CHECKPOINT",
@@ -105,13 +113,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the base; auto: what a sample shows to be compressible (default %(default)s)",
     )
     add_store(option)
+    option(
+        "--grace-period",
+        metavar="SECONDS",
+        type=at_least(0),
+        help="of a URL: how long files stay that nothing needs any more, for their readers (default 3600)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked, and return the exit code.
 
     Raises:
-        ImportError: without xxhash, or where they are needed zstandard or numpy, naming the extra.
+        ImportError: without xxhash, or where they are needed zstandard, numpy or obstore, naming the extra.
         DirtyTrackError, OSError: of the chain, or of the files to write.
     """
     logging.getLogger("dirtytrack.checkpoint").addHandler(_QUIET)  # what it warns of is printed here
@@ -128,7 +142,7 @@ def _list(args: argparse.Namespace) -> int:
     """
     from dirtytrack.cli import _report
 
-    with _open(args.path) as chain:
+    with _open(args) as chain:
         taken = chain.disk_usage()
         if args.json:
             checkpoints = [_report.facts(checkpoint, taken) for checkpoint in chain]
@@ -145,7 +159,7 @@ def _verify(args: argparse.Namespace) -> int:
     """
     from dirtytrack.cli import _report
 
-    with _open(args.path) as chain:
+    with _open(args) as chain:
         with Progress("verify") as progress:
             chain.verify(progress)
         intact = not chain.problems
@@ -178,7 +192,7 @@ def _restore(args: argparse.Namespace) -> int:
             raise ImportError(
                 '.npy files need numpy: pip install "dirtytrack[numpy]", or --format raw'
             ) from error
-    with _open(args.path) as chain:
+    with _open(args) as chain:
         from dirtytrack.cli import _report
         from dirtytrack.cli._extract import Extraction
 
@@ -225,7 +239,7 @@ def _extract(
 
 
 def _copy(args: argparse.Namespace) -> int:
-    """Copy the files of a chain to another directory, where they are a chain that can be read and resumed.
+    """Copy the files of a chain to another place, where they are a chain that can be read and resumed.
 
     It may run beside the writer, also while that compacts; to copy the directory by other means may miss what
     belongs together. Everything is checked on the way. What is damaged is left out and listed, and the exit
@@ -240,10 +254,15 @@ def _copy(args: argparse.Namespace) -> int:
 def _copy_once(args: argparse.Namespace) -> int:
     from dirtytrack.cli import _report
 
-    with _open(args.path) as chain:
+    with _open(args) as chain:
         with Progress("copy") as progress:
             files = chain.export(
-                args.target, at=args.at, fsync=not args.no_fsync, lock=args.lock, progress=progress
+                args.target,
+                at=args.at,
+                fsync=not args.no_fsync,
+                lock=args.lock,
+                progress=progress,
+                store_options=store_options(args.store_options, args.path, args.target)[1],
             )
         if args.json:
             _print_json(args.path, chain, target=str(args.target), files=files)
@@ -270,8 +289,10 @@ def _compact(args: argparse.Namespace) -> int:
             fsync=not args.no_fsync,
             lock=args.lock,
             progress=progress,
+            store_options=store_options(args.store_options, args.path)[0],
+            grace_period=args.grace_period,
         )
-    with _open(args.path) as chain:
+    with _open(args) as chain:
         taken = sum(chain.disk_usage().values())
         if args.json:
             _print_json(
@@ -292,10 +313,11 @@ def _compact(args: argparse.Namespace) -> int:
     return 0
 
 
-def _open(path: Path) -> Chain:
+def _open(args: argparse.Namespace) -> Chain:
     from dirtytrack.checkpoint import Chain
 
-    return Chain(path)
+    targets = [args.target] if "target" in args else []
+    return Chain(args.path, store_options=store_options(args.store_options, args.path, *targets)[0])
 
 
 def _print_lines(*lines: str) -> None:
@@ -303,7 +325,7 @@ def _print_lines(*lines: str) -> None:
         print(line)
 
 
-def _print_json(path: Path, chain: Chain, **found: Any) -> None:
+def _print_json(path: Path | str, chain: Chain, **found: Any) -> None:
     newest = chain.newest.number if len(chain) else None
     problems = [problem._asdict() for problem in chain.problems]
     print(json.dumps({"path": str(path), "chain": chain.id, "newest": newest, **found, "problems": problems}))

@@ -2,9 +2,10 @@
 
 Everything is tried on memory of the doctor's own; nothing is changed. Exit code 0 only if tracking works.
 
-With PATH, tell instead what that directory can do for a chain of checkpoints, and what follows from it; tried
-on files of the doctor's own, which are gone afterwards. A chain that is there is left alone. Exit code 0 only
-if a chain can be kept there with the default options. Needs the extra: pip install "dirtytrack[checkpoint]".
+With PATH, tell instead what that directory, or that URL of an object store, can do for a chain of
+checkpoints, and what follows from it; tried on files of the doctor's own, which are gone afterwards. A chain
+that is there is left alone. Exit code 0 only if a chain can be kept there with the default options. Needs the
+extra: pip install "dirtytrack[checkpoint]", of a URL "dirtytrack[cloud]".
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
+from dirtytrack.cli._arguments import add_store_options, place, store_options
 from dirtytrack.cli._text import printable
 from dirtytrack.kernel.support import Check, Support, support
 
@@ -27,7 +28,10 @@ _RESET = "\033[0m"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("path", metavar="PATH", type=Path, nargs="?", help="a directory for checkpoints")
+    parser.add_argument(
+        "path", metavar="PATH", type=place, nargs="?", help="a directory for checkpoints, or a URL"
+    )
+    add_store_options(parser.add_argument)
     parser.add_argument("--json", action="store_true", help="print all of it as JSON, for programs")
 
 
@@ -36,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         OSError: there is no such directory, or it may not be read.
-        ImportError: of the directory, without xxhash, naming the extra.
+        ImportError: of the directory, without xxhash, or of a URL, without obstore, naming the extra.
+        StoreError: it is no URL of a store that is known.
     """
     if args.path is not None:
-        return _look_at(args.path, args.json)
+        return _look_at(args)
     found = support()
     if args.json:
         print(found.to_json())
@@ -48,11 +53,12 @@ def run(args: argparse.Namespace) -> int:
     return 0 if found.works else 1
 
 
-def _look_at(path: Path, as_json: bool) -> int:
+def _look_at(args: argparse.Namespace) -> int:
     from dirtytrack.checkpoint import directory_support
 
-    found = directory_support(path)
-    if as_json:
+    path = args.path
+    found = directory_support(path, store_options=store_options(args.store_options, path)[0])
+    if args.json:
         print(found.to_json())
     else:
         options = "" if found.works else " with the default options"

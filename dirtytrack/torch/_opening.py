@@ -34,7 +34,7 @@ def open_checkpoints(
     plan = Plan(parts)
     with ExitStack() as undo:
         try:
-            chain = undo.enter_context(Chain(path))
+            chain = undo.enter_context(Chain(path, store_options=options.get("store_options")))
         except FileNotFoundError:
             if at is not None:
                 raise

@@ -208,7 +208,7 @@ def test_a_failure_removes_nothing_and_is_told_once(place, array, monkeypatch):
     """No space for the base: CheckpointError at the next flush, nothing is lost, and the next try works."""
     states = {}
 
-    def full(self, name, last, condition):
+    def full(self, name, last, condition, footing):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
 
     with Checkpointer(place, {"a": array}) as checkpoints:

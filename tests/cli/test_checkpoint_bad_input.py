@@ -137,7 +137,9 @@ def test_without_numpy_bytes_are_restored(chain: Made, tmp_path: Path) -> None:
 def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
     """A base of zeros that is correct to the last checksum, with a description of the caller's choice."""
     store = Directory(path, create=True)
-    writer = CheckpointWriter(store, layouts, Compression("none"), (False,) * len(layouts))
+    checkpoint, file = secrets.token_bytes(16), secrets.token_bytes(8)
+    header = Header(Kind.BASE, bytes(16), checkpoint, NO_PARENT, file, 1)
+    writer = CheckpointWriter(store, header, layouts, Compression("none"), (False,) * len(layouts))
     usual: dict[str, Any] = {
         "table": "0" * 32,
         "meta": None,
@@ -146,8 +148,7 @@ def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
         "statistics": {},
     } | described
     description = Description(**usual | {"meta": json.dumps(usual["meta"])})
-    checkpoint, file = secrets.token_bytes(16), secrets.token_bytes(8)
-    writer.commit(Header(Kind.BASE, bytes(16), checkpoint, NO_PARENT, file, 1), description)
+    writer.commit(Kind.BASE, description)
     store.close()
 
 

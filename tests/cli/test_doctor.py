@@ -169,3 +169,22 @@ def test_what_is_no_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert err.count("\n") == 1
     assert "make it, or name the one above it" in err
     assert str(tmp_path / "no") in err
+
+
+def test_a_url_is_told_what_it_can_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every check with what follows from it, and nothing is left there; and what is no URL."""
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["doctor", "memory://doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "ok  put if absent  of two writers one commits" in lines
+    assert lines[-1] == "A chain of checkpoints can be kept in memory://doctor."
+    assert main(["doctor", "memory://doctor", "--json"]) == 0
+    found = directory_support("memory://doctor")
+    assert json.loads(capsys.readouterr().out) == found.as_dict()
+    assert [one.name for one in found.checks] == [
+        *("write", "read", "put if absent", "upload", "list", "order", "remove")
+    ]
+    assert main(["doctor", "ftp://x/y"]) == 1
+    assert "of no known kind" in capsys.readouterr().err

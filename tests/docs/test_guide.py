@@ -42,6 +42,7 @@ def _preamble(document: str, fence: str) -> str:
         pytest.param("guide.md", "python torch", marks=pytest.mark.torch),
         pytest.param("torch.md", "python torch", marks=pytest.mark.torch),
         ("checkpoint.md", "python"),
+        ("beyond.md", "python"),
         ("snapshot.md", "python"),
         ("barrier.md", "python"),
         ("backends.md", "python"),

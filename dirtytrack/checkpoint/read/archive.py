@@ -10,11 +10,12 @@ from typing import NamedTuple, TypeVar
 
 from dirtytrack.checkpoint.format.structures import FileName, FormatError
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile, Layouts
-from dirtytrack.checkpoint.read.lineage import Node, arrange, first_few_of
-from dirtytrack.checkpoint.read.opening import open_files
+from dirtytrack.checkpoint.read.lineage import Node, Nodes, arrange, first_few_of
+from dirtytrack.checkpoint.read.opening import Opened, open_files, open_newest
 from dirtytrack.checkpoint.read.state import DamagedFile, State
 from dirtytrack.checkpoint.store import Place, open_store
 from dirtytrack.checkpoint.store.protocol import FileRemovedError, Store
+from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.errors import ChainError
 
 _OPENINGS = 10  # at most, beside a writer that compacts all the time
@@ -54,18 +55,30 @@ class Archive:
         store: where they are.
     """
 
-    def __init__(self, store: Store, undo: ExitStack) -> None:
-        """Opens them; *undo* closes them.
+    def __init__(self, store: Store, undo: ExitStack, *, newest: bool = False) -> None:
+        """Opens them.
+
+        Args:
+            store: where they are.
+            undo: closes them.
+            newest: whether the files of the newest state will most likely do, where the store knows them. The
+                others are then opened when anything else is asked for.
 
         Raises:
             ChainError: there is none at all, or those of more than one history.
             OSError: the store can't be listed, or a file not be opened, and it is not the file's fault.
         """
         self.store = store
-        self._files, self._damaged, self._gone = open_files(store, undo)
-        self._arrange()
-        self._check_history()
+        self._undo = undo
         self._last: tuple[Node, State] | None = None
+        self._files: list[CheckpointFile] = []
+        self._damaged: dict[FileName, str] = {}
+        self._nodes: Nodes = {}
+        opened = open_newest(store, undo) if newest else None
+        self._is_partial = opened is not None
+        self._take(opened or open_files(store, undo))
+        if self._is_partial and not self._nodes:
+            self._complete()
 
     @property
     def id(self) -> str | None:
@@ -73,13 +86,21 @@ class Archive:
         return self._files[0].header.chain.hex() if self._files else None
 
     @property
+    def greatest_number(self) -> int:
+        """The greatest number that any file claims, whether it can be used or not."""
+        names = self.store.newest_names()
+        return FileName.among(self.store.names() if names is None else names)[-1].number
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """The states whose files are all there and intact as far as is known, by number."""
+        self._complete()
         return tuple(self._nodes.values())
 
     @property
     def problems(self) -> tuple[Problem, ...]:
         """The files that can't be used, by number."""
+        self._complete()
         found = {**self._damaged, **self._misfits}
         return tuple(Problem(str(name), found[name]) for name in sorted(found))
 
@@ -91,6 +112,8 @@ class Archive:
             ChainError: there is none; it says why.
         """
         if not self._nodes:
+            self._complete()
+        if not self._nodes:
             raise ChainError(
                 f"{self.store.place} holds no complete checkpoint. {first_few_of(self.problems)}"
             )
@@ -98,6 +121,7 @@ class Archive:
 
     def has(self, identifier: str) -> bool:
         """Whether the state of that identifier can be read, as far as is known."""
+        self._complete()
         return identifier in self._nodes
 
     def find(self, at: int | str) -> Node:
@@ -109,6 +133,7 @@ class Archive:
         """
         if isinstance(at, bool) or not isinstance(at, int | str):
             raise TypeError(f"a checkpoint is called by its number or its identifier, not by {at!r}")
+        self._complete()
         found = self._nodes.get(at) if isinstance(at, str) else self._numbered.get(at)
         if found is not None:
             return found
@@ -117,19 +142,19 @@ class Archive:
         message = f"{self.store.place} has no complete checkpoint {at}; it has {there}. {reasons}"
         raise ChainError(message.rstrip())
 
-    def files_of(self, at: int | str | None) -> list[CheckpointFile]:
-        """The files that make up the state *at*, or if that is None all states; what they stand on is first.
+    def nodes_of(self, at: int | str | None) -> list[Node]:
+        """The state *at* with those that its file stands on, or if that is None all; these come first.
 
         Raises:
             ChainError: there is no such state, or none at all.
         """
         if at is not None:
-            return self.find(at).files()
+            return self.find(at).stack()
         _ = self.newest  # or there is none
-        return [node.file for node in self.nodes]
+        return [*self.nodes]
 
     def lineage(self, node: Node) -> list[Node]:
-        """It and those that it followed, as far as they are there; the oldest first."""
+        """It and those that it followed, as far as they are there and known; the oldest first."""
         nodes = [node]
         while (parent := nodes[-1].parent) in self._nodes:
             nodes.append(self._nodes[parent])
@@ -158,7 +183,7 @@ class Archive:
             ChainError: the state can't be read; it names the file.
         """
         while True:
-            node = self.find(node.id)
+            node = self._nodes.get(node.id) or self.find(node.id)
             try:
                 if self._last is None or self._last[0] is not node:
                     self._last = node, State(node.files(), node.layouts)
@@ -186,7 +211,8 @@ class Archive:
                 if node.id in self._nodes:
                     raise  # it is not the files
                 continue
-            if newer := [problem for problem in self.problems if problem.number >= node.number]:
+            newer = [] if self._is_partial else [one for one in self.problems if one.number >= node.number]
+            if newer:
                 _logger.warning(
                     "%s: checkpoint %d was read; newer files can't be: %s",
                     self.store.place,
@@ -230,13 +256,25 @@ class Archive:
         return below.layouts if below else ()
 
     def _exclude(self, damage: DamagedFile) -> None:
-        self._files = [file for file in self._files if file is not damage.file]
+        self._complete()  # for another way to the same states
+        self._files = [file for file in self._files if file.name != damage.file.name]
         self._damaged[damage.file.name] = str(damage)
         self._arrange()
 
+    def _complete(self) -> None:
+        if self._is_partial:
+            self._is_partial = False
+            self._take(open_files(self.store, self._undo))
+
+    def _take(self, opened: Opened) -> None:
+        self._files, self._damaged, self._gone = opened
+        self._arrange()
+        if not self._is_partial:
+            self._check_history()
+
     def _arrange(self) -> None:
         self._nodes, misfits = arrange(self._files)
-        self._numbered = {node.number: node for node in self.nodes}
+        self._numbered = {node.number: node for node in self._nodes.values()}
         self._misfits = {name: reason for name, reason in misfits.items() if name not in self._gone}
 
     def _check_history(self) -> None:
@@ -252,7 +290,7 @@ class Archive:
             raise ChainError(
                 f"{place} holds files of several chains: of one {files}. Move the foreign ones away"
             )
-        for older, newer in itertools.pairwise(self.nodes):
+        for older, newer in itertools.pairwise(self._nodes.values()):
             if older.number == newer.number:
                 raise ChainError(
                     f"{place} holds two different checkpoints {newer.number}, {older.file.name} and "
@@ -269,8 +307,8 @@ def disk_usage(store: Store) -> dict[str, int]:
     }
 
 
-def read_from(place: Place, action: Callable[[Archive], _T]) -> _T:
-    """What *action* makes of the archive at a place.
+def read_from(place: Place, action: Callable[[Archive], _T], *, options: StoreOptions | None = None) -> _T:
+    """What *action* makes of the archive at a place; most likely of the newest state alone.
 
     If a file is removed that could not be kept open, it is called anew with what replaced it.
 
@@ -278,18 +316,18 @@ def read_from(place: Place, action: Callable[[Archive], _T]) -> _T:
         As `opened`, and *action*.
     """
     for _ in range(_OPENINGS):
-        with suppress(FileRemovedError), opened(place) as archive:
+        with suppress(FileRemovedError), opened(place, newest=True, options=options) as archive:
             return action(archive)
-    with opened(place) as archive:
+    with opened(place, newest=True, options=options) as archive:
         return action(archive)
 
 
 @contextmanager
-def opened(place: Place) -> Iterator[Archive]:
-    """The archive at a place, until the block ends.
+def opened(place: Place, *, newest: bool = False, options: StoreOptions | None = None) -> Iterator[Archive]:
+    """The archive at a place, until the block ends; *newest* as `Archive` has it.
 
     Raises:
         As `open_store` and `Archive`.
     """
     with ExitStack() as undo:
-        yield Archive(open_store(place, undo), undo)
+        yield Archive(open_store(place, undo, options=options), undo, newest=newest)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from dirtytrack.checkpoint.format.codec import RunningChecksum, checksum
@@ -22,6 +23,7 @@ from dirtytrack.checkpoint.format.structures import (
     Header,
     Kind,
     Segment,
+    Span,
     block_count,
 )
 from dirtytrack.checkpoint.read.block_owners import ZEROS, BlockOwners, Runs
@@ -30,6 +32,7 @@ from dirtytrack.checkpoint.store.protocol import Store, StoredFile, UnreadableEr
 _INDEX_PIECE = 1 << 20
 _ZEROS_PIECE = 1 << 20
 _COPIED = 1 << 16  # bytes in a piece
+_EXPECTED = 64  # segments
 
 Layouts = tuple[Layout, ...]  # the table of regions
 
@@ -153,6 +156,20 @@ class CheckpointFile:
             raise FormatError("its index has something in place in a region that is not linear")
         return last.extent, last.first + last.count
 
+    def expect(self, segments: Iterable[StoredSegment]) -> None:
+        """These segments are going to be read, in this order."""
+        self._file.expect(span for one in segments for span in self._spans(one))
+
+    def _spans(self, stored: StoredSegment) -> Iterator[Span]:
+        # Where its bytes are.
+        if stored.segment.encoding != Encoding.IN_PLACE:
+            yield stored.segment.offset, stored.segment.offset + stored.segment.length
+            return
+        for run in stored.runs.native:
+            layout = self.layouts[run.extent]
+            start = self._linear(layout)
+            yield start + run.first * BLOCK, start + min((run.first + run.count) * BLOCK, layout.nbytes)
+
     def read(self, stored: StoredSegment, buffer: memoryview | None = None) -> bytes | memoryview:
         """The bytes of a segment's blocks, one after the other, checked.
 
@@ -200,7 +217,7 @@ class CheckpointFile:
         """
         done = 0
         named = BlockOwners([layout.nbytes for layout in stored(layouts)])
-        for one in self.segments(named):
+        for one in self._read_ahead(self.segments(named)):
             if self.layouts:
                 named.give(one.runs, ZEROS + 1)
             if one.segment.encoding != Encoding.ZEROS:
@@ -213,6 +230,11 @@ class CheckpointFile:
                 for first, stop in named.spans(place, ZEROS, 0, block_count(layout.nbytes)):
                     self._check_zeros(start + first * BLOCK, start + min(stop * BLOCK, layout.nbytes))
 
+    def _read_ahead(self, segments: Iterator[StoredSegment]) -> Iterator[StoredSegment]:
+        while some := list(islice(segments, _EXPECTED)):
+            self.expect(one for one in some if one.segment.encoding != Encoding.ZEROS)
+            yield from some
+
     def pieces(self, *, holes: bool) -> Iterator[tuple[int, bytearray]]:
         """All that is in the file, unchecked, as offsets and bytes. Offsets grow, but the first comes last.
 
@@ -223,6 +245,7 @@ class CheckpointFile:
             FormatError: it can't be read.
         """
         start = HEADER_BYTES
+        self._file.expect([(start, self.nbytes)])
         while start < self.nbytes:
             if holes:
                 start = self._file.skip_hole(start, self.nbytes)

@@ -43,12 +43,16 @@ class Node:
 
     def files(self) -> list[CheckpointFile]:
         """The files that make it up, the base first."""
-        files = []
+        return [node.file for node in self.stack()]
+
+    def stack(self) -> list[Node]:
+        """What its file stands on, the base first, and it itself."""
+        nodes = []
         at: Node | None = self
         while at is not None:
-            files.append(at.file)
+            nodes.append(at)
             at = at.below
-        return files[::-1]
+        return nodes[::-1]
 
 
 Nodes = dict[str, Node]  # by identifier, in the order of their numbers

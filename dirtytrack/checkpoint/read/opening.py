@@ -38,25 +38,46 @@ def open_files(store: Store, undo: ExitStack) -> Opened:
     Raises:
         OSError: the store can't be listed, or a file not be opened, and it is not the file's fault.
     """
-    files: list[CheckpointFile] = []
-    problems: dict[FileName, str] = {}
+    opened = Opened([], {}, frozenset())
     seen: set[str] = set()
     for _ in range(_LISTINGS):
         there = set(store.names())
         new = FileName.among(there - seen)
         seen |= there
-        for name in new:
-            try:
-                file = CheckpointFile(store, str(name))
-            except FileNotFoundError:
-                continue  # removed since
-            except PermissionError as error:
-                problems[name] = f"it may not be read: {error.strerror}"
-            except FormatError as error:
-                problems[name] = str(error)
-            else:
-                undo.callback(file.close)
-                files.append(file)
+        _open(store, new, opened, undo)
         if not new:
             break
-    return Opened(files, problems, frozenset(one.name for one in files if str(one.name) not in there))
+    gone = frozenset(one.name for one in opened.files if str(one.name) not in there)
+    return opened._replace(gone=gone)
+
+
+def open_newest(store: Store, undo: ExitStack) -> Opened | None:
+    """Opens the files of the newest state; None where all of them are found as quickly.
+
+    *undo* closes them.
+
+    Raises:
+        OSError: as `open_files`.
+    """
+    names = store.newest_names()
+    if names is None:
+        return None
+    opened = Opened([], {}, frozenset())
+    _open(store, FileName.among(names), opened, undo)
+    return opened
+
+
+def _open(store: Store, names: list[FileName], opened: Opened, undo: ExitStack) -> None:
+    store.expect([str(name) for name in names])
+    for name in names:
+        try:
+            file = CheckpointFile(store, str(name))
+        except FileNotFoundError:
+            continue  # removed since
+        except PermissionError as error:
+            opened.problems[name] = f"it may not be read: {error.strerror}"
+        except FormatError as error:
+            opened.problems[name] = str(error)
+        else:
+            undo.callback(file.close)
+            opened.files.append(file)

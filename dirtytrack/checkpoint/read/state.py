@@ -6,8 +6,9 @@ import errno
 import functools
 import mmap
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import NamedTuple
 
 from dirtytrack._lifetime.interruptible_pool import Task, run_all
@@ -25,6 +26,7 @@ from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile, Layouts, 
 from dirtytrack.checkpoint.read.populated import populated
 from dirtytrack.kernel.touch import Memory
 
+_EXPECTED_BLOCKS = 1 << 18  # a gigabyte
 _REMEMBERED = 8 * SEGMENT_BYTES  # bytes of segments, for who reads on where it stopped
 
 
@@ -103,7 +105,9 @@ class State:
         """
         tasks: list[Task] = []
         for memories in self._rounds(targets):
-            tasks += self._placing(Targets(len(self._sizes), memories))
+            numbers, placing = self._placing(Targets(len(self._sizes), memories))
+            self._expect(numbers)
+            tasks += placing
             if not zeroed:
                 zero = self._block_owners.place_zeros
                 tasks += [
@@ -147,7 +151,14 @@ class State:
             for one in self._in_base
             if self._block_owners.owned(ZEROS, one.runs, targets)
         ]
-        run_all([*tasks, *self._placing(targets, in_place=False)])
+        run_all([*tasks, *self._placing(targets, in_place=False)[1]])
+
+    def expect(self, region: int, start: int, stop: int) -> None:
+        """These bytes of a region are going to be read, from the first to the last."""
+        if start < stop:
+            place, first = self._place(region), start // BLOCK
+            end = min(block_count(stop), first + _EXPECTED_BLOCKS)
+            self._expect(sorted(self._block_owners.among(place, first, end) - {ZEROS, *self._plain}))
 
     def read(self, region: int, start: int, stop: int) -> bytearray:
         """The bytes [start, stop) of a region, from the segments that hold some of them and no others.
@@ -199,13 +210,21 @@ class State:
                 except MemoryError:
                     raise MemoryError(f"{file.name} has regions of too many bytes to read") from None
 
-    def _placing(self, targets: Targets, *, in_place: bool = True) -> Iterator[Task]:
-        # What brings the blocks there that count, in the order of the files.
+    def _expect(self, numbers: Iterable[int]) -> None:
+        for file, owners in groupby((self._owners[number - 1] for number in numbers), lambda one: one.file):
+            file.expect(owner.stored for owner in owners)
+
+    def _placing(self, targets: Targets, *, in_place: bool = True) -> tuple[list[int], list[Task]]:
+        # The segments with blocks that count, in the order of the files, and what brings these there.
+        numbers: list[int] = []
+        tasks: list[Task] = []
         for number, (_, one) in enumerate(self._owners, 1):
             is_wanted = in_place or one.segment.encoding != Encoding.IN_PLACE
             owned = is_wanted and self._block_owners.owned(number, one.runs, targets)
             if owned:
-                yield functools.partial(self._place_one, number, targets, owned)
+                numbers.append(number)
+                tasks.append(functools.partial(self._place_one, number, targets, owned))
+        return numbers, tasks
 
     def _place_one(self, number: int, targets: Targets, owned: int) -> None:
         file, one = self._owners[number - 1]

@@ -11,9 +11,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dirtytrack.checkpoint.store.bucket_abilities import try_bucket
 from dirtytrack.checkpoint.store.descriptors import Descriptor
 from dirtytrack.checkpoint.store.lock import WriterLock
 from dirtytrack.checkpoint.store.system import Folder, check
+from dirtytrack.checkpoint.store.urls import StoreOptions, directory_of, open_bucket, scheme_of
+from dirtytrack.errors import StoreError
 from dirtytrack.kernel.support import Check
 from dirtytrack.native import lib
 
@@ -23,10 +26,10 @@ _FREE = 1 << 20  # bytes, below which no chain can begin
 
 
 class DirectorySupport(NamedTuple):
-    """What a directory can do for a chain of checkpoints, at the time of the call.
+    """What a directory or a URL can do for a chain of checkpoints, at the time of the call.
 
     Attributes:
-        path: the directory.
+        path: the directory, or the URL.
         works: a chain can be kept there with the default options of a `Checkpointer`.
         checks: what was tried, each with what follows from it: ``ok`` is False where something has to be
             done, which is the ``remedy``, and None where the chain does without.
@@ -45,16 +48,29 @@ class DirectorySupport(NamedTuple):
         return json.dumps(self.as_dict(), indent=2)
 
 
-def directory_support(path: os.PathLike[str] | str) -> DirectorySupport:
-    """Tries what a chain of checkpoints needs of a directory, on files of its own.
+def directory_support(
+    path: os.PathLike[str] | str, *, store_options: StoreOptions | None = None
+) -> DirectorySupport:
+    """Tries what a chain of checkpoints needs of a directory, or of a URL, on files of its own.
 
     A chain that is there is not touched, nor is its lock. Whether processes on other machines see a lock, of
     a directory that several have mounted, can't be found out from one of them.
 
+    Args:
+        path: the directory, or the URL.
+        store_options: of a URL, as for `Checkpointer`.
+
     Raises:
         FileNotFoundError, NotADirectoryError, PermissionError: there is no such directory, or it may not be
             read.
+        StoreError, ImportError: of a URL, as for `Checkpointer`.
     """
+    scheme, text = scheme_of(path), os.fspath(path)
+    if scheme not in (None, "file"):
+        return _support(text, tuple(try_bucket(open_bucket(text, store_options))))
+    if store_options:
+        raise StoreError(f"{text} is a directory, which has no store_options")
+    path = path if scheme is None else directory_of(text)
     try:
         folder = Folder(Path(path))
     except FileNotFoundError as error:
@@ -62,7 +78,11 @@ def directory_support(path: os.PathLike[str] | str) -> DirectorySupport:
         raise FileNotFoundError(error.errno, told, str(path)) from None
     with closing(folder):
         checks = (_space(folder), *_tried(folder))
-    return DirectorySupport(str(path), all(one.ok is not False for one in checks), checks)
+    return _support(str(path), checks)
+
+
+def _support(place: str, checks: tuple[Check, ...]) -> DirectorySupport:
+    return DirectorySupport(place, all(one.ok is not False for one in checks), checks)
 
 
 class _Ability(NamedTuple):

@@ -10,7 +10,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from dirtytrack.checkpoint.store.descriptors import Descriptor
 from dirtytrack.checkpoint.store.lock import LockName, WriterLock
 from dirtytrack.checkpoint.store.new_file import DirectoryNewFile
 from dirtytrack.checkpoint.store.protocol import (
+    Exchange,
     FileRemovedError,
     StoreRemovedError,
     UnreadableError,
@@ -82,6 +83,9 @@ class Directory:
         """See `Store`."""
         return [name for name in self._folder.names() if not _TEMPORARY.fullmatch(name)]
 
+    def newest_names(self) -> None:
+        """See `Store`."""
+
     def usage(self) -> list[Usage]:
         """See `Store`."""
         found = []
@@ -91,15 +95,18 @@ class Directory:
                 found.append(Usage(name, status.st_blocks * _SECTOR, bool(_TEMPORARY.fullmatch(name))))
         return found
 
+    def expect(self, names: Sequence[str]) -> None:
+        """See `Store`. They are near."""
+
     def open(self, name: str) -> DirectoryFile:
         """See `Store`."""
         return DirectoryFile(self._folder, name)
 
-    def create(self) -> DirectoryNewFile:
+    def create(self, name: str = "", first: bytes = b"", most: int = 0) -> DirectoryNewFile:
         """See `Store`."""
         return DirectoryNewFile(self._folder, f".{self._names.getrandbits(64):016x}.tmp", self._fsync)
 
-    def remove(self, names: Sequence[str]) -> None:
+    def remove(self, names: Sequence[str], instead: Sequence[Exchange] = ()) -> None:
         """See `Store`."""
         for name in names:
             with suppress(FileNotFoundError):
@@ -138,6 +145,9 @@ class DirectoryFile:
         self.nbytes = os.fstat(descriptor.fd).st_size
         self._is_closed = False
         descriptors.keep(self._key, descriptor)
+
+    def expect(self, spans: Iterable[tuple[int, int]]) -> None:
+        """See `StoredFile`. The system reads ahead by itself."""
 
     def read_into(self, offset: int, buffers: Sequence[memoryview], checksum: Any = None) -> None:
         """See `StoredFile`."""

@@ -6,10 +6,10 @@ import errno
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dirtytrack.checkpoint.store.protocol import GO_ON, Condition, UnreadableError, Usage
+from dirtytrack.checkpoint.store.protocol import GO_ON, Condition, Exchange, UnreadableError, Usage
 from dirtytrack.errors import BusyError
 from dirtytrack.native import ffi, lib
 
@@ -48,10 +48,16 @@ class MemoryStore:
         """See `Store`."""
         return list(self.files)
 
+    def newest_names(self) -> None:
+        """See `Store`."""
+
     def usage(self) -> list[Usage]:
         """See `Store`."""
         named = [Usage(name, len(data), False) for name, data in self.files.copy().items()]
         return named + [Usage(f"unfinished {id(file)}", file.nbytes, True) for file in self.unfinished.copy()]
+
+    def expect(self, names: Sequence[str]) -> None:
+        """See `Store`."""
 
     def open(self, name: str) -> MemoryFile:
         """See `Store`."""
@@ -60,11 +66,11 @@ class MemoryStore:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.locate(name))
         return MemoryFile(data)
 
-    def create(self) -> MemoryNewFile:
+    def create(self, name: str = "", first: bytes = b"", most: int = 0) -> MemoryNewFile:
         """See `Store`."""
         return MemoryNewFile(self)
 
-    def remove(self, names: Sequence[str]) -> None:
+    def remove(self, names: Sequence[str], instead: Sequence[Exchange] = ()) -> None:
         """See `Store`."""
         for name in names:
             self.files.pop(name, None)
@@ -85,6 +91,9 @@ class MemoryFile:
     def __init__(self, data: bytes) -> None:
         self.nbytes = len(data)
         self._data = memoryview(data)
+
+    def expect(self, spans: Iterable[tuple[int, int]]) -> None:
+        """See `StoredFile`."""
 
     def read_into(self, offset: int, buffers: Sequence[memoryview], checksum: Any = None) -> None:
         """See `StoredFile`."""
@@ -111,6 +120,8 @@ class MemoryFile:
 
 class MemoryNewFile:
     """See `NewFile`."""
+
+    is_fixed = False
 
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
@@ -141,6 +152,7 @@ class MemoryNewFile:
         name: str,
         last: Sequence[tuple[int, Buffer]] = (),
         condition: Condition | None = None,
+        footing: Sequence[str] | None = (),
     ) -> None:
         """See `NewFile`. There is no disk."""
         if condition is not None:

@@ -24,6 +24,8 @@ _BLOCK = 4096  # bytes, of a batch
 class DirectoryNewFile:
     """See `NewFile`. It is there once something is written, with a temporary name until it is published."""
 
+    is_fixed = False
+
     def __init__(self, folder: Folder, name: str, fsync: bool) -> None:
         """Makes nothing yet; the *name* is the temporary one."""
         self._folder, self._name, self._fsync = folder, name, fsync
@@ -51,6 +53,7 @@ class DirectoryNewFile:
         name: str,
         last: Sequence[tuple[int, Buffer]] = (),
         condition: Condition | None = None,
+        footing: Sequence[str] | None = (),
     ) -> None:
         """See `NewFile`."""
         ends = [ffi.new("char[]", one.encode()) for one in (self._name, name)]

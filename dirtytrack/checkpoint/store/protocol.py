@@ -10,22 +10,37 @@ whole place of the file as their ``filename``; what is the fault of a single fil
 
 from __future__ import annotations
 
+import errno
 import mmap
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from dirtytrack.errors import BusyError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+Exchange = tuple[Sequence[str], str]  # the files that a state stands on, and the base that was made for it
+
 # What somebody can do whose Checkpointer can't write any more, while memory is newer than the chain.
 GO_ON = (
-    "To keep what is in memory begin a chain in another directory; to go back to the last checkpoint, "
-    "resume this one"
+    "To keep what is in memory begin a chain in another directory, or at another URL; to go back to the last "
+    "checkpoint, resume this one"
 )
 
 
 class UnreadableError(Exception):
     """A file can't be read, and that is its own fault. The message is the reason, without the file's name."""
+
+
+class OvertakenError(BusyError):
+    """Another writer has committed what this one was about to: it can't go on."""
+
+    def told(self) -> BusyError:
+        """The same for who called a method of a Checkpointer: once, and nothing else."""
+        error = BusyError(self.errno or errno.EBUSY, self.call, remedy=self.remedy)
+        error.__cause__ = self
+        return error
 
 
 class StoreRemovedError(FileNotFoundError):
@@ -61,6 +76,9 @@ class StoredFile(Protocol):
     """
 
     nbytes: int
+
+    def expect(self, spans: Iterable[tuple[int, int]]) -> None:
+        """These bytes, from starts to stops, are going to be read: what is far away is asked for."""
 
     def read_into(self, offset: int, buffers: Sequence[memoryview], checksum: Any = None) -> None:
         """Fills the buffers, one after the other, with the file's bytes from an offset on.
@@ -108,16 +126,23 @@ class NewFile(Protocol):
             MemoryError, OSError: it could not be written: `discard` it.
         """
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether its name and its first bytes must be what `Store.create` was told, by now."""
+
     def publish(
         self,
         name: str,
         last: Sequence[tuple[int, Buffer]] = (),
         condition: Condition | None = None,
+        footing: Sequence[str] | None = (),
     ) -> None:
         """Gives the file its name, once and for all, if no other file has it.
 
         *last* is offsets and bytes that are written before that, in this order. The *condition* is checked
-        before anything is done.
+        before anything is done. *footing* is the files that its state stands on, a base first: it is the
+        newest from here on. None: it is not, but another file for a state that is there; `Store.remove` says
+        instead of which ones.
 
         Both last when this returns, unless the store was opened to do without.
 
@@ -212,8 +237,14 @@ class Store(Protocol):
     def names(self) -> list[str]:
         """The names of all files that have one, in no order, foreign ones among them."""
 
+    def newest_names(self) -> list[str] | None:
+        """Enough of them for the newest state, with the greatest number; None if `names` is as quick."""
+
     def usage(self) -> list[Usage]:
         """What all files take, those without a name of their own too."""
+
+    def expect(self, names: Sequence[str]) -> None:
+        """These files are going to be opened, in this order."""
 
     def open(self, name: str) -> StoredFile:
         """Opens a file for reading.
@@ -224,11 +255,20 @@ class Store(Protocol):
             OSError: it can't be opened, and that is not its fault.
         """
 
-    def create(self) -> NewFile:
-        """Begins a file; for who has the claim."""
+    def create(self, name: str = "", first: bytes = b"", most: int = 0) -> NewFile:
+        """Begins a file; for who has the claim.
 
-    def remove(self, names: Sequence[str]) -> None:
+        Args:
+            name: that it is going to have, most likely.
+            first: the bytes that it is going to begin with, the same. They are to be written all the same.
+            most: how many bytes it is going to have at most, about.
+        """
+
+    def remove(self, names: Sequence[str], instead: Sequence[Exchange] = ()) -> None:
         """Removes files in this order, for good as `NewFile.publish`; one that is not there is no error.
+
+        *instead* is bases that have been made for states that are there: what stands on the files of one
+        stands on its base from here on. The first that fits counts.
 
         For who has the claim.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import Any
 
 from dirtytrack.checkpoint.format.codec import checksum
@@ -32,6 +33,7 @@ class CheckpointWriter:
     def __init__(
         self,
         store: Store,
+        header: Header,
         layouts: tuple[Layout, ...],
         compression: Compression,
         linear: tuple[bool, ...],
@@ -41,6 +43,7 @@ class CheckpointWriter:
 
         Args:
             store: where.
+            header: which state it will hold; `commit` may still make a base of it, if it `can_be_base`.
             layouts: the table of regions.
             compression: of what is not laid out as memory is.
             linear: for each region that is stored, whether a batch of everything is laid out as memory is.
@@ -63,7 +66,8 @@ class CheckpointWriter:
         pack.hashes = ffi.NULL if hashes is None else hashes.native
         pack.apart, pack.limit = self._encoder.compresses, self._encoder.segment_bytes
         pack.place_limit = SEGMENT_BYTES  # whoever wants a part of it maps the file
-        self._file = store.create()
+        self._header = header
+        self._file = store.create(str(header.name), header.pack(), sum(one.nbytes for one in own))
 
     @property
     def blocks(self) -> int:
@@ -74,6 +78,11 @@ class CheckpointWriter:
     def plain(self) -> int:
         """Bytes of the blocks stored so far, without zeros and before compression."""
         return int(self._pack.plain)
+
+    @property
+    def can_be_base(self) -> bool:
+        """Whether it may still become one, if it was begun as a delta."""
+        return not self._file.is_fixed
 
     def store(self, batch: Any) -> None:
         """Stores what is to be stored of a ``struct dt_captured``; its memory is free when this returns.
@@ -97,18 +106,26 @@ class CheckpointWriter:
         self._pack.end = self._file.write(segment.offset, [stored])
         self._pack.written += len(stored)
 
-    def commit(self, header: Header, description: Description, condition: Condition | None = None) -> int:
-        """Completes the file and gives it its name; returns how many bytes it holds, holes aside.
+    def commit(
+        self,
+        kind: Kind,
+        description: Description,
+        condition: Condition | None = None,
+        footing: Sequence[str] | None = (),
+    ) -> tuple[Header, int]:
+        """Completes the file and gives it its name; returns its header, and its bytes, holes aside.
 
         Args:
-            header: says the name.
+            kind: what it is in the end.
             description: of the checkpoint.
             condition: of its name.
+            footing: as `NewFile.publish` has it.
 
         Raises:
             OSError: there is no such file.
             Others: as the condition.
         """
+        header = self._header._replace(kind=kind)
         described = description.encode(self._layouts if header.kind is Kind.BASE else None)
         if len(described) > MAX_DESCRIPTION:
             raise OSError(errno.EFBIG, f"its description has {len(described)} bytes")
@@ -124,8 +141,8 @@ class CheckpointWriter:
             int.from_bytes(packed[-8:], "little"),
         )
         tail = b"".join((index, described, footer.pack()))
-        self._file.publish(str(header.name), [(self._pack.end, tail), (0, packed)], condition)
-        return len(packed) + int(self._pack.written) + len(tail)
+        self._file.publish(str(header.name), [(self._pack.end, tail), (0, packed)], condition, footing)
+        return header, len(packed) + int(self._pack.written) + len(tail)
 
     def discard(self) -> None:
         """Removes the file, if it is not committed."""

@@ -10,7 +10,14 @@ from typing import Any
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.format.layout import stored
 from dirtytrack.checkpoint.format.structures import Header, Kind
-from dirtytrack.checkpoint.store.protocol import GO_ON, Claim, Condition, Store, StoreRemovedError
+from dirtytrack.checkpoint.store.protocol import (
+    GO_ON,
+    Claim,
+    Condition,
+    OvertakenError,
+    Store,
+    StoreRemovedError,
+)
 from dirtytrack.checkpoint.write.capture import Capture
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression
@@ -103,13 +110,13 @@ class Committer:
         """Whether there is a failure to take."""
         return self._cause is not None or self._thread.failure is not None
 
-    def take_failure(self) -> CheckpointError | None:
+    def take_failure(self) -> OSError | None:
         """The failure, once; drain first. None if somebody else was told in the meantime."""
         cause, self._cause = self._cause, None  # no call: nobody comes in between
         numbers, self._failed = self._failed, []
         return self._error(cause, numbers) if cause or self._thread.failure else None
 
-    def tell(self, job: Job) -> CheckpointError:
+    def tell(self, job: Job) -> OSError:
         """What kept a job that has failed from being committed: its caller knows, and need not be told."""
         self._thread.put(partial(self._forget, job))
         return self._error(job.cause, [job.number])
@@ -122,12 +129,14 @@ class Committer:
         """Does what was put before, and ends the thread."""
         self._thread.stop()
 
-    def _error(self, cause: Exception | None, failed: list[int]) -> CheckpointError:
+    def _error(self, cause: Exception | None, failed: list[int]) -> OSError:
         if (unforeseen := self._thread.failure) is not None:
             message = f"the writer gave up ({unforeseen!r}): close this Checkpointer. {GO_ON}"
             error = CheckpointError(errno.EIO, message, self._store.place)
             error.__cause__ = unforeseen
             return error
+        if isinstance(cause, OvertakenError):  # there is no next save that could have it
+            return cause.told()
         numbers = tuple(dict.fromkeys(failed))
         path = getattr(cause, "filename", None) or self._store.place
         code = getattr(cause, "errno", None) or (
@@ -217,25 +226,26 @@ class Committer:
                 job.table.hashes.begin_base()
             layouts, hashes = job.table.layouts, job.table.hashes
             linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(layouts))
-            writer = CheckpointWriter(self._store, layouts, self._compression, linear, hashes)
+            header = Header(job.kind, self._chain, job.id, self.parent, job.file, job.number)
+            writer = CheckpointWriter(self._store, header, layouts, self._compression, linear, hashes)
             self._open = job, writer
         return self._open[1]
 
     def _publish(self, job: Job) -> tuple[Header, CheckpointWriter, int]:
         writer = self._writer(job)
         # A delta that has everything needs no parent.
-        whole = len(job.captures) == 1 and writer.blocks == job.table.blocks
+        whole = len(job.captures) == 1 and writer.blocks == job.table.blocks and writer.can_be_base
         kind = Kind.BASE if whole else job.kind
-        header = Header(kind, self._chain, job.id, self.parent, job.file, job.number)
 
         def find_out() -> None:
             self._claim.renew()
             if kind is Kind.DELTA:
                 self._footing.check()
 
-        names = self._footing.names if kind is Kind.DELTA else frozenset()
+        names, files = (self._footing.names, self._footing.files) if kind is Kind.DELTA else ((), [])
         condition = Condition(self._claim, names, find_out)
-        return header, writer, writer.commit(header, job.describe(writer.blocks), condition)
+        header, nbytes = writer.commit(kind, job.describe(writer.blocks), condition, files)
+        return header, writer, nbytes
 
     def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.

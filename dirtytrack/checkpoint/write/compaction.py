@@ -19,7 +19,8 @@ from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.checkpoint.store import Place, open_store
 from dirtytrack.checkpoint.store.lock import LockName
-from dirtytrack.checkpoint.store.protocol import Claim, Store
+from dirtytrack.checkpoint.store.protocol import Claim, OvertakenError, Store
+from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 from dirtytrack.checkpoint.write.keep import Keep, Record
@@ -52,6 +53,8 @@ def compact(
     fsync: bool = True,
     lock: LockName = "record",
     progress: Progress | None = None,
+    store_options: StoreOptions | None = None,
+    grace_period: float | None = None,
 ) -> Compacted:
     """Makes a chain short: the oldest of the newest *keep* checkpoints becomes a base, others are removed.
 
@@ -60,12 +63,16 @@ def compact(
 
     Args:
         path: the directory of the chain. While a Checkpointer has it, only its own ``compact`` can do this.
+            Or its URL: a Checkpointer that writes there gets a BusyError from its next save then. What is
+            superfluous is removed there when the grace period has passed, by whatever compaction comes next.
         keep: how many checkpoints stay, at least 1; or a `Keep`.
         compression: of the base, as for `Checkpointer`.
         fsync: whether the base is on the disk before the first file is removed. Without, a crash of the
             machine may cost the chain.
         lock: as for `Checkpointer`.
         progress: called now and then with the bytes of regions done so far, and in all.
+        store_options: as for `Checkpointer`.
+        grace_period: the same.
 
     Raises:
         BusyError: a Checkpointer has the chain, here or in the process that the message names.
@@ -75,9 +82,23 @@ def compact(
         TypeError, ValueError: of the arguments.
         ImportError: the library for the compression is missing.
     """
-    options = Options(keep=keep, compression=compression, fsync=fsync, lock=lock)
+    options = Options(
+        keep=keep,
+        compression=compression,
+        fsync=fsync,
+        lock=lock,
+        store_options=store_options,
+        grace_period=grace_period,
+    )
     with ExitStack() as undo:
-        store = open_store(path, undo, fsync=options.fsync, lock=options.lock)
+        store = open_store(
+            path,
+            undo,
+            fsync=options.fsync,
+            lock=options.lock,
+            options=options.store_options,
+            grace_period=options.grace_period,
+        )
         with opened(store) as archive:
             _ = archive.newest  # or there is nothing to keep, and nothing to claim
         before = disk_usage(store)
@@ -122,14 +143,16 @@ def shorten(
             return one.file.name if one.file.name.kind is Kind.BASE else archive.read(one, write)
 
         kept = [one for one in archive.nodes if one.number in chosen and one.number < node.number]
-        bases = {make_base(one) for one in kept}
-        base = make_base(node)
-        needed = {base} | bases | _needed_by_branches(archive, node)
+        bases = {make_base(one): one for one in [*kept, node]}
+        base = next(reversed(bases))
+        needed = {*bases} | _needed_by_branches(archive, node)
         needed |= {file.name for one in archive.nodes if one.id in retained for file in one.files()}
     claim.renew()
     older = [name for name in FileName.among(store.names()) if name.number <= base.number]
     # The newest first: whatever ends this, what is left of the older checkpoints is complete.
-    store.remove([str(name) for name in reversed(older) if name not in needed])
+    superfluous = [str(name) for name in reversed(older) if name not in needed]
+    instead = [([str(file.name) for file in one.files()], str(name)) for name, one in bases.items()]
+    store.remove(superfluous, instead[::-1])
     return node.number
 
 
@@ -151,13 +174,15 @@ def _write_base(
         store.maps and not compression.suits(one.nbytes, functools.partial(_read, state, place))
         for place, one in enumerate(own)
     )
-    writer = CheckpointWriter(store, state.layouts, compression, linear)
+    header = node.file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
+    writer = CheckpointWriter(store, header, state.layouts, compression, linear)
     total = sum(layout.nbytes for layout in own)
     done = 0
     try:
         gathered = _Gathered(writer)
         for place, layout in enumerate(own):
             first, stop = 0, block_count(layout.nbytes)
+            state.expect(place, 0, layout.nbytes)
             while first < stop:
                 count = min(stop - first, gathered.room)
                 if not state.is_zero(place, first, count):
@@ -168,9 +193,8 @@ def _write_base(
                     progress(done + min(first * BLOCK, layout.nbytes), total)
             done += layout.nbytes
         gathered.store()
-        header = node.file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
         claim.renew()
-        writer.commit(header, node.file.description)
+        writer.commit(Kind.BASE, node.file.description, footing=None)
     except BaseException:
         writer.discard()
         raise
@@ -281,6 +305,8 @@ class Compactor:
     def take_failure(self) -> Exception | None:
         """What went wrong, once."""
         failure, self._failure = self._failure, None  # no call: nobody comes in between
+        if isinstance(failure, OvertakenError):
+            return failure.told()
         if isinstance(failure, OSError) and not isinstance(failure, CheckpointError):
             message = (
                 f"the chain was not compacted: {failure.strerror}. "

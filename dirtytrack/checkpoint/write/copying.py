@@ -8,7 +8,7 @@ from contextlib import closing
 
 from dirtytrack.checkpoint.format.structures import FileName
 from dirtytrack.checkpoint.read.archive import Archive
-from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
+from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.store.protocol import Store
 
 Progress = Callable[[int, int], None]
@@ -47,26 +47,28 @@ def _copy_some(
     progress: Progress | None,
 ) -> bool:
     # Goes on with what is not copied; whether that was all.
-    files = archive.files_of(at)
-    total, done = sum(file.nbytes for file in files), 0
-    for file in files:
+    nodes = archive.nodes_of(at)
+    total, done = sum(node.file.nbytes for node in nodes), 0
+    for node in nodes:
+        file = node.file
         if str(file.name) not in copied:
             if not archive.check(file, lambda _: None):
                 return False
             copied[str(file.name)] = None
-            _copy(file, target)
+            _copy(node, target)
         done += file.nbytes
         if progress is not None:
             progress(done, total)
     return True
 
 
-def _copy(file: CheckpointFile, target: Store) -> None:
-    new = target.create()
+def _copy(node: Node, target: Store) -> None:
+    *footing, file = node.files()
+    new = target.create(str(file.name), file.header.pack(), file.nbytes)
     try:
         for offset, piece in file.pieces(holes=target.maps):
             new.write(offset, [piece])
-        new.publish(str(file.name))
+        new.publish(str(file.name), footing=[str(one.name) for one in footing])
     except BaseException:
         new.discard()
         raise

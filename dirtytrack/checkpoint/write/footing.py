@@ -30,6 +30,11 @@ class Footing:
         """Those that it knows; a compaction may have exchanged them for another base meanwhile."""
         return frozenset(self._names)
 
+    @property
+    def files(self) -> list[str]:
+        """The same in order, a base first."""
+        return [str(name) for name in self._files.values()]
+
     def committed(self, name: FileName) -> None:
         """Is told of every file that was committed."""
         if name.kind is Kind.BASE:

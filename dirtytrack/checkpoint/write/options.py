@@ -9,6 +9,7 @@ from typing import SupportsIndex, TypedDict, get_args
 
 from dirtytrack.checkpoint.format.structures import BLOCK
 from dirtytrack.checkpoint.store.lock import LockName
+from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 from dirtytrack.checkpoint.write.keep import Keep
 from dirtytrack.tracking import Session
@@ -27,6 +28,8 @@ class Keywords(TypedDict, total=False):
     lock: LockName
     staging_bytes: int | None
     max_pause: float | None
+    store_options: StoreOptions | None
+    grace_period: float | None
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Options:
     lock: LockName = "record"
     staging_bytes: int | None = None
     max_pause: float | None = None
+    store_options: StoreOptions | None = None
+    grace_period: float | None = None
 
     def __post_init__(self) -> None:
         if self.session is not None and not isinstance(self.session, Session):
@@ -63,10 +68,15 @@ class Options:
             raise ValueError(f"lock is one of {', '.join(get_args(LockName))}, not {self.lock!r}")
         if self.staging_bytes is not None and self.staging_bytes < BLOCK:
             raise ValueError(f"staging_bytes={self.staging_bytes}: at least one block of {BLOCK} bytes")
-        if not isinstance(self.max_pause, int | float | None):
-            raise TypeError(f"max_pause is a number of seconds, not {self.max_pause!r}")
-        if self.max_pause is not None and not 0 <= self.max_pause < math.inf:
-            raise ValueError(f"max_pause={self.max_pause}: seconds, from 0 on; None sets no bound")
+        self._check_seconds("max_pause", "None sets no bound")
+        self._check_seconds("grace_period", "None is an hour")
+
+    def _check_seconds(self, name: str, none: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int | float | None):
+            raise TypeError(f"{name} is a number of seconds, not {value!r}")
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value}: seconds, from 0 on; {none}")
 
     @property
     def policy(self) -> Keep | None:

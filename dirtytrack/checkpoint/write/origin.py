@@ -59,7 +59,7 @@ def start(store: Store, layouts: list[Layout], _regions: dict[str, Region]) -> O
     Raises:
         FileExistsError: it holds one.
     """
-    if FileName.among(store.names()):
+    if _has_chain(store):
         raise FileExistsError(
             errno.EEXIST,
             "there is a chain already: resume() it, open() it, or choose another path",
@@ -83,13 +83,13 @@ def resume(
     Raises:
         ChainError: it can't be restored, or the regions are not those of the chain.
     """
-    with opened(store) as archive:
+    with opened(store, newest=True) as archive:
         node = archive.newest if at is None else archive.find(at)
         wanted = layouts if strict else _common(store, node, layouts)
         if strict:
             _check_names(store, node, layouts)
         node = fill(archive, [_target(layout, regions) for layout in wanted], at)
-        number = FileName.among(store.names())[-1].number + 1
+        number = archive.greatest_number + 1
         if number > _MAX_FIRST_NUMBER:
             raise ChainError(
                 f"a file in {store.place} claims to be checkpoint {number - 1}, "
@@ -117,9 +117,14 @@ def start_or_resume(
     store: Store, layouts: list[Layout], regions: dict[str, Region], *, strict: bool = True
 ) -> Origin:
     """Resumes a chain if there is a file of one, else starts it."""
-    if FileName.among(store.names()):
+    if _has_chain(store):
         return resume(store, layouts, regions, strict=strict)
     return start(store, layouts, regions)
+
+
+def _has_chain(store: Store) -> bool:
+    names = store.newest_names()
+    return bool(FileName.among(store.names() if names is None else names))
 
 
 def learn(regions: Mapping[str, Region], table: Table) -> int:

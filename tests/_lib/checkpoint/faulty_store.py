@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
-from dirtytrack.checkpoint.store.protocol import Claim, Condition, NewFile, Store, StoredFile, Usage
+from dirtytrack.checkpoint.store.protocol import Claim, Condition, Exchange, NewFile, Store, StoredFile, Usage
 
 _T = TypeVar("_T")
 
@@ -82,15 +82,23 @@ class FaultyStore:
     def usage(self) -> list[Usage]:
         return self._trouble.step("usage", self._store.usage)
 
+    def newest_names(self) -> list[str] | None:
+        return self._trouble.step("names", self._store.newest_names)
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Never fails."""
+        self._store.expect(names)
+
     def open(self, name: str) -> StoredFile:
         opened = self._trouble.step("open", lambda: self._store.open(name))
         return FaultyFile(opened, self._trouble)
 
-    def create(self) -> NewFile:
-        return FaultyNewFile(self._trouble.step("create", self._store.create), self._trouble)
+    def create(self, name: str = "", first: bytes = b"", most: int = 0) -> NewFile:
+        made = self._trouble.step("create", lambda: self._store.create(name, first, most))
+        return FaultyNewFile(made, self._trouble)
 
-    def remove(self, names: Sequence[str]) -> None:
-        self._trouble.step("remove", lambda: self._store.remove(names))
+    def remove(self, names: Sequence[str], instead: Sequence[Exchange] = ()) -> None:
+        self._trouble.step("remove", lambda: self._store.remove(names, instead))
 
     def claim(self) -> Claim:
         return FaultyClaim(self._trouble.step("claim", self._store.claim), self._trouble)
@@ -105,6 +113,10 @@ class FaultyFile:
 
     def __init__(self, file: StoredFile, trouble: Trouble) -> None:
         self._file, self._trouble, self.nbytes = file, trouble, file.nbytes
+
+    def expect(self, spans: Iterable[tuple[int, int]]) -> None:
+        """Never fails."""
+        self._file.expect(spans)
 
     def read_into(self, offset: int, buffers: Sequence[memoryview], checksum: Any = None) -> None:
         self._trouble.step("read_into", lambda: self._file.read_into(offset, buffers, checksum))
@@ -125,6 +137,11 @@ class FaultyNewFile:
     def __init__(self, file: NewFile, trouble: Trouble) -> None:
         self._file, self._trouble = file, trouble
 
+    @property
+    def is_fixed(self) -> bool:
+        """The other's."""
+        return self._file.is_fixed
+
     def write(self, offset: int, buffers: Sequence[Any]) -> int:
         return self._trouble.step("write", lambda: self._file.write(offset, buffers))
 
@@ -132,13 +149,17 @@ class FaultyNewFile:
         self._trouble.step("write", lambda: self._file.write_batch(pack, batch))
 
     def publish(
-        self, name: str, last: Sequence[tuple[int, Any]] = (), condition: Condition | None = None
+        self,
+        name: str,
+        last: Sequence[tuple[int, Any]] = (),
+        condition: Condition | None = None,
+        footing: Sequence[str] | None = (),
     ) -> None:
         if condition is not None:
             condition.check()
         for offset, buffer in last:
             self.write(offset, [buffer])
-        self._trouble.step("publish", lambda: self._file.publish(name))
+        self._trouble.step("publish", lambda: self._file.publish(name, footing=footing))
 
     def discard(self) -> None:
         self._file.discard()
