@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 TORCH := .venv-torch
+ENGINES := .venv-engines
 NATIVE := $(wildcard dirtytrack/native/*/*.[ch] dirtytrack/native/binding/*)
 C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks docs examples tests -name '*.[ch]')
 PY_INCLUDE = $(shell $(PY) -c "import sysconfig; print(sysconfig.get_path('include'))")
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
-.PHONY: demo doctor help quick test test-tracking test-checkpoint test-torch bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks clean
+.PHONY: demo doctor help quick test test-tracking test-checkpoint test-torch engines bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks clean
 
 demo: $(VENV)/.built ## run the demo
 	$(PY) -m dirtytrack demo
@@ -39,6 +40,9 @@ test-checkpoint: $(VENV)/.built
 # In an environment of their own: they take more than a gigabyte.
 test-torch: $(TORCH)/.built ## the tests that need torch, pyarrow, pandas or ml_dtypes
 	DIRTYTRACK_TEST_TORCH=1 $(TORCH)/bin/python -m pytest -m torch $(ARGS)
+
+engines: $(ENGINES)/.built ## the tests against object stores on loopback: moto and SeaweedFS
+	DIRTYTRACK_TEST_ENGINES=1 $(ENGINES)/bin/python -m pytest -m engines $(ARGS)
 
 bench: $(VENV)/.built ## every cost beside its yardstick; ARGS="--list" shows the rows
 	$(PY) -m dirtytrack bench $(ARGS)
@@ -90,7 +94,7 @@ hooks: $(VENV)/.lint ## have git run lint and types before each commit
 	$(BIN)/pre-commit install
 
 clean: ## remove everything that was built
-	rm -rf $(VENV) $(TORCH) build dist *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
+	rm -rf $(VENV) $(TORCH) $(ENGINES) build dist *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
 
 $(VENV)/.tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -112,6 +116,16 @@ $(TORCH)/.tools: pyproject.toml
 $(TORCH)/.built: $(TORCH)/.tools setup.py | $(VENV)/.built
 	$(TORCH)/bin/python -m pip install --quiet --editable .
 	-$(TORCH)/bin/python -m pip install --quiet --group torch && touch $@
+
+$(ENGINES)/.tools: pyproject.toml
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(ENGINES)/bin/python -m pip install --quiet --group test --group engines
+	touch $@
+
+$(ENGINES)/.built: $(ENGINES)/.tools setup.py | $(VENV)/.built
+	$(ENGINES)/bin/python -m pip install --quiet --editable .
+	touch $@
 
 $(VENV)/.lint: $(VENV)/.built
 	$(PY) -m pip install --quiet --group lint

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pytest
 
@@ -53,18 +53,19 @@ def optional(condition: object, reason: str) -> None:
         pytest.skip(reason, allow_module_level=True)
 
 
-def library(name: str) -> Any:
-    """Import a module that only `make test-torch` installs; skip the test, or the file at whose top this is.
+def library(name: str, suite: Literal["torch", "engines"] = "torch") -> Any:
+    """Import a module that only `make test-torch` or `make engines` installs, or skip the test or file.
 
-    It may not be missing there under DIRTYTRACK_TEST_STRICT=1. Tests that need one are marked ``torch``.
+    It may not be missing there under DIRTYTRACK_TEST_STRICT=1. Tests that need one are marked like the suite.
     """
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        missing = require if os.environ.get("DIRTYTRACK_TEST_TORCH") == "1" else optional
-        missing(False, f"{name} is not installed: make test-torch has it")
+        missing = require if os.environ.get(f"DIRTYTRACK_TEST_{suite.upper()}") == "1" else optional
+        has_it = {"torch": "make test-torch", "engines": "make engines"}[suite]
+        missing(False, f"{name} is not installed: {has_it} has it")
     if name == "torch":
         module.set_num_threads(1)  # a forked child has none of its parent's threads
     return module
