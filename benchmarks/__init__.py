@@ -12,6 +12,7 @@
     snapshot    diffs, rollbacks and histories beside full copies
     diffs       diffs as bytes and merged, and histories of many states
     checkpoint  the pause, the throughput and the alternatives of a checkpoint
+    stores      the same in an object store, beside obstore's own put and ranged reads
     barrier     cards for a collector, from Python and in C
     company     the verbs beside threads that compute
     trainer     a torch trainer that saves while it trains
@@ -29,6 +30,7 @@ FAMILIES = (
     "snapshot",
     "diffs",
     "checkpoint",
+    "stores",
     "barrier",
     "company",
     "trainer",
