@@ -11,9 +11,12 @@ from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.restore import load, restore
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.schedule import Schedule
+from dirtytrack.checkpoint.statistics import Statistics
 from dirtytrack.checkpoint.store.abilities import DirectorySupport, directory_support
 from dirtytrack.checkpoint.write.compaction import Compacted, compact
 from dirtytrack.checkpoint.write.keep import Keep
+from dirtytrack.checkpoint.write.mirror import MirrorStatistics
+from dirtytrack.checkpoint.write.reconciling import catch_up
 
 __all__ = [
     "Chain",
@@ -23,9 +26,12 @@ __all__ = [
     "DirectorySupport",
     "Keep",
     "Layout",
+    "MirrorStatistics",
     "Problem",
     "Save",
     "Schedule",
+    "Statistics",
+    "catch_up",
     "compact",
     "directory_support",
     "load",

@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, Self, Unpack
 
 from dirtytrack._lifetime.closable import Owner
@@ -21,6 +22,7 @@ from dirtytrack.checkpoint.format.structures import NO_PARENT
 from dirtytrack.checkpoint.read.lineage import first_few_of
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.schedule import Schedule
+from dirtytrack.checkpoint.statistics import Statistics
 from dirtytrack.checkpoint.store import Place, find_place, open_store
 from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Store
@@ -31,8 +33,11 @@ from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.compaction import Compactor
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 from dirtytrack.checkpoint.write.keep import Keep
+from dirtytrack.checkpoint.write.metrics import publish
+from dirtytrack.checkpoint.write.mirror import Mirror
 from dirtytrack.checkpoint.write.options import Keywords, Options
 from dirtytrack.checkpoint.write.pipeline import Pipeline
+from dirtytrack.checkpoint.write.reconciling import open_mirror
 from dirtytrack.checkpoint.write.table import Table
 from dirtytrack.checkpoint.write.tracked import Tracked
 from dirtytrack.errors import ClosedError, ForkedError
@@ -55,6 +60,11 @@ def _close_all() -> None:
             failures.append(error)
     if failures:
         raise BaseExceptionGroup("checkpointers that were still open when Python ended", failures)
+
+
+def _tell(listeners: tuple[Callable[[int], None], ...], number: int) -> None:
+    for tell in listeners:
+        tell(number)
 
 
 class Checkpointer(Handle, Owner):
@@ -91,6 +101,9 @@ class Checkpointer(Handle, Owner):
         max_pause: float | None = None,
         store_options: StoreOptions | None = None,
         grace_period: float | None = None,
+        mirror: str | None = None,
+        mirror_timeout: float | None = 300.0,
+        mirror_bandwidth: float | None = None,
     ) -> None:
         """Starts a new chain.
 
@@ -122,6 +135,12 @@ class Checkpointer(Handle, Owner):
                 has none.
             grace_period: of a URL: seconds for which files that no checkpoint needs any more stay, for the
                 sake of who is reading them. Default: an hour.
+            mirror: the URL of a place in an object store, to which what the directory has committed is copied
+                behind it, in order. *store_options* and *grace_period* are the mirror's then. `resume` and
+                `open` go on with whichever continues the other: on a new machine with the mirror.
+            mirror_timeout: seconds without any progress of the mirror after which `flush` and `close` stop
+                waiting for it, with a TimeoutError. Default: 300. None: never.
+            mirror_bandwidth: bytes per second that the mirror takes at most. Default: no bound.
 
         Raises:
             FileExistsError: the directory holds a chain: `resume` or `open` it.
@@ -147,6 +166,9 @@ class Checkpointer(Handle, Owner):
                 max_pause,
                 store_options,
                 grace_period,
+                mirror,
+                mirror_timeout,
+                mirror_bandwidth,
             ),
             origin.start,
         )
@@ -222,6 +244,14 @@ class Checkpointer(Handle, Owner):
     def resumed(self) -> bool:
         """Whether it goes on with a chain that was there, and so has restored its memory."""
         return self._resumed
+
+    def statistics(self) -> Statistics:
+        """What it has committed, and how far its mirror is; at any time, also when it is closed."""
+        newest = self._pipeline.committer.newest
+        return Statistics(
+            None if newest is None else newest.number,
+            None if self._mirror is None else self._mirror.statistics(),
+        )
 
     @property
     def closed(self) -> bool:
@@ -356,9 +386,11 @@ class Checkpointer(Handle, Owner):
         self._pipeline.compactor.retained = check_ids(checkpoints)
 
     def flush(self) -> None:
-        """Waits until everything captured is committed, and for a compaction that is under way.
+        """Waits until everything captured is committed, for a compaction under way, and for the mirror.
 
         Raises:
+            TimeoutError: the mirror made no progress for *mirror_timeout*. It goes on.
+            BusyError: another writer has committed to the mirror. Told once; the directory is not concerned.
             CheckpointError: some of it could not be written; it says what. The pages are in the next save.
             ChainError: the compaction found a damaged file. No checkpoint is lost by it.
             ClosedError, ForkedError: not a Checkpointer of this process any more.
@@ -383,6 +415,8 @@ class Checkpointer(Handle, Owner):
 
     def close(self) -> None:
         """Commits what was captured, ends the tracking, and gives up the directory; idempotent.
+
+        It waits for the mirror as `flush` does; but not at the end of a block that an exception has ended.
 
         In a forked child this only closes the child's copies of descriptors. If an interrupt ends the wait,
         call it again; at the latest, Python does so when it exits. Called in the middle of another method by
@@ -440,14 +474,15 @@ class Checkpointer(Handle, Owner):
         self._store = open_store(
             place,
             self._descriptors,
-            create=create,
+            create=create or options.mirror is not None,
             fsync=options.fsync,
             lock=options.lock,
-            options=options.store_options,
+            options=None if options.mirror else options.store_options,
             grace_period=options.grace_period,
         )
         claim = self._store.claim()
         self._descriptors.callback(claim.close)
+        pair = open_mirror(self._store, options, self._descriptors, is_new=begin is origin.start)
         start = begin(self._store, holdings.layouts, holdings.regions)
         table = Table(start.table, start.layouts, options)
         self._resumed = start.parent != NO_PARENT
@@ -459,17 +494,41 @@ class Checkpointer(Handle, Owner):
         compactor = Compactor(self._store, claim, compression, options.policy, start.numbers)
         undo.callback(compactor.stop)
         compactor.start_thread()
-        committer = Committer(start, table, self._store, claim, compression, compactor.committed)
+        listeners = [compactor.committed]
+        self._mirror, self._mirror_timeout = None, options.mirror_timeout
+        if pair is not None:
+            mirror = self._mirror = Mirror(self._store, pair.mirror, pair.files, options.mirror_bandwidth)
+            undo.callback(mirror.stop)
+            mirror.start_thread()
+            publish(mirror)
+            listeners.append(mirror.committed)
+        tell = functools.partial(_tell, tuple(listeners))
+        committer = Committer(start, table, self._store, claim, compression, tell)
+        if self._mirror is not None:
+            self._mirror.follow(committer.footing)
         undo.callback(committer.stop)
         committer.start_thread()
         capturer = Capturer(consumer, table)
         self._pipeline = Pipeline(
-            start, capturer, committer, compactor, compression, options.max_pause, self._store.maps
+            start,
+            capturer,
+            committer,
+            compactor,
+            compression,
+            options.max_pause,
+            self._store.maps and self._mirror is None,  # holes would be uploaded
         )
         self._process = lib.dt_address_space()
         self._mutex = threading.RLock()
         self._in_turn = self._is_ending = False
         _open_ones.add(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and self._mirror is not None:
+            self._mirror.abandon()
+        super().__exit__(kind, error, trace)
 
     @in_turn
     def _save(self, meta: str, pause: AbstractContextManager[object] | None, wait: bool) -> Save:
@@ -497,6 +556,7 @@ class Checkpointer(Handle, Owner):
     def _flush(self) -> None:
         self._check()
         self._pipeline.flush()
+        self._wait_for_mirror()
 
     @in_turn
     def _compact(self, wait: bool) -> None:
@@ -505,6 +565,7 @@ class Checkpointer(Handle, Owner):
         self._pipeline.compactor.start()
         if wait:
             self._pipeline.flush()
+            self._wait_for_mirror()
 
     @in_turn
     def _close(self) -> None:
@@ -515,6 +576,7 @@ class Checkpointer(Handle, Owner):
             return
         try:
             self._pipeline.end()
+            self._wait_for_mirror()
         except Exception:
             self._release()
             raise
@@ -524,6 +586,10 @@ class Checkpointer(Handle, Owner):
         self._pipeline.stop()  # before anything that it uses goes
         self._undo.close()
         self._closed = True
+
+    def _wait_for_mirror(self) -> None:
+        if self._mirror is not None:
+            self._mirror.wait(self._mirror_timeout)
 
     def _check(self) -> None:
         self._check_usable()

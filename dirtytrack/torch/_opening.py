@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dirtytrack.checkpoint import Chain, Checkpointer
+from dirtytrack.checkpoint import Chain, Checkpointer, catch_up
 from dirtytrack.errors import ChainError
 from dirtytrack.torch._plan import Plan
 from dirtytrack.torch._saved import Saved
@@ -16,6 +16,7 @@ from dirtytrack.torch._saver import StateSaver
 from dirtytrack.torch._sources import Source, states_of
 
 _SHOWN = 4
+_OF_PLACES = {"fsync", "lock", "store_options"}  # keywords
 
 
 def open_checkpoints(
@@ -32,9 +33,14 @@ def open_checkpoints(
     """
     parts = states_of(sources)
     plan = Plan(parts)
+    store_options = options.get("store_options")
+    if options.get("mirror") is not None:
+        store_options = None  # which are the mirror's
+        given = {name: options[name] for name in _OF_PLACES & options.keys()}
+        catch_up(path, options["mirror"], **given)
     with ExitStack() as undo:
         try:
-            chain = undo.enter_context(Chain(path, store_options=options.get("store_options")))
+            chain = undo.enter_context(Chain(path, store_options=store_options))
         except FileNotFoundError:
             if at is not None:
                 raise

@@ -62,7 +62,7 @@ class TorchCheckpointer(Closable):
                 and no others. If False, what is missing stays as it is.
             **others: more of the same by name: what has ``state_dict`` and ``load_state_dict``, tensors,
                 generators, and dictionaries and lists of data, which are changed in place. And keywords of
-                `Checkpointer`: session, keep, compression, fsync, lock, staging_bytes, max_pause.
+                `Checkpointer`, such as keep, compression, store_options or mirror.
 
         Raises:
             TypeError, ValueError: something has no state, or an entry of a state is no data or can't be

@@ -21,7 +21,7 @@ from torch.futures import Future
 
 from dirtytrack._lifetime.closable import Closable
 from dirtytrack.checkpoint import Chain, Checkpointer, Save, restore
-from dirtytrack.errors import ChainError, ClosedError
+from dirtytrack.errors import ChainError, ClosedError, StoreError
 from dirtytrack.torch._commits import Commits
 from dirtytrack.torch._dcp_metadata import Stored, from_json_of, key_of, to_json_of
 from dirtytrack.torch._leaves import Spec, own_memory
@@ -31,6 +31,7 @@ from dirtytrack.torch._saver import OPTIONS, StateSaver
 from dirtytrack.torch._tree import take_apart
 
 _TENSORS, _BYTES = "tensors", "bytes"
+_OF_OBJECT_STORES = {"store_options", "grace_period", "mirror", "mirror_timeout", "mirror_bandwidth"}
 
 
 class DcpWriter(Closable, StorageWriter):
@@ -60,13 +61,14 @@ class DcpWriter(Closable, StorageWriter):
 
         Raises:
             TypeError, ValueError: of the arguments.
+            StoreError: the path is a URL.
         """
-        if unknown := options.keys() - OPTIONS:
+        if unknown := options.keys() - (OPTIONS - _OF_OBJECT_STORES):
             raise TypeError(f"DcpWriter takes no {', '.join(sorted(unknown))}")
         if keep is not None and keep < 1:
             raise ValueError(f"keep={keep}: at least one state has to stay; None keeps all")
         super().__init__()
-        self.path = Path(path).absolute()
+        self.path = _directory(path)
         self._wait, self._keep, self._options = wait, keep, options
         self._commits = Commits(self.path)
         self._token = secrets.token_hex(8)
@@ -218,7 +220,7 @@ class DcpReader(StorageReader):
             at: number of the state. None, the default: the newest that is whole.
         """
         super().__init__()
-        self.path = Path(path).absolute()
+        self.path = _directory(path)
         self._at = at
         self._label: str | None = None
         self._commits = Commits(self.path)
@@ -329,3 +331,9 @@ class _Part:
 def _takes(target: torch.Tensor, spec: Spec) -> bool:
     # Whether a region can be restored right into a tensor.
     return spec.fits(target) and own_memory(target) is not None
+
+
+def _directory(path: str | os.PathLike[str]) -> Path:
+    if isinstance(path, str) and "://" in path:
+        raise StoreError(f"{path}: the chains of all processes are in one directory, not in an object store")
+    return Path(path).absolute()

@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+from _lib.checkpoint.buckets import ModelBucket
 from _lib.support import library
 from dirtytrack import ChainError, ClosedError
-from dirtytrack.checkpoint import Chain, load
+from dirtytrack.checkpoint import Chain, load, store
 
 torch = library("torch")
 pytestmark = pytest.mark.torch
@@ -23,6 +24,7 @@ from _lib.torch_states import copied, same  # noqa: E402 - without torch it can'
 from dirtytrack.torch import TorchCheckpointer  # noqa: E402
 
 BLOCK = 4096
+URL = "s3://bucket/run"
 
 
 class Training:
@@ -110,6 +112,32 @@ def test_it_goes_on_as_if_nothing_was(tmp_path: Path, optimizer: Any) -> None:
 
 def checkpoints_done(part: Training, run: int) -> int:
     return 4 * run + len(part.losses)
+
+
+@pytest.mark.parametrize("mirror", [False, True], ids=["alone", "mirror"])
+def test_it_goes_on_from_an_object_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: bool
+) -> None:
+    """Each run on a new machine, with nothing but the bucket, or the mirror of its directory."""
+    bucket, whole, losses = ModelBucket(), Training(), []
+    bucket.place = URL
+    monkeypatch.setattr(store, "open_bucket", lambda _url, _options: bucket)
+    for _ in range(6):
+        whole.step()
+    for run in range(3):
+        part = Training(seed=run)
+        path = str(tmp_path / f"machine-{run}") if mirror else URL
+        with part.open(path, mirror=URL if mirror else None) as checkpoints:
+            assert checkpoints.resumed == (run > 0)
+            for _ in range(2):
+                part.step()
+                checkpoints.save()
+        losses += part.losses
+    assert losses == whole.losses
+    assert same(part.state(), whole.state())
+    with Chain(URL) as chain:
+        assert [one.number for one in chain] == [1, 2, 3, 4, 5, 6]
+        assert chain.verify() == ()
 
 
 def test_every_checkpoint_is_what_torch_save_has(tmp_path: Path) -> None:

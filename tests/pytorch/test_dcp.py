@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from _lib.support import library
-from dirtytrack import ChainError, CheckpointError, ClosedError
+from dirtytrack import ChainError, CheckpointError, ClosedError, StoreError
 from dirtytrack.checkpoint import Chain, Checkpointer
 
 torch = library("torch")
@@ -209,6 +209,11 @@ def test_bad_arguments(tmp_path: Path) -> None:
     """They are named; a closed writer writes nothing."""
     with pytest.raises(TypeError, match="takes no kep"):
         DcpWriter(tmp_path, kep=3)
+    with pytest.raises(TypeError, match="takes no mirror"):
+        DcpWriter(tmp_path, mirror="s3://bucket/run")
+    for kind in (DcpWriter, DcpReader):
+        with pytest.raises(StoreError, match="in one directory, not in an object store"):
+            kind("s3://bucket/run")
     with pytest.raises(ValueError, match="keep=0"):
         DcpWriter(tmp_path, keep=0)
     writer = DcpWriter(tmp_path)

@@ -41,6 +41,7 @@ class Committer:
         base: the table of which deltas have something to stand on, as far as is known; None: of none.
         newest: the job last committed, if any.
         generation: how many jobs have failed.
+        footing: what a delta to the newest checkpoint stands on.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Committer:
         self.generation = 0
         self._chain = origin.chain
         self._store = store
-        self._footing = Footing(store, origin.files)
+        self.footing = Footing(store, origin.files)
         self._claim = claim
         self._compression = compression
         self._committed = committed
@@ -240,9 +241,9 @@ class Committer:
         def find_out() -> None:
             self._claim.renew()
             if kind is Kind.DELTA:
-                self._footing.check()
+                self.footing.check()
 
-        names, files = (self._footing.names, self._footing.files) if kind is Kind.DELTA else ((), [])
+        names, files = (self.footing.names, self.footing.files) if kind is Kind.DELTA else ((), [])
         condition = Condition(self._claim, names, find_out)
         header, nbytes = writer.commit(kind, job.describe(writer.blocks), condition, files)
         return header, writer, nbytes
@@ -250,7 +251,7 @@ class Committer:
     def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.
         self.parent, self.newest, self._open = header.checkpoint, job, None
-        self._footing.committed(header.name)
+        self.footing.committed(header.name)
         job.table.hashes.commit()
         if header.kind is Kind.BASE:
             self.base = job.table

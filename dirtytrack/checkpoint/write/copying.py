@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from dirtytrack.checkpoint.format.structures import FileName
 from dirtytrack.checkpoint.read.archive import Archive
-from dirtytrack.checkpoint.read.lineage import Node
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 from dirtytrack.checkpoint.store.protocol import Store
 
 Progress = Callable[[int, int], None]
@@ -55,20 +55,37 @@ def _copy_some(
             if not archive.check(file, lambda _: None):
                 return False
             copied[str(file.name)] = None
-            _copy(node, target)
+            copy_file(file, [str(one.name) for one in node.files()[:-1]], target)
         done += file.nbytes
         if progress is not None:
             progress(done, total)
     return True
 
 
-def _copy(node: Node, target: Store) -> None:
-    *footing, file = node.files()
+def copy_file(
+    file: CheckpointFile,
+    footing: Sequence[str] | None,
+    target: Store,
+    told: Callable[[int], object] = lambda _: None,
+) -> None:
+    """Copies one file as it is; *footing* as `NewFile.publish` has it.
+
+    Args:
+        file: which.
+        footing: see above.
+        target: who claimed it calls this.
+        told: is called with the number of bytes that are about to be written, for all of them in turn.
+
+    Raises:
+        FormatError: it can't be read.
+        OSError: as the system says, or *told*.
+    """
     new = target.create(str(file.name), file.header.pack(), file.nbytes)
     try:
         for offset, piece in file.pieces(holes=target.maps):
+            told(len(piece))
             new.write(offset, [piece])
-        new.publish(str(file.name), footing=[str(one.name) for one in footing])
+        new.publish(str(file.name), footing=footing)
     except BaseException:
         new.discard()
         raise

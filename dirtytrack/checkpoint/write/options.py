@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import SupportsIndex, TypedDict, get_args
 
 from dirtytrack.checkpoint.format.structures import BLOCK
+from dirtytrack.checkpoint.store import is_object_store
 from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 from dirtytrack.checkpoint.write.keep import Keep
+from dirtytrack.errors import StoreError
 from dirtytrack.tracking import Session
 
 _MOST_STAGING = 1 << 30
@@ -30,6 +32,9 @@ class Keywords(TypedDict, total=False):
     max_pause: float | None
     store_options: StoreOptions | None
     grace_period: float | None
+    mirror: str | None
+    mirror_timeout: float | None
+    mirror_bandwidth: float | None
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,9 @@ class Options:
     max_pause: float | None = None
     store_options: StoreOptions | None = None
     grace_period: float | None = None
+    mirror: str | None = None
+    mirror_timeout: float | None = 300.0
+    mirror_bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         if self.session is not None and not isinstance(self.session, Session):
@@ -70,6 +78,17 @@ class Options:
             raise ValueError(f"staging_bytes={self.staging_bytes}: at least one block of {BLOCK} bytes")
         self._check_seconds("max_pause", "None sets no bound")
         self._check_seconds("grace_period", "None is an hour")
+        self._check_seconds("mirror_timeout", "None sets no bound")
+        if self.mirror is not None and not is_object_store(self.mirror):
+            raise StoreError(f"mirror={self.mirror!r}: the URL of an object store, such as s3://bucket/run-1")
+        if not isinstance(self.mirror_bandwidth, int | float | None):
+            raise TypeError(
+                f"mirror_bandwidth is a number of bytes per second, not {self.mirror_bandwidth!r}"
+            )
+        if self.mirror_bandwidth is not None and not 0 < self.mirror_bandwidth < math.inf:
+            raise ValueError(
+                f"mirror_bandwidth={self.mirror_bandwidth}: bytes per second; None sets no bound"
+            )
 
     def _check_seconds(self, name: str, none: str) -> None:
         value = getattr(self, name)
