@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,13 +59,7 @@ def test_a_chain_lives_there(server, url, tmp_path):
         chain.export(tmp_path / "chain")
     assert (load(tmp_path / "chain")["a"] == elsewhere).all()
     assert len([name for name in _names(server, url) if name.startswith("data/")]) == 2
-    environment = os.environ | {
-        "AWS_ENDPOINT_URL": options["endpoint"],
-        "AWS_ACCESS_KEY_ID": options["access_key_id"],
-        "AWS_SECRET_ACCESS_KEY": options["secret_access_key"],
-        "AWS_REGION": options["region"],
-        "AWS_ALLOW_HTTP": "true",
-    }
+    environment = _environment(server)
     shell = [sys.executable, "-m", "dirtytrack", "checkpoint"]
     for arguments in (["list", url], ["verify", url], ["copy", url, f"{url}-2"], ["compact", f"{url}-2"]):
         done = subprocess.run(
@@ -286,6 +281,54 @@ def test_nobody_listens(quick):
     with pytest.raises(OSError, match="allow_http=true"):
         Chain("s3://bucket/run", store_options=options | quick)
     assert quick["retry_config"]["retry_timeout"] <= timedelta(seconds=10)
+
+
+def _environment(server):
+    options = server.options()
+    return os.environ | {
+        "AWS_ENDPOINT_URL": options["endpoint"],
+        "AWS_ACCESS_KEY_ID": options["access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": options["secret_access_key"],
+        "AWS_REGION": options["region"],
+        "AWS_ALLOW_HTTP": "true",
+    }
+
+
+def test_the_example_holds(server, url):
+    """As it stands, with what the environment says of the service."""
+    example = Path(__file__).parents[2] / "examples/checkpoint_bucket.py"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", example, url],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_environment(server),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("holds: ") == 5
+
+
+def test_a_mirror_outlives_its_server(seaweedfs, url, quick, tmp_path):
+    """Saves go on while it is away; it gets what it lacks when it is back, and others go on from it."""
+    world = World(6, 3)
+    options = seaweedfs.options(**quick)
+    keywords = {"mirror": url, "store_options": options}
+    with Checkpointer.open(tmp_path / "a", world.regions, **keywords) as checkpoints:
+        world.scribble()
+        checkpoints.save(wait=True)
+        checkpoints.flush()
+        seaweedfs.kill()
+        for _ in range(3):
+            world.scribble()
+            checkpoints.save(wait=True)
+        assert checkpoints.statistics().mirror.behind == 3
+        seaweedfs.start()
+        checkpoints.flush()
+        assert checkpoints.statistics().mirror.behind == 0
+    other = World(6, 9)
+    with Checkpointer.open(tmp_path / "b", other.regions, **keywords) as checkpoints:
+        assert other.contents() == world.contents()
+    assert _restored(url, world.sizes, options) == world.contents()
 
 
 def test_worlds_are_the_same_everywhere(server, url, tmp_path):
