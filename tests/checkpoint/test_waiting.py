@@ -197,6 +197,15 @@ class TestRetain:
                 assert len(chain) < len(numbers)
                 assert [one.number for one in chain] == [12]
 
+    def test_one_that_becomes_the_base_needs_no_other(self, place, array):
+        """What it stood on goes, as ever."""
+        with Checkpointer(place, {"a": array}) as checkpoints:
+            saves = [_save(checkpoints, array) for _ in range(4)]
+            checkpoints.retain([saves[-1].id])
+            checkpoints.compact(wait=True)
+        with Chain(place) as chain:
+            assert [one.number for one in chain] == [4]
+
     def test_from_a_callback(self, place, array):
         """Which is where a commit of all ranks is known."""
         with Checkpointer(place, {"a": array}, keep=1) as checkpoints:

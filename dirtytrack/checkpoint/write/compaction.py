@@ -146,7 +146,8 @@ def shorten(
         bases = {make_base(one): one for one in [*kept, node]}
         base = next(reversed(bases))
         needed = {*bases} | _needed_by_branches(archive, node)
-        needed |= {file.name for one in archive.nodes if one.id in retained for file in one.files()}
+        others = retained - {one.id for one in bases.values()}
+        needed |= {file.name for one in archive.nodes if one.id in others for file in one.files()}
     claim.renew()
     older = [name for name in FileName.among(store.names()) if name.number <= base.number]
     # The newest first: whatever ends this, what is left of the older checkpoints is complete.
