@@ -99,8 +99,8 @@ struct dt_range {
 //   flags: DT_BITS or DT_BYTES, DT_STOP_THREADS, and DT_KEEP_HUGE_PAGES.
 // -EINVAL: no such card size, or flags. -ENOSYS, -EPERM: userfaultfd(2) is missing or forbidden here (a seccomp
 // filter), and /dev/userfaultfd can't be opened instead. -EOPNOTSUPP: the kernel is older than Linux 6.7.
-// -EMFILE, -ENFILE: too many descriptors. -EBUSY: SIGURG has a handler (see dt_tracker_stop_threads). -EAGAIN: there can
-// be no more threads.
+// -EMFILE, -ENFILE: too many descriptors. -EBUSY: SIGURG has a handler (see dt_tracker_stop_threads). -EAGAIN: there
+// can be no more threads.
 int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker);
 
 // Stops other threads from here on as with DT_STOP_THREADS, by a signal of the caller's choice.
