@@ -19,7 +19,7 @@ doctor: $(VENV)/.built ## can this machine track writes?
 	$(PY) -m dirtytrack doctor
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 quick: $(VENV)/.built ## the tests that any kernel passes, without child processes: under a minute
 	$(PY) -m pytest --quick $(ARGS)
@@ -31,10 +31,10 @@ test: $(VENV)/.built ## all tests; of those without torch some: ARGS="tests/kern
 # Two halves that take as long as each other; together they are everything.
 CHECKPOINT_TESTS := $(addprefix tests/,checkpoint cli docs objects relay snapshot stress)
 
-test-tracking: $(VENV)/.built
+test-tracking: $(VENV)/.built ## of all tests without torch, one half
 	$(PY) -m pytest $(CHECKPOINT_TESTS:%=--ignore=%)
 
-test-checkpoint: $(VENV)/.built
+test-checkpoint: $(VENV)/.built ## the other half
 	$(PY) -m pytest $(CHECKPOINT_TESTS)
 
 # In an environment of their own: they take more than a gigabyte.

@@ -164,7 +164,7 @@ static void try_refusals(void)
 	struct dt_tracker *tracker, *other;
 	uint8_t cards[PAGES / 8];
 	uint64_t dirty;
-	check(dt_tracker_open(page, DT_STOP_THREADS << 1, &tracker) == -EINVAL);
+	check(dt_tracker_open(page, DT_KEEP_HUGE_PAGES << 1, &tracker) == -EINVAL);
 	signal(SIGURG, handle);
 	check(dt_tracker_open(page, DT_STOP_THREADS, &tracker) == -EBUSY);
 	signal(SIGURG, SIG_DFL);

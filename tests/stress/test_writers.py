@@ -88,13 +88,12 @@ def test_no_write_is_lost(
         followers = [Follower(session, region, 1), Follower(session.cursor("second"), region, 2)]
         writers = Writers(memory, chaos=chaos, shared=kind.startswith("memfd"), page_size=region.page_size)
         end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        while time.monotonic() < end or not min(writers.stores, writers.rounds):  # on a busy machine
             with writers:
                 _follow(followers, _BETWEEN_CHECKS)
             if chaos == "free":  # what is freed but not reclaimed yet could still vanish after the last look
                 memory.madvise(_MADV_PAGEOUT)
             _check(followers)
-        assert min(writers.stores, writers.rounds) > 0
         for follower in followers:
             assert follower.cursor.collect().pages == 0, "comparing has written nothing"
 

@@ -122,8 +122,7 @@ class Capturer:
         Raises:
             RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.collect`.
         """
-        is_proven, seconds = self._prove(target, everything, stops=not is_base)
-        last = target.captures[-1]
+        last, is_proven, seconds = self._prove(target, everything, stops=not is_base)
         unstopped = last.epoch.unstopped
         consistency: Consistency = "unproven"
         if is_proven and last.native.stopped and not unstopped:
@@ -150,17 +149,17 @@ class Capturer:
                 break
         self._staging.wait_for(left // BLOCK + 1)  # now, and not while the writers are stopped
 
-    def _prove(self, target: Target, everything: bool, *, stops: bool) -> tuple[bool, float]:
-        # Whether nothing was written during the last round, and how long that took. Little was written if it
+    def _prove(self, target: Target, everything: bool, *, stops: bool) -> tuple[Capture, bool, float]:
+        # The last round, whether nothing was written during it, and how long it took. Little was written if it
         # was by neighbours on the same pages, such as our own committer's buffers: that is copied once more.
         # So is what was written beside a base: it takes long, and touches what a sparse region did not have.
-        rewritten, blocks, seconds = self._round(target, everything, stops=stops)
+        capture, rewritten, seconds = self._round(target, everything, stops=stops)
         for _ in range(_RETRIES):
-            if not rewritten or (rewritten > max(_FEW, blocks // 2) and not everything):
+            if not rewritten or (rewritten > max(_FEW, capture.native.blocks // 2) and not everything):
                 break
             everything = False
-            rewritten, blocks, seconds = self._round(target, everything, stops=stops)
-        return not rewritten, seconds
+            capture, rewritten, seconds = self._round(target, everything, stops=stops)
+        return capture, not rewritten, seconds
 
     def _written_bytes(self) -> int:
         epoch = self._consumer.peek()
@@ -170,8 +169,8 @@ class Capturer:
     def _expected(self, nbytes: int) -> float:
         return self._scan + nbytes / self._speed
 
-    def _round(self, target: Target, everything: bool, *, stops: bool) -> tuple[int, int, float]:
-        # Pages that were written between the scan and the end of the copy; blocks that were listed; seconds.
+    def _round(self, target: Target, everything: bool, *, stops: bool) -> tuple[Capture, int, float]:
+        # What was captured; pages that were written between the scan and the end of the copy; seconds.
         begun = perf_counter()
         captures, sink = target.captures, target.sink
         capture = Capture(
@@ -194,7 +193,7 @@ class Capturer:
             sink(capture, loan)
         rewritten = capture.native.rewritten if in_one else self._consumer.peek().pages
         self._learn(capture)
-        return int(rewritten), int(capture.native.blocks), perf_counter() - begun
+        return capture, int(rewritten), perf_counter() - begun
 
     def _scan_and_copy(self, capture: Capture, loan: Loan, everything: bool) -> None:
         self._consumer.run(
