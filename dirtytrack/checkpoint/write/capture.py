@@ -150,9 +150,10 @@ class Capturer:
         self._staging.wait_for(left // BLOCK + 1)  # now, and not while the writers are stopped
 
     def _prove(self, target: Target, everything: bool, *, stops: bool) -> tuple[Capture, bool, float]:
-        # The last round, whether nothing was written during it, and how long it took. Little was written if it
-        # was by neighbours on the same pages, such as our own committer's buffers: that is copied once more.
-        # So is what was written beside a base: it takes long, and touches what a sparse region did not have.
+        # The last round, whether nothing was written during it, and how long it took. Little was written if
+        # it was by neighbours on the same pages, such as our own committer's buffers: that is copied once
+        # more. So is what was written beside a base: it takes long, and touches what a sparse region did not
+        # have.
         capture, rewritten, seconds = self._round(target, everything, stops=stops)
         for _ in range(_RETRIES):
             if not rewritten or (rewritten > max(_FEW, capture.native.blocks // 2) and not everything):
