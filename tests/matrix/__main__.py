@@ -27,9 +27,9 @@ KERNELS = (
 )
 
 # The short run, worth a guest's seconds in a gate: kernels and words for pytest. Races of threads, storms of
-# interrupts, handlers at every point, searches at random and interpreters that end take up to two minutes each
-# there, and are run on the host already; so is comparing, which asks nothing of a kernel, but for the one where
-# there is nothing else; and stopping threads, which asks nothing new of one.
+# interrupts, handlers at every point, searches at random and interpreters that end take up to two minutes
+# each there, and are run on the host already; so is comparing, which asks nothing of a kernel, but for the
+# one where there is nothing else; and stopping threads, which asks nothing new of one.
 CI_GROUPS = ("kernel", "tracking")
 _HOST = (
     *("test_threads", "test_interrupts", "test_reentrance", "test_exit", "test_stop_threads"),
