@@ -29,11 +29,12 @@ KERNELS = (
 # The short run, worth a guest's seconds in a gate: kernels and words for pytest. Races of threads, storms of
 # interrupts, handlers at every point, searches at random and interpreters that end take up to two minutes
 # each there, and are run on the host already; so is comparing, which asks nothing of a kernel, but for the
-# one where there is nothing else; and stopping threads, which asks nothing new of one.
+# one where there is nothing else; and stopping threads, which asks nothing new of one. Huge pages come back
+# so slowly there that only `make kernels` waits for it.
 CI_GROUPS = ("kernel", "tracking")
 _HOST = (
     *("test_threads", "test_interrupts", "test_reentrance", "test_exit", "test_stop_threads"),
-    *("test_state_machine", "test_adaptive", "test_double_check"),
+    *("test_state_machine", "test_adaptive", "test_double_check", "test_huge_pages"),
 )
 _QUICK = " ".join(f"--ignore tests/tracking/{name}.py" for name in _HOST)
 CI_KERNELS = {
