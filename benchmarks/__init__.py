@@ -15,8 +15,7 @@
     stores      the same in an object store, beside obstore's own put and ranged reads
     barrier     cards for a collector, from Python and in C
     company     the verbs beside threads that compute
-    trainer     a torch trainer that saves while it trains
-    training    trainings of torch, beside torch's own checkpoints
+    training    trainings of torch, beside torch's own checkpoints and beside none
     payoff      the curve from dirty fraction to time, and when tracking does not pay
 
 A family of rows is a module that declares them with ``@row``; it is run by ``dirtytrack bench``.
@@ -33,7 +32,6 @@ FAMILIES = (
     "stores",
     "barrier",
     "company",
-    "trainer",
     "importing",
     "costs",
     "training",

@@ -1,12 +1,13 @@
-"""Checkpoints of torch trainings beside torch's own, on a tmpfs, with an embedding of noise."""
+"""Checkpoints of torch trainings, beside torch's own and beside none, on a tmpfs."""
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from .fixtures import PAGE, memory_folder, size, some_pages
 from .harness import Budget, Outcome, Scale, Side, Unavailable, compare, require_memory, row
 
 _ROW = PAGE // 4  # numbers on a page
+_STEPS = 200
+_EVERY = 10  # steps between two saves
+_SHARE = 0.02  # of the rows, that are written between two saves
+_HIDDEN = 16  # so that a step takes half a millisecond
 
 
 class _Table:
@@ -42,12 +47,16 @@ class _Table:
         return self.folder / name
 
 
-@contextmanager
-def _table(scale: Scale, *, gib: float = 1) -> Iterator[_Table]:
+def _import_torch() -> Any:
     try:
-        import torch
+        return importlib.import_module("torch")
     except ImportError:
         raise Unavailable('needs torch: pip install "dirtytrack[torch]"') from None
+
+
+@contextmanager
+def _table(scale: Scale, *, gib: float = 1) -> Iterator[_Table]:
+    torch = _import_torch()
     with tempfile.TemporaryDirectory(dir=memory_folder()) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # DCP warns of a single process
         yield _Table(int(scale.gib(2) * gib) // 2, Path(folder), torch)
@@ -213,3 +222,63 @@ def torch_peers(scale: Scale) -> Iterator[Outcome]:
                             pairs=scale.repeat(5),
                             faster=True,
                         )
+
+
+class _Trainer:
+    """A table of embeddings, of which each step uses some rows and writes them."""
+
+    def __init__(self, torch: Any, nbytes: int) -> None:
+        torch.manual_seed(0)
+        rows = nbytes // PAGE
+        self._torch = torch
+        self._used = max(1, int(rows * _SHARE) // _EVERY)
+        self._layer = torch.randn(_ROW, _HIDDEN)
+        self.table = torch.randn(rows, _ROW)
+
+    def step(self) -> None:
+        """One forward, one backward, and the rows that were used are moved."""
+        used = self._torch.randint(len(self.table), (self._used,))
+        rows = self.table[used].requires_grad_()
+        (rows @ self._layer).tanh().sum().backward()
+        self.table.index_add_(0, used, rows.grad, alpha=-1e-3)
+
+
+@row("company-trainer", Budget(0.5, faster=True))
+def company_trainer(scale: Scale) -> Iterator[Outcome]:
+    """Torch on one thread, a save of 2 % of 256 MiB every 10 steps, on a tmpfs, not compressed."""
+    torch = _import_torch()
+    nbytes = scale.gib(1) // 4
+    require_memory(10 * nbytes)  # with the files
+    threads = torch.get_num_threads()
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, threads)
+        torch.set_num_threads(1)
+        yield _trained(scale, torch, nbytes, stack)
+
+
+def _trained(scale: Scale, torch: Any, nbytes: int, stack: ExitStack) -> Outcome:
+    steps = _STEPS // 10 if scale.quick else _STEPS
+    saving, plain = _Trainer(torch, nbytes), _Trainer(torch, nbytes)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(dir=memory_folder()))
+    chain = stack.enter_context(
+        Checkpointer(Path(folder, "chain"), {"table": saving.table}, compression="none")
+    )
+    chain.save(wait=True)
+
+    def train_and_save() -> None:
+        for step in range(steps):
+            saving.step()
+            if step % _EVERY == 0:
+                chain.save()
+
+    def train() -> None:
+        for _ in range(steps):
+            plain.step()
+
+    return compare(
+        f"{steps} steps of a torch trainer, {size(nbytes)}, a save of {_SHARE:.0%} every {_EVERY}",
+        Side(train_and_save, lambda _: chain.flush()),
+        Side(train, name="without saves"),
+        pairs=scale.repeat(15),
+        faster=True,
+    )

@@ -169,7 +169,8 @@ class CardTable(Handle, Owner):
         """Fills *out* with the cards written since the last take, and re-arms their pages.
 
         Args:
-            out: a writable buffer of `nbytes` bytes, outside of the heap; all of it is overwritten.
+            out: a writable buffer of `nbytes` bytes, outside of the heap; all of it is overwritten. A
+                bytearray is the fastest: of other memory it is asked each time whether it can be stored to.
 
         An interrupt (Ctrl-C) forgets no card: what this take had taken, the next take or peek has.
 

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from dirtytrack.checkpoint.store.packed import write_packed
 from dirtytrack.checkpoint.store.protocol import GO_ON, Condition, Exchange, UnreadableError, Usage
 from dirtytrack.errors import BusyError
 from dirtytrack.native import ffi, lib
@@ -142,10 +143,7 @@ class MemoryNewFile:
 
     def write_batch(self, pack: Any, batch: Any) -> None:
         """See `NewFile`."""
-        if lib.dt_pack_add(pack, batch):
-            raise MemoryError
-        for piece in pack.writes[0 : pack.write_count]:
-            self.write(piece.offset, [ffi.buffer(piece.data, piece.bytes)])
+        write_packed(pack, batch, self.write)
 
     def publish(
         self,

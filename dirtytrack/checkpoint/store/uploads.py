@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.store.bucket import Bucket, retried
+from dirtytrack.checkpoint.store.packed import write_packed
 from dirtytrack.checkpoint.store.protocol import Condition
-from dirtytrack.native import ffi, lib
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -76,10 +76,7 @@ class Upload:
 
     def write_batch(self, pack: Any, batch: Any) -> None:
         """See `NewFile`."""
-        if lib.dt_pack_add(pack, batch):
-            raise MemoryError
-        for piece in pack.writes[0 : pack.write_count]:
-            self.write(piece.offset, [ffi.buffer(piece.data, piece.bytes)])
+        write_packed(pack, batch, self.write)
 
     def publish(
         self,
