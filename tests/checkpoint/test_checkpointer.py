@@ -16,7 +16,7 @@ import dirtytrack
 from _lib.checkpoint.places import names_in
 from _lib.support import PAGE_SIZE, in_child
 from dirtytrack import BusyError, ChainError, CheckpointError, ClosedError, ForkedError, RegionLostError
-from dirtytrack.checkpoint import Chain, Checkpointer, checkpointer, load, restore
+from dirtytrack.checkpoint import Chain, Checkpointer, _opening, load, restore
 
 
 def _arrays(seed=0, *, offset=0):
@@ -455,7 +455,7 @@ def test_garbage_collected_by_its_own_thread_is_closed_at_exit(place):
         checkpoints._pipeline.committer.drain()
     assert not checkpoints.closed
     assert save.state == "committed"
-    checkpointer._close_all()
+    _opening._close_all()
     assert checkpoints.closed
 
 
@@ -477,7 +477,7 @@ def test_all_are_closed_at_exit(tmp_path, broken):
     (tmp_path / str(broken) / "lock").unlink()
     saves = [one.save() for one in ones]
     with pytest.raises(BaseExceptionGroup, match="still open when Python ended") as caught:
-        checkpointer._close_all()
+        _opening._close_all()
     assert [type(error) for error in caught.value.exceptions] == [CheckpointError]
     assert all(one.closed for one in ones)
     for seed, save in enumerate(saves):

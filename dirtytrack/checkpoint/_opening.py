@@ -1,0 +1,376 @@
+"""Where a Checkpointer begins and where it ends."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self, Unpack
+
+from dirtytrack._lifetime.closable import Owner
+from dirtytrack._lifetime.handle import Handle
+from dirtytrack._lifetime.turns import in_turn
+from dirtytrack._lifetime.undo import Undo
+from dirtytrack.checkpoint._arguments import check_regions
+from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.format.structures import NO_PARENT
+from dirtytrack.checkpoint.store import Place, find_place, open_store
+from dirtytrack.checkpoint.store.lock import LockName
+from dirtytrack.checkpoint.store.protocol import Store
+from dirtytrack.checkpoint.store.urls import StoreOptions
+from dirtytrack.checkpoint.write import origin
+from dirtytrack.checkpoint.write.capture import Capturer
+from dirtytrack.checkpoint.write.committer import Committer
+from dirtytrack.checkpoint.write.compaction import Compactor
+from dirtytrack.checkpoint.write.compression import Compression, CompressionName
+from dirtytrack.checkpoint.write.keep import Keep
+from dirtytrack.checkpoint.write.metrics import publish
+from dirtytrack.checkpoint.write.mirror import Mirror
+from dirtytrack.checkpoint.write.options import Keywords, Options
+from dirtytrack.checkpoint.write.pipeline import Pipeline
+from dirtytrack.checkpoint.write.reconciling import open_mirror
+from dirtytrack.checkpoint.write.table import Table
+from dirtytrack.checkpoint.write.tracked import Tracked
+from dirtytrack.errors import ClosedError, ForkedError
+from dirtytrack.native import lib
+from dirtytrack.tracking import Region, Session
+
+_Begin = Callable[[Store, list[Layout], dict[str, Region]], origin.Origin]
+
+_open_ones: weakref.WeakSet[Opened] = weakref.WeakSet()
+_abandoned: list[Opened] = []
+
+
+@atexit.register
+def _close_all() -> None:
+    failures: list[BaseException] = []
+    for checkpointer in (*_open_ones, *_abandoned):
+        try:
+            checkpointer.close()
+        except BaseException as error:
+            failures.append(error)
+    if failures:
+        raise BaseExceptionGroup("checkpointers that were still open when Python ended", failures)
+
+
+def _tell(listeners: tuple[Callable[[int], None], ...], number: int) -> None:
+    for tell in listeners:
+        tell(number)
+
+
+class Opened(Handle, Owner):
+    """A chain that this process writes: the ways to begin one or to go on with it, and the end of that.
+
+    It gets hold of the directory, the memory and the threads behind it, and lets go of them. What can be done
+    in between is the `Checkpointer`'s.
+    """
+
+    def __init__(
+        self,
+        path: Place,
+        regions: Mapping[str, object],
+        *,
+        session: Session | None = None,
+        keep: int | Keep | None = None,
+        compression: CompressionName = "auto",
+        fsync: bool = True,
+        lock: LockName = "record",
+        staging_bytes: int | None = None,
+        max_pause: float | None = None,
+        store_options: StoreOptions | None = None,
+        grace_period: float | None = None,
+        mirror: str | None = None,
+        mirror_timeout: float | None = 300.0,
+        mirror_bandwidth: float | None = None,
+    ) -> None:
+        """Starts a new chain.
+
+        Args:
+            path: the directory, which is made if it is not there, or the URL of a place in an object store:
+                ``s3://bucket/run-1``, ``gs://``, ``az://``, ``memory://name``. It may not hold a chain.
+            regions: memory by name: what `Session.track` takes, or a region of the session.
+            session: the session to track with. Default: that of the regions, or `default_session`.
+            keep: number of newest checkpoints that stay. When there are more than twice as many, a background
+                thread writes a base for the oldest of them and removes everything older. A `Keep` says which
+                older ones stay. None, the default: all stay.
+            compression: "auto", the default, compresses what becomes at least a third smaller, in a base the
+                regions of which samples do; "zstd" what becomes a tenth; "none" nothing. A base that is not
+                compressed can be loaded lazily.
+            fsync: whether each checkpoint is on the disk before it counts as committed. Without, nothing is
+                synced, not even by a compaction: a crash of the machine may cost the last checkpoints or all;
+                a crash of the process costs none.
+            lock: how other processes are kept from writing to the directory: "record", the default, by a
+                record lock of fcntl(2), which ends with this process. "none" keeps out nobody but a second
+                Checkpointer of this process: for file systems without such locks, where you see to it. Who
+                was there first then learns of another writer by a BusyError at its next commit, but for one
+                that commits at the same instant.
+            staging_bytes: bytes of memory for what is captured and not yet written. A save that finds too
+                little free waits for the disk, so give it what a few saves take. Default: a quarter of the
+                regions, from 64 MiB to 1 GiB.
+            max_pause: bound of the pause in seconds, for ``save(pause=...)``. None, the default: no bound.
+            store_options: of a URL: the keywords of ``obstore.store.from_url``, such as ``region`` or
+                ``endpoint``; what is not given obstore finds in the environment, credentials too. A directory
+                has none.
+            grace_period: of a URL: seconds for which files that no checkpoint needs any more stay, for the
+                sake of who is reading them. Default: an hour.
+            mirror: the URL of a place in an object store, to which what the directory has committed is copied
+                behind it, in order. *store_options* and *grace_period* are the mirror's then. `resume` and
+                `open` go on with whichever continues the other: on a new machine with the mirror.
+            mirror_timeout: seconds without any progress of the mirror after which `flush` and `close` stop
+                waiting for it, with a TimeoutError. Default: 300. None: never.
+            mirror_bandwidth: bytes per second that the mirror takes at most. Default: no bound.
+
+        Raises:
+            FileExistsError: the directory holds a chain: `resume` or `open` it.
+            NotADirectoryError, PermissionError: the path can't be such a directory.
+            BusyError: another Checkpointer writes to it, here or in the process that the message names. Of
+                two that write to a URL, the second to commit gets one, from its save.
+            TypeError, ValueError: of the arguments; nothing was touched.
+            ImportError: without xxhash or zstandard, or for a URL obstore, naming the extra.
+            UnsupportedError: as for `Session.track`; or the file system has no record locks, or the object
+                store replaces what it should not, and the message says what to do.
+            Others: as for `Session.track`.
+        """
+        self._set_up(
+            path,
+            regions,
+            Options(
+                session,
+                keep,
+                compression,
+                fsync,
+                lock,
+                staging_bytes,
+                max_pause,
+                store_options,
+                grace_period,
+                mirror,
+                mirror_timeout,
+                mirror_bandwidth,
+            ),
+            origin.start,
+        )
+
+    @classmethod
+    def resume(
+        cls,
+        path: Place,
+        into: Mapping[str, object],
+        *,
+        at: int | str | None = None,
+        strict: bool = True,
+        **keywords: Unpack[Keywords],
+    ) -> Self:
+        """Restores a chain into memory, and goes on with it: the next save is a delta to what was restored.
+
+        Nobody may write to the memory until this returns; what is written after it is in the next save.
+
+        Args:
+            path: the directory of the chain, or its URL.
+            into: memory for every region of the chain, by name, wherever it lies.
+            at: the checkpoint to go on from, by number or identifier. Later ones stay; the next save begins
+                a branch beside them, and is the newest. Default: the newest checkpoint that is intact.
+            strict: whether the memory has to have the names of the chain, all and no others, which is the
+                default. If False, what both have is restored, other memory stays as it is, and other regions
+                of the chain are left out of what is saved from here on; the next save is a base then. Older
+                checkpoints stay as they are.
+            **keywords: as for the constructor.
+
+        Raises:
+            FileNotFoundError: there is no such directory.
+            ChainError: no checkpoint can be restored, or the memory does not fit: other names, sizes,
+                elements; without *strict*, no name in common, or other sizes or elements under one name. The
+                memory is as it was, unless the message says that a file turned out damaged.
+            KernelError: memory can't be touched, as for `restore`.
+            BusyError, TypeError, ValueError, ImportError: as for the constructor.
+        """
+        self = cls.__new__(cls)
+        begin = functools.partial(origin.resume, at=at, strict=strict)
+        self._set_up(path, into, Options(**keywords), begin, create=False)
+        return self
+
+    @classmethod
+    def open(
+        cls,
+        path: Place,
+        regions: Mapping[str, object],
+        *,
+        strict: bool = True,
+        **keywords: Unpack[Keywords],
+    ) -> Self:
+        """Resumes the chain in a directory, or at a URL, if there is one, else starts it.
+
+        A directory with files of a chain and no intact checkpoint is a ChainError: a new chain is never
+        started over what somebody may still repair. `resumed` tells which it was.
+
+        Args and errors: as for `resume` and the constructor.
+        """
+        self = cls.__new__(cls)
+        begin = functools.partial(origin.start_or_resume, strict=strict)
+        self._set_up(path, regions, Options(**keywords), begin)
+        return self
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """Commits what was captured, ends the tracking, and gives up the directory; idempotent.
+
+        It waits for the mirror as `flush` does; but not at the end of a block that an exception has ended.
+
+        In a forked child this only closes the child's copies of descriptors. If an interrupt ends the wait,
+        call it again; at the latest, Python does so when it exits. Called in the middle of another method by
+        the handler of a signal, it commits what was captured before, and the rest is done when that returns.
+
+        Raises:
+            CheckpointError, ChainError: as `flush`. It is closed all the same, and those checkpoints are not
+            there.
+        """
+        if self._closed:
+            return
+        if not lib.dt_is_address_space(self._process):
+            self._closed = True
+            self._descriptors.close()
+        elif self._pipeline.is_background:  # garbage is collected there, too; it can't wait for itself
+            _abandoned.append(self)
+        else:
+            self._close()
+            if not self._closed:  # it is in the middle of another call
+                self._pipeline.flush()
+
+    def _is_forgotten(self) -> bool:
+        return bool(lib.dt_is_address_space(self._process))
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"next checkpoint {self._pipeline.next_number}"
+        return f"<dirtytrack.checkpoint.Checkpointer on {self._store.place}: {state}>"
+
+    def _set_up(
+        self,
+        path: Place,
+        memories: Mapping[str, object],
+        options: Options,
+        begin: _Begin,
+        *,
+        create: bool = True,
+    ) -> None:
+        place, checked = find_place(path), check_regions(memories)
+        self._begun = self._undo = Undo()
+        try:
+            self._begin(place, checked, options, begin, create)
+        except BaseException:
+            self._undo.close()
+            raise
+        self._begun, self._closed = None, False
+
+    def _begin(
+        self, place: Place, memories: dict[str, object], options: Options, begin: _Begin, create: bool
+    ) -> None:
+        undo = self._undo
+        self._tracked = Tracked(memories, options, undo)
+        holdings = self._tracked.holdings
+        self._descriptors = Undo()
+        undo.callback(self._descriptors.close)
+        self._store = open_store(
+            place,
+            self._descriptors,
+            create=create or options.mirror is not None,
+            fsync=options.fsync,
+            lock=options.lock,
+            options=None if options.mirror else options.store_options,
+            grace_period=options.grace_period,
+        )
+        claim = self._store.claim()
+        self._descriptors.callback(claim.close)
+        pair = open_mirror(self._store, options, self._descriptors, is_new=begin is origin.start)
+        start = begin(self._store, holdings.layouts, holdings.regions)
+        table = Table(start.table, start.layouts, options)
+        self._resumed = start.parent != NO_PARENT
+        held = origin.learn(holdings.regions, table) if start.files else 0
+        # What is written from here on is its own.
+        consumer = self._tracked.listen(f"checkpoint of {self._store.place}", start.layouts, undo)
+        table.staging.touch(held)  # the most that a save needs, as far as is known
+        compression = Compression(options.compression)
+        compactor = Compactor(self._store, claim, compression, options.policy, start.numbers)
+        undo.callback(compactor.stop)
+        compactor.start_thread()
+        listeners = [compactor.committed]
+        self._mirror, self._mirror_timeout = None, options.mirror_timeout
+        if pair is not None:
+            mirror = self._mirror = Mirror(self._store, pair.mirror, pair.files, options.mirror_bandwidth)
+            undo.callback(mirror.stop)
+            mirror.start_thread()
+            publish(mirror)
+            listeners.append(mirror.committed)
+        tell = functools.partial(_tell, tuple(listeners))
+        committer = Committer(start, table, self._store, claim, compression, tell)
+        if self._mirror is not None:
+            self._mirror.follow(committer.footing)
+        undo.callback(committer.stop)
+        committer.start_thread()
+        capturer = Capturer(consumer, table)
+        self._pipeline = Pipeline(
+            start,
+            capturer,
+            committer,
+            compactor,
+            compression,
+            options.max_pause,
+            self._store.maps and self._mirror is None,  # holes would be uploaded
+        )
+        self._process = lib.dt_address_space()
+        self._mutex = threading.RLock()
+        self._in_turn = self._is_ending = False
+        _open_ones.add(self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None and self._mirror is not None:
+            self._mirror.abandon()
+        super().__exit__(kind, error, trace)
+
+    @in_turn
+    def _close(self) -> None:
+        self._is_ending = True
+
+    def _end(self) -> None:
+        if self._closed:
+            return
+        try:
+            self._pipeline.end()
+            self._wait_for_mirror()
+        except Exception:
+            self._release()
+            raise
+        self._release()
+
+    def _release(self) -> None:
+        self._pipeline.stop()  # before anything that it uses goes
+        self._undo.close()
+        self._closed = True
+
+    def _wait_for_mirror(self) -> None:
+        if self._mirror is not None:
+            self._mirror.wait(self._mirror_timeout)
+
+    def _check(self) -> None:
+        self._check_usable()
+        if self._pipeline.is_background:
+            raise RuntimeError(
+                f"{self!r} was called by a destructor that the garbage collector runs in the thread that "
+                "writes, or by a callback of a save: set a flag there, and call it later"
+            )
+
+    def _check_usable(self) -> None:
+        if not lib.dt_is_address_space(self._process):
+            raise ForkedError(
+                f"{self!r} belongs to another process, which goes on with it: open another directory here"
+            )
+        if self._is_ending:
+            raise ClosedError(f"{self!r} is closed: resume the chain")
