@@ -10,7 +10,7 @@ C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks docs e
 PY_INCLUDE = $(shell $(PY) -c "import sysconfig; print(sysconfig.get_path('include'))")
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
-.PHONY: demo doctor help quick test test-tracking test-checkpoint test-torch engines bench stress leaks torture fuzz kernels kernels-ci lint lint-c types wheel check hooks clean
+.PHONY: demo doctor help quick test test-tracking test-checkpoint test-torch engines bench stress leaks torture fuzz kernels kernels-ci lint lint-c types docs docs-look wheel check hooks clean
 
 demo: $(VENV)/.built ## run the demo
 	$(PY) -m dirtytrack demo
@@ -83,18 +83,25 @@ lint-c: $(VENV)/.lint ## our C without a warning
 types: $(VENV)/.lint ## mypy --strict
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs ## the documentation as a site, in site/; a dead link fails it
+	$(PY) docs/site/build.py
+
+docs-look: docs ## every page of that site in a headless Chromium, with pictures in build/site/pictures/
+	$(PY) -m pip install --quiet --group browser
+	$(PY) docs/site/look.py
+
 # An sdist and a manylinux wheel in dist/, built twice and tried with every interpreter that is here.
 wheel: $(VENV)/.wheel ## sdist and manylinux wheel, reproducible, tried with every Python that is here
 	$(PY) tests/_lib/packaging/build_wheel.py dist && $(PY) tests/_lib/packaging/smoke.py dist
 
-check: test lint types wheel ## test, lint, types and wheel; .ci/run does these and kernels-ci, strictly
+check: test lint types docs wheel ## test, lint, types, docs and wheel; .ci/run does these and kernels-ci, strictly
 
 hooks: $(VENV)/.lint ## have git run lint and types before each commit
 	$(PY) -m pip install --quiet --group hooks
 	$(BIN)/pre-commit install
 
 clean: ## remove everything that was built
-	rm -rf $(VENV) $(TORCH) $(ENGINES) build dist *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
+	rm -rf $(VENV) $(TORCH) $(ENGINES) build dist site *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
 
 $(VENV)/.tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -129,6 +136,10 @@ $(ENGINES)/.built: $(ENGINES)/.tools setup.py | $(VENV)/.built
 
 $(VENV)/.lint: $(VENV)/.built
 	$(PY) -m pip install --quiet --group lint
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.built
+	$(PY) -m pip install --quiet --group docs
 	touch $@
 
 $(VENV)/.wheel: $(VENV)/.built

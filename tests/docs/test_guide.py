@@ -13,47 +13,47 @@ from _lib.support import library
 
 _DOCS = Path(__file__).parents[2] / "docs"
 _FENCE = re.compile(r"^```(.*)$")
+_COMMENT = re.compile(r"^<!-- (.*) -->$")
 
 
-def _program(document: str, fence: str) -> str:
-    """The blocks opened by *fence* as one program, every line on its line number in the document."""
+def _program(document: str, chosen: str = "") -> str:
+    """The Python blocks with that comment before them as one program, each line on its own number."""
     lines: list[str] = []
-    inside = ""
+    inside, comment = "", ""
     for line in (_DOCS / document).read_text(encoding="utf-8").splitlines():
         mark = _FENCE.match(line)
-        lines.append(line if not mark and inside == fence else "")
+        lines.append(line if not mark and inside == f"python {chosen}" else "")
         if mark:
-            inside = "" if inside else mark[1]
-    assert any(lines)
+            inside = "" if inside else f"{mark[1]} {comment}"
+        said = _COMMENT.match(line)
+        comment = said[1] if said else ""
     return "\n".join(lines)
 
 
-def _preamble(document: str, fence: str) -> str:
-    """What a page has at its end and its program begins with, on one line."""
-    if f"```{fence} first" not in (_DOCS / document).read_text(encoding="utf-8"):
-        return ""
-    return f"exec({_program(document, f'{fence} first')!r})\n"
-
-
 @pytest.mark.parametrize(
-    ("document", "fence"),
+    ("document", "chosen"),
     [
-        ("guide.md", "python"),
-        pytest.param("guide.md", "python torch", marks=pytest.mark.torch),
-        pytest.param("torch.md", "python torch", marks=pytest.mark.torch),
-        ("checkpoint.md", "python"),
-        ("beyond.md", "python"),
-        ("snapshot.md", "python"),
-        ("barrier.md", "python"),
-        ("backends.md", "python"),
+        ("index.md", ""),
+        ("guide.md", ""),
+        pytest.param("guide.md", "torch", marks=pytest.mark.torch),
+        pytest.param("torch.md", "torch", marks=pytest.mark.torch),
+        ("checkpoint.md", ""),
+        ("beyond.md", ""),
+        ("snapshot.md", ""),
+        ("barrier.md", ""),
+        ("backends.md", ""),
     ],
 )
-def test_python_blocks_run(document, fence, tmp_path):
+def test_python_blocks_run(document, chosen, tmp_path):
     """A guide's Python blocks, one after the other in one process, end well and warn of nothing."""
-    if "torch" in fence:
+    if chosen == "torch":
         library("torch")
+    blocks = _program(document, chosen)
+    assert blocks.strip()
+    # What the program begins with may stand at the end of its page; on one line, to shift no number.
+    preamble = f"exec({_program(document, f'{chosen} first')!r})\n"
     program = tmp_path / "guide.py"
-    program.write_text(_preamble(document, fence) + _program(document, fence), encoding="utf-8")
+    program.write_text(preamble + blocks, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", program], cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -1,0 +1,82 @@
+"""The documentation as a site: ``make docs`` leaves it in site/, and fails where a link of it leads nowhere.
+
+The pages are those of docs/ as they stand. Beside them are made the pages that the code itself holds: the
+reference of each public package from its docstrings, of the command line from its parser, of the C interface
+from its header, and one for each example.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import check
+import programs
+import reference
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+WORK = ROOT / "build/site"
+PAGES = WORK / "docs"
+SITE = ROOT / "site"
+
+_SHIM = "https://unpkg.com/iframe-worker/shim"  # what the theme would fetch
+
+# For files of the checkout that are no page of the site.
+_REPOSITORY = "https://github.com/dirtytrack/dirtytrack/blob/main/"
+
+
+def main() -> int:
+    """Assemble the pages, build the site of them, and walk it."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    shutil.rmtree(SITE, ignore_errors=True)
+    shutil.copytree(DOCS, PAGES, ignore=shutil.ignore_patterns("site", "*.py", "__pycache__"))
+    made = {**reference.pages(ROOT), **programs.pages(ROOT)}
+    for name, text in made.items():
+        (PAGES / name).parent.mkdir(exist_ok=True)
+        (PAGES / name).write_text(text, encoding="utf-8")
+    for page in PAGES.rglob("*.md"):
+        page.write_text(_inside(page), encoding="utf-8")
+    shutil.copy(DOCS / "site/zensical.toml", WORK)
+    built = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], check=False, cwd=WORK)
+    if built.returncode:
+        return built.returncode
+    shutil.move(WORK / "site", SITE)
+    _fetch_nothing()
+    faults = check.faults(SITE)
+    print(*faults, sep="\n", file=sys.stderr)
+    print(f"{len(list(SITE.rglob('*.html')))} pages in {SITE.relative_to(ROOT)}/, {len(faults)} dead links")
+    return int(bool(faults))
+
+
+def _fetch_nothing() -> None:
+    """Have every page take the script by which a file can be searched from the site itself."""
+    shutil.copy(DOCS / "site/worker.js", SITE / "assets/javascripts")
+    for page in SITE.rglob("*.html"):
+        home = "../" * (len(page.relative_to(SITE).parents) - 1) or "./"
+        text = page.read_text(encoding="utf-8")
+        page.write_text(text.replace(_SHIM, f"{home}assets/javascripts/worker.js"), encoding="utf-8")
+
+
+def _inside(page: Path) -> str:
+    """A page's text, its links to files of the checkout turned to their pages, or to the repository."""
+
+    def turn(link: re.Match[str]) -> str:
+        target, anchor = link[1], link[2] or ""
+        if target.startswith("../examples/") and (PAGES / _example(target)).exists():
+            return f"]({_example(target)}{anchor})"
+        return f"]({_REPOSITORY}{target.removeprefix('../')}{anchor})"
+
+    text = page.read_text(encoding="utf-8")
+    return text if page.parent != PAGES else re.sub(r"\]\((\.\./[^)#]*)(#[^)]*)?\)", turn, text)
+
+
+def _example(target: str) -> str:
+    return "examples/" + Path(target).with_suffix(".md").name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
