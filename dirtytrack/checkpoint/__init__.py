@@ -7,6 +7,7 @@ the extra: pip install "dirtytrack[checkpoint]".
 
 from dirtytrack.checkpoint.chain import Chain, Checkpoint, Problem
 from dirtytrack.checkpoint.checkpointer import Checkpointer
+from dirtytrack.checkpoint.difference import Difference
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.restore import load, restore
 from dirtytrack.checkpoint.save import Save
@@ -23,6 +24,7 @@ __all__ = [
     "Checkpoint",
     "Checkpointer",
     "Compacted",
+    "Difference",
     "DirectorySupport",
     "Keep",
     "Layout",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from dirtytrack._lifetime.closable import Owner
+from dirtytrack.checkpoint.difference import Difference, differences
+from dirtytrack.checkpoint.export import FileFormat, check_target, export_parts, parts_of
 from dirtytrack.checkpoint.format.description import Consistency
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import BLOCK, block_count
@@ -22,7 +25,7 @@ from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.urls import StoreOptions, scheme_of
 from dirtytrack.checkpoint.write.copying import copy_files
 from dirtytrack.checkpoint.write.options import Options
-from dirtytrack.errors import ClosedError
+from dirtytrack.errors import ChainError, ClosedError
 
 __all__ = ["Chain", "Checkpoint", "Problem"]
 
@@ -233,6 +236,24 @@ class Chain(Owner):
         first, count = start // BLOCK, block_count(end) - start // BLOCK
         return start == end or self._archive.read(node, lambda state: state.is_zero(region, first, count))
 
+    def diff(self, before: int | str, after: int | str | None = None) -> tuple[Difference, ...]:
+        """Says what differs between two checkpoints, region by region; what is equal is not listed.
+
+        Only what was stored for one of the two alone is read.
+
+        Args:
+            before: the one, by number or identifier.
+            after: the other one. None: the newest.
+
+        Raises:
+            ChainError: no such checkpoint, or a file turned out damaged; it names the file.
+            FileNotFoundError: as for `read`.
+            ImportError: without numpy, naming the extra.
+        """
+        self._check()
+        later = self._archive.newest if after is None else self._archive.find(after)
+        return tuple(differences(self._archive, self._archive.find(before), later))
+
     def verify(self, progress: Callable[[int, int], None] | None = None) -> tuple[Problem, ...]:
         """Reads everything, and returns what is wrong.
 
@@ -254,41 +275,61 @@ class Chain(Owner):
         to: Place,
         *,
         at: int | str | None = None,
-        format: Literal["chain"] = "chain",
+        format: Literal["chain", "safetensors", "npz"] = "chain",
+        regions: Iterable[str] | None = None,
         fsync: bool = True,
         lock: LockName = "record",
         progress: Callable[[int, int], None] | None = None,
         store_options: StoreOptions | None = None,
     ) -> tuple[str, ...]:
-        """Copies checkpoints to another directory: a chain of its own, which can be read and resumed.
+        """Copies checkpoints to another chain, or the arrays of one to a file for other programs.
 
         It may run beside a writer, also while that compacts: the copy is of what this chain knows. Everything
-        is checked on the way. Without *at*, what is damaged is left out, with what stands on it, and is in
-        `problems` then. If it fails it removes what it has copied. Two continuations of one state, of a chain
-        and its copy, can't be put together again.
+        is checked on the way. Whatever fails, nothing of the copy is left.
+
+        A chain is one of its own, which can be read and resumed. Without *at*, what is damaged is left out,
+        with what stands on it, and is in `problems` then. Two continuations of one state, of a chain and its
+        copy, can't be put together again.
+
+        A file gets its name when it is complete. It takes bounded memory, and as much room again on the disk
+        while it is made. One of safetensors holds arrays in C order; regions that are one memory are in it
+        once, and its metadata has the other name with that one, as that of its library's ``save_model``. The
+        metadata also has the checkpoint's ``id`` and, as JSON, its ``meta``. One of npz is for
+        ``numpy.load``. A region of plain bytes is an array of uint8.
 
         Args:
-            to: the directory, which is made if it is not there, or a URL. It may not hold a chain.
-            at: the checkpoint to copy, with the files that it stands on. None: all checkpoints.
-            format: "chain", files as they are here.
-            fsync: as for `Checkpointer`, of the new directory.
-            lock: the same.
-            progress: called now and then with the bytes of the files done so far, and in all.
+            to: the directory of a chain, which is made if it is not there, or a URL, and may not hold a
+                chain; or the path of a file.
+            at: the checkpoint to copy, to a chain with the files that it stands on. None: to a chain all
+                checkpoints, to a file the newest one that is intact.
+            format: "chain", files as they are here; "safetensors"; or "npz".
+            regions: names of those to be in a file. None: all.
+            fsync: as for `Checkpointer`, of what is made.
+            lock: the same, of a chain.
+            progress: called now and then with the bytes of the files, or of the regions, done so far, and in
+                all.
             store_options: of a URL that is copied to, as for `Checkpointer`.
 
         Returns:
             Names of the files.
 
         Raises:
-            FileExistsError: there is a chain already.
+            FileExistsError: there is a chain already, or the file.
             BusyError, UnsupportedError: as for `Checkpointer`.
-            ChainError: there is no such checkpoint, it is damaged, or none is intact.
+            ChainError: there is no such checkpoint or region, it is damaged, or none is intact; or a region
+                has elements that such a file can't have: bfloat16 not npz, structures not safetensors.
+            StoreError: a file is to be made at a URL.
             FileNotFoundError: as for `read`.
+            ImportError: without numpy or safetensors, naming the extra.
             OSError: as the system says.
         """
         self._check()
+        if format == "safetensors" or format == "npz":
+            return self._export_file(to, at, format, regions, fsync, progress)
         if format != "chain":
-            raise ValueError(f'format is "chain", not {format!r}')
+            raise ValueError(f'format is "chain", "safetensors" or "npz", not {format!r}')
+        if regions is not None:
+            raise ValueError("a chain has all regions: choose another format to have some of them")
         options = Options(fsync=fsync, lock=lock, store_options=store_options)
         self._archive.nodes_of(at)  # or there is nothing to make a directory for
         with ExitStack() as undo:
@@ -315,6 +356,33 @@ class Chain(Owner):
         if not self._closed:
             self._closed = True
             self._undo.close()
+
+    def _export_file(
+        self,
+        to: Place,
+        at: int | str | None,
+        kind: FileFormat,
+        regions: Iterable[str] | None,
+        fsync: bool,
+        progress: Callable[[int, int], None] | None,
+    ) -> tuple[str, ...]:
+        path = check_target(to)
+        names = None if regions is None else [*dict.fromkeys(regions)]
+        while True:
+            checkpoint = self.newest if at is None else self[at]
+            metadata = {"id": checkpoint.id, "meta": json.dumps(checkpoint.meta)}
+            try:
+                read = functools.partial(self._piece, checkpoint.id)
+                parts = parts_of(checkpoint.regions, names, self._archive.store.place, read)
+                export_parts(parts, path, kind, metadata=metadata, fsync=fsync, progress=progress)
+            except ChainError:
+                if at is not None or checkpoint in self:
+                    raise  # it is not the files
+            else:
+                return (path.name,)
+
+    def _piece(self, at: str, name: str, start: int, stop: int) -> bytes:
+        return self.read(name, start, stop, at=at)
 
     def _is_forgotten(self) -> bool:
         return True

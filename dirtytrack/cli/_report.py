@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from dirtytrack.checkpoint import Chain, Checkpoint
+from dirtytrack.checkpoint import Chain, Checkpoint, Difference
 from dirtytrack.cli._text import count, plain, shorten, size
 
 _TITLES = ("checkpoint", "kind", "created", "on disk", "written", "stored", "pause", "consistency", "meta")
+_DIFFERENCES = ("region", "what", "blocks", "bytes", "elements")
+_BLOCK = 4096
 _SIDES = "><<>>>><<"
 _LEAST_META = 16  # columns, also where the terminal is too narrow
 _FOREVER = 1e6  # seconds; no pause is that long
@@ -46,6 +48,23 @@ def table(chain: Chain, taken: dict[str, int]) -> Iterator[str]:
         yield shorten(f"{count(len(regions), 'region')}, {total}: {names}", columns)
 
 
+def difference(found: Difference) -> dict[str, Any]:
+    """A region that differs, for JSON."""
+    counts = {name: getattr(found, name) for name in ("blocks", "nbytes", "elements")}
+    return {"region": found.name, "kind": found.kind, **counts}
+
+
+def differences(before: Checkpoint, after: Checkpoint, found: Sequence[Difference]) -> Iterator[str]:
+    """A line for each region that differs; then between which checkpoints."""
+    if found:
+        rows = [_DIFFERENCES, *map(_difference, found)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+    total = count(len({layout.name for one in (before, after) for layout in one.regions}), "region")
+    yield f"{len(found)} of {total} differ between checkpoint {title(before)} and {title(after)}."
+
+
 def problems(chain: Chain) -> Iterator[str]:
     """A line for each file that can't be used, and one above them; none if there is no such file."""
     if chain.problems:
@@ -57,6 +76,19 @@ def problems(chain: Chain) -> Iterator[str]:
 def title(checkpoint: Checkpoint) -> str:
     """Which checkpoint it is, for a sentence."""
     return f"{checkpoint.number} of {_time(checkpoint.created)} ({checkpoint.consistency})"
+
+
+def _difference(found: Difference) -> tuple[str, ...]:
+    name = json.dumps(found.name)
+    layout = found.after or found.before
+    assert layout is not None
+    if found.kind in ("added", "removed"):
+        return name, found.kind, "", size(layout.nbytes), ""
+    if not found.blocks:
+        assert found.before is not None
+        return name, found.kind, "", f"{size(found.before.nbytes)}, now {size(layout.nbytes)}", ""
+    blocks = f"{found.blocks} of {-(-layout.nbytes // _BLOCK)}"
+    return name, found.kind, blocks, size(found.nbytes), str(found.elements)
 
 
 def _row(checkpoint: Checkpoint, taken: dict[str, int]) -> tuple[str, ...]:

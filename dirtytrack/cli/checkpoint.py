@@ -1,4 +1,4 @@
-"""Look at a chain of checkpoints, check it, copy it, take its contents out, make it shorter.
+"""Look at a chain of checkpoints, check and compare it, copy it, take its contents out, make it shorter.
 
 PATH is the directory of the chain, or its URL in an object store: s3://bucket/run-1, gs://, az://, file:///.
 Credentials are those that the environment has, --store-option gives the rest. Only compact changes anything
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dirtytrack.cli._extract import Extraction
 
 _OPENINGS = 10  # at most, beside a writer that compacts all the time
+_TRAINING = ":state"  # the region in which dirtytrack.torch packs what is small
 _QUIET = logging.NullHandler()
 
 
@@ -84,6 +85,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="NAME.npy, an array, or NAME.bin, its bytes (default %(default)s)",
     )
     option("--force", action="store_true", help="replace files that are there")
+    option = add("export", "write the arrays of a checkpoint to one file, for other programs", _export)
+    option("target", metavar="FILE", type=place, help="the file, which must not be there")
+    option(
+        "--format",
+        choices=("safetensors", "npz"),
+        default="safetensors",
+        help="of the file (default %(default)s)",
+    )
+    option(
+        "--at",
+        metavar="CHECKPOINT",
+        type=_checkpoint,
+        help="number or identifier (default: the newest intact one)",
+    )
+    one = verbs.choices["export"].add_mutually_exclusive_group()
+    one.add_argument(
+        "--region", metavar="NAME", action="append", help="only this one; may be repeated (default: all)"
+    )
+    one.add_argument(
+        "--only", metavar="NAME", help="of a training: only the tensors of this, such as model (default: all)"
+    )
+    option("--no-fsync", action="store_true", help="sync nothing: a crash of the machine may cost the file")
+    option = add("diff", "what differs between two checkpoints, region by region", _diff)
+    option("before", metavar="BEFORE", type=_checkpoint, help="the one, by number or identifier")
+    option("after", metavar="AFTER", type=_checkpoint, nargs="?", help="the other (default: the newest)")
     option = add("copy", "copy the chain, also while it is written", _copy)
     option(
         "target",
@@ -236,6 +262,63 @@ def _extract(
             if at is not None:
                 told = f"{error}. Without --at the newest intact checkpoint is restored"
                 raise ChainError(told) from error
+
+
+def _export(args: argparse.Namespace) -> int:
+    """Write the arrays of a checkpoint to one file that safetensors or numpy loads.
+
+    Of a training's chain the file has all its tensors, those below a page too: with --only model, by the
+    names of that module's state. This needs torch. The file is for its owner only, and gets its name when it
+    is complete. It takes as much room again on the disk while it is made.
+    """
+    from dirtytrack.cli import _report
+
+    with _open(args) as chain:
+        with Progress("export") as progress:
+            checkpoint = _export_once(args, chain, progress)
+        if args.json:
+            found = {"checkpoint": checkpoint.number, "id": checkpoint.id, "meta": checkpoint.meta}
+            _print_json(args.path, chain, target=str(args.target), **found)
+        else:
+            _print_lines(
+                f"Exported checkpoint {_report.title(checkpoint)} to {plain(str(args.target))}.",
+                f"meta {json.dumps(checkpoint.meta)}",
+                *_report.problems(chain),
+            )
+    return 0
+
+
+def _export_once(args: argparse.Namespace, chain: Chain, progress: Progress) -> Checkpoint:
+    newest = chain.newest if args.at is None else chain[args.at]
+    is_training = any(layout.name == _TRAINING for layout in newest.regions)
+    common: dict[str, Any] = {"at": args.at, "format": args.format, "fsync": not args.no_fsync}
+    if args.only is None and not (is_training and args.region is None):
+        chain.export(args.target, regions=args.region, progress=progress, **common)
+        return chain.newest if args.at is None else chain[args.at]
+    from dirtytrack.torch import export  # which may not be there, and takes seconds
+
+    options = store_options(args.store_options, args.path)[0]
+    return export(args.path, args.target, only=args.only, progress=progress, store_options=options, **common)
+
+
+def _diff(args: argparse.Namespace) -> int:
+    """Show what differs between two checkpoints, region by region. What is equal is not listed.
+
+    "blocks" are those of 4096 bytes that differ, "bytes" and "elements" what differs in them. Only what was
+    stored for one of the two alone is read. The exit code is 0 whether anything differs or not.
+    """
+    from dirtytrack.cli import _report
+
+    with _open(args) as chain:
+        before = chain[args.before]
+        after = chain.newest if args.after is None else chain[args.after]
+        found = chain.diff(before.id, after.id)
+        if args.json:
+            pair = {"before": before.number, "after": after.number}
+            _print_json(args.path, chain, **pair, regions=[_report.difference(one) for one in found])
+        else:
+            _print_lines(*_report.differences(before, after, found), *_report.problems(chain))
+    return 0
 
 
 def _copy(args: argparse.Namespace) -> int:

@@ -100,7 +100,7 @@ class Plan:
         self._stages: dict[str, torch.Tensor] = {}
         self._staged: list[tuple[int, torch.Tensor]] = []
         self.arrays = parts.arrays
-        names, partial = _names(paths), _partly_shared(parts.arrays)
+        names, partial = names_of(paths), _partly_shared(parts.arrays)
         leaves, small = [], 0
         for place, (name, array) in enumerate(zip(names, parts.arrays, strict=True)):
             if is_small(array):
@@ -193,19 +193,8 @@ class Plan:
         self.regions[STATE] = packed.memory
 
 
-def _refuse(path: Path, array: torch.Tensor) -> None:
-    try:
-        refuse(array)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{dotted(path)} is {error}") from None
-
-
-def _bits(array: torch.Tensor) -> torch.Tensor:
-    return array.int_repr() if array.is_quantized else array
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    # Unique, readable, and the same for the same paths.
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Names for paths: unique, readable, and the same for the same paths."""
     names: dict[str, None] = {}
     for path in paths:
         name = whole = dotted(path)
@@ -218,6 +207,17 @@ def _names(paths: Sequence[Path]) -> list[str]:
             name = f"{whole[:_KEPT]}~{again}"
         names[name] = None
     return list(names)
+
+
+def _refuse(path: Path, array: torch.Tensor) -> None:
+    try:
+        refuse(array)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{dotted(path)} is {error}") from None
+
+
+def _bits(array: torch.Tensor) -> torch.Tensor:
+    return array.int_repr() if array.is_quantized else array
 
 
 def _partly_shared(arrays: Sequence[torch.Tensor]) -> set[int]:

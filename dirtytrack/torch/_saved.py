@@ -23,6 +23,7 @@ class Saved:
 
     Attributes:
         id: of the checkpoint.
+        title: of the chain, for messages.
         form: of the state.
         state: of each source, by name, once `aim` was called and the regions were restored.
         regions: memory to restore to, by the regions' names.
@@ -41,7 +42,7 @@ class Saved:
             raise ChainError(f"the chain in {chain.path} was not written by a TorchCheckpointer")
         self.id = checkpoint.id
         self._chain = chain
-        self._title = f"the chain in {chain.path}"
+        self.title = f"the chain in {chain.path}"
 
         def read(start: int, stop: int) -> bytes:
             return bytes(chain.read(STATE, start, stop, at=checkpoint.id))
@@ -51,7 +52,7 @@ class Saved:
             self.form = Form.decode(form)
             self._values = decode(values)
         except (ValueError, TypeError, KeyError) as error:
-            raise ChainError(f"{self._title} has a state that can't be read: {error}") from error
+            raise ChainError(f"{self.title} has a state that can't be read: {error}") from error
         self._paths = array_paths(self.form.form)
         self._leaves = dict(zip(self._paths, self.form.leaves, strict=True))
         self.packed = Packed(sizes[STATE])
@@ -80,7 +81,7 @@ class Saved:
         for path, leaf in zip(self._paths, self.form.leaves, strict=True):
             array = fitting.get(path)
             if leaf.region is None:
-                array = self._unpacked(leaf)
+                array = self.unpacked(leaf)
             elif array is None:
                 array = made[self._owners[leaf.region]] = leaf.spec.empty(made.get(self._owners[leaf.region]))
             elif path[0] in sources:
@@ -91,8 +92,13 @@ class Saved:
         self.state = put_together(self.form.form, arrays, self._values)
         if problems := self._misfits(live, sources, strict):
             raise ChainError(
-                "\n    ".join([f"{self._title} does not fit, and nothing was loaded:", *problems])
+                "\n    ".join([f"{self.title} does not fit, and nothing was loaded:", *problems])
             )
+
+    @property
+    def leaves(self) -> Mapping[Path, Leaf]:
+        """The tensors by their paths, in the order of the form."""
+        return self._leaves
 
     def leaf(self, path: Path) -> Leaf:
         """What is at a path."""
@@ -105,7 +111,7 @@ class Saved:
             ChainError: a file is damaged.
         """
         if leaf.region is None:
-            return self._unpacked(leaf)[tuple(piece)]
+            return self.unpacked(leaf)[tuple(piece)]
         spec, rows = leaf.spec, slice(0, leaf.spec.shape[0] if leaf.spec.shape else 1)
         if spec.stride is None and spec.quantizer is None and piece:
             rows, piece = piece[0], [slice(None), *piece[1:]]
@@ -117,6 +123,22 @@ class Saved:
         data = self._chain.read(leaf.region, rows.start * row, rows.stop * row, at=self.id)
         own.view[:] = data
         return whole[tuple(piece)]
+
+    def unpacked(self, leaf: Leaf) -> torch.Tensor:
+        """A copy of a tensor that is packed."""
+        array = leaf.spec.empty()
+        bits = array.int_repr() if array.is_quantized else array
+        nbytes = bits.numel() * bits.element_size()
+        if not nbytes:
+            return array
+        data = bytearray(self._small[leaf.at : leaf.at + nbytes])
+        stored = torch.frombuffer(data, dtype=bits.dtype).view(bits.shape)
+        if array.is_quantized:
+            own = own_memory(array)
+            assert own is not None
+            own.view[:] = data
+            return array
+        return array.copy_(stored)
 
     def value(self, path: Path) -> Any:
         """The value, which is no tensor, at a path of a dictionary of dictionaries."""
@@ -188,21 +210,6 @@ class Saved:
                 found[path] = tensor.detach()
                 owners.setdefault(tensor.data_ptr(), set()).add(self._owners[leaf.region])
         return {path: tensor for path, tensor in found.items() if len(owners[tensor.data_ptr()]) == 1}
-
-    def _unpacked(self, leaf: Leaf) -> torch.Tensor:
-        array = leaf.spec.empty()
-        bits = array.int_repr() if array.is_quantized else array
-        nbytes = bits.numel() * bits.element_size()
-        if not nbytes:
-            return array
-        data = bytearray(self._small[leaf.at : leaf.at + nbytes])
-        stored = torch.frombuffer(data, dtype=bits.dtype).view(bits.shape)
-        if array.is_quantized:
-            own = own_memory(array)
-            assert own is not None
-            own.view[:] = data
-            return array
-        return array.copy_(stored)
 
 
 def _misfits_of_optimizer(name: str, optimizer: torch.optim.Optimizer, state: Any) -> list[str]:

@@ -87,6 +87,20 @@ def array_paths(form: Iterable[Token]) -> list[Path]:
     return paths
 
 
+def are_tensors(form: Iterable[Token]) -> Iterator[bool]:
+    """For each of the arrays of a form whether it is a tensor, and not one of numpy."""
+    keys: tuple[Any, ...] = ()
+    for token in form:
+        if isinstance(token, tuple):
+            if token[0] == "ndarray":
+                yield False
+            keys = token[1]
+        elif token == "array":
+            yield True
+        elif token == "arrays":
+            yield from (True for _ in keys)
+
+
 def dotted(path: Path) -> str:
     """A path as messages and names have it."""
     return ".".join(map(str, path))

@@ -96,6 +96,11 @@ def become_nobody() -> None:
         ["compact", "x", "--lock", "flock"],
         ["copy", "x"],
         ["copy", "x", "y", "--at", "-1"],
+        ["export", "x"],
+        ["export", "x", "y", "--format", "chain"],
+        ["export", "x", "y", "--only", "model", "--region", "a"],
+        ["diff", "x"],
+        ["diff", "x", "newest"],
     ],
 )
 @pytest.mark.anywhere

@@ -19,6 +19,7 @@ from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.errors import ChainError
 
 _OPENINGS = 10  # at most, beside a writer that compacts all the time
+_STATES = 2  # kept, for who compares two
 
 _logger = logging.getLogger("dirtytrack.checkpoint")
 _T = TypeVar("_T")
@@ -70,7 +71,7 @@ class Archive:
         """
         self.store = store
         self._undo = undo
-        self._last: tuple[Node, State] | None = None
+        self._states: dict[Node, State] = {}  # those read last, in this order
         self._files: list[CheckpointFile] = []
         self._damaged: dict[FileName, str] = {}
         self._nodes: Nodes = {}
@@ -185,14 +186,22 @@ class Archive:
         while True:
             node = self._nodes.get(node.id) or self.find(node.id)
             try:
-                if self._last is None or self._last[0] is not node:
-                    self._last = node, State(node.files(), node.layouts)
-                return action(self._last[1])
+                return action(self._state(node))
             except DamagedFile as damage:
+                self._states.clear()
                 self._exclude(damage)
                 if node.id not in self._nodes:
                     where = self.store.locate(str(damage.file.name))
                     raise ChainError(f"checkpoint {node.number} can't be read: {where}: {damage}") from damage
+
+    def _state(self, node: Node) -> State:
+        state = self._states.pop(node, None)
+        if state is None:
+            while len(self._states) >= _STATES:
+                del self._states[next(iter(self._states))]
+            state = State(node.files(), node.layouts)
+        self._states[node] = state
+        return state
 
     def read_at(self, at: int | str | None, action: Callable[[State], _T]) -> tuple[Node, _T]:
         """What *action* makes of the state *at*, or if that is None of the newest one that turns out intact.

@@ -18,6 +18,7 @@ from dirtytrack.checkpoint.format.structures import (
     SEGMENT_BYTES,
     Encoding,
     FormatError,
+    Span,
     block_count,
 )
 from dirtytrack.checkpoint.read.block_owners import ZEROS, BlockOwners, Targets
@@ -85,6 +86,22 @@ class State:
     def is_zero(self, region: int, first: int, count: int) -> bool:
         """Whether these blocks are known to be zeros. Nothing is read; a stored block may be zeros too."""
         return self._block_owners.is_zero(self._place(region), first, first + count)
+
+    def stored_in(self, files: Iterable[CheckpointFile]) -> dict[int, list[Span]]:
+        """The blocks of which some of the files say anything, by the place of a stored region.
+
+        The spans may overlap.
+
+        Raises:
+            DamagedFile: an index says what can't be.
+        """
+        found: dict[int, list[Span]] = {}
+        for file in files:
+            with _blaming(file):
+                for one in file.segments(self._block_owners):
+                    for run in one.runs.native:
+                        found.setdefault(run.extent, []).append((run.first, run.first + run.count))
+        return found
 
     def fill(self, targets: Mapping[int, Memory], *, zeroed: bool = False) -> None:
         """Writes every byte of some regions, each once; segments that hold none of them are not read.

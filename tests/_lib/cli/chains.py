@@ -20,7 +20,7 @@ from _lib.support import require
 from dirtytrack.checkpoint import Checkpointer, Save
 from dirtytrack.cli import main
 
-VERBS = ["list", "verify", "restore", "copy", "compact"]
+VERBS = ["list", "verify", "restore", "export", "diff", "copy", "compact"]
 
 
 class Made(NamedTuple):
@@ -46,7 +46,8 @@ class Made(NamedTuple):
 
     def arguments(self, verb: str, into: Path) -> list[str]:
         """A plain call of a verb."""
-        more = {"restore": ["--into", str(into)], "copy": [str(into)]}
+        to = [str(into)]
+        more = {"restore": ["--into", *to], "copy": to, "export": to, "diff": ["1"]}
         return ["checkpoint", verb, str(self.path), *more.get(verb, [])]
 
 
