@@ -13,6 +13,7 @@ next to nothing. Behind them stand the packages, each built on those above it in
     checkpoint   incremental checkpoints on disk
     barrier      card tables and write watch for garbage collectors
     torch        checkpoints of torch trainings
+    profile      which part of a program writes which memory
     cli          the command line
 
 The wheel has a plugin of pytest, which therefore would rewrite the library's assertions: PYTEST_DONT_REWRITE.
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         ForkedError,
         KernelError,
         MissedWriteError,
+        RecordingError,
         RegionLostError,
         StoreError,
         UnsupportedError,
@@ -90,6 +92,7 @@ __all__ = [
     "Mirror",
     "MissedWriteError",
     "PageSet",
+    "RecordingError",
     "Region",
     "RegionLostError",
     "Session",

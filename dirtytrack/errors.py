@@ -123,6 +123,10 @@ class DiffError(DirtyTrackError, ValueError):
     """A diff does not fit the memory or another diff, its bytes are corrupt, or it would be too large."""
 
 
+class RecordingError(DirtyTrackError, ValueError):
+    """A file is no recording, is of a later version of the format, damaged, or too large."""
+
+
 class CheckpointError(DirtyTrackError, OSError):
     """Checkpoints could not be written. Their pages are in the next save; nothing is lost.
 

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (DirtyTrackError, OSError, ImportError) as error:
-        from dirtytrack.cli._text import printable  # the message may quote what a file says
+        from dirtytrack._text import printable  # the message may quote what a file says
 
         print(f"dirtytrack: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 1

@@ -8,8 +8,8 @@ import time
 from types import TracebackType
 from typing import Self
 
+from dirtytrack._text import size
 from dirtytrack.cli._heat import Screen
-from dirtytrack.cli._text import size
 
 _INTERVAL = 0.1  # seconds between two redraws
 

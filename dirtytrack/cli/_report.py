@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+from dirtytrack._text import count, plain, shorten, size
 from dirtytrack.checkpoint import Chain, Checkpoint, Difference
-from dirtytrack.cli._text import count, plain, shorten, size
 
 _TITLES = ("checkpoint", "kind", "created", "on disk", "written", "stored", "pause", "consistency", "meta")
 _DIFFERENCES = ("region", "what", "blocks", "bytes", "elements")

@@ -23,9 +23,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dirtytrack._text import count, plain, size
 from dirtytrack.cli._arguments import add_store_options, at_least, place, store_options
 from dirtytrack.cli._progress import Progress
-from dirtytrack.cli._text import count, plain, size
 from dirtytrack.errors import ChainError
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 
+from dirtytrack._text import printable
 from dirtytrack.cli._arguments import add_store_options, place, store_options
-from dirtytrack.cli._text import printable
 from dirtytrack.kernel.support import Check, Support, support
 
 _MARKS = {True: "ok", False: "NO", None: "--"}

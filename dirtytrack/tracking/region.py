@@ -10,7 +10,7 @@ from dirtytrack._lifetime.handle import Handle
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi
-from dirtytrack.objects import Description
+from dirtytrack.objects import Description, Elements
 from dirtytrack.tracking.backends import Backend
 from dirtytrack.tracking.blindspots import BlindSpot
 from dirtytrack.tracking.huge_pages import HugePages, reason_of
@@ -114,6 +114,11 @@ class Region(Handle):
         if memory.can_move:
             self._tracker.check_place(self)
         return memory.view[:]  # not itself: who gets it may release it
+
+    @property
+    def elements(self) -> Elements | None:
+        """What its bytes are elements of; None for plain bytes, and once it is untracked."""
+        return None if self._memory is None else self._memory.elements
 
     @property
     def tracked(self) -> bool:

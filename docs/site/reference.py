@@ -17,6 +17,7 @@ _PACKAGES = {
     "dirtytrack.torch": "Torch",
     "dirtytrack.snapshot": "Snapshot",
     "dirtytrack.barrier": "Barrier",
+    "dirtytrack.profile": "Profile",
     "dirtytrack.kernel": "Kernel",
 }
 

@@ -42,6 +42,7 @@ def _program(document: str, chosen: str = "") -> str:
         ("snapshot.md", ""),
         ("barrier.md", ""),
         ("backends.md", ""),
+        ("profile.md", ""),
     ],
 )
 def test_python_blocks_run(document, chosen, tmp_path):

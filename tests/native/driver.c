@@ -89,6 +89,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < 300; i++) {
 		try_run_lists(&random);
 		try_bitmap(&random);
+		try_tally(&random);
 		try_extents(&random);
 	}
 	try_threads(DT_HOLES_REPORTED, &random);

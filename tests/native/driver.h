@@ -48,6 +48,7 @@ void make_extents(struct dt_extent *extents, struct dt_slice *slices);
 
 void try_run_lists(uint64_t *random);
 void try_bitmap(uint64_t *random);
+void try_tally(uint64_t *random);
 void try_extents(uint64_t *random);
 void try_threads(enum dt_hole_reporting holes, uint64_t *random);
 void try_closing(void);

@@ -17,7 +17,7 @@ _NATIVE = Path(__file__).parents[2] / "dirtytrack/native"
 _INCLUDE = re.compile(r'^#include "([^"]+)"$', re.MULTILINE)
 # A file includes from its own folder, and from those of lower levels.
 _LEVELS = {"include": 0, "base": 1, "kernel": 2, "core": 3, "backends": 4}
-_LEVELS |= {"snapshot": 5, "checkpoint": 5, "barrier": 5, "binding": 6}
+_LEVELS |= {"snapshot": 5, "checkpoint": 5, "barrier": 5, "profile": 5, "binding": 6}
 
 
 def _files() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from _lib.raw import Raw
@@ -29,6 +30,17 @@ def test_a_region_describes_itself(session: Session, memory: Raw) -> None:
     assert not region.lost
     assert "'heap'" in repr(region)
     assert session.track(memory.pair).name is None
+
+
+def test_a_region_says_what_its_elements_are(session: Session, memory: Raw) -> None:
+    """Of an array; plain bytes have none, and what is untracked has none any more."""
+    array = np.zeros((3, 5), np.int16)
+    region = session.track(array)
+    assert region.elements is not None
+    assert (region.elements.dtype, region.elements.shape) == ("<i2", (3, 5))
+    assert session.track(memory.pair).elements is None
+    session.untrack(region)
+    assert region.elements is None
 
 
 @pytest.mark.registration

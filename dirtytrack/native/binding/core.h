@@ -30,6 +30,7 @@
 #include "../kernel/probe.h"
 #include "../kernel/touch.h"
 #include "../kernel/userfaultfd.h"
+#include "../profile/tally.h"
 #include "../snapshot/changes.h"
 #include "../snapshot/history.h"
 #include "../snapshot/merging.h"

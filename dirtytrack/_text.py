@@ -1,10 +1,10 @@
-"""Text for the terminal: sizes, and what files or users have named."""
+"""Text for people: sizes and times, and what files or users have named."""
 
 from __future__ import annotations
 
 
 def size(nbytes: int) -> str:
-    """A number of bytes for people, as in "1.5 MiB"."""
+    """A number of bytes, as in "1.5 MiB"."""
     if nbytes < 1024:
         return f"{nbytes} B"
     value, unit = nbytes / 1024, "K"
@@ -13,6 +13,15 @@ def size(nbytes: int) -> str:
             break
         value, unit = value / 1024, larger
     return f"{value:.1f} {unit}iB"
+
+
+def duration(seconds: float) -> str:
+    """A time, as in "1.5 ms" or "2.0 h"."""
+    for limit, factor, unit in ((1e-3, 1e6, "us"), (0.9995, 1e3, "ms"), (120, 1, "s"), (7200, 1 / 60, "min")):
+        if seconds < limit:
+            value = seconds * factor
+            return f"{value:.0f} {unit}" if value >= 100 or value == int(value) else f"{value:.1f} {unit}"
+    return f"{seconds / 3600:.1f} h"
 
 
 def count(number: int, noun: str) -> str:

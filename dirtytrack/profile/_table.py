@@ -1,0 +1,97 @@
+"""A result as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dirtytrack._text import duration, plain, shorten, size
+from dirtytrack.profile.recording import Recording
+
+HOTTEST = 10  # ranges that are shown
+_PHASES = 40  # rows of phases, at most
+_LONGEST = 32  # characters of a name
+
+
+def lines(recording: Recording) -> Iterator[str]:
+    """All of it, without a heat map."""
+    yield heading(recording)
+    yield ""
+    yield from columns(phase_rows(recording), "<<>>>>>")
+    if len(recording.working_sets):
+        yield ""
+        yield from columns(working_set_rows(recording), "<>>>")
+    if hottest := hottest_rows(recording):
+        yield ""
+        yield from columns(hottest, "<<>>")
+    for note in recording.notes:
+        yield ""
+        yield plain(note)
+
+
+def heading(recording: Recording) -> str:
+    """One line: what ran, how long, what was watched and what that took."""
+    share = recording.overhead / recording.duration if recording.duration else 0.0
+    return (
+        f"{plain(shorten(recording.program, 60))}: {duration(recording.duration)}, "
+        f"{_number(recording.collects)} collects of {size(recording.nbytes)}, "
+        f"{duration(recording.overhead)} of waiting for them ({share:.1%})"
+    )
+
+
+def phase_rows(recording: Recording) -> list[tuple[str, ...]]:
+    """By phase and area, the most written first; the titles before them."""
+    total = sum(phase.nbytes for phase in recording.phases) or 1
+    rows = [
+        (
+            phase.title,
+            recording.areas[tally.area].name,
+            _number(tally.writes),
+            size(tally.nbytes),
+            f"{tally.nbytes / total:.1%}",
+            _number(tally.distinct),
+            f"{tally.rewritten:.1f}x",
+        )
+        for phase in recording.phases
+        for tally in phase.tallies
+    ]
+    order = sorted(
+        range(len(rows)),
+        key=lambda row: [-tally.nbytes for phase in recording.phases for tally in phase.tallies][row],
+    )
+    shown = [tuple(plain(shorten(cell, _LONGEST)) for cell in rows[row]) for row in order[:_PHASES]]
+    if len(rows) > _PHASES:
+        shown.append((f"and {len(rows) - _PHASES} more", *[""] * 6))
+    titles = ("phase", "region", "page-writes", "bytes", "share", "pages", "each")
+    return [titles, *shown]
+
+
+def working_set_rows(recording: Recording) -> list[tuple[str, ...]]:
+    """How much is written within each interval."""
+    rows = [
+        (f"within {duration(one.interval)}", size(round(one.mean)), size(one.peak), _number(one.windows))
+        if one.windows
+        else (f"within {duration(one.interval)}", "-", "-", "0")
+        for one in recording.working_sets
+    ]
+    return [("written", "mean", "most", "windows"), *rows]
+
+
+def hottest_rows(recording: Recording) -> list[tuple[str, ...]]:
+    """The ranges that were written most often; empty if nothing was written."""
+    rows = [
+        (plain(shorten(area.name, _LONGEST)), area.place(start, stop), _number(stop - start), _number(writes))
+        for area, start, stop, writes in recording.hottest(HOTTEST)
+    ]
+    return [("hottest", "where", "pages", "page-writes"), *rows] if rows else []
+
+
+def columns(rows: Sequence[Sequence[str]], sides: str) -> Iterator[str]:
+    """Rows as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)]
+        yield "  ".join(cells).rstrip()
+
+
+def _number(value: int) -> str:
+    return f"{value:,}"

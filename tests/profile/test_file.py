@@ -1,0 +1,210 @@
+"""Files of recordings: what is written is read back, and what somebody else made of one does no harm."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import random
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from _lib.profile.recordings import RECORDING
+from dirtytrack import RecordingError
+from dirtytrack.profile import Report, _file
+
+pytestmark = pytest.mark.anywhere
+
+
+def stored(folder: Path, data: Any) -> Path:
+    """A file of these data."""
+    path = folder / "stored"
+    path.write_bytes(gzip.compress(json.dumps(data).encode()))
+    return path
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    """All of it, and as JSON that other programs can read."""
+    path = tmp_path / "run.dirtytrack"
+    Report(RECORDING).save(path)
+    assert Report.load(path).recording == RECORDING
+    assert Report.load(str(path)).recording == RECORDING
+    data = json.loads(gzip.decompress(path.read_bytes()))
+    assert (data["format"], data["version"]) == ("dirtytrack recording", 1)
+    assert [other.name for other in tmp_path.iterdir()] == ["run.dirtytrack"]
+
+
+def test_no_file_is_replaced_unless_it_is_asked_for(tmp_path: Path) -> None:
+    """And with the same recording the bytes are the same."""
+    path = tmp_path / "run.dirtytrack"
+    Report(RECORDING).save(path)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="--force"):
+        Report(RECORDING).save(path)
+    assert path.read_bytes() == before
+    path.write_bytes(b"other")
+    Report(RECORDING).save(path, force=True)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_can_not_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither an empty one nor a part."""
+
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        Report(RECORDING).save(tmp_path / "run.dirtytrack")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        Report(RECORDING).save(tmp_path / "missing" / "run.dirtytrack")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "cut off"),
+        (b"dirtytrack", "incorrect header"),
+        (gzip.compress(b"{}")[:-3], "cut off"),
+        (gzip.compress(b"{}") + b"x", "behind its end"),
+        (gzip.compress(b"{}"), "no 'format'"),
+        (gzip.compress(b"[]"), "no 'format'"),
+        (gzip.compress(b"null"), "no 'format'"),
+        (gzip.compress(b"\xff\xff"), "decode"),
+        (gzip.compress(b"[" * 100_000), "recursion|RecursionError|depth"),
+        (gzip.compress(b'{"format": "other"}'), "something else"),
+        (
+            gzip.compress(b'{"format": "dirtytrack recording", "version": 2}'),
+            "of version 2, and this dirtytrack",
+        ),
+        (gzip.compress(b"9" * 5000), "Exceeds the limit"),
+    ],
+)
+def test_what_is_no_recording_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    """And the error says what it is instead."""
+    path = tmp_path / "stored"
+    path.write_bytes(data)
+    with pytest.raises(RecordingError, match=message):
+        Report.load(path)
+
+
+def test_too_much_is_refused_before_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file, and a small one that becomes large."""
+    monkeypatch.setattr(_file, "_MOST_TEXT", 1 << 20)
+    path = tmp_path / "bomb"
+    path.write_bytes(gzip.compress(b" " * (1 << 22)))
+    with pytest.raises(RecordingError, match="more than 1048576 bytes of JSON"):
+        Report.load(path)
+    monkeypatch.setattr(_file, "_MOST_FILE", 1000)
+    path.write_bytes(random.Random(1).randbytes(2000))
+    with pytest.raises(RecordingError, match="more than 1000 bytes"):
+        Report.load(path)
+
+
+_CHANGES: list[tuple[tuple[Any, ...], Any]] = [
+    (("kind",), "other"),
+    (("program",), 3),
+    (("program",), "x" * 5000),
+    (("program",), "\ud800"),
+    (("started",), "now"),
+    (("duration",), -1),
+    (("duration",), float("nan")),
+    (("duration",), float("inf")),
+    (("duration",), True),
+    (("collects",), 1.5),
+    (("collects",), 1 << 80),
+    (("notes",), {}),
+    (("notes",), [1]),
+    (("areas",), {"0": 1}),
+    (("areas", 0, "kind"), "elephant"),
+    (("areas", 0, "nbytes"), 0),
+    (("areas", 0, "nbytes"), 1 << 60),
+    (("areas", 0, "page_size"), 1000),
+    (("areas", 0, "page_size"), 0),
+    (("areas", 0, "offset"), 4096),
+    (("areas", 0, "cell"), 0),
+    (("areas", 0, "column_cell"), 3),
+    (("areas", 0, "shape"), [40, 99]),
+    (("areas", 0, "shape"), [0]),
+    (("areas", 0, "shape"), [1] * 65),
+    (("areas", 0, "distinct"), 10),
+    (("areas", 0, "counts"), [0, 1]),
+    (("areas", 0, "counts"), [0, 100, 1]),
+    (("areas", 0, "counts"), [1, 1, 1]),
+    (("areas", 0, "counts"), [0, 2, 1, 1, 3, 1]),
+    (("areas", 0, "counts"), [0, 1, 0]),
+    (("phases", 1, "name"), None),
+    (("phases", 1, "tallies"), [[1, 9, 9, 3]]),
+    (("phases", 1, "tallies"), [[0, 9, 9]]),
+    (("phases", 1, "tallies"), [[0, 1, 9, 3]]),
+    (("columns", 0, "shares"), [[2, 1.0, 0]]),
+    (("columns", 0, "shares"), [[0, 1.0]]),
+    (("columns", 0, "stop"), 7.0),
+    (("columns", 0, "start"), 7.0),
+    (("columns", 0, "counts"), [[1, []]]),
+    (("columns", 0, "counts"), [[0, [0, 9, 1]]]),
+    (("columns", 0, "counts"), [[0]]),
+    (("working_sets", 0, "interval"), []),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), _CHANGES)
+def test_each_part_is_checked(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
+    """What is no such number, name or list; and whatever is missing."""
+    for missing in (False, True):
+        data = copy.deepcopy(json.loads(json.dumps(_file.encode(RECORDING))))
+        inner = data
+        for step in place[:-1]:
+            inner = inner[step]
+        if missing:
+            del inner[place[-1]]
+        else:
+            inner[place[-1]] = value
+        with pytest.raises(RecordingError):
+            Report.load(stored(tmp_path, data))
+
+
+def test_more_areas_than_there_may_be(tmp_path: Path) -> None:
+    """Counts of things are bounded, too."""
+    data = _file.encode(RECORDING)
+    data["areas"] = data["areas"] * 5000
+    with pytest.raises(RecordingError, match="at most 4096"):
+        Report.load(stored(tmp_path, data))
+
+
+def test_random_damage(tmp_path: Path) -> None:
+    """It is refused, or what is read can be shown in all forms."""
+    draw = random.Random(5)
+    text = json.dumps(_file.encode(RECORDING)).encode()
+    path = tmp_path / "damaged"
+    read = 0
+    for _ in range(300):
+        damaged = bytearray(text)
+        for _ in range(draw.randrange(1, 4)):
+            at = draw.randrange(len(damaged))
+            damaged[at : at + draw.randrange(3)] = draw.choice(
+                [b"", b"9", b"-", b"null", b"0", b'"', b"[", b"1e9"]
+            )
+        path.write_bytes(gzip.compress(bytes(damaged), 1))
+        try:
+            report = Report.load(path)
+        except RecordingError:
+            continue
+        read += 1
+        assert str(report)
+        report.to_dict()
+        report.to_html(tmp_path / "page.html")
+        report.to_perfetto(tmp_path / "trace")
+        report.to_speedscope(tmp_path / "scope")
+    assert 0 < read < 300
+    compressed = bytearray(zlib.compress(text))
+    compressed[20] ^= 1
+    path.write_bytes(bytes(compressed))
+    with pytest.raises(RecordingError):
+        Report.load(path)
