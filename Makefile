@@ -10,7 +10,7 @@ C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks docs e
 PY_INCLUDE = $(shell $(PY) -c "import sysconfig; print(sysconfig.get_path('include'))")
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
-.PHONY: demo doctor help quick test test-tracking test-checkpoint test-torch engines bench stress leaks torture fuzz kernels kernels-ci lint lint-c types docs docs-look wheel check hooks clean
+.PHONY: demo doctor help quick test test-tracking test-checkpoint test-torch engines bench stress leaks torture fuzz kernels kernels-ci lint lint-c types docs docs-look wheel release pythons check hooks clean
 
 demo: $(VENV)/.built ## run the demo
 	$(PY) -m dirtytrack demo
@@ -63,6 +63,10 @@ fuzz: $(VENV)/.built ## the reader of checkpoints under a coverage-guided fuzzer
 	$(PY) -m pip install --quiet --group fuzz
 	$(PY) tests/_lib/checkpoint/fuzz_reader.py $(or $(SECONDS_EACH),300)
 
+# On Debian, as root.
+pythons: $(VENV)/.built ## the tests on newer Pythons, in a tree of Debian's; ARGS="3.15 -- tests/kernel"
+	$(PY) tests/_lib/packaging/pythons.py $(ARGS)
+
 # On Debian; docs/kernels.md says with what. KERNELS="6.19 arm64/7.1" boots others; then no page is written.
 kernels: $(VENV)/.built ## the tests on other kernels, emulated; KERNELS="6.16 6.12-oldest" boots these
 	PYTHONPATH=tests $(PY) -m matrix $(or $(KERNELS),--page) $(ARGS)
@@ -73,12 +77,16 @@ kernels-ci: $(VENV)/.built ## two of those kernels, without the slow tests
 
 lint: $(VENV)/.lint lint-c ## ruff, clang-format, and our C without a warning
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/zizmor --offline --quiet .github
 	@$(BIN)/clang-format --dry-run --Werror $(C_FILES) && echo "C files already formatted"
 
 # Our own C, which is all but the generated file, without a warning.
 lint-c: $(VENV)/.lint ## our C without a warning
 	@echo $(filter %.c, $(C_FILES)) | xargs -n 1 -P 4 gcc $(C_STRICT) -pthread \
 		-Idirtytrack/native -Idirtytrack/native/include -isystem $(PY_INCLUDE) -S -o /dev/null && echo "no warnings in C"
+
+release: wheel ## is this version ready for its tag?
+	$(PY) tests/_lib/packaging/release.py
 
 types: $(VENV)/.lint ## mypy --strict
 	$(BIN)/mypy

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import check
@@ -25,9 +26,6 @@ SITE = ROOT / "site"
 
 _SHIM = "https://unpkg.com/iframe-worker/shim"  # what the theme would fetch
 
-# For files of the checkout that are no page of the site.
-_REPOSITORY = "https://github.com/dirtytrack/dirtytrack/blob/main/"
-
 
 def main() -> int:
     """Assemble the pages, build the site of them, and walk it."""
@@ -38,7 +36,7 @@ def main() -> int:
     for name, text in made.items():
         (PAGES / name).parent.mkdir(exist_ok=True)
         (PAGES / name).write_text(text, encoding="utf-8")
-    for page in PAGES.rglob("*.md"):
+    for page in PAGES.glob("*.md"):
         page.write_text(_inside(page), encoding="utf-8")
     shutil.copy(DOCS / "site/zensical.toml", WORK)
     built = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], check=False, cwd=WORK)
@@ -68,10 +66,10 @@ def _inside(page: Path) -> str:
         target, anchor = link[1], link[2] or ""
         if target.startswith("../examples/") and (PAGES / _example(target)).exists():
             return f"]({_example(target)}{anchor})"
-        return f"]({_REPOSITORY}{target.removeprefix('../')}{anchor})"
+        return f"]({repository}/blob/main/{target.removeprefix('../')}{anchor})"
 
-    text = page.read_text(encoding="utf-8")
-    return text if page.parent != PAGES else re.sub(r"\]\((\.\./[^)#]*)(#[^)]*)?\)", turn, text)
+    repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    return re.sub(r"\]\((\.\./[^)#]*)(#[^)]*)?\)", turn, page.read_text(encoding="utf-8"))
 
 
 def _example(target: str) -> str:

@@ -1,0 +1,96 @@
+"""``make pythons``: the tests on Pythons that this machine lacks, in a tree of Debian's unstable suite.
+
+Needs root, debootstrap, and Debian's archive in apt's configuration. The tree lies in the user's cache and is
+made once (some four minutes, 500 MB); remove it to have newer interpreters. What the tests need besides is
+installed for each interpreter by this one's pip, so that the tree needs no network. The extension is the one
+that is built here: its ABI is stable, and that it loads there is a part of the test.
+
+    python tests/_lib/packaging/pythons.py [VERSION ...] [-- PYTEST ARGUMENT ...]
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dirtytrack-pythons"
+TREE = CACHE / "root"
+VERSIONS = ("3.13", "3.14", "3.15")  # what the suite has
+# Mounts are this shell's own, and gone with it.
+_INSIDE = """
+for at in proc sys dev; do mount --rbind "/$at" "$TREE/$at"; done
+mkdir -p "$TREE/src" && mount --bind "$SOURCE" "$TREE/src"
+exec chroot "$TREE" env --chdir=/src "PYTHONPATH=/src:/packages/$VERSION" PATH=/usr/bin:/usr/sbin \
+    "python$VERSION" -m pytest -p no:cacheprovider "$@"
+"""
+
+
+def main(words: list[str]) -> int:
+    """Run pytest on the versions asked for, by default all; 1 if it failed, 2 if this can't be had here."""
+    at = words.index("--") if "--" in words else len(words)
+    versions, arguments = words[:at] or list(VERSIONS), words[at + 1 :]
+    missing = _missing()
+    if missing:
+        print(f"make pythons: not possible here: {missing}", file=sys.stderr)
+        return 2
+    if not TREE.exists():
+        _make_tree()
+    results = {version: _test(version, arguments) for version in versions}
+    for version, code in results.items():
+        print(f"Python {version}: {'passed' if code == 0 else f'failed, pytest ended with {code}'}")
+    return int(any(results.values()))
+
+
+def _missing() -> str:
+    """What keeps this machine from it, or nothing."""
+    if os.geteuid() != 0:
+        return "it takes root, for chroot and mounts"
+    return "" if shutil.which("debootstrap") else "debootstrap is not installed: apt-get install debootstrap"
+
+
+def _make_tree() -> None:
+    """Have debootstrap make the tree, of the archive that apt uses here."""
+    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    archive = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()[0]
+    packages = ["gcc", "libc6-dev", "make", "git", *(f"python{version}" for version in VERSIONS)]
+    making = CACHE / "being-made"
+    shutil.rmtree(making, ignore_errors=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", "sid", making, archive]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    making.rename(TREE)
+
+
+def _test(version: str, arguments: list[str]) -> int:
+    """Install what the tests need for that version, and run them; pytest's exit code."""
+    _install(version)
+    print(f"== Python {version}", flush=True)
+    given = {"TREE": str(TREE), "SOURCE": str(ROOT), "VERSION": version}
+    command = ["unshare", "--mount", "sh", "-euc", _INSIDE, "sh", *arguments]
+    return subprocess.run(command, check=False, env=os.environ | given).returncode
+
+
+def _install(version: str) -> None:
+    """Put cffi and the packages of the group "test" where that version finds them, if there are any."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    target = TREE / "packages" / version
+    shutil.rmtree(target, ignore_errors=True)
+    machine = platform.machine()
+    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(41, 16, -1)] + [f"manylinux2014_{machine}"]
+    places = [word for tag in tags for word in ("--platform", tag)]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", target]
+    pip += ["--python-version", version, "--implementation=cp", "--only-binary=:all:", *places]
+    for wanted in [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]:
+        done = subprocess.run([*pip, wanted], check=False, capture_output=True, text=True)
+        if done.returncode:
+            print(f"{wanted}: there is none for Python {version}: {done.stderr.splitlines()[-1]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
