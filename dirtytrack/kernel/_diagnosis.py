@@ -19,7 +19,7 @@ _FILTER = 2  # mode of seccomp in /proc/PID/status
 _NEWER_KERNEL = "Boot Linux 6.7 or later (arm64: 6.10 or later)."
 _PASS_DEVICE = (
     "In a container pass --device /dev/userfaultfd, or a seccomp profile that allows userfaultfd; "
-    "docs/kernel.md shows both."
+    "docs/containers.md shows both."
 )
 
 
