@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _LAYOUTS = {"bits": lib.DT_BITS, "bytes": lib.DT_BYTES}
 _MOST_SHIFT = 47  # all of user space
 _MAP = ffi.typeof("uint8_t[]")
+# Found once: to look up a name of `lib` or `ffi` takes as long as a twentieth of a system call.
+_PEEK, _COLLECT, _look, _from_buffer = lib.DT_PEEK, lib.DT_COLLECT, lib.dt_cards_look, ffi.from_buffer
 
 
 class CardTable(Handle, Owner):
@@ -93,8 +95,8 @@ class CardTable(Handle, Owner):
             if self._consumer.call(lib.dt_cards_open, shift, _LAYOUTS[layout], self._owned):
                 raise MemoryError(f"no memory for a card table. {LIMITS[errno.ENOMEM]}")
             self._native: Any = self._owned[0]
-            self._last_take = lib.dt_cards_last_take(self._native)
-            self._numbers = itertools.count(1)
+            self._next_number = itertools.count(1).__next__
+            self._heard = 0  # the number of the last take that has told its caller
             self._undo.callback(self._shrink_all)
             self._closed = False
             self.grow(heap)
@@ -187,10 +189,10 @@ class CardTable(Handle, Owner):
             BusyError: the signal by which the session stops threads has another handler. The same holds.
             ClosedError, ForkedError: not a table of this process any more.
         """
-        number, last = next(self._numbers), self._last_take
-        found = self._look(lib.DT_COLLECT, number, out)
-        if last.number == number:  # no call from here on: an interrupt before it gives the cards back
-            last.settled = number
+        number = self._next_number()
+        found = self._look(_COLLECT, number, out)
+        if number > self._heard:  # no call from here on: an interrupt before it gives the cards back
+            self._heard = number
         return found
 
     def peek(self, out: Buffer) -> int:
@@ -198,7 +200,7 @@ class CardTable(Handle, Owner):
 
         Args, result and errors as for `take`.
         """
-        return self._look(lib.DT_PEEK, 0, out)
+        return self._look(_PEEK, 0, out)
 
     def mark(self, address: int, nbytes: int) -> None:
         """Declares bytes written, for stores that no page table sees (DMA, another mapping).
@@ -282,13 +284,14 @@ class CardTable(Handle, Owner):
 
     def _look(self, verb: int, number: int, out: Buffer) -> int:
         try:
-            cards = ffi.from_buffer(_MAP, out, True)
+            cards = _from_buffer(_MAP, out, True)
         except (TypeError, ValueError, BufferError) as error:
             raise type(error)(f"out is a writable, contiguous buffer of bytes: {error}") from None
         try:
             if type(out) is not bytearray:  # whose memory is malloc's
                 refuse_unwritable("out", int(ffi.cast("uintptr_t", cards)), len(cards), "Nothing was taken.")
-            found = self._tracker.call(lib.dt_cards_look, (self._native, verb, number, cards, len(cards)))
+            arguments = self._native, verb, number, self._heard, cards, len(cards)
+            found = self._tracker.call(_look, arguments)
             if found < 0:
                 raise self._error(found, len(cards))
         except BaseException:

@@ -118,4 +118,4 @@ class Description:
 
     def still_there(self) -> bool:
         """Whether the object still has the storage that was described; no, if it can't say."""
-        return self.place is None or Places([self.place]).hold()
+        return self.place is None or bool(Places([self.place]).hold())

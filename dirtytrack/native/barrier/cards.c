@@ -37,7 +37,7 @@ struct dt_cards {
 	size_t slice_room;
 	uint64_t count;        // cards in the map
 	struct dt_epoch epoch; // used for one look after the other
-	struct dt_take take;   // the last one with a number
+	uint64_t taken;        // the number of the last take whose caller is to hear of its end; 0: there is none
 };
 
 #define for_each_segment(each, cards)                        \
@@ -411,31 +411,25 @@ static int64_t fill(const struct dt_cards *cards, uint8_t *map, bool everything)
 	return total;
 }
 
-struct dt_take *dt_cards_last_take(struct dt_cards *cards)
-{
-	return &cards->take;
-}
-
 // The cards of a take that its caller has not heard of.
-static void give_back_unsettled(struct dt_cards *cards)
+static void give_back_unheard(struct dt_cards *cards, uint64_t heard)
 {
-	if (__atomic_load_n(&cards->take.settled, __ATOMIC_RELAXED) == cards->take.number)
+	if (!cards->taken || cards->taken == heard)
 		return;
 	dt_epoch_abort(&cards->epoch);
-	__atomic_store_n(&cards->take.settled, cards->take.number, __ATOMIC_RELAXED);
+	cards->taken = 0;
 }
 
-int64_t dt_cards_look(struct dt_cards *cards, int verb, uint64_t number, void *map, size_t bytes)
+int64_t dt_cards_look(struct dt_cards *cards, int verb, uint64_t number, uint64_t heard, void *map, size_t bytes)
 {
 	int error = dt_enter(&cards->lock);
 	if (error)
 		return error;
 	if (bytes != map_bytes(cards))
 		return dt_leave(&cards->lock, -DT_ESIZE);
-	give_back_unsettled(cards);
+	give_back_unheard(cards, heard);
 	error = collect(cards, verb);
-	if (number)
-		__atomic_store_n(&cards->take.number, number, __ATOMIC_RELAXED);
+	cards->taken = number ? number : cards->taken;
 	memset(map, 0, bytes);
 	int64_t total = fill(cards, map, error != 0);
 	cards->epoch.settled = 1;

@@ -27,19 +27,13 @@ int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret
 uint64_t dt_cards_count(struct dt_cards *cards);
 size_t dt_cards_map_bytes(struct dt_cards *cards);
 
-// A take whose caller may never hear of its end: a signal handler of Python can raise when the call has returned.
-// Unless the caller says that it has, the next look has the cards of that take, too.
-struct dt_take {
-	uint64_t number;  // what the caller gave the last take
-	uint64_t settled; // the caller writes it here, if it still is the number above, as the last thing that it does
-};
-
 // DT_COLLECT or DT_PEEK: writes the map and returns the number of cards set, or an error. All cards of a lost segment
 // are set; all of everything if the scan failed. -DT_ESIZE: the map was not touched.
-//   number: of a collect, another one each time; 0: it is settled at once.
-int64_t dt_cards_look(struct dt_cards *cards, int verb, uint64_t number, void *map, size_t bytes);
-// The last take, as long as the table is there.
-struct dt_take *dt_cards_last_take(struct dt_cards *cards);
+//   number: of a collect whose caller may never hear of its end, another one each time: a signal handler of Python can
+//           raise when the call has returned. 0: it is settled at once.
+//   heard: the number of the last collect of whose end the caller has heard. If it is not that of the last one with a
+//          number, this look has the cards of that one, too.
+int64_t dt_cards_look(struct dt_cards *cards, int verb, uint64_t number, uint64_t heard, void *map, size_t bytes);
 // Declares bytes written: the next look has their pages' cards. Takes no lock. -DT_EUNTRACKED: some are in no segment,
 // and none was marked.
 int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes);

@@ -151,7 +151,7 @@ size_t dt_tracker_map_bytes(struct dt_tracker *tracker)
 static int look(struct dt_tracker *tracker, int verb, void *map, size_t bytes, uint64_t *dirty)
 {
 	pthread_testcancel(); // before anything is taken
-	int64_t found = dt_cards_look(tracker->cards, verb, 0, map, bytes);
+	int64_t found = dt_cards_look(tracker->cards, verb, 0, 0, map, bytes);
 	if (found < 0)
 		return (int)found;
 	if (dirty)

@@ -15,10 +15,10 @@ static int holds(const struct dt_export *export)
 	return result;
 }
 
-int dt_exports_hold(const struct dt_export *exports, size_t n)
+int dt_exports_hold(const struct dt_export *exports)
 {
 	int hold = 1;
-	for (size_t i = 0; hold && i < n; i++)
-		hold = holds(&exports[i]);
+	for (const struct dt_export *at = exports; hold && at->owner; at++)
+		hold = holds(at);
 	return hold;
 }

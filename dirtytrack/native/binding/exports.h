@@ -1,7 +1,6 @@
 // Objects of Python that export a buffer: whether each still exports the memory that it did.
 #pragma once
 
-#include <stddef.h>
 #include <stdint.h>
 
 struct dt_export {
@@ -10,5 +9,6 @@ struct dt_export {
 	uint64_t nbytes;
 };
 
-// Whether all of them do. It calls Python, so it has to hold the GIL, and does: it says of nothing that it takes long.
-int dt_exports_hold(const struct dt_export *exports, size_t n);
+// Whether all of them do, up to one without an owner. It calls Python, so it has to hold the GIL, and does: it says of
+// nothing that it takes long.
+int dt_exports_hold(const struct dt_export *exports);
