@@ -54,7 +54,9 @@ class Places:
         checks = [check for place in places for check in place.checks]
         exported = functools.partial(lib.dt_exports_hold, self._natives)
         # It is called before every collect, with no Python in between where there is nothing else to ask.
-        self.hold: Callable[[], object] = functools.partial(_all_hold, exported, checks) if checks else exported
+        self.hold: Callable[[], object] = exported
+        if checks:
+            self.hold = functools.partial(_all_hold, exported, checks)
 
 
 def _all_hold(exported: Callable[[], object], checks: list[_Check]) -> bool:

@@ -9,7 +9,19 @@ import pytest
 import dirtytrack
 from _lib import seccomp
 from _lib.support import PAGE_SIZE
-from _lib.untouchable import BAD, KINDS, PAGES, Truncated, byte, can_be_read, is_protected, write
+from _lib.untouchable import (
+    BAD,
+    KINDS,
+    PAGES,
+    Guarded,
+    Inaccessible,
+    ReadOnly,
+    Truncated,
+    byte,
+    can_be_read,
+    is_protected,
+    write,
+)
 from dirtytrack.errors import KernelError, KernelPermissionError
 from dirtytrack.snapshot import Diff, History, Snapshot, watch
 
@@ -173,6 +185,39 @@ def test_a_page_between_those_that_were_written(memory):
             assert [one.start // PAGE_SIZE for one in snapshot.diff()] == [2, last]
             assert snapshot.rollback() == 2
             assert (byte(memory, 2), byte(memory, last)) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", [Guarded, Inaccessible, ReadOnly])
+@pytest.mark.parametrize("is_forbidden", [False, True])
+def test_few_pages_far_apart(kind, is_forbidden):
+    """A byte of each is read, unless a filter forbids it: what lies between does not matter."""
+    memory = kind(9000, 6000)
+    few = [page for page in range(0, 9000, 40) if page != 6000]
+    with dirtytrack.Session() as session:
+        region = session.track(memory.given, name="arena")
+        with Snapshot(session, region) as snapshot:
+            if is_forbidden:
+                seccomp.install(seccomp.Refuse("process_vm_writev", errno.EPERM))
+            memory.spoil()
+            snapshot._consumer.collect().settle()
+            for page in few:
+                write(memory, page, 1)
+            assert [one.start // PAGE_SIZE for one in snapshot.diff()] == few
+            assert snapshot.rollback() == len(few)
+            memory.mend()
+            for page in [0, 6000, 8960]:
+                write(memory, page, 1)
+            memory.spoil()
+            with pytest.raises(KernelError, match="'arena'") as caught:
+                snapshot.rollback()
+            bad = memory.address + 6000 * PAGE_SIZE
+            assert caught.value.start == bad
+            assert caught.value.stop == bad + PAGE_SIZE
+            assert (byte(memory, 0), byte(memory, 8960)) == (1, 1)
+            memory.mend()
+            write(memory, 6000, 1)
+            assert snapshot.rollback() >= 3
+            assert [byte(memory, page) for page in [0, 6000, 8960]] == [0, 0, 0]
 
 
 def test_where_a_filter_forbids_the_calls(memory):

@@ -110,13 +110,13 @@ int dt_next_nonzero(const struct dt_session *session, const struct dt_extent *ex
 	return n;
 }
 
-// Asks about pages; where that can't be asked, and they are one run, it touches them.
-static int ask(struct dt_touch *touch, const struct dt_extent *extent, struct dt_run pages, bool is_one_run)
+// Asks about pages; where that can't be asked, it touches them.
+static int ask(struct dt_touch *touch, const struct dt_extent *extent, struct dt_run pages)
 {
 	uint64_t base = extent->address - extent->offset;
 	uint64_t start = base + pages.start * extent->page_size, stop = base + pages.stop * extent->page_size;
 	int error = extent->fallible ? -ENOTTY : dt_may_touch(touch, start, stop);
-	if (error && error != -EACCES && error != -EFAULT && is_one_run)
+	if (error && error != -EACCES && error != -EFAULT)
 		error = dt_try_touch(touch, start, stop);
 	return error;
 }
@@ -128,7 +128,7 @@ static int refuse(struct dt_touch *touch, const struct dt_extent *extent, struct
 	int error = 0;
 	for (uint64_t page = run.start; page < run.stop; page++) {
 		touch->permitted_to = 0;
-		int found = ask(touch, extent, (struct dt_run){page, page + 1}, true);
+		int found = ask(touch, extent, (struct dt_run){page, page + 1});
 		if (!found && error)
 			run.stop = page;
 		else if (found && !error)
@@ -142,7 +142,7 @@ static int refuse(struct dt_touch *touch, const struct dt_extent *extent, struct
 static int check_run(struct dt_touch *touch, const struct dt_extent *extent, struct dt_run run,
 		     struct dt_failure *failure)
 {
-	return ask(touch, extent, run, true) ? refuse(touch, extent, run, failure) : 0;
+	return ask(touch, extent, run) ? refuse(touch, extent, run, failure) : 0;
 }
 
 int dt_check_runs(struct dt_touch *touch, const struct dt_extent *extent, const struct dt_run *run,
@@ -154,7 +154,9 @@ int dt_check_runs(struct dt_touch *touch, const struct dt_extent *extent, const 
 		while (!extent->fallible && last + 1 < end && last[1].start - last->stop <= NEAR)
 			last++;
 		if (last > run) {
-			if (ask(touch, extent, (struct dt_run){run->start, last->stop}, false) == 0)
+			uint64_t base = extent->address - extent->offset;
+			size_t n = (size_t)(last - run) + 1;
+			if (dt_may_touch_runs(touch, base, extent->page_size, run, n) == 0)
 				continue;
 			touch->permitted_to = 0; // what was found may lie between them
 		}

@@ -20,6 +20,8 @@
 enum {
 	PIPE_BYTES = 1 << 16, // that a new pipe holds
 	AT_ONCE = 1 << 30,    // bytes that one call is asked for: the kernel stops short of 2 GiB
+	PROBES = 128,         // pages of which one call reads a byte
+	PROBE_COST = 32,      // of which each costs as much as to look for guard pages in so many
 };
 
 typedef ssize_t vm_call(pid_t, const struct iovec *, unsigned long, const struct iovec *, unsigned long, unsigned long);
@@ -194,6 +196,43 @@ int dt_may_touch(struct dt_touch *touch, uint64_t start, uint64_t stop)
 		return permits < 0 ? permits : -EACCES;
 	int guards = has_guards(touch, start, stop);
 	return guards < 0 ? guards : guards ? -EFAULT : 0;
+}
+
+// Has the kernel read a byte of each of n pages. 0, -EFAULT, or -errno where a filter forbids that.
+static int read_bytes(const struct iovec *from, size_t n)
+{
+	uint8_t bytes[PROBES];
+	struct iovec to = {bytes, n};
+	dt_takes(n * 100); // those that are in no cache
+	long done = copy_at_once(process_vm_writev, from, n, &to, 1);
+	return done < 0 ? (int)done : (size_t)done < n ? -EFAULT : 0;
+}
+
+static int probe(uint64_t base, uint64_t page_size, const struct dt_run *run, const struct dt_run *end)
+{
+	struct iovec from[PROBES];
+	size_t n = 0;
+	int error = 0;
+	for (; !error && run < end; run++)
+		for (uint64_t page = run->start; !error && page < run->stop; page++) {
+			void *byte = (void *)(uintptr_t)(base + page * page_size);
+			__builtin_prefetch(byte); // all of them at the same time
+			from[n++] = (struct iovec){byte, 1};
+			if (n < PROBES)
+				continue;
+			error = read_bytes(from, n);
+			n = 0;
+		}
+	return !error && n ? read_bytes(from, n) : error;
+}
+
+int dt_may_touch_runs(struct dt_touch *touch, uint64_t base, uint64_t page_size, const struct dt_run *runs, size_t n)
+{
+	uint64_t start = base + runs[0].start * page_size, stop = base + runs[n - 1].stop * page_size;
+	bool are_few = dt_runs_count(runs, n) * PROBE_COST < (stop - start) / page_size;
+	int permits = are_few ? permitted(touch, start, stop) : 0;
+	int error = permits > 0 ? probe(base, page_size, runs, runs + n) : -EACCES;
+	return error && error != -EFAULT ? dt_may_touch(touch, start, stop) : error;
 }
 
 int dt_try_touch(const struct dt_touch *touch, uint64_t start, uint64_t stop)

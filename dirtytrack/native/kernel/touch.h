@@ -34,6 +34,9 @@ struct dt_touch {
 // of their file. -EACCES: they are protected. -EFAULT: guard pages are among them. Else -errno: it can't be asked
 // (before Linux 6.11, or 6.16).
 int dt_may_touch(struct dt_touch *touch, uint64_t start, uint64_t stop);
+// The same for the pages of n runs, by ascending address, counted from `base`; of what lies between them some may be
+// refused, too. Where they are few, a byte of each is read, which costs less than to look through all between them.
+int dt_may_touch_runs(struct dt_touch *touch, uint64_t base, uint64_t page_size, const struct dt_run *runs, size_t n);
 // Touches every page, as a load or a store would: 0, -EACCES or -EFAULT as above, also for the end of a file; or
 // -errno.
 int dt_try_touch(const struct dt_touch *touch, uint64_t start, uint64_t stop);

@@ -53,13 +53,31 @@ static int for_each_piece(const struct group *group, size_t region, struct dt_ru
 	return error;
 }
 
+// The beginning of a run that comes next.
+static void look_ahead(const struct group *group, size_t region, struct dt_run run)
+{
+	const struct dt_rewrite *rewrite = group->rewrite;
+	const struct dt_extent *extent = &rewrite->extents[region];
+	uint64_t start = run.start * extent->page_size;
+	struct dt_run bytes = dt_extent_clip(extent, (struct dt_run){start, start + PIECE});
+	if (bytes.start == bytes.stop)
+		return;
+	const uint8_t *contents = rewrite->contents(rewrite->context, region, bytes);
+	dt_look_ahead((const void *)(uintptr_t)(extent->address + bytes.start));
+	if (contents)
+		dt_look_ahead(contents);
+}
+
 static int for_each_run(const struct group *group, run_action *act)
 {
 	int error = 0;
 	for (size_t i = 0; !error && i < group->n; i++) {
 		const struct dt_run *run = group->runs + group->entries[i].first_run;
-		for (uint64_t left = group->entries[i].run_count; !error && left; left--)
-			error = act(group, group->regions[i], *run++);
+		for (uint64_t left = group->entries[i].run_count; !error && left; left--, run++) {
+			if (left > 1)
+				look_ahead(group, group->regions[i], run[1]);
+			error = act(group, group->regions[i], *run);
+		}
 	}
 	return error;
 }
