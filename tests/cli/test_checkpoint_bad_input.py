@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from _lib.cli.chains import VERBS, Made, call, chain, original, room, shell
 from _lib.support import in_child
 from _lib.works import tracking_works
+from dirtytrack import _text
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT, Header, Kind
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression
-from dirtytrack.cli import _text, main
+from dirtytrack.cli import main
 
 __all__ = ["call", "chain", "original", "tracking_works"]
 
