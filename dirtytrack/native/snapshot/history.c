@@ -335,17 +335,20 @@ static uint64_t plan(struct dt_history *history, uint64_t state, const struct dt
 	dt_tree_differ(&history->store, history->tree, history->saved[state].tree, plan_unit,
 		       &(struct difference){history, 0});
 	for (size_t i = 0; i < history->n; i++) {
-		uint64_t pages = dt_extent_pages(&history->extents[i]);
-		size_t runs = dt_bits_runs(&history->written[i], 0, pages, end);
-		history->entries[i] = (struct dt_entry){
+		struct dt_bits *written = &history->written[i];
+		struct dt_entry *entry = &history->entries[i];
+		*entry = (struct dt_entry){
 			.region = open->buffers.entries[i].region,
 			.first_run = (uint64_t)(end - history->runs),
-			.run_count = runs,
-			.pages = dt_runs_count(end, runs),
 		};
-		dt_bits_clear(&history->written[i], 0, pages);
-		planned += history->entries[i].pages;
-		end += runs;
+		if (written->low >= written->high) // as of most, where there are many
+			continue;
+		uint64_t pages = dt_extent_pages(&history->extents[i]);
+		entry->run_count = dt_bits_runs(written, 0, pages, end);
+		entry->pages = dt_runs_count(end, entry->run_count);
+		dt_bits_clear(written, 0, pages);
+		planned += entry->pages;
+		end += entry->run_count;
 	}
 	return planned;
 }
