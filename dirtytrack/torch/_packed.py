@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import torch
 
+from dirtytrack.native import ffi
 from dirtytrack.tracking import alloc
 
 _HEADER = struct.Struct("<4Q")  # lengths of the form, of the small tensors, of the values; version
@@ -58,6 +59,20 @@ class Packed:
         """The place of a small tensor, as one."""
         start = self._small_at + at
         return self._bytes[start : start + like.numel() * dtype.itemsize].view(dtype).view(like.shape)
+
+    def copy(self, addresses: Iterable[int], places: Iterable[tuple[int, int]]) -> bool:
+        """Copies small tensors from their addresses to places: where each begins among them, and its bytes.
+
+        Returns:
+            Whether all of them have memory.
+        """
+        small: Any = ffi.from_buffer("char[]", self.memory)
+        small += self._small_at
+        for address, (at, nbytes) in zip(addresses, places, strict=True):
+            if not address:
+                return False
+            ffi.memmove(small + at, ffi.cast("char *", address), nbytes)
+        return True
 
     def write(self, values: bytes) -> None:
         """Writes the values; bytes that are there already are not written."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +18,10 @@ STATE = ":state"  # the region of what is packed: no argument of Python has such
 
 _MOST = 255  # bytes in the name of a region
 _KEPT = 200
+
+_address, _shape, _dtype = torch.Tensor.data_ptr, torch.Tensor.size, torch.Tensor.dtype.__get__
+_is_contiguous, _is_negated = torch.Tensor.is_contiguous, torch.Tensor.is_neg
+_is_on_cpu = torch.Tensor.is_cpu.__get__
 
 
 class Leaf(NamedTuple):
@@ -50,25 +55,39 @@ class Form(NamedTuple):
         return cls(from_json(form), [Leaf(Spec.from_json(*spec), region, at) for region, at, *spec in leaves])
 
 
-class _Key(NamedTuple):
-    # What tells whether the leaves are what they were: lists, which compare quickly.
-    form: list[Any]
-    shapes: list[Any]
-    strides: list[Any]
-    dtypes: list[Any]
+class _Same:
+    # Whether tensors are what some were, and where. Each save asks it of thousands, so it keeps nothing that
+    # it makes on the way, takes strides only where they are not those of C order, and does nothing that
+    # counts references to a tensor, since that writes to the heap, on whose pages tensors lie.
 
-    @classmethod
-    def of(cls, parts: Parts) -> Self | None:
-        arrays = parts.arrays
-        try:
-            return cls(
-                parts.form,
-                [one.shape for one in arrays],
-                [one.stride() for one in arrays],
-                [one.dtype for one in arrays],
-            )
-        except RuntimeError:  # one of them is none that can be saved
-            return None
+    def __init__(self, arrays: Sequence[torch.Tensor], tracked: Sequence[int], plain: Sequence[int]) -> None:
+        self._shapes = [*map(_shape, arrays)]
+        self._dtypes = [*map(_dtype, arrays)]
+        self._contiguous = [*map(_is_contiguous, arrays)]
+        self._strides = [
+            (place, array.stride()) for place, array in enumerate(arrays) if not self._contiguous[place]
+        ]
+        self._tracked, self._plain = tracked, plain
+        self._addresses = [arrays[place].data_ptr() for place in tracked]
+        self._raw = [*tracked, *plain]  # whose bytes are taken as they are
+        self._complex = [place for place in self._raw if arrays[place].is_complex()]
+        self._quantizers = [
+            (place, quantizer(array)) for place, array in enumerate(arrays) if array.is_quantized
+        ]
+
+    def holds(self, arrays: Sequence[torch.Tensor]) -> bool:
+        tracked = [arrays[place] for place in self._tracked]
+        return (
+            all(map(operator.eq, map(_shape, arrays), self._shapes))
+            and all(map(operator.is_, map(_dtype, arrays), self._dtypes))
+            and all(map(operator.is_, map(_is_contiguous, arrays), self._contiguous))
+            and all(arrays[place].stride() == strides for place, strides in self._strides)
+            and all(map(operator.eq, map(_address, tracked), self._addresses))
+            and all(map(_is_on_cpu, [arrays[place] for place in self._plain]))
+            and not any(map(_is_negated, [arrays[place] for place in self._raw]))
+            and not any(arrays[place].is_conj() for place in self._complex)
+            and all(quantizer(arrays[place]) == known for place, known in self._quantizers)
+        )
 
 
 class Plan:
@@ -92,7 +111,6 @@ class Plan:
         self.paths = paths = array_paths(parts.form)
         for path, array in zip(paths, parts.arrays, strict=True):
             _refuse(path, array)
-        self._key = _Key.of(parts)
         self.regions: dict[str, object] = {}
         self._before = before
         self._moved: dict[str, int] = {}  # how often in a row a tensor was somewhere else
@@ -113,10 +131,10 @@ class Plan:
         self._tracked = [
             place for place, leaf in enumerate(leaves) if leaf.region and leaf.region not in self._stages
         ]
-        self._quantizers = {
-            place: leaf.spec.quantizer for place, leaf in enumerate(leaves) if leaf.spec.quantizer is not None
-        }
-        self._addresses = [parts.arrays[place].data_ptr() for place in self._tracked]
+        packed_ones = [place for place, leaf in enumerate(leaves) if leaf.region is None and leaf.spec.nbytes]
+        self._plain = [place for place in packed_ones if _is_plain(parts.arrays[place])]
+        self._others = sorted({*packed_ones} - {*self._plain})
+        self._same = _Same(parts.arrays, self._tracked, self._plain)
         self.form = Form(parts.form, leaves)
         self._pack(small, encode(parts.values), packed or (before._packed if before else None))
 
@@ -126,15 +144,12 @@ class Plan:
 
     def still_fits(self, parts: Parts) -> bool:
         """Whether a state has this form, and its tensors are where they were."""
-        if self._packed.form is not self._packed_form or self._key != _Key.of(parts):
+        if self._packed.form is not self._packed_form or parts.form != self.form.form:
             return False
-        arrays = parts.arrays
-        tracked = [arrays[place] for place in self._tracked]
-        if [one.data_ptr() for one in tracked] != self._addresses:
+        try:
+            return self._same.holds(parts.arrays)
+        except RuntimeError:  # one of them is none that can be saved
             return False
-        if any(map(torch.Tensor.is_neg, tracked)) or any(map(torch.Tensor.is_conj, tracked)):
-            return False  # the same bytes mean something else
-        return all(quantizer(arrays[place]) == known for place, known in self._quantizers.items())
 
     def write(self, parts: Parts) -> bool:
         """Copies what is not tracked where it lies; no, if there is no room for the plain values."""
@@ -144,8 +159,11 @@ class Plan:
         arrays = parts.arrays
         for place, stage in self._staged:
             stage.copy_(arrays[place].detach())
-        if self._small:
-            torch._foreach_copy_(self._slots, [_bits(arrays[place].detach()) for place in self._small])
+        if not self._packed.copy(map(_address, [arrays[place] for place in self._plain]), self._ranges):
+            return False
+        if self._others:
+            with torch.no_grad():
+                torch._foreach_copy_(self._slots, [_bits(arrays[place]) for place in self._others])
         self._packed.write(values)
         return True
 
@@ -184,10 +202,11 @@ class Plan:
         if packed is None or not packed.arrange(form, small, len(values)):
             packed = Packed.with_room(form, small, len(values))
         self._packed, self._packed_form = packed, form
-        self._small = [place for place, leaf in enumerate(self.form.leaves) if leaf.region is None]
+        leaves = self.form.leaves
+        self._ranges = [(leaves[place].at, self.arrays[place].nbytes) for place in self._plain]
         self._slots = [
-            packed.slot(self.form.leaves[place].at, bits, bits.dtype)
-            for place in self._small
+            packed.slot(leaves[place].at, bits, bits.dtype)
+            for place in self._others
             for bits in [_bits(self.arrays[place])]
         ]
         self.regions[STATE] = packed.memory
@@ -214,6 +233,11 @@ def _refuse(path: Path, array: torch.Tensor) -> None:
         refuse(array)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{dotted(path)} is {error}") from None
+
+
+def _is_plain(array: torch.Tensor) -> bool:
+    # Whether its bytes follow each other in the memory of this process.
+    return array.device.type == "cpu" and array.is_contiguous() and not (array.is_conj() or array.is_neg())
 
 
 def _bits(array: torch.Tensor) -> torch.Tensor:

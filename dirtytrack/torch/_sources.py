@@ -74,6 +74,9 @@ class ModuleSource:
         self._strict = strict
 
     def state_dict(self) -> Any:
+        # To detach a tensor writes to what torch has on the heap, most likely to a page of some tensor.
+        if type(self._module).state_dict is torch.nn.Module.state_dict:
+            return self._module.state_dict(keep_vars=True)
         return self._module.state_dict()
 
     def load_state_dict(self, state: Any) -> None:

@@ -139,7 +139,8 @@ def _take_mapping(value: Any, name: str, parts: Parts, depth: int) -> None:
     if not _KEYS.issuperset(map(type, keys)):
         for key in keys:
             _check_key(key)
-    metadata = getattr(value, "_metadata", None)  # of a module's: the versions of its parts
+    # Of a module's: the versions of its parts.
+    metadata = None if name == "dict" else getattr(value, "_metadata", None)
     parts.form.append((name, keys) if metadata is None else ("module", keys, metadata))
     if _TENSORS.issuperset(map(type, value.values())):
         parts.form.append("arrays")

@@ -172,6 +172,35 @@ def test_a_delta_has_what_was_written(tmp_path: Path) -> None:
     assert (load(tmp_path)["model.weight"] == model.weight.detach().numpy()).all()
 
 
+def test_a_save_writes_to_no_tensor(tmp_path: Path) -> None:
+    """Tensors of some pages share these with what torch counts references in: not even that is written."""
+    model = torch.nn.ParameterList([torch.nn.Parameter(torch.randn(2048)) for _ in range(200)])
+    optimizer = torch.optim.Adam(model.parameters())
+    sum((parameter.sum() for parameter in model), torch.zeros(())).backward()
+    optimizer.step()
+    with TorchCheckpointer.open(tmp_path, model=model, optimizer=optimizer) as checkpoints:
+        for _ in range(3):
+            save = checkpoints.save(wait=True)
+        assert save.blocks_written < 50  # of 1,200
+
+
+def test_a_module_with_a_state_of_its_own(tmp_path: Path) -> None:
+    """Which takes no arguments."""
+
+    class Own(torch.nn.Linear):
+        def state_dict(self) -> Any:  # type: ignore[override]
+            return {"it": self.weight.detach()}
+
+        def load_state_dict(self, state: Any, **_keywords: Any) -> None:  # type: ignore[override]
+            self.weight.detach().copy_(state["it"])
+
+    own, other = Own(70, 70), Own(70, 70)
+    with TorchCheckpointer.open(tmp_path, model=own) as checkpoints:
+        checkpoints.save()
+    with TorchCheckpointer.open(tmp_path, model=other):
+        assert same(other.state_dict(), own.state_dict())
+
+
 class TestReplacedStorages:
     """What torch puts in the place of tensors is found by the next save."""
 
@@ -629,15 +658,19 @@ def test_killed_over_and_over(tmp_path: Path) -> None:
 def test_the_same_bytes_with_another_meaning(tmp_path: Path) -> None:
     """A conjugate, a negative and another scale in the place of what was there are found."""
     plain, flat = torch.randn(3000, dtype=torch.complex64), torch.randn(3000)
+    few, one, square = torch.randn(5, dtype=torch.complex64), torch.randn(1), torch.arange(9.0).view(3, 3)
     state: dict[str, Any] = {
         "conj": plain,
         "neg": flat,
         "scale": torch.quantize_per_tensor(torch.ones(5), 0.1, 3, torch.quint8),
+        "small": [few, one, square, square.clone()],
     }
     with TorchCheckpointer.open(tmp_path, state=state) as checkpoints:
         checkpoints.save()
         state["conj"], state["neg"] = plain.conj(), torch._neg_view(flat)
         state["scale"] = torch.quantize_per_tensor(torch.ones(5), 0.2, 3, torch.quint8)
+        state["small"][:3] = few.conj(), torch._neg_view(one), square.t()
+        state["small"][3].data = state["small"][3].data.view(torch.int32)
         checkpoints.save(wait=True)
     fresh: dict[str, Any] = {}
     with TorchCheckpointer.open(tmp_path, state=fresh):
@@ -646,7 +679,7 @@ def test_the_same_bytes_with_another_meaning(tmp_path: Path) -> None:
 
 def test_a_storage_that_was_let_go(tmp_path: Path) -> None:
     """It is named, and not read."""
-    state = {"gone": torch.randn(3000), "there": torch.randn(3000)}
+    state = {"gone": torch.randn(3000), "there": torch.randn(3000), "small": torch.randn(3)}
     with TorchCheckpointer.open(tmp_path, state=state) as checkpoints:
         checkpoints.save()
         state["gone"].untyped_storage().resize_(0)
@@ -654,6 +687,12 @@ def test_a_storage_that_was_let_go(tmp_path: Path) -> None:
             checkpoints.save()
         state["gone"].untyped_storage().resize_(12_000)
         state["gone"].zero_()
+        checkpoints.save(wait=True)
+        state["small"].untyped_storage().resize_(0)
+        with pytest.raises(ValueError, match=r"state\.small is without memory"):
+            checkpoints.save()
+        state["small"].untyped_storage().resize_(12)
+        state["small"].zero_()
         checkpoints.save(wait=True)
     fresh: dict[str, Any] = {}
     with TorchCheckpointer.open(tmp_path, state=fresh):
