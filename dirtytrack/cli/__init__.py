@@ -23,6 +23,10 @@ _VERBS = {
     "doctor": "can this kernel and environment track writes, and if not, what to do",
     "demo": "watch the pages that a real program writes",
     "bench": "measure the cost of tracking on this machine",
+    "record": "run a program, and record which memory it writes",
+    "report": "show a recording: tables and a heat map, HTML, JSON, a trace",
+    "forecast": "tell from a recording how large incremental checkpoints would be",
+    "attach": "record a program that runs already (Python 3.14)",
     "checkpoint": "list, verify, restore and compact chains of checkpoints",
 }
 

@@ -23,6 +23,17 @@ def at_least(least: int) -> Callable[[str], int]:
     return parse
 
 
+def above_zero(text: str) -> float:
+    """A type for argparse: a number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return number
+
+
 def place(text: str) -> Path | str:
     """A type for argparse: a directory, or a URL as it stands."""
     return text if "://" in text else Path(text)

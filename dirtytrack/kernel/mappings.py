@@ -95,6 +95,50 @@ def overlapping(start: int, stop: int, *, pid: int | None = None) -> list[Mappin
             return list(_parse(pid, start, stop))
 
 
+class Stretch(NamedTuple):
+    """Addresses that can be scanned as one, and the anonymous memory in them that may be written.
+
+    Attributes:
+        start: first address.
+        stop: the address after the last.
+        mappings: start, stop and name of each private anonymous mapping there that is writable.
+    """
+
+    start: int
+    stop: int
+    mappings: list[tuple[int, int, str]]
+
+
+def writable_anonymous(pid: int | None = None) -> list[Stretch]:
+    """List the writable private anonymous mappings of a process, by ascending address.
+
+    It reads ``/proc/PID/maps`` once, a microsecond for each mapping, where `overlapping` takes twenty.
+    Between two stretches lie huge pages from the pool, which not every kernel can scan along with others.
+
+    Raises:
+        KernelError: the process is gone, or may not be looked at.
+    """
+    stretches: list[Stretch] = []
+    is_open = False
+    for line in _lines_of(pid, "maps"):
+        addresses, permissions, _, _, inode, *path = line.split(None, 5)
+        if path and b"huge" in path[0]:
+            is_open = False
+            continue
+        is_own = inode == b"0" and permissions[1:2] == b"w" and permissions[3:4] == b"p"
+        name = os.fsdecode(path[0]) if path else ""
+        if not is_own or _kind_of_anonymous(name) is not Kind.ANONYMOUS:
+            continue
+        first, _, end = addresses.partition(b"-")
+        start, stop = int(first, 16), int(end, 16)
+        if not is_open:
+            stretches.append(Stretch(start, stop, []))
+            is_open = True
+        stretches[-1].mappings.append((start, stop, name))
+        stretches[-1] = stretches[-1]._replace(stop=stop)
+    return stretches
+
+
 def page_size_at(address: int) -> int:
     """Give the page size, in bytes, of the mapping of this process that holds *address*.
 

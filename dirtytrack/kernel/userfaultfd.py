@@ -132,9 +132,12 @@ class Userfaultfd:
     Args:
         features: exactly these, or None for WP_ASYNC, with WP_UNPOPULATED and WP_HUGETLBFS_SHMEM where the
             kernel has them. Without WP_ASYNC a write to protected memory blocks until somebody answers it.
+        descriptor: one that another process has opened and initialised, and passed on by SCM_RIGHTS, to be
+            taken over: what is done with it is done to the memory of that process. *features* are those that
+            it was initialised with then.
 
     Attributes:
-        source: "syscall" or "/dev/userfaultfd".
+        source: "syscall", "/dev/userfaultfd" or "descriptor".
         features: all features that the kernel has, asked for or not.
         enabled: the features that this descriptor was initialised with.
 
@@ -149,14 +152,15 @@ class Userfaultfd:
     enabled: Final[Feature]
     _fd = -1  # until __init__ has got one; __del__ runs even if it raised
 
-    def __init__(self, features: Feature | int | None = None) -> None:
+    def __init__(self, features: Feature | int | None = None, *, descriptor: int | None = None) -> None:
         self._owner = lib.dt_address_space()
         # Held during each call, so that close cannot hand the descriptor's number to another file under it.
         # Reentrant, for a signal handler that closes.
         self._lock = threading.RLock()
-        self._fd, self.source = _open()
+        self._fd, self.source = _open() if descriptor is None else (descriptor, "descriptor")
         try:
-            self.features, self.enabled = self._initialise(features)
+            known = Feature(operator.index(features or 0))
+            self.features, self.enabled = self._initialise(features) if descriptor is None else (known, known)
         except BaseException:
             self.close()
             raise

@@ -168,6 +168,12 @@ class Ledger:
         self._until = 0.0
         self._open = _OpenColumn(0.0, 0.0)
         self.collects = 0
+        self.last = 0  # page-writes of the last collect
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The names of the phases that were charged."""
+        return tuple(self._phases)
 
     def area(self, area: Area) -> int | None:
         """Begins to count an area; its index, or None if there are too many already."""
@@ -210,6 +216,7 @@ class Ledger:
             pages += written.pages
             self._add(sums, written)
         self._open.add(Share(sums.index, seconds, pages))
+        self.last = pages
         for window in self._windows:
             self._close(window)
 
@@ -279,6 +286,7 @@ class Ledger:
         program: str,
         started: float,
         overhead: float,
+        watched: int,
         assumed: int = 0,
         python: str = "",
         notes: Iterable[str] = (),
@@ -291,6 +299,7 @@ class Ledger:
             duration=self._until,
             collects=self.collects,
             overhead=overhead,
+            watched=watched,
             assumed=assumed,
             python=python or platform.python_version(),
             kernel=platform.release(),

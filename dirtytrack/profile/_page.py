@@ -7,7 +7,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from dirtytrack.profile import _file, _table
+from dirtytrack.profile import file, table
 from dirtytrack.profile.recording import Recording
 
 _DATA, _TITLE = "@DATA@", "@TITLE@"
@@ -16,10 +16,10 @@ _DATA, _TITLE = "@DATA@", "@TITLE@"
 def page(recording: Recording) -> str:
     """Returns the page. What was named by a program or a file is data in it, and never markup."""
     data = {
-        **_file.encode(recording),
+        **file.encode(recording),
         "places": [
             {"area": recording.areas.index(area), "where": area.place(start, stop), "writes": writes}
-            for area, start, stop, writes in recording.hottest(_table.HOTTEST)
+            for area, start, stop, writes in recording.hottest(table.HOTTEST)
         ],
     }
     # "<" occurs in texts only, and there JSON has another way to write it: no tag can begin in the data.

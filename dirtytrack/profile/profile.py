@@ -14,9 +14,9 @@ from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import ffi, lib
-from dirtytrack.profile._functions import Functions, find_functions
 from dirtytrack.profile._ledger import Ledger, Written
 from dirtytrack.profile._ticker import Ticker
+from dirtytrack.profile.functions import Functions, find_functions
 from dirtytrack.profile.recording import OUTSIDE, Area
 from dirtytrack.profile.report import Report
 from dirtytrack.tracking import Cursor, Epoch, Region, Session, default_session
@@ -82,8 +82,9 @@ class Profile(Handle, Owner):
         self._open: dict[int, list[str]] = {}  # by thread: the paths of its open phases
         self._current = OUTSIDE
         self._areas: dict[Region, int | None] = {}
+        self._watching: tuple[Region, ...] = ()
         self._ledger = Ledger(self._intervals)
-        self._overhead, self._assumed = 0.0, 0
+        self._overhead, self._assumed, self._watched = 0.0, 0, 0
         self._session = default_session() if session is None else session
         self._functions = Functions(found, self._enter, self._leave)
         self._ticker = Ticker(self._tick)
@@ -138,6 +139,7 @@ class Profile(Handle, Owner):
                 program=" ".join(sys.argv) if sys.argv[0] else "python",
                 started=self._started,
                 overhead=self._overhead,
+                watched=self._watched,
                 assumed=self._assumed,
                 notes=self._notes(),
             )
@@ -218,6 +220,9 @@ class Profile(Handle, Owner):
         began = time.perf_counter()
         with self._cursor.collect() as epoch:
             self._ledger.add(self._current, began - self._began, self._written(epoch))
+            if len(epoch) != len(self._watching):
+                self._watching = tuple(epoch)
+                self._watched = max(self._watched, sum(region.nbytes for region in self._watching))
             if self._session.adaptive:
                 self._assumed += sum(map(len, epoch.assumed.values()))
         self._overhead += time.perf_counter() - began

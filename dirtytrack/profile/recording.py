@@ -205,6 +205,7 @@ class Recording:
         collects: how often it looked.
         overhead: seconds that the program waited for that. Its write faults come on top: one for each
             page-write, but those of pages that were left open.
+        watched: bytes of the memory that was watched, at most at a time.
         assumed: page-writes that an adaptive session reported without proof.
         python: version.
         kernel: release.
@@ -221,6 +222,7 @@ class Recording:
     duration: float
     collects: int
     overhead: float
+    watched: int
     assumed: int
     python: str
     kernel: str
@@ -235,20 +237,18 @@ class Recording:
         """Page-writes, over all areas."""
         return sum(area.writes for area in self.areas)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the memory that was watched."""
-        return sum(area.nbytes for area in self.areas)
-
     def hottest(self, limit: int) -> list[tuple[Area, int, int, int]]:
-        """Returns the ranges of cells that were written most often, cell by cell.
+        """Returns the ranges that were written most often, those of memory with a name of its own first.
 
         Returns:
             At most *limit* times an area, half-open pages of it, and their page-writes, the most written
-            first; one area's next to each other and about equally often are one.
+            first. What lies next to each other and was written about equally often is one range.
         """
         ranges = [found for area in self.areas if area.kind != "recorder" for found in _ranges(area)]
-        ranges.sort(key=lambda one: (-one[3] / (one[2] - one[1]), one[0].name, one[1]))
+        # What has a name first: in memory without one Python's own pages are the hottest.
+        ranges.sort(
+            key=lambda one: (one[0].kind == "mapping", -one[3] / (one[2] - one[1]), one[0].name, one[1])
+        )
         return ranges[:limit]
 
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dirtytrack.profile import _file, _page, _table, _traces
+from dirtytrack.profile import _page, _traces, file, table
 from dirtytrack.profile.recording import Recording
 
 
@@ -33,7 +33,7 @@ class Report:
             RecordingError: it is no recording, of a later version, damaged, or too large.
             OSError: it can't be read.
         """
-        return cls(_file.read(Path(path)))
+        return cls(file.read(Path(path)))
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Writes a file that `load`, ``dirtytrack report`` and ``dirtytrack forecast`` read.
@@ -45,7 +45,7 @@ class Report:
         Raises:
             FileExistsError: there is a file. OSError: it can't be written.
         """
-        _file.write(self.recording, Path(path), force=force)
+        file.write(self.recording, Path(path), force=force)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `to_json` writes."""
@@ -94,7 +94,7 @@ class Report:
             ],
             "hottest": [
                 {"region": area.name, "start": start, "stop": stop, "pages": writes}
-                for area, start, stop, writes in recording.hottest(_table.HOTTEST)
+                for area, start, stop, writes in recording.hottest(table.HOTTEST)
             ],
             "over_time": [
                 {"start": column.start, "stop": column.stop, "pages": column.writes}
@@ -123,7 +123,7 @@ class Report:
         Path(path).write_text(json.dumps(_traces.speedscope(self.recording)), encoding="utf-8")
 
     def __str__(self) -> str:
-        return "\n".join(_table.lines(self.recording))
+        return "\n".join(table.lines(self.recording))
 
     def __repr__(self) -> str:
         recording = self.recording

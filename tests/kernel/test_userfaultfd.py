@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import gc
+import mmap
 import os
+import socket
 from typing import Any
 
 import pytest
 
 from _lib import seccomp
 from _lib.kernel.area import PRIVATE, SHARED, TAKE, WRITTEN, Area, Lab, lab
-from _lib.support import PAGE_SIZE, in_child, optional, require_root
+from _lib.support import PAGE_SIZE, address_of, in_child, optional, require_root
 from dirtytrack.errors import ClosedError, ForkedError, KernelError, UnsupportedError
-from dirtytrack.kernel import userfaultfd
+from dirtytrack.kernel import pagemap, userfaultfd
 from dirtytrack.kernel.userfaultfd import DEFAULT_FEATURES, Feature, Ioctl, Userfaultfd, probe_features
 
 
@@ -331,3 +333,40 @@ def test_a_plain_user_may_track() -> None:
 def check_dumpable() -> None:
     """Let a process that changed its user id look at itself again."""
     assert ctypes.CDLL(None).prctl(4, 1, 0, 0, 0) == 0  # PR_SET_DUMPABLE
+
+
+def test_another_process_can_take_it_over() -> None:
+    """One that a child has opened acts on the child's memory, as long as that is there."""
+    ours, its = socket.socketpair()
+    with ours, its, mmap.mmap(-1, 4 * PAGE_SIZE, flags=PRIVATE) as memory:
+
+        def child() -> None:
+            memory[:] = bytes(len(memory))
+            with Userfaultfd() as uffd:
+                socket.send_fds(its, [b"."], [uffd.fileno()])
+            its.recv(1)  # that it is registered and armed
+            memory[PAGE_SIZE] = 1
+            its.send(b".")
+            its.recv(1)
+
+        pid = os.fork()
+        if pid == 0:
+            its, ours = ours, its
+            child()
+            os._exit(0)
+        _, (fd,), _, _ = socket.recv_fds(its, 1, 1)
+        with Userfaultfd(DEFAULT_FEATURES, descriptor=fd) as uffd:
+            assert (uffd.source, uffd.enabled) == ("descriptor", DEFAULT_FEATURES)
+            start = address_of(memory)
+            uffd.register(start, start + len(memory))
+            uffd.write_protect(start, start + len(memory))
+            its.send(b".")
+            its.recv(1)
+            found = pagemap.scan_all(
+                start, start + len(memory), category_mask=pagemap.Category.WRITTEN, pid=pid
+            )
+            assert [(one.start, one.end) for one in found] == [(start + PAGE_SIZE, start + 2 * PAGE_SIZE)]
+            its.send(b".")
+            assert os.waitpid(pid, 0)[1] == 0
+            with pytest.raises(KernelError):
+                uffd.register(start, start + len(memory))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dirtytrack.native import ffi
-from dirtytrack.profile import Area, Recording, _file, _ledger
+from dirtytrack.profile import Area, Recording, _ledger, file
 from dirtytrack.profile._ledger import Ledger, Written
 
 pytestmark = pytest.mark.anywhere
@@ -41,7 +41,7 @@ def written(index: int, pages: Iterable[int]) -> Written:
 
 def recording(ledger: Ledger) -> Recording:
     """All that it knows."""
-    return ledger.recording("profile", program="p", started=0.0, overhead=0.0)
+    return ledger.recording("profile", program="p", started=0.0, overhead=0.0, watched=0)
 
 
 def expanded(recording: Recording, index: int) -> Counter[int]:
@@ -126,7 +126,7 @@ def test_an_hour_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
         total += len(pages)
         ledger.add(f"phase {turn % 7}", turn / 10, [written(turn % 4, pages)])
         if turn in (12_000, 35_999):
-            sizes.append(len(json.dumps(_file.encode(recording(ledger)))))
+            sizes.append(len(json.dumps(file.encode(recording(ledger)))))
     result = recording(ledger)
     assert result.writes == total
     assert sum(column.writes for column in result.columns) == total
@@ -177,8 +177,8 @@ def test_a_file_of_it_can_always_be_read(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert sum(len(one.counts) for one in result.areas) <= 300
     assert [one.writes for one in result.areas] == [500, 300, 5]
     assert result.areas[2].cell == 1
-    _file.write(result, tmp_path / "r", force=False)
-    assert _file.read(tmp_path / "r") == result
+    file.write(result, tmp_path / "r", force=False)
+    assert file.read(tmp_path / "r") == result
 
 
 def test_time_that_goes_back_is_no_time() -> None:

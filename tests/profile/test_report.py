@@ -39,7 +39,7 @@ def test_the_table() -> None:
 
 def test_an_empty_recording() -> None:
     """Has titles and nothing below them, in every form."""
-    empty = Recording("record", "p", 0.0, 0.0, 0, 0.0, 0, "3", "6", (), (), (), ())
+    empty = Recording("record", "p", 0.0, 0.0, 0, 0.0, 0, 0, "3", "6", (), (), (), ())
     assert str(Report(empty)).splitlines()[0] == "p: 0 us, 0 collects of 0 B, 0 us of waiting for them (0.0%)"
     assert Report(empty).to_dict()["phases"] == {}
     assert "<html" in Report(empty)._repr_html_().replace("&lt;", "<")

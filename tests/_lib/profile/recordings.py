@@ -26,6 +26,7 @@ RECORDING = Recording(
     duration=12.5,
     collects=77,
     overhead=0.25,
+    watched=32000,
     assumed=0,
     python="3.11.7",
     kernel="6.18",

@@ -33,7 +33,7 @@ def heading(recording: Recording) -> str:
     share = recording.overhead / recording.duration if recording.duration else 0.0
     return (
         f"{plain(shorten(recording.program, 60))}: {duration(recording.duration)}, "
-        f"{_number(recording.collects)} collects of {size(recording.nbytes)}, "
+        f"{_number(recording.collects)} collects of {size(recording.watched)}, "
         f"{duration(recording.overhead)} of waiting for them ({share:.1%})"
     )
 

@@ -201,6 +201,7 @@ _HEAD: dict[str, Callable[[Any, str], Any]] = {
     "duration": _real,
     "collects": _whole,
     "overhead": _real,
+    "watched": _whole,
     "assumed": _whole,
     "python": _text,
     "kernel": _text,

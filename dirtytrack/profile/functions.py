@@ -47,12 +47,22 @@ def find_functions(names: Iterable[str]) -> list[Named]:
     return [_find(name) for name in dict.fromkeys(names)]
 
 
-def _find(name: str) -> Named:
+def check_name(name: object) -> None:
+    """Refuses what is no name of a function, such as "module:function".
+
+    Raises:
+        TypeError: no str. ValueError: another one.
+    """
     if not isinstance(name, str):
         raise TypeError(f'{name!r} is no name of a function: "module:function"')
-    module, colon, path = name.partition(":")
-    if not colon or not module or not path or not all(part.isidentifier() for part in path.split(".")):
+    module, _, path = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *path.split("."))):
         raise ValueError(f'{name!r} is no name of a function: it is "module:function"')
+
+
+def _find(name: str) -> Named:
+    check_name(name)
+    module, _, path = name.partition(":")
     holder: Any = importlib.import_module(module)
     *outer, attribute = path.split(".")
     try:

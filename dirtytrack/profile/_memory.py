@@ -1,0 +1,240 @@
+"""The memory of a recorded program, seen from outside: what is mapped, what was written, whose it is."""
+
+from __future__ import annotations
+
+import bisect
+import mmap
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from dirtytrack._text import shorten
+from dirtytrack.errors import BusyError, KernelError
+from dirtytrack.kernel import Userfaultfd, mappings, pagemap
+from dirtytrack.kernel.pagemap import Category, ScanFlags
+from dirtytrack.native import ffi
+from dirtytrack.profile._ledger import Ledger, Written
+from dirtytrack.profile.recording import Area
+
+_PAGE = mmap.PAGESIZE
+_END = 1 << 56
+_WINDOW = 1 << 25  # bytes: what small mappings within are told together
+_MASK = Category.WPALLOWED | Category.WRITTEN | Category.PFNZERO
+_POPULATED = Category.PRESENT | Category.SWAPPED
+_LARGE = 1 << 16  # bytes
+_LONGEST = 200  # characters of a name
+_MOST_AXES = 32
+
+
+class Array(NamedTuple):
+    """An array that the program was found to have."""
+
+    name: str
+    address: int
+    nbytes: int
+    shape: tuple[int, ...]
+    itemsize: int
+
+    @property
+    def pages(self) -> tuple[int, int]:
+        """The addresses [start, stop) of the pages that it touches."""
+        start = self.address // _PAGE * _PAGE
+        return start, -(-(self.address + self.nbytes) // _PAGE) * _PAGE
+
+
+def arrays_of(told: Any) -> list[Array]:
+    """Takes what the recorded program has said, as far as it can be true."""
+    found = []
+    for one in told if isinstance(told, list) else ():
+        with suppress(KeyError, TypeError, ValueError):
+            shape = tuple(int(length) for length in one["shape"])
+            array = Array(
+                shorten(str(one["name"]), _LONGEST),
+                int(one["address"]),
+                int(one["nbytes"]),
+                shape,
+                int(one["itemsize"]),
+            )
+            if 0 < array.address < array.address + array.nbytes <= _END and len(shape) <= _MOST_AXES:
+                found.append(array)
+    return found
+
+
+class _Stretch(NamedTuple):
+    """Addresses of an area, or of a part of one."""
+
+    start: int
+    stop: int
+    area: int
+    base: int  # the address of the area's page 0
+
+
+class Memory:
+    """The private anonymous memory of a process, registered and scanned."""
+
+    def __init__(self, pid: int, userfaultfd: Userfaultfd, ledger: Ledger) -> None:
+        self._pid = pid
+        self._userfaultfd = userfaultfd
+        self._ledger = ledger
+        self._plain: list[_Stretch] = []  # areas of mappings, by address
+        self._arrays: list[_Stretch] = []  # of the arrays that there are now
+        self._known: dict[
+            tuple[str, int, tuple[int, ...], int], int
+        ] = {}  # areas of arrays, also of former ones
+        self._areas: dict[int, Area] = {}
+        self._ends: dict[int, int] = {}  # of areas of mappings: the highest address that was mapped
+        self._stretches: list[_Stretch] = []  # all of these, no two of which overlap
+        self._is_stale = False
+        self.busy = 0  # bytes that another userfaultfd has
+        self.watched = 0  # bytes, at most at a time
+        self.mappings = 0  # changes when there are other large mappings
+
+    def name(self, arrays: Sequence[Array]) -> None:
+        """Says which arrays there are: what is written to them is theirs from here on."""
+        self._arrays = []
+        for array in sorted(arrays, key=lambda one: (one.address, -one.nbytes)):
+            start, stop = array.pages
+            if self._arrays and start < self._arrays[-1].stop:
+                start = self._arrays[-1].stop  # a view of the one before, or a page that they share
+                if start >= stop or array.address + array.nbytes <= start:
+                    continue
+            index = self._area_of(array)
+            if index is not None:
+                self._arrays.append(_Stretch(start, stop, index, array.pages[0]))
+        self._is_stale = True
+
+    def scan(self) -> Iterator[Written]:
+        """Finds the pages that were written since the last scan, and arms them.
+
+        Memory that is new counts as written, as far as it is populated.
+        """
+        ranges = self._register()
+        if self._is_stale:
+            self._arrange()
+        found = [region for start, stop in ranges for region in self._written(start, stop)]
+        runs: dict[int, list[tuple[int, int]]] = {}
+        at = 0
+        for region in found:
+            while at < len(self._stretches) and self._stretches[at].stop <= region.start:
+                at += 1
+            place = at
+            while place < len(self._stretches) and self._stretches[place].start < region.end:
+                stretch = self._stretches[place]
+                start, stop = max(region.start, stretch.start), min(region.end, stretch.stop)
+                runs.setdefault(stretch.area, []).append(
+                    ((start - stretch.base) // _PAGE, (stop - stretch.base) // _PAGE)
+                )
+                place += 1
+        for area, list_ in runs.items():
+            pages = sum(stop - start for start, stop in list_)
+            nbytes = pages * _PAGE
+            if list_[0][0] == 0:
+                nbytes -= self._areas[area].offset
+            if list_[-1][1] == self._areas[area].page_count:
+                nbytes -= list_[-1][1] * _PAGE - self._areas[area].offset - self._areas[area].nbytes
+            yield Written(area, ffi.new("struct dt_run[]", list_), len(list_), pages, nbytes)
+
+    def finish(self) -> None:
+        """Says how long areas of mappings really were; nothing is scanned after it."""
+        for index, end in self._ends.items():
+            area = self._areas[index]
+            self._ledger.rename(index, replace(area, nbytes=end - area.address))
+
+    def _written(self, start: int, stop: int) -> list[pagemap.PageRegion]:
+        return pagemap.scan_all(
+            start,
+            stop,
+            flags=ScanFlags.WP_MATCHING,
+            category_mask=_MASK,
+            category_inverted=Category.PFNZERO,
+            category_anyof_mask=_POPULATED,
+            return_mask=0,
+            pid=self._pid,
+        )
+
+    def _register(self) -> list[tuple[int, int]]:
+        # All of it each time: what was unmapped and mapped anew at the same place is registered no more, and
+        # nothing tells.
+        stretches = mappings.writable_anonymous(self._pid)
+        self.busy = watched = 0
+        large = []
+        for start, stop, name in (one for stretch in stretches for one in stretch.mappings):
+            try:
+                self._userfaultfd.register(start, stop)
+            except BusyError:
+                self.busy += stop - start
+                continue
+            except KernelError:  # it is gone already, or nothing that can be registered
+                continue
+            watched += stop - start
+            self._cover(start, stop, name)
+            if stop - start >= _LARGE:
+                large.append((start, stop))
+        self.watched = max(self.watched, watched)
+        self.mappings = hash(tuple(large))
+        return [(stretch.start, stretch.stop) for stretch in stretches]
+
+    def _cover(self, start: int, stop: int, name: str) -> None:
+        # Sees to it that each address of a mapping is in an area.
+        at = start
+        while at < stop:
+            place = bisect.bisect_right(self._plain, at, key=lambda one: one.start)
+            before = self._plain[place - 1] if place else None
+            if before is not None and at < before.stop:
+                self._ends[before.area] = max(self._ends[before.area], min(before.stop, stop))
+                at = before.stop
+                continue
+            limit = self._plain[place].start if place < len(self._plain) else _END
+            low, high = at, min(stop, limit)
+            if stop - start < _WINDOW:
+                low = max(at // _WINDOW * _WINDOW, before.stop if before is not None else 0)
+                high = min((at // _WINDOW + 1) * _WINDOW, limit)
+            title = name if name.startswith("[") else f"anonymous {low:#x}"
+            area = Area(title, "mapping", low, high - low, 0, _PAGE)
+            index = self._ledger.area(area)
+            if index is None:
+                return
+            self._areas[index] = area
+            self._ends[index] = min(high, stop)
+            self._plain.insert(place, _Stretch(low, high, index, low))
+            self._is_stale = True
+            at = high
+
+    def _area_of(self, array: Array) -> int | None:
+        offset = array.address % _PAGE
+        key = (array.name, array.nbytes, array.shape, offset)
+        shape, itemsize = array.shape, array.itemsize
+        count = 1
+        for length in shape:
+            count *= length
+        if not shape or count * itemsize != array.nbytes:
+            shape, itemsize = (), 1
+        area = Area(array.name, "array", array.address, array.nbytes, offset, _PAGE, shape, itemsize)
+        index = self._known.get(key)
+        if index is None:
+            index = self._ledger.area(area)
+        else:
+            self._ledger.rename(index, area)
+        if index is not None:
+            self._known[key] = index
+            self._areas[index] = area
+        return index
+
+    def _arrange(self) -> None:
+        # The arrays, and between them what is left of the mappings.
+        found = list(self._arrays)
+        for plain in self._plain:
+            at = plain.start
+            place = bisect.bisect_right(self._arrays, at, key=lambda one: one.stop)
+            while at < plain.stop:
+                array = self._arrays[place] if place < len(self._arrays) else None
+                stop = plain.stop if array is None else min(plain.stop, max(array.start, at))
+                if at < stop:
+                    found.append(plain._replace(start=at, stop=stop))
+                if array is None:
+                    break
+                at = max(at, array.stop)
+                place += 1
+        self._stretches = sorted(found)
+        self._is_stale = False

@@ -1,0 +1,248 @@
+"""Recordings of programs: what they wrote is found, and they run as ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from _lib.support import PAGE_SIZE
+from dirtytrack import DirtyTrackError
+from dirtytrack.profile import Recording, Report
+from dirtytrack.profile.recorder import Pace, record
+
+_WRITERS = f"""
+import numpy as np
+table = np.zeros(200 * {PAGE_SIZE} // 8)
+first = -table.ctypes.data % {PAGE_SIZE} // 8  # the first element that begins a page
+
+def store(*pages):
+    for page in pages:
+        table[first + page * {PAGE_SIZE} // 8] += 1
+
+def few():
+    store(1, 2, 3)
+
+def inner():
+    store(7)
+
+def outer():
+    store(10)
+    inner()
+    store(11)
+
+def fails():
+    store(20)
+    raise KeyError
+"""
+_PROGRAM = """
+import sys, writers
+for _ in range(5):
+    writers.few()
+    writers.store(50)
+    writers.outer()
+try:
+    writers.fails()
+except KeyError:
+    pass
+print("argv", sys.argv, "name", __name__, "first path", sys.path[0])
+"""
+_QUICK = Pace(0.02, 1.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a program in it, which is the current one."""
+    (tmp_path / "writers.py").write_text(_WRITERS)
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def by_phase(recording: Recording, area: str) -> dict[str, tuple[int, int]]:
+    """Page-writes and pages of an area, by the last part of a phase's name."""
+    return {
+        phase.name: (tally.writes, tally.distinct)
+        for phase in recording.phases
+        for tally in phase.tallies
+        if recording.areas[tally.area].name == area
+    }
+
+
+def test_phases_have_what_their_functions_wrote(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Exactly: of an array whose pages are known, in functions within functions and one that fails."""
+    names = [f"writers:{name}" for name in ("few", "outer", "inner", "fails")]
+    (folder / "program.py").write_text(
+        "import os, signal, time, writers\n"
+        "os.kill(os.getpid(), signal.SIGURG)\n"  # as the recorder does once a second: arrays are looked for
+        + _PROGRAM
+    )
+    report, code = record(["program.py", "--x", "y"], phases=names, pace=Pace(0.5, 1.0))
+    assert code == 0
+    found = by_phase(report.recording, "writers.table")
+    assert {phase: found[phase] for phase in found if "writers" in phase} == {
+        "writers:few": (15, 3),
+        "writers:outer": (10, 2),
+        "writers:outer/writers:inner": (5, 1),
+        "writers:fails": (1, 1),
+    }
+    out = capfd.readouterr().out
+    assert f"argv ['program.py', '--x', 'y'] name __main__ first path {folder}" in out
+
+
+def test_a_module_runs_as_with_python(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also its name, and where its modules are looked for."""
+    report, code = record(["program", "a"], is_module=True, pace=_QUICK)
+    assert code == 0
+    assert f"argv ['{folder}/program.py', 'a'] name __main__ first path {folder}" in capfd.readouterr().out
+    assert report.recording.program == "program a"
+    assert report.recording.kind == "record"
+    assert report.recording.watched > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        ("raise SystemExit(7)", 7, ""),
+        ("raise KeyError('on purpose')", 1, "on purpose"),
+        ("import os; os._exit(3)", 3, ""),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+        ("import threading; threading.Thread(target=print, args=('late',)).start()", 0, ""),
+        ("import sys; print(sys.stdin.read())", 0, ""),
+    ],
+)
+def test_a_program_ends_as_it_would(
+    folder: Path, capfd: pytest.CaptureFixture[str], program: str, code: int, said: str
+) -> None:
+    """With its own exit code, and there is a report all the same; one without a last look says so."""
+    (folder / "program.py").write_text(program)
+    report, ended = record(["program.py"], pace=_QUICK)
+    assert ended == code
+    assert said in capfd.readouterr().err
+    assert report.recording.collects >= 1
+    is_abrupt = "_exit" in program or "SIGKILL" in program
+    assert any("without a word" in note for note in report.recording.notes) == is_abrupt
+
+
+def test_children_go_their_own_way(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """They are counted, run the same functions, and disturb nobody."""
+    (folder / "program.py").write_text("""
+import os, writers
+for number in range(3):
+    pid = os.fork()
+    if pid == 0:
+        writers.few()
+        os.kill(os.getpid(), 23)  # SIGURG, which is ignored here as ever
+        os._exit(40 + number)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+writers.few()
+""")
+    report, code = record(["program.py"], phases=["writers:few"], pace=_QUICK)
+    assert code == 0
+    assert capfd.readouterr().out.split() == ["40", "41", "42"]
+    assert any("forked 3 times" in note for note in report.recording.notes)
+    calls = {phase.name: phase.collects for phase in report.recording.phases}
+    assert calls["writers:few"] == 1
+
+
+def test_arrays_are_found_where_variables_lead(folder: Path) -> None:
+    """In modules, in functions that run, in dictionaries and objects; a view is not told twice."""
+    (folder / "program.py").write_text("""
+import os, numpy as np
+whole = np.ones(1 << 16)
+view = whole[10:]
+class Model:
+    def __init__(self): self.weights = np.ones((100, 1000))
+model = Model()
+def main():
+    local = {"state": np.ones(1 << 15)}
+    buffer = bytearray(1 << 18)
+    os.kill(os.getpid(), 23)
+    for thing in (whole, model.weights, local["state"]): thing[:] = 2
+    buffer[:] = bytes(range(256)) * 1024
+main()
+""")
+    report, _ = record(["program.py"], pace=_QUICK)
+    arrays = {area.name: area for area in report.recording.areas if area.kind == "array"}
+    assert {"whole", "model.weights", "main.local['state']", "main.buffer"} <= set(arrays)
+    assert "view" not in arrays
+    assert arrays["model.weights"].shape == (100, 1000)
+    assert arrays["whole"].writes >= (1 << 19) // PAGE_SIZE
+    recorder = next(phase for phase in report.recording.phases if phase.name == "(recorder)")
+    assert recorder.collects >= 1
+
+
+def test_ctrl_c_ends_it_with_a_report(folder: Path) -> None:
+    """As from a terminal, to the program and to the recorder: the program ends as ever, the file is there."""
+    (folder / "program.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(100)\n")
+    command = [sys.executable, "-m", "dirtytrack", "record", "program.py"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as recording:
+        assert recording.stdout is not None
+        assert recording.stdout.readline() == "up\n"
+        os.killpg(recording.pid, signal.SIGINT)
+        _, err = recording.communicate(timeout=100)
+    assert "KeyboardInterrupt" in err
+    assert "Next: dirtytrack report program.dirtytrack" in err
+    assert recording.returncode == 130
+    assert Report.load(folder / "program.dirtytrack").recording.collects >= 1
+
+
+def test_phases_that_there_are_not(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """No names, and functions that nobody calls."""
+    with pytest.raises(ValueError, match="no name of a function"):
+        record(["program.py"], phases=["writers"])
+    if hasattr(sys, "monitoring"):  # what will be imported is known when it is
+        report, code = record(["program.py"], phases=["writers:nothing"])
+        assert code == 0
+        assert "No call of writers:nothing was seen." in report.recording.notes
+        return
+    for name, said in (("writers:nothing", "there is no 'nothing'"), ("__main__:f", "from Python 3.12 on")):
+        with pytest.raises(DirtyTrackError, match="ended before it could be recorded"):
+            record(["program.py"], phases=[name])
+        assert said in capfd.readouterr().err
+
+
+def test_looks_are_put_off_where_they_cost_too_much(folder: Path) -> None:
+    """By the share that they may take; the report says so."""
+    (folder / "program.py").write_text("""
+import time, numpy as np
+a = np.ones(1 << 21)
+end = time.process_time() + 0.2
+while time.process_time() < end: a += 1
+""")
+    often, _ = record(["program.py"], pace=Pace(0.001, 1.0))
+    seldom, _ = record(["program.py"], pace=Pace(0.001, 0.01))
+    assert seldom.recording.collects < often.recording.collects
+    assert any("put off" in note for note in seldom.recording.notes)
+
+
+def test_a_program_that_tracks_by_itself_is_told_so(folder: Path) -> None:
+    """Its memory has one userfaultfd: the recorder's came first, and its session says that it is busy."""
+    (folder / "program.py").write_text("""
+import dirtytrack
+memory = dirtytrack.alloc(1 << 20)
+import time; time.sleep(0.3)  # until the recorder has it
+with dirtytrack.Session() as session:
+    try:
+        session.track(memory)
+    except dirtytrack.BusyError as error:
+        raise SystemExit(9)
+""")
+    _, code = record(["program.py"], pace=_QUICK)
+    assert code == 9
+
+
+def test_time_is_that_of_the_program(folder: Path) -> None:
+    """Not that of starting it."""
+    (folder / "program.py").write_text("pass")
+    began = time.time()
+    report, _ = record(["program.py"], pace=_QUICK)
+    assert began <= report.recording.started <= time.time()
+    assert report.recording.duration < time.time() - began
