@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+
+_SHADES = " .:-=+*#%@"
+
 
 def size(nbytes: int) -> str:
     """A number of bytes, as in "1.5 MiB"."""
@@ -37,6 +41,19 @@ def printable(text: str) -> str:
 def plain(text: str) -> str:
     """The same in ASCII: any terminal and any pipe takes it."""
     return printable(text).encode("ascii", "backslashreplace").decode()
+
+
+def heat_bar(fractions: Iterable[float]) -> str:
+    """A character for each fraction, from blank (nothing) to "@" (all)."""
+    return "".join(_SHADES[-int(-fraction * (len(_SHADES) - 1) // 1)] for fraction in fractions)
+
+
+def columns(rows: Sequence[Sequence[str]], sides: str) -> Iterator[str]:
+    """Rows as lines, each column as wide as its widest cell; sides are "<" and ">", one for each column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)]
+        yield "  ".join(cells).rstrip()
 
 
 def shorten(text: str, width: int) -> str:

@@ -9,12 +9,15 @@ from dirtytrack.checkpoint.chain import Chain, Checkpoint, Problem
 from dirtytrack.checkpoint.checkpointer import Checkpointer
 from dirtytrack.checkpoint.difference import Difference
 from dirtytrack.checkpoint.format.layout import Layout
+from dirtytrack.checkpoint.intervals import interval
+from dirtytrack.checkpoint.progress import ShowProgress
 from dirtytrack.checkpoint.restore import load, restore
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.schedule import Schedule
 from dirtytrack.checkpoint.statistics import Statistics
 from dirtytrack.checkpoint.store.abilities import DirectorySupport, directory_support
 from dirtytrack.checkpoint.write.compaction import Compacted, compact
+from dirtytrack.checkpoint.write.experience import Forecast
 from dirtytrack.checkpoint.write.keep import Keep
 from dirtytrack.checkpoint.write.mirror import MirrorStatistics
 from dirtytrack.checkpoint.write.reconciling import catch_up
@@ -26,16 +29,19 @@ __all__ = [
     "Compacted",
     "Difference",
     "DirectorySupport",
+    "Forecast",
     "Keep",
     "Layout",
     "MirrorStatistics",
     "Problem",
     "Save",
     "Schedule",
+    "ShowProgress",
     "Statistics",
     "catch_up",
     "compact",
     "directory_support",
+    "interval",
     "load",
     "restore",
 ]

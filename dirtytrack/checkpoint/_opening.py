@@ -162,6 +162,7 @@ class Opened(Handle, Owner):
         *,
         at: int | str | None = None,
         strict: bool = True,
+        progress: Callable[[int, int], None] | None = None,
         **keywords: Unpack[Keywords],
     ) -> Self:
         """Restores a chain into memory, and goes on with it: the next save is a delta to what was restored.
@@ -177,6 +178,7 @@ class Opened(Handle, Owner):
                 default. If False, what both have is restored, other memory stays as it is, and other regions
                 of the chain are left out of what is saved from here on; the next save is a base then. Older
                 checkpoints stay as they are.
+            progress: told how much is restored, as for `restore`.
             **keywords: as for the constructor.
 
         Raises:
@@ -188,7 +190,7 @@ class Opened(Handle, Owner):
             BusyError, TypeError, ValueError, ImportError: as for the constructor.
         """
         self = cls.__new__(cls)
-        begin = functools.partial(origin.resume, at=at, strict=strict)
+        begin = functools.partial(origin.resume, at=at, strict=strict, progress=progress)
         self._set_up(path, into, Options(**keywords), begin, create=False)
         return self
 
@@ -199,6 +201,7 @@ class Opened(Handle, Owner):
         regions: Mapping[str, object],
         *,
         strict: bool = True,
+        progress: Callable[[int, int], None] | None = None,
         **keywords: Unpack[Keywords],
     ) -> Self:
         """Resumes the chain in a directory, or at a URL, if there is one, else starts it.
@@ -209,7 +212,7 @@ class Opened(Handle, Owner):
         Args and errors: as for `resume` and the constructor.
         """
         self = cls.__new__(cls)
-        begin = functools.partial(origin.start_or_resume, strict=strict)
+        begin = functools.partial(origin.start_or_resume, strict=strict, progress=progress)
         self._set_up(path, regions, Options(**keywords), begin)
         return self
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from dirtytrack._html import bar, table
 from dirtytrack._lifetime.closable import Owner
+from dirtytrack._text import shorten, size
 from dirtytrack.checkpoint.difference import Difference, differences
 from dirtytrack.checkpoint.export import FileFormat, check_target, export_parts, parts_of
 from dirtytrack.checkpoint.format.description import Consistency
@@ -94,6 +96,9 @@ class Checkpoint:
     def files(self) -> tuple[str, ...]:
         """Names of the files that make it up, the base first, its own last."""
         return tuple(str(file.name) for file in self._node.files())
+
+
+_SHOWN_META = 60  # characters
 
 
 class Chain(Owner):
@@ -386,6 +391,22 @@ class Chain(Owner):
 
     def _is_forgotten(self) -> bool:
         return True
+
+    def _repr_html_(self) -> str:
+        most = max((one.nbytes for one in self), default=0) or 1
+        rows = [
+            (
+                one.number,
+                one.kind,
+                bar(one.nbytes / most),
+                size(one.nbytes),
+                one.consistency,
+                shorten(json.dumps(one.meta), _SHOWN_META),
+            )
+            for one in self
+        ]
+        heads = ("checkpoint", "kind", "", "file", "consistency", "meta")
+        return table(repr(self), heads, rows, left=3)
 
     def __repr__(self) -> str:
         newest = f", newest {self.newest.number}" if len(self) else ""

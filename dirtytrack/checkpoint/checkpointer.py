@@ -14,6 +14,7 @@ from dirtytrack.checkpoint.read.lineage import first_few_of
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.schedule import Schedule
 from dirtytrack.checkpoint.statistics import Statistics
+from dirtytrack.checkpoint.write.experience import Forecast
 
 
 class Checkpointer(Opened):
@@ -95,6 +96,19 @@ class Checkpointer(Opened):
         """
         self._check()
         return self._save(check_meta(meta), check_pause(pause), wait)
+
+    def forecast(self) -> Forecast:
+        """Tells how large the next save would be now, and how long its pause. It changes nothing.
+
+        How many pages it would copy is known exactly, by a look that arms nothing. How many of their blocks
+        are new, how far these can be compressed and how fast they are copied is what the last saves found.
+
+        Raises:
+            RegionLostError: a region's memory is gone. KernelError: as `Cursor.peek`.
+            ClosedError, ForkedError: not a Checkpointer of this process any more.
+        """
+        self._check()
+        return self._forecast()
 
     def save_every(
         self, *, steps: int | None = None, seconds: float | None = None, sigterm: bool = False
@@ -233,6 +247,11 @@ class Checkpointer(Opened):
         there = self._tracked.holdings.memories
         if strange := [name for name in names if name not in there]:
             raise KeyError(f"there is no region {strange[0]!r}: add() it. There are {first_few_of(there)}")
+
+    @in_turn
+    def _forecast(self) -> Forecast:
+        self._check()
+        return self._pipeline.forecast()
 
     @in_turn
     def _flush(self) -> None:

@@ -30,6 +30,7 @@ def restore(
     *,
     into: Mapping[str, object],
     at: int | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
     store_options: StoreOptions | None = None,
 ) -> Any:
     """Writes a checkpoint's regions into memory.
@@ -45,6 +46,9 @@ def restore(
             Memory that knows its elements (an array) must have those of the region.
         at: the checkpoint, by number or identifier. None: the newest; if a file of it is damaged, the newest
             one that does not need that file, with a warning in the log ``dirtytrack.checkpoint``.
+        progress: called with the bytes of stored blocks that are restored so far, and of all, such as a
+            `ShowProgress`. It is called by several threads, one at a time; where a file turns out damaged it
+            begins anew.
         store_options: of a URL, as for `Checkpointer`.
 
     Returns:
@@ -62,7 +66,7 @@ def restore(
     targets = _targets(into)
     return read_from(
         path,
-        lambda archive: json.loads(fill(archive, targets, at).file.description.meta),
+        lambda archive: json.loads(fill(archive, targets, at, progress).file.description.meta),
         options=store_options,
     )
 
@@ -72,6 +76,7 @@ def load(
     *,
     at: int | str | None = None,
     lazy: bool = False,
+    progress: Callable[[int, int], None] | None = None,
     store_options: StoreOptions | None = None,
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Reads a checkpoint's regions into new arrays, page-aligned and writable.
@@ -86,6 +91,7 @@ def load(
             compressed. The bytes of the base are *not* checked then (`Chain.verify` does that), and the
             process is killed by SIGBUS if somebody cuts the file off or the disk fails. Compaction and
             `Chain.close` do no harm; what is written to an array stays in memory. No object store has this.
+        progress: as for `restore`; lazily, it is not called.
         store_options: of a URL, as for `Checkpointer`.
 
     Returns:
@@ -105,7 +111,7 @@ def load(
     def read(archive: Archive) -> dict[str, np.ndarray[Any, Any]]:
         if lazy and not archive.store.maps:
             raise ChainError(f"{archive.store.place} can't be mapped: load it with lazy=False")
-        return archive.read_at(at, _map if lazy else _load)[1]
+        return archive.read_at(at, _map if lazy else functools.partial(_load, progress=progress))[1]
 
     return read_from(path, read, options=store_options)
 
@@ -118,7 +124,7 @@ def _targets(into: Mapping[str, object]) -> list[Target]:
     return targets
 
 
-def _load(state: State) -> dict[str, np.ndarray[Any, Any]]:
+def _load(state: State, progress: Callable[[int, int], None] | None) -> dict[str, np.ndarray[Any, Any]]:
     memories = []
     for layout in stored(state.layouts):
         memory = _obtain(layout, functools.partial(alloc, layout.nbytes))
@@ -128,7 +134,7 @@ def _load(state: State) -> dict[str, np.ndarray[Any, Any]]:
         place: Memory(f"the array of region {layout.name!r}", memoryview(memory), "Load again", is_own=True)
         for place, (layout, memory) in enumerate(zip(stored(state.layouts), memories, strict=True))
     }
-    state.fill(targets, zeroed=True)
+    state.fill(targets, zeroed=True, progress=progress)
     return _arrays(state, memories)
 
 

@@ -12,10 +12,22 @@ from typing import Any
 from dirtytrack._text import count, plain, shorten, size
 from dirtytrack.checkpoint import Chain, Checkpoint, Difference
 
-_TITLES = ("checkpoint", "kind", "created", "on disk", "written", "stored", "pause", "consistency", "meta")
+_TITLES = (
+    "checkpoint",
+    "kind",
+    "created",
+    "on disk",
+    "",
+    "written",
+    "stored",
+    "pause",
+    "consistency",
+    "meta",
+)
 _DIFFERENCES = ("region", "what", "blocks", "bytes", "elements")
 _BLOCK = 4096
-_SIDES = "><<>>>><<"
+_SIDES = "><<><>>><<"
+_BAR = 12  # characters
 _LEAST_META = 16  # columns, also where the terminal is too narrow
 _FOREVER = 1e6  # seconds; no pause is that long
 _FACTS = ("number", "id", "parent", "kind", "created", "consistency", "meta", "statistics", "nbytes", "file")
@@ -32,7 +44,8 @@ def facts(checkpoint: Checkpoint, taken: dict[str, int]) -> dict[str, Any]:
 
 def table(chain: Chain, taken: dict[str, int]) -> Iterator[str]:
     """A line for each checkpoint, its meta cut to the width of the terminal; then the sums."""
-    rows = [_TITLES, *(_row(checkpoint, taken) for checkpoint in chain)]
+    most = max(taken.values(), default=0) or 1
+    rows = [_TITLES, *(_row(checkpoint, taken, most) for checkpoint in chain)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     room = max(_LEAST_META, columns - sum(widths[:-1]) - 2 * len(widths[:-1]))
@@ -91,7 +104,7 @@ def _difference(found: Difference) -> tuple[str, ...]:
     return name, found.kind, blocks, size(found.nbytes), str(found.elements)
 
 
-def _row(checkpoint: Checkpoint, taken: dict[str, int]) -> tuple[str, ...]:
+def _row(checkpoint: Checkpoint, taken: dict[str, int], most: int) -> tuple[str, ...]:
     # Of the statistics, which may say anything, what can be true.
     blocks = [checkpoint.statistics.get(key) for key in ("blocks_written", "blocks_stored")]
     return (
@@ -99,6 +112,7 @@ def _row(checkpoint: Checkpoint, taken: dict[str, int]) -> tuple[str, ...]:
         checkpoint.kind,
         _time(checkpoint.created),
         size(taken.get(checkpoint.file, 0)),
+        "#" * -(-taken.get(checkpoint.file, 0) * _BAR // most),
         *(str(number) if type(number) is int and 0 <= number < 1 << 62 else "-" for number in blocks),
         _pause(checkpoint.statistics.get("pause")),
         checkpoint.consistency,

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dirtytrack._text import count, plain, size
+from dirtytrack.checkpoint.progress import ShowProgress
 from dirtytrack.cli._arguments import add_store_options, at_least, place, store_options
-from dirtytrack.cli._progress import Progress
 from dirtytrack.errors import ChainError
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _verify(args: argparse.Namespace) -> int:
     from dirtytrack.cli import _report
 
     with _open(args) as chain:
-        with Progress("verify") as progress:
+        with ShowProgress("verify") as progress:
             chain.verify(progress)
         intact = not chain.problems
         if args.json:
@@ -222,7 +222,7 @@ def _restore(args: argparse.Namespace) -> int:
         from dirtytrack.cli import _report
         from dirtytrack.cli._extract import Extraction
 
-        with Progress("restore") as progress:
+        with ShowProgress("restore") as progress:
             extraction = Extraction(args.into, args.format, args.force, progress)
             checkpoint, names, files = _extract(chain, args.at, args.region, extraction)
         regions = {one.name: one.nbytes for one in checkpoint.regions}
@@ -274,7 +274,7 @@ def _export(args: argparse.Namespace) -> int:
     from dirtytrack.cli import _report
 
     with _open(args) as chain:
-        with Progress("export") as progress:
+        with ShowProgress("export") as progress:
             checkpoint = _export_once(args, chain, progress)
         if args.json:
             found = {"checkpoint": checkpoint.number, "id": checkpoint.id, "meta": checkpoint.meta}
@@ -288,7 +288,7 @@ def _export(args: argparse.Namespace) -> int:
     return 0
 
 
-def _export_once(args: argparse.Namespace, chain: Chain, progress: Progress) -> Checkpoint:
+def _export_once(args: argparse.Namespace, chain: Chain, progress: ShowProgress) -> Checkpoint:
     newest = chain.newest if args.at is None else chain[args.at]
     is_training = any(layout.name == _TRAINING for layout in newest.regions)
     common: dict[str, Any] = {"at": args.at, "format": args.format, "fsync": not args.no_fsync}
@@ -338,7 +338,7 @@ def _copy_once(args: argparse.Namespace) -> int:
     from dirtytrack.cli import _report
 
     with _open(args) as chain:
-        with Progress("copy") as progress:
+        with ShowProgress("copy") as progress:
             files = chain.export(
                 args.target,
                 at=args.at,
@@ -364,7 +364,7 @@ def _compact(args: argparse.Namespace) -> int:
     from dirtytrack.checkpoint import compact
     from dirtytrack.cli import _report
 
-    with Progress("compact") as progress:
+    with ShowProgress("compact") as progress:
         done = compact(
             args.path,
             args.keep,

@@ -13,7 +13,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from dirtytrack._text import duration, size
+from dirtytrack._text import columns, duration, size
 from dirtytrack.profile import Report, table
 from dirtytrack.profile.forecast import Forecast, forecast
 
@@ -56,7 +56,7 @@ def _print(report: Report, found: Forecast) -> None:
         )
         for one in found.deltas
     ]
-    for line in table.columns(rows, "<>>>>>"):
+    for line in columns(rows, "<>>>>>"):
         print(line)
     if not found.deltas:
         print("The recording is too short to tell.")

@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-from dirtytrack._text import plain, shorten, size
+from dirtytrack._text import columns, plain, shorten, size
 from dirtytrack.profile import Report, comparison, table
 
 
@@ -89,5 +89,5 @@ def _print_comparison(report: Report, other: Report) -> None:
     for title, one in (("first", report), ("second", other)):
         print(f"{title}:  {table.heading(one.recording)}")
     print()
-    for line in table.columns(rows, "<<>>>>>"):
+    for line in columns(rows, "<<>>>>>"):
         print(line)

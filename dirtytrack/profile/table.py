@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from dirtytrack._text import duration, plain, shorten, size
+from dirtytrack._text import columns, duration, plain, shorten, size
 from dirtytrack.profile.recording import Recording
 
 HOTTEST = 10  # ranges that are shown
@@ -83,14 +83,6 @@ def hottest_rows(recording: Recording) -> list[tuple[str, ...]]:
         for area, start, stop, writes in recording.hottest(HOTTEST)
     ]
     return [("hottest", "where", "pages", "page-writes"), *rows] if rows else []
-
-
-def columns(rows: Sequence[Sequence[str]], sides: str) -> Iterator[str]:
-    """Rows as lines, each column as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)]
-        yield "  ".join(cells).rstrip()
 
 
 def _number(value: int) -> str:

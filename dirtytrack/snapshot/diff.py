@@ -7,6 +7,8 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, overload
 
+from dirtytrack._html import table
+from dirtytrack._text import count, size
 from dirtytrack.errors import DiffError
 from dirtytrack.native import ffi, lib
 from dirtytrack.snapshot import _encoding, _merging
@@ -227,6 +229,15 @@ class Diff(Sequence[Change]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Diff.from_bytes, (self.to_bytes(compress="none"),)  # whoever reads it may have no library
+
+    def _repr_html_(self) -> str:
+        sizes = self._parts.sizes
+        rows = [
+            (name, f"{self._range(name).stop - self._range(name).start:,}", size(sizes[name]))
+            for name in self._names
+        ]
+        title = f"Diff: {count(len(self), 'change')}, {size(self.nbytes)}"
+        return table(title, ("region", "changes", "of bytes"), rows)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{quoted(one.region)} [{one.start}, {one.stop})" for one in self[:_SHOWN])

@@ -6,12 +6,20 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from dirtytrack._html import heat_map, table
 from dirtytrack._lifetime.handle import Handle
+from dirtytrack._text import columns, count, heat_bar, plain, size
 from dirtytrack.errors import ForkedError
 from dirtytrack.native import ffi, lib
 from dirtytrack.tracking._core import NativeEpoch
 from dirtytrack.tracking.pages import PageSet
 from dirtytrack.tracking.region import Region, RegionSlice, SessionLike, pages_of, region_called
+
+_PARTS, _PARTS_HTML = 32, 100  # of a region, in tables
+
+
+def _name(region: Region) -> str:
+    return region.name if region.name is not None else f"{region.address:#x}"
 
 
 class _Cursor(Protocol):
@@ -156,6 +164,45 @@ class Epoch(Handle, Mapping[Region, PageSet]):
             self._native.settle()
         else:
             self._native.abort()
+
+    def _seen(self) -> list[tuple[Region, PageSet]]:
+        # What is in it; to show it takes nothing over.
+        places = self._native.places()
+        return [
+            (region, self._native.page_set(places[region.id], region.geometry))
+            for region in self._regions
+            if region.id in places
+        ]
+
+    def _title(self, seen: list[tuple[Region, PageSet]]) -> str:
+        pages, nbytes = self._native.pages, sum(one.nbytes for _, one in seen)
+        return f"Epoch {self.number} of {self.cursor.name!r}: {count(pages, 'page')}, {size(nbytes)}"
+
+    def __str__(self) -> str:
+        """A table by region. To look at it takes no page over."""
+        seen = self._seen()
+        total = sum(one.nbytes for _, one in seen) or 1
+        rows = [("region", "pages", "of", "bytes", "share", "")]
+        for region, pages in seen:
+            numbers = f"{len(pages):,}", f"{region.geometry.page_count:,}", size(pages.nbytes)
+            share, heat = f"{pages.nbytes / total:.1%}", heat_bar(pages.heat(_PARTS))
+            rows.append((plain(_name(region)), *numbers, share, f"|{heat}|"))
+        return "\n".join([self._title(seen), *columns(rows, "<>>>><")])
+
+    def _repr_html_(self) -> str:
+        seen = self._seen()
+        total = sum(one.nbytes for _, one in seen) or 1
+        rows = [
+            (
+                _name(region),
+                heat_map(pages.heat(_PARTS_HTML)),
+                f"{len(pages):,} of {region.geometry.page_count:,}",
+                size(pages.nbytes),
+                f"{pages.nbytes / total:.1%}",
+            )
+            for region, pages in seen
+        ]
+        return table(self._title(seen), ("region", "", "pages", "bytes", "share"), rows)
 
     def _read(self) -> NativeEpoch:
         # Within a with block the pages belong to whoever leaves it: the exit settles.

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, SupportsIndex, cast, overload
 
+from dirtytrack._html import heat_map, table
+from dirtytrack._text import size
 from dirtytrack.native import ffi, lib
 
+_PARTS = 200  # of a map, at most
 _RUN = ffi.sizeof("struct dt_run")
 
 # Native memory with a native destructor: Python code there could swallow an interrupt.
@@ -175,6 +178,22 @@ class PageSet(AbstractSet[int]):
         lib.dt_runs_mask(self.runs._data, len(self.runs), len(mask), ffi.from_buffer("uint8_t[]", mask))
         return memoryview(mask).toreadonly()
 
+    def heat(self, parts: int) -> list[float]:
+        """Returns the fraction of pages that are in the set, for each of some equal parts of the region.
+
+        Raises:
+            ValueError: not at least one part.
+        """
+        if parts < 1:
+            raise ValueError(f"{parts} parts: at least one")
+        mask, pages = self.mask(), self.geometry.page_count
+        found = []
+        for part in range(parts):
+            start = part * pages // parts
+            stop = max(start + 1, (part + 1) * pages // parts)
+            found.append(1 - bytes(mask[start:stop]).count(0) / (stop - start))
+        return found
+
     def elements(self, dtype: Any) -> list[slice]:
         """Returns the smallest slices of elements that cover these pages.
 
@@ -284,6 +303,11 @@ class PageSet(AbstractSet[int]):
 
     def __reduce__(self) -> tuple[Callable[[Geometry, bytes], PageSet], tuple[Geometry, bytes]]:
         return _unpickle, (self.geometry, self._bytes())
+
+    def _repr_html_(self) -> str:
+        total = self.geometry.page_count
+        row = (heat_map(self.heat(min(_PARTS, total))), f"{len(self):,} of {total:,}", size(self.nbytes))
+        return table("PageSet", ("", "pages", "bytes"), [row])
 
     def __repr__(self) -> str:
         return (

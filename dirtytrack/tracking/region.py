@@ -6,11 +6,13 @@ import mmap
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from dirtytrack._html import table
 from dirtytrack._lifetime.handle import Handle
+from dirtytrack._text import size
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.kernel import mappings
 from dirtytrack.native import ffi
-from dirtytrack.objects import Description, Elements
+from dirtytrack.objects import Description, Elements, title_of
 from dirtytrack.tracking.backends import Backend
 from dirtytrack.tracking.blindspots import BlindSpot
 from dirtytrack.tracking.huge_pages import HugePages, reason_of
@@ -186,6 +188,16 @@ class Region(Handle):
         if start >= stop:
             raise ValueError(f"{self.title}[{piece.start}:{piece.stop}] holds no byte of its {self.nbytes}")
         return RegionSlice(self, start, stop)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("address", f"{self.address:#x}"),
+            ("size", size(self.nbytes)),
+            ("pages", f"{self.geometry.page_count:,} of {size(self.page_size)}"),
+        ]
+        if self.elements is not None:
+            rows.append(("elements", f"{title_of(self.elements.dtype)}, {self.elements.shape}"))
+        return table(self.title, ("", ""), rows)
 
     def __repr__(self) -> str:
         state = "" if self.tracked else ", untracked"

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Literal, SupportsFloat
 
+from dirtytrack._html import table
 from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.listing import values_of
+from dirtytrack._text import size
 from dirtytrack.kernel import mappings
 from dirtytrack.native import lib
 from dirtytrack.objects import Trackable, describe
@@ -303,6 +305,18 @@ class Session(Handle, Owner):
 
     def _is_forgotten(self) -> bool:
         return self._tracker.is_usable
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                region.name if region.name is not None else f"{region.address:#x}",
+                size(region.nbytes),
+                f"{region.geometry.page_count:,}",
+                size(region.page_size),
+            )
+            for region in self.regions
+        ]
+        return table(repr(self), ("region", "size", "pages", "of"), rows)
 
     def __repr__(self) -> str:
         tracker = getattr(self, "_tracker", None)  # which it has not got where a repr of its opening is taken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Self
 
 from dirtytrack.checkpoint.format.layout import Layout, groups_of
@@ -28,7 +28,12 @@ class Target(NamedTuple):
         return cls(layout, Memory(f"region {layout.name!r}", view, _UNDEFINED))
 
 
-def fill(archive: Archive, targets: Sequence[Target], at: int | str | None = None) -> Node:
+def fill(
+    archive: Archive,
+    targets: Sequence[Target],
+    at: int | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Node:
     """Writes all bytes of the regions to their targets; returns the state that these hold now.
 
     Nothing is written where a region does not fit its target, or where that is seen to be protected. After
@@ -59,7 +64,8 @@ def fill(archive: Archive, targets: Sequence[Target], at: int | str | None = Non
                 place: target.memory
                 for place, target in zip(places, targets, strict=True)
                 if first_at.get(target.memory.address) is target
-            }
+            },
+            progress=progress,
         )
 
     return archive.read_at(at, write)[0]

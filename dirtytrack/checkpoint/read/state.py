@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import functools
 import mmap
+import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import NamedTuple
@@ -47,6 +48,29 @@ class _Owner(NamedTuple):
     # A segment that holds blocks of the state.
     file: CheckpointFile
     stored: StoredSegment
+
+
+class _Telling:
+    """Tells somebody how much is done."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None) -> None:
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done = self._total = 0
+
+    def after(self, task: Task, nbytes: int) -> Task:
+        """A task that does the same, and then tells; all of them are made before the first one is done."""
+        if self._progress is None:
+            return task
+        self._total += nbytes
+        return functools.partial(self._do, task, nbytes)
+
+    def _do(self, task: Task, nbytes: int) -> None:
+        task()
+        with self._lock:
+            self._done += nbytes
+            assert self._progress is not None
+            self._progress(self._done, self._total)
 
 
 class State:
@@ -103,7 +127,13 @@ class State:
                         found.setdefault(run.extent, []).append((run.first, run.first + run.count))
         return found
 
-    def fill(self, targets: Mapping[int, Memory], *, zeroed: bool = False) -> None:
+    def fill(
+        self,
+        targets: Mapping[int, Memory],
+        *,
+        zeroed: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
         """Writes every byte of some regions, each once; segments that hold none of them are not read.
 
         A segment is checked before its bytes are written, but where it is one run for steady memory.
@@ -115,14 +145,17 @@ class State:
             targets: by the region's place in the table memory of its length. It is undefined after an error.
             zeroed: whether the targets hold zeros already. Where they do not, zeros are written only to
                 blocks that hold something else, and memory without a page stays so.
+            progress: is told the bytes of stored blocks that are there, and of all; by several threads, one
+                at a time.
 
         Raises:
             DamagedFile: with the file.
             KernelError: the target can't be touched.
         """
         tasks: list[Task] = []
+        telling = _Telling(progress)
         for memories in self._rounds(targets):
-            numbers, placing = self._placing(Targets(len(self._sizes), memories))
+            numbers, placing = self._placing(Targets(len(self._sizes), memories), telling)
             self._expect(numbers)
             tasks += placing
             if not zeroed:
@@ -231,7 +264,9 @@ class State:
         for file, owners in groupby((self._owners[number - 1] for number in numbers), lambda one: one.file):
             file.expect(owner.stored for owner in owners)
 
-    def _placing(self, targets: Targets, *, in_place: bool = True) -> tuple[list[int], list[Task]]:
+    def _placing(
+        self, targets: Targets, telling: _Telling | None = None, *, in_place: bool = True
+    ) -> tuple[list[int], list[Task]]:
         # The segments with blocks that count, in the order of the files, and what brings these there.
         numbers: list[int] = []
         tasks: list[Task] = []
@@ -240,7 +275,8 @@ class State:
             owned = is_wanted and self._block_owners.owned(number, one.runs, targets)
             if owned:
                 numbers.append(number)
-                tasks.append(functools.partial(self._place_one, number, targets, owned))
+                place = functools.partial(self._place_one, number, targets, owned)
+                tasks.append(place if telling is None else telling.after(place, owned * BLOCK))
         return numbers, tasks
 
     def _place_one(self, number: int, targets: Targets, owned: int) -> None:

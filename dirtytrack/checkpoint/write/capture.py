@@ -141,7 +141,7 @@ class Capturer:
         longer gets less. Args and errors as for `capture`.
         """
         left = None if everything else self._written_bytes()
-        while left is None or self._expected(left) > (max_pause or 0):
+        while left is None or self.expected(left) > (max_pause or 0):
             self._round(target, everything and left is None, stops=False)
             before, left = left, self._written_bytes()
             is_least = before is not None and left >= before
@@ -167,8 +167,25 @@ class Capturer:
         pages = (epoch.page_set(place, region.geometry) for place, region in enumerate(self.regions))
         return sum(written.nbytes for written in pages)
 
-    def _expected(self, nbytes: int) -> float:
+    def expected(self, nbytes: int) -> float:
+        """The seconds that a scan and the copy of so many bytes take, as far as is known."""
         return self._scan + nbytes / self._speed
+
+    def written(self) -> tuple[int, int]:
+        """Looks what a delta would copy now: pages, and blocks on them.
+
+        Raises:
+            RegionLostError, ClosedError, ForkedError, KernelError: as `Cursor.peek`.
+        """
+        epoch = self._consumer.peek()
+        sets = [epoch.page_set(place, region.geometry) for place, region in enumerate(self.regions)]
+        blocks = sum(piece.stop - piece.start for pages in sets for piece in pages.elements(BLOCK))
+        return sum(map(len, sets)), blocks
+
+    def everything(self) -> tuple[int, int]:
+        """What a base would copy: the same of all pages."""
+        pages = sum(region.geometry.page_count for region in self.regions)
+        return pages, sum(-(-region.nbytes // BLOCK) for region in self.regions)
 
     def _round(self, target: Target, everything: bool, *, stops: bool) -> tuple[Capture, int, float]:
         # What was captured; pages that were written between the scan and the end of the copy; seconds.

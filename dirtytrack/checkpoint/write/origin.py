@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -75,6 +75,7 @@ def resume(
     at: int | str | None = None,
     *,
     strict: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Origin:
     """Restores a checkpoint into the regions.
 
@@ -88,7 +89,7 @@ def resume(
         wanted = layouts if strict else _common(store, node, layouts)
         if strict:
             _check_names(store, node, layouts)
-        node = fill(archive, [_target(layout, regions) for layout in wanted], at)
+        node = fill(archive, [_target(layout, regions) for layout in wanted], at, progress)
         number = archive.greatest_number + 1
         if number > _MAX_FIRST_NUMBER:
             raise ChainError(
@@ -114,11 +115,16 @@ def resume(
 
 
 def start_or_resume(
-    store: Store, layouts: list[Layout], regions: dict[str, Region], *, strict: bool = True
+    store: Store,
+    layouts: list[Layout],
+    regions: dict[str, Region],
+    *,
+    strict: bool = True,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Origin:
     """Resumes a chain if there is a file of one, else starts it."""
     if _has_chain(store):
-        return resume(store, layouts, regions, strict=strict)
+        return resume(store, layouts, regions, strict=strict, progress=progress)
     return start(store, layouts, regions)
 
 

@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import TypeVar
 
-from dirtytrack.checkpoint.format.structures import Kind
+from dirtytrack.checkpoint.format.structures import BLOCK, Kind
 from dirtytrack.checkpoint.read.populated import contents
 from dirtytrack.checkpoint.write.capture import Captured, Capturer, Target
 from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.compaction import Compactor
 from dirtytrack.checkpoint.write.compression import Compression
+from dirtytrack.checkpoint.write.experience import Experience, Forecast
 from dirtytrack.checkpoint.write.job import Job, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
 from dirtytrack.checkpoint.write.table import Table
@@ -59,6 +60,7 @@ class Pipeline:
         self._maps = maps
         self._job: Job | None = None
         self._in_flight: list[Job] = []
+        self._experience = Experience()
 
     @property
     def meta(self) -> str:
@@ -86,6 +88,17 @@ class Pipeline:
             attempts.give_up()
             raise
         return job
+
+    def forecast(self) -> Forecast:
+        """Tells what the next save would be like.
+
+        Raises:
+            Others: as `Capturer.written`.
+        """
+        capturer = self.capturer
+        kind = Kind.DELTA if self._has_base(capturer.table) else Kind.BASE
+        pages, blocks = capturer.written() if kind is Kind.DELTA else capturer.everything()
+        return self._experience.forecast(kind, pages, blocks, capturer.expected(blocks * BLOCK))
 
     def wait(self) -> None:
         """Waits until everything captured is committed.
@@ -201,6 +214,7 @@ class Pipeline:
     def _hand_over(self, job: Job) -> None:
         self.committer.seal(job)
         self._in_flight.append(job)
+        self._experience.add(job)
         if self._job is job:
             self._job = None
 
