@@ -12,6 +12,7 @@ next to nothing. Behind them stand the packages, each built on those above it in
     snapshot     copies of memory, diffs to the byte, and the way back
     checkpoint   incremental checkpoints on disk
     barrier      card tables and write watch for garbage collectors
+    group        one state of many processes
     torch        checkpoints of torch trainings
     profile      which part of a program writes which memory
     cli          the command line
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         DiffError,
         DirtyTrackError,
         ForkedError,
+        GroupError,
         KernelError,
         MissedWriteError,
         RecordingError,
@@ -87,6 +89,7 @@ __all__ = [
     "DirtyTrackError",
     "Epoch",
     "ForkedError",
+    "GroupError",
     "HugePages",
     "KernelError",
     "Mirror",

@@ -119,6 +119,10 @@ class StoreError(DirtyTrackError, ValueError):
     """A place for a chain is none: a URL of a kind that is not known, or options that it does not have."""
 
 
+class GroupError(DirtyTrackError, ValueError):
+    """The processes of a group don't fit together, or one of them could not begin. Nothing was committed."""
+
+
 class DiffError(DirtyTrackError, ValueError):
     """A diff does not fit the memory or another diff, its bytes are corrupt, or it would be too large."""
 

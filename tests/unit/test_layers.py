@@ -21,7 +21,8 @@ LAYERS = (
     ("objects",),
     ("tracking",),
     ("snapshot", "checkpoint", "barrier"),
-    ("group", "torch", "profile"),
+    ("group", "profile"),
+    ("torch",),
     ("",),  # dirtytrack/__init__.py
     ("benchmarks",),
     ("cli",),

@@ -91,7 +91,10 @@ class Bucket(Protocol):
         """
 
     def first_page(self, prefix: str) -> list[Found]:
-        """The first of the objects whose keys begin with that, in the order of the service."""
+        """The first of the objects whose keys begin with that, in the order of the service.
+
+        The prefix is that of a folder: nothing, or it ends with a slash.
+        """
 
     def find(self, prefix: str) -> Iterator[Found]:
         """All of them."""
@@ -103,19 +106,19 @@ class Bucket(Protocol):
 class ObstoreBucket:
     """See `Bucket`. It is of no use to a forked child, where obstore's threads are missing."""
 
-    def __init__(self, place: str, store: Any) -> None:
-        """Takes a store of obstore."""
+    def __init__(self, place: str, store: Any, prefix: str = "") -> None:
+        """Takes a store of obstore, and of it what begins with a prefix."""
         import obstore  # an extra
 
         self.place = place
-        self._store, self._obstore = store, obstore
+        self._store, self._obstore, self._prefix = store, obstore, prefix
         self._process = lib.dt_address_space()
 
     def put_new(self, key: str, data: Buffer) -> bool:
         """See `Bucket`."""
         try:
             with self._naming(key):
-                self._obstore.put(self._store, key, bytes(data), mode="create")
+                self._obstore.put(self._store, self._prefix + key, bytes(data), mode="create")
         except FileExistsError:
             return False
         return True
@@ -123,14 +126,14 @@ class ObstoreBucket:
     def put(self, key: str, data: Buffer) -> None:
         """See `Bucket`."""
         with self._naming(key):
-            self._obstore.put(self._store, key, memoryview(data), use_multipart=False)
+            self._obstore.put(self._store, self._prefix + key, memoryview(data), use_multipart=False)
 
     def upload(self, key: str, pieces: Iterator[Buffer], part_bytes: int) -> None:
         """See `Bucket`."""
         with self._naming(key):
             self._obstore.put(
                 self._store,
-                key,
+                self._prefix + key,
                 pieces,
                 chunk_size=part_bytes,
                 max_concurrency=_IN_FLIGHT,
@@ -140,18 +143,18 @@ class ObstoreBucket:
     def get(self, key: str) -> bytes:
         """See `Bucket`."""
         with self._naming(key):
-            return bytes(self._obstore.get(self._store, key).bytes())
+            return bytes(self._obstore.get(self._store, self._prefix + key).bytes())
 
     def get_range(self, key: str, start: int, stop: int) -> Buffer:
         """See `Bucket`."""
         with self._naming(key):
-            found: Buffer = self._obstore.get_range(self._store, key, start=start, end=stop)
+            found: Buffer = self._obstore.get_range(self._store, self._prefix + key, start=start, end=stop)
             return found
 
     def size(self, key: str) -> int:
         """See `Bucket`."""
         with self._naming(key):
-            return int(self._obstore.head(self._store, key)["size"])
+            return int(self._obstore.head(self._store, self._prefix + key)["size"])
 
     def first_page(self, prefix: str) -> list[Found]:
         """See `Bucket`."""
@@ -167,11 +170,12 @@ class ObstoreBucket:
     def delete(self, keys: Sequence[str]) -> None:
         """See `Bucket`."""
         for start in range(0, len(keys), _PAGE):
+            some = [self._prefix + key for key in keys[start : start + _PAGE]]
             with self._naming(keys[start]):
                 try:
-                    self._obstore.delete(self._store, list(keys[start : start + _PAGE]))
+                    self._obstore.delete(self._store, some)
                 except FileNotFoundError:  # some services say so, of one or of the first: each for itself
-                    self._delete_each(keys[start : start + _PAGE])
+                    self._delete_each(some)
 
     def _delete_each(self, keys: Sequence[str]) -> None:
         for key in keys:
@@ -180,7 +184,7 @@ class ObstoreBucket:
 
     def _pages(self, prefix: str) -> Iterator[list[Found]]:
         with self._naming(prefix):
-            pages = iter(self._obstore.list(self._store, prefix, chunk_size=_PAGE))
+            pages = iter(self._obstore.list(self._store, self._prefix + prefix, chunk_size=_PAGE))
         while True:
             try:
                 with self._naming(prefix):
@@ -189,7 +193,10 @@ class ObstoreBucket:
                 raise FileNotFoundError(errno.ENOENT, _NO_BUCKET, self.place) from error
             if page is None:
                 return
-            yield [Found(one["path"], one["size"], one["last_modified"].timestamp()) for one in page]
+            yield [
+                Found(one["path"][len(self._prefix) :], one["size"], one["last_modified"].timestamp())
+                for one in page
+            ]
 
     @contextmanager
     def _naming(self, key: str) -> Iterator[None]:

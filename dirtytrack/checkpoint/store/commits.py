@@ -25,7 +25,7 @@ from dirtytrack.checkpoint.store.bucket import Bucket, Found, retried
 from dirtytrack.checkpoint.store.protocol import GO_ON, OvertakenError, UnreadableError
 from dirtytrack.errors import UnsupportedError
 
-_FORMAT, _VERSION = "dirtytrack commit", 1
+_VERSION = 1
 PROBES = "probe/"
 _LAST = 10**20 - 1
 _NAME = re.compile(r"([0-9]{20})\.json")
@@ -63,12 +63,18 @@ class CommitLog:
         is_lost: whether another writer has committed what this one was about to.
     """
 
-    def __init__(self, bucket: Bucket, prefix: str = "commits/") -> None:
-        """Reads nothing yet."""
+    def __init__(self, bucket: Bucket, prefix: str = "commits/", kind: str = "dirtytrack commit") -> None:
+        """Reads nothing yet.
+
+        Args:
+            bucket: where they are.
+            prefix: of their keys.
+            kind: what their ``format`` says.
+        """
         self.place = bucket.place
         self.number = 0
         self.is_lost = False
-        self._bucket, self._prefix = bucket, prefix
+        self._bucket, self._prefix, self._kind = bucket, prefix, kind
         self._writer, self._write = secrets.token_hex(16), 0
 
     def key(self, number: int) -> str:
@@ -108,7 +114,7 @@ class CommitLog:
         """
         data: bytes = retried(lambda: self._bucket.get(self.key(number)))
         try:
-            return _decode(data, number)
+            return _decode(data, number, self._kind)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnreadableError(f"{self.locate(number)} is damaged: {error}") from None
 
@@ -130,9 +136,8 @@ class CommitLog:
         """
         self.check()
         for _ in range(_OWN_ATTEMPTS):
-            self._write += 1
             number = self.number + 1
-            commit = _encode(number, self._writer, self._write, make(number))
+            commit = self._encode(number, make(number))
             there = self._put(commit)
             self.number = number
             if (there.writer, there.write) == (commit.writer, commit.write):
@@ -144,6 +149,19 @@ class CommitLog:
                 self._lose(number)
             # An earlier attempt of its own got there after it was given up: the next number, then.
         raise OSError(errno.EIO, "it answers nothing but what was asked long ago", self.locate(self.number))
+
+    def offer(self, number: int, body: Mapping[str, Any]) -> Commit:
+        """Makes a commit if there is none of that number, and returns the one that is there then.
+
+        It is for those who agree on what comes next, whoever of them makes it. `newest` tells whether the
+        number was one that was removed long ago.
+
+        Raises:
+            OSError: none is there, or may be there.
+        """
+        there = self._put(self._encode(number, body))
+        self.number = max(self.number, number)
+        return there
 
     def check(self) -> None:
         """Makes sure that it is not known to have lost.
@@ -183,6 +201,12 @@ class CommitLog:
                 "two writers would destroy each other's checkpoints: use a store that has "
                 "conditional writes, or a directory",
             )
+
+    def _encode(self, number: int, body: Mapping[str, Any]) -> Commit:
+        self._write += 1
+        head = {"format": self._kind, "version": _VERSION, "number": number}
+        head |= {"writer": self._writer, "write": self._write, "created": time.time()}
+        return Commit(number, self._writer, self._write, body, sealed({**head, **body}))
 
     def _put(self, commit: Commit) -> Commit:
         # What is there once an attempt was made.
@@ -251,18 +275,30 @@ class CommitLog:
         return None if match is None else _LAST - int(match[1])
 
 
-def _encode(number: int, writer: str, write: int, body: Mapping[str, Any]) -> Commit:
-    head = {"format": _FORMAT, "version": _VERSION, "number": number, "writer": writer, "write": write}
-    line = json.dumps({**head, "created": time.time(), **body}, separators=(",", ":")).encode()
-    return Commit(number, writer, write, body, b"%s\n%016x\n" % (line, checksum(line)))
+def sealed(body: Mapping[str, Any]) -> bytes:
+    """JSON on a line, and its checksum on another."""
+    line = json.dumps(body, separators=(",", ":")).encode()
+    return b"%s\n%016x\n" % (line, checksum(line))
 
 
-def _decode(data: bytes, number: int) -> Commit:
+def unsealed(data: bytes) -> dict[str, Any]:
+    """The same back.
+
+    Raises:
+        ValueError, RecursionError: it is damaged.
+    """
     line, _, end = data.partition(b"\n")
     if end != b"%016x\n" % checksum(line):
         raise ValueError("the checksum does not fit")
     body = json.loads(line)
-    if body["format"] != _FORMAT or body["version"] != _VERSION:
+    if not isinstance(body, dict):
+        raise ValueError("it is no object")
+    return body
+
+
+def _decode(data: bytes, number: int, kind: str) -> Commit:
+    body = unsealed(data)
+    if body["format"] != kind or body["version"] != _VERSION:
         raise ValueError(f"its format is {body['format']!r}, version {body['version']!r}")
     if body["number"] != number:
         raise ValueError(f"it was written as commit {body['number']!r}")

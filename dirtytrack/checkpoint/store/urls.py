@@ -100,7 +100,8 @@ def open_bucket(url: str, options: StoreOptions | None) -> ObstoreBucket:
         raise ImportError(f"{scheme_of(url)}:// needs obstore: {_EXTRA}") from error
     place = url.rstrip("/")
     if scheme_of(url) == "memory":
-        return ObstoreBucket(place, _memory(url, options))
+        folder = urlsplit(url).path.strip("/")
+        return ObstoreBucket(place, _memory(url, options), f"{folder}/" if folder else "")
     keywords = _checked(scheme_of(url) or "", options or {})
     _refuse_child(url)
     try:
@@ -135,7 +136,7 @@ def _memory(url: str, options: StoreOptions | None) -> Any:
     if not parts.netloc:
         raise StoreError(f"{url!r} is not memory://name")
     with _mutex:
-        return _memories.setdefault(f"{parts.netloc}/{parts.path.strip('/')}".rstrip("/"), MemoryStore())
+        return _memories.setdefault(parts.netloc, MemoryStore())
 
 
 def _checked(scheme: str, options: StoreOptions) -> dict[str, Any]:

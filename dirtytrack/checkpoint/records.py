@@ -1,0 +1,114 @@
+"""What lies beside chains: numbered records and small objects, in a directory or an object store.
+
+For what is built on chains, such as states of many processes.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from dirtytrack.checkpoint._arguments import check_meta, check_regions
+from dirtytrack.checkpoint.format.structures import FileName
+from dirtytrack.checkpoint.store import find_place, is_object_store, open_store
+from dirtytrack.checkpoint.store.bucket import Bucket, Found, retried
+from dirtytrack.checkpoint.store.commits import Commit, CommitLog, sealed, unsealed
+from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
+from dirtytrack.checkpoint.store.protocol import Store, UnreadableError
+from dirtytrack.checkpoint.store.urls import StoreOptions, open_bucket
+from dirtytrack.checkpoint.write.options import Keywords, Options
+from dirtytrack.errors import StoreError
+
+__all__ = [
+    "Bucket",
+    "Commit",
+    "CommitLog",
+    "Found",
+    "Keywords",
+    "Options",
+    "Root",
+    "StoreOptions",
+    "UnreadableError",
+    "check_meta",
+    "check_regions",
+    "retried",
+    "sealed",
+    "unsealed",
+]
+
+
+class Root(NamedTuple):
+    """A directory or a URL below which there are chains, and objects beside them.
+
+    Attributes:
+        place: the absolute path, or the URL.
+        options: of an object store, as for `Checkpointer`.
+        fsync: of a directory, the same.
+    """
+
+    place: Path | str
+    options: StoreOptions | None = None
+    fsync: bool = True
+
+    @classmethod
+    def of(
+        cls, place: os.PathLike[str] | str, options: StoreOptions | None = None, *, fsync: bool = True
+    ) -> Root:
+        """The root, whatever becomes the working directory.
+
+        Raises:
+            TypeError: it is neither a path nor a URL.
+            StoreError: a URL of a kind that is not known, or a directory with options.
+        """
+        found = find_place(place)
+        if isinstance(found, Store):
+            raise TypeError(f"a path or a URL, not {place!r}")
+        if not isinstance(found, str):
+            if options:
+                raise StoreError(f"{found} is a directory, which has no store_options")
+            return cls(Path(found), None, fsync)
+        return cls(found.rstrip("/"), options, fsync)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is in an object store."""
+        return is_object_store(self.place)
+
+    def below(self, name: str) -> Path | str:
+        """The place of a chain below it."""
+        return f"{self.place}/{name}" if isinstance(self.place, str) else self.place / name
+
+    def bucket(self) -> Bucket:
+        """The objects below it. Nothing is asked for yet.
+
+        Raises:
+            ImportError, StoreError, TypeError, ForkedError: as for a `Checkpointer` with a URL.
+        """
+        if isinstance(self.place, str):
+            return open_bucket(self.place, self.options)
+        return DirectoryBucket(self.place, fsync=self.fsync)
+
+    def has_checkpoint(self, number: int) -> bool:
+        """Whether the chain right there has a checkpoint of that number.
+
+        Raises:
+            OSError: as the place says.
+        """
+        with ExitStack() as undo:
+            store = open_store(self.place, undo, options=self.options)
+            newest = FileName.among(store.newest_names() or [])
+            if any(name.number == number for name in newest):
+                return True
+            return any(name.number == number for name in FileName.among(store.names()))
+
+    def has_chain(self) -> bool:
+        """Whether a chain lies right there, and not below it."""
+        if isinstance(self.place, str):
+            bucket = self.bucket()
+            return bool(retried(lambda: bucket.first_page("commits/")))
+        try:
+            return bool(FileName.among(os.listdir(self.place)))  # noqa: PTH208 - names alone
+        except FileNotFoundError:
+            return False

@@ -1,0 +1,111 @@
+"""A directory as a place for objects: what lies beside chains is the same there as in an object store."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dirtytrack.checkpoint.store.bucket import Found
+from dirtytrack.checkpoint.store.directory import Directory
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+_PAGE = 1000
+
+
+class DirectoryBucket:
+    """See `Bucket`. An object is a file, which is whole and on the disk when it has its name.
+
+    Folders are made for keys, and go with the last file in them. What dead writers have left is listed, too,
+    under names that begin with a dot.
+    """
+
+    def __init__(self, path: Path, *, fsync: bool = True) -> None:
+        """Makes nothing yet.
+
+        Args:
+            path: of the directory.
+            fsync: whether a file is on the disk when a call returns.
+        """
+        self.place = str(path)
+        self._path, self._fsync = path, fsync
+
+    def put_new(self, key: str, data: Buffer) -> bool:
+        """See `Bucket`."""
+        where = self._path / key
+        for _ in range(2):  # a folder that is empty may be removed in between
+            with suppress(FileNotFoundError):
+                return self._publish(where, data)
+        return self._publish(where, data)
+
+    def put(self, key: str, data: Buffer) -> None:
+        """See `Bucket`. None is replaced here: a file that is there is an error."""
+        if not self.put_new(key, data):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self._path / key))
+
+    def upload(self, key: str, pieces: Iterator[Buffer], part_bytes: int) -> None:
+        """See `Bucket`; as `put`."""
+        self.put(key, b"".join(map(bytes, pieces)))
+
+    def get(self, key: str) -> bytes:
+        """See `Bucket`."""
+        return (self._path / key).read_bytes()
+
+    def get_range(self, key: str, start: int, stop: int) -> Buffer:
+        """See `Bucket`."""
+        with (self._path / key).open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
+
+    def size(self, key: str) -> int:
+        """See `Bucket`."""
+        return (self._path / key).stat().st_size
+
+    def first_page(self, prefix: str) -> list[Found]:
+        """See `Bucket`."""
+        return [*self.find(prefix)][:_PAGE]
+
+    def find(self, prefix: str) -> Iterator[Found]:
+        """See `Bucket`; in the order of keys."""
+        keys = []
+        for above, _, names in os.walk(self._path / prefix):
+            inner = Path(above).relative_to(self._path)
+            keys += [str(inner / name) for name in names]
+        for key in sorted(keys):
+            with suppress(FileNotFoundError):  # removed since
+                status = (self._path / key).stat()
+                yield Found(key, status.st_size, status.st_mtime)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """See `Bucket`."""
+        for key in keys:
+            with suppress(FileNotFoundError):
+                (self._path / key).unlink()
+        for folder in {Path(key).parent for key in keys}:
+            while folder.parts:
+                try:
+                    (self._path / folder).rmdir()
+                except OSError:
+                    break  # something else is in it, or it is gone
+                folder = folder.parent
+
+    def _publish(self, where: Path, data: Buffer) -> bool:
+        folder = Directory(where.parent, create=True, fsync=self._fsync)
+        new = folder.create()
+        try:
+            new.write(0, [data])
+            new.publish(where.name)
+        except FileExistsError:
+            new.discard()
+            return False
+        except BaseException:
+            new.discard()
+            raise
+        finally:
+            folder.close()
+        return True

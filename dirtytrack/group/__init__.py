@@ -1,0 +1,22 @@
+"""One state of many processes: committed for all of them or for none, behind the training step.
+
+`GroupCheckpointer` writes it, `GroupChain` reads it. The promises are in ``docs/beyond.md``. Needs the extra:
+pip install "dirtytrack[checkpoint]", or for a URL "dirtytrack[cloud]".
+"""
+
+from dirtytrack.group.chain import GroupChain, GroupCheckpoint
+from dirtytrack.group.checkpointer import GroupCheckpointer
+from dirtytrack.group.coordinator import Coordinator
+from dirtytrack.group.file_coordinator import file_coordinator
+from dirtytrack.group.records import Part
+from dirtytrack.group.save import GroupSave
+
+__all__ = [
+    "Coordinator",
+    "GroupChain",
+    "GroupCheckpoint",
+    "GroupCheckpointer",
+    "GroupSave",
+    "Part",
+    "file_coordinator",
+]

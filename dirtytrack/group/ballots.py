@@ -1,0 +1,224 @@
+"""How a save of many processes is decided: each puts a vote, and whoever sees all of them puts the record.
+
+A vote is a small object that never changes, so all who see a set of votes come to the same decision, and it
+does not matter who puts it. A vote that something went wrong decides at once that nothing is committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
+
+from dirtytrack.checkpoint.records import Found, UnreadableError, retried, sealed, unsealed
+from dirtytrack.errors import ChainError
+from dirtytrack.group.records import Part, Record, Records, overtaken
+
+VoteState = Literal["saved", "failed", "ended"]
+
+_FORMAT = "dirtytrack vote"
+_NAME = re.compile(r"([0-9]{10})/([0-9]{6})-(saved|failed|ended)\.json")
+_THREADS = 16  # that read votes, where there are more
+_SHOWN = 5  # ranks that a reason names
+
+
+class Vote(NamedTuple):
+    """What a process says of a save.
+
+    Attributes:
+        save: which, counted from 1 in each run.
+        rank: of the process.
+        state: "saved": its part is durable; "failed"; "ended": it has closed, and this save is none of its.
+        meta: digest of the save's meta.
+        part: identifier and number of its checkpoint, where that is saved.
+        error: what went wrong.
+    """
+
+    save: int
+    rank: int
+    state: VoteState
+    meta: str = ""
+    part: tuple[str, int] = ("", 0)
+    error: str = ""
+
+
+def digest(meta: str) -> str:
+    """Of a meta as JSON text; the order of keys does not matter."""
+    plain = json.dumps(json.loads(meta), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:32]
+
+
+class Ballots:
+    """The votes of a run, and what they decide. For one thread at a time.
+
+    Attributes:
+        run: the record by which it was opened.
+        rank: of this process.
+        states: numbers of the states that stay and are known, the newest last.
+        seen: votes of the save that was looked at last.
+    """
+
+    def __init__(self, records: Records, run: Record, rank: int, keep: int | None = None) -> None:
+        """Prepares for the first save.
+
+        Args:
+            records: of the group.
+            run: that this process belongs to.
+            rank: of the process.
+            keep: how many states stay. None: all.
+        """
+        self.run, self.rank, self._keep = run, rank, keep
+        self.states = [run.state] if run.state else []
+        if keep is not None:
+            self.states = [one.number for one in records.states() if one.number <= run.state][-keep:]
+        self.seen = 0
+        self._records, self._bucket = records, records.bucket
+        self._prefix = f"votes/{run.run}/"
+
+    def number(self, save: int) -> int:
+        """Of the record that decides a save."""
+        return self.run.number + save
+
+    def folder(self, rank: int) -> str:
+        """Of the chain that a process writes in this run, below the group's place."""
+        return f"parts/{self.run.run}/{rank:06}"
+
+    def cast(self, vote: Vote) -> None:
+        """Puts this process's vote; a second time it does nothing.
+
+        Raises:
+            OSError: it is not there, or may be there: cast it again.
+        """
+        head = {"format": _FORMAT, "version": 1, "incarnation": self.run.incarnation}
+        key = f"{self._prefix}{vote.save:010}/{vote.rank:06}-{vote.state}.json"
+        self._bucket.put_new(key, sealed({**head, **vote._asdict()}))
+
+    def decide(self, save: int, meta: str | None = None) -> Record | None:
+        """The record that decides a save, which is made if the votes say so; None: it is open.
+
+        The saves before it have to be decided.
+
+        Args:
+            save: which.
+            meta: of it, as JSON text. None: it is not this process's.
+
+        Raises:
+            BusyError: another run has opened the group.
+            ChainError: a record or a vote is damaged.
+            OSError: as the place says.
+        """
+        found = self._records.find(self.number(save))
+        if found is None:
+            found = self._count(save, meta)
+        if found is None:
+            return None
+        if found.incarnation != self.run.incarnation:
+            overtaken(self._records.place, found)
+        if found.kind == "committed":
+            self.states = [*self.states, found.number][-(self._keep or 1) :]
+        return found
+
+    @property
+    def place(self) -> str:
+        """Of the group, for messages."""
+        return self._records.place
+
+    @property
+    def state(self) -> int:
+        """The number of the newest state that is known; 0: there is none."""
+        return self.states[-1] if self.states else 0
+
+    def tally(self, save: int) -> dict[int, VoteState]:
+        """What each process has said of a save so far."""
+        return {rank: state for rank, (state, _) in self._list(save).items()}
+
+    def clear(self, save: int) -> None:
+        """Removes the votes of saves up to this one, which are decided."""
+        keys = [one.key for one in retried(lambda: [*self._bucket.find(self._prefix)])]
+        names = {key: _NAME.fullmatch(key.removeprefix(self._prefix)) for key in keys}
+        self._bucket.delete([key for key, name in names.items() if name and int(name[1]) <= save])
+
+    def _list(self, save: int) -> dict[int, tuple[VoteState, str]]:
+        prefix = f"{self._prefix}{save:010}/"
+        found: list[Found] = retried(lambda: [*self._bucket.find(prefix)])
+        votes: dict[int, tuple[VoteState, str]] = {}
+        for one in found:
+            name = _NAME.fullmatch(one.key.removeprefix(self._prefix))
+            if name is not None:
+                state: Any = name[3]
+                votes[int(name[2])] = state, one.key
+        return votes
+
+    def _count(self, save: int, meta: str | None) -> Record | None:
+        listed = self._list(save)
+        self.seen = len(listed)
+        wrong = {rank: one for rank, one in listed.items() if one[0] != "saved"}
+        if len(listed) < self.run.world and not wrong:
+            return None
+        if len(wrong) == self.run.world and all(state == "ended" for state, _ in wrong.values()):
+            return None  # all have closed: there is no such save
+        chosen = [key for _, key in (wrong or listed).values()]
+        try:
+            votes = sorted(self._read(chosen), key=lambda vote: vote.rank)
+        except FileNotFoundError:  # it is decided, and they were removed
+            return self._records.find(self.number(save))
+        reason = self._wrong(votes)
+        number, run = self.number(save), self.run
+        made = Record(
+            number, "aborted", run.incarnation, run.number, self.state, 0.0, run.world, reason=reason
+        )
+        if reason:
+            return self._records.offer(made)
+        parts = tuple(Part(self.folder(vote.rank), *vote.part, run.names[vote.rank]) for vote in votes)
+        known = None if meta is None else json.loads(meta)
+        made = made._replace(kind="committed", state=number, parts=parts, meta=known)
+        if self._keep is not None:
+            made = made._replace(oldest=[*self.states, number][-self._keep :][0])
+        made = self._records.offer(made)
+        with suppress(OSError):  # nobody needs that they are gone
+            self.clear(save)
+        return made
+
+    def _wrong(self, votes: list[Vote]) -> str:
+        failed = [vote for vote in votes if vote.state == "failed"]
+        if failed:
+            return "; ".join(f"rank {vote.rank} could not save: {vote.error}" for vote in failed[:_SHOWN])
+        ended = [vote.rank for vote in votes if vote.state == "ended"]
+        if ended:
+            return f"{_ranks(ended)} closed after {votes[0].save - 1} saves, and others save once more"
+        first = votes[0]
+        others = [vote.rank for vote in votes if vote.meta != first.meta]
+        if others:
+            return f"{_ranks(others)} gave another meta than rank {first.rank}: it has to be the same"
+        return ""
+
+    def _read(self, keys: list[str]) -> Iterable[Vote]:
+        def read(key: str) -> Vote:
+            data: bytes = retried(lambda: self._bucket.get(key))
+            return self._decode(key, data)
+
+        if len(keys) <= _THREADS:
+            return [read(key) for key in keys]
+        with ThreadPoolExecutor(_THREADS, "dirtytrack votes") as pool:
+            return [*pool.map(read, keys)]
+
+    def _decode(self, key: str, data: bytes) -> Vote:
+        try:
+            body = unsealed(data)
+            if (body.pop("format"), body.pop("version")) != (_FORMAT, 1):
+                raise UnreadableError("another format")
+            body.pop("incarnation")
+            identifier, number = body.pop("part")
+            return Vote(part=(str(identifier), int(number)), **body)
+        except (ValueError, KeyError, TypeError, RecursionError, UnreadableError) as error:
+            raise ChainError(f"{self._records.place}/{key} is damaged: {error!r}") from None
+
+
+def _ranks(ranks: list[int]) -> str:
+    shown = ", ".join(map(str, ranks[:_SHOWN]))
+    more = "" if len(ranks) <= _SHOWN else f" and {len(ranks) - _SHOWN} more"
+    return f"rank{'s' * (len(ranks) > 1)} {shown}{more}"

@@ -1,0 +1,109 @@
+"""How a run begins: its processes have to fit together, and one of them opens the group for all."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import Any
+
+from dirtytrack.checkpoint.records import Root
+from dirtytrack.errors import GroupError
+from dirtytrack.group.coordinator import Coordinator, agree
+from dirtytrack.group.records import Record, Records, as_record
+from dirtytrack.group.settings import Settings
+
+_SHOWN = 5  # names in a message
+
+
+def open_together(
+    coordinator: Coordinator, settings: Settings | Exception, at: int | None, strict: bool
+) -> Record:
+    """The record by which rank 0 opens the group, once all processes fit together.
+
+    Args:
+        coordinator: of the processes.
+        settings: of this process; or what is wrong with them, of which the others are told.
+        at: the number of the state to begin with. None: the newest.
+        strict: whether all names of the group have to be there, and no others.
+
+    Raises:
+        GroupError: they don't fit together, or another one has failed.
+        Others: as `open_run`, in the process of rank 0; and *settings*.
+    """
+
+    def report() -> dict[str, Any]:
+        if isinstance(settings, Exception):
+            raise settings
+        return {"place": settings.place, "names": sorted(settings.regions)}
+
+    def decide(reports: list[dict[str, Any]]) -> dict[str, Any]:
+        assert isinstance(settings, Settings)
+        _check_reports(reports)
+        return open_run(settings.root, [one["names"] for one in reports], at, strict=strict).to_json()
+
+    return as_record(agree(coordinator, report, decide))
+
+
+def open_run(root: Root, names: Sequence[Sequence[str]], at: int | None, *, strict: bool) -> Record:
+    """Opens a group for a new run.
+
+    Args:
+        root: where it is.
+        names: of the parts of each process; none: a driver knows them.
+        at: the number of the state to begin with. None: the newest.
+        strict: whether these have to be the names of that state.
+
+    Raises:
+        FileExistsError: a chain is there that is no group's.
+        GroupError: other names.
+        Others: as `Records.open`.
+    """
+    if root.has_chain():
+        told = "a chain of one process is there: choose another path for the group"
+        raise FileExistsError(errno.EEXIST, told, str(root.place))
+    records = Records(root.bucket())
+    newest = records.newest()
+    state = None if newest is None else records.find(newest.state if at is None else at)
+    if strict and names and state is not None:
+        check_names(root, state, {name for some in names for name in some})
+    return records.open(names, at)
+
+
+def check_names(root: Root, state: Record, ours: set[str]) -> None:
+    """Makes sure that names are those of a state.
+
+    Raises:
+        GroupError: they are others.
+    """
+    theirs = {name for part in state.parts for name in part.names}
+    missing, strange = sorted(theirs - ours), sorted(ours - theirs)
+    if missing or strange:
+        raise GroupError(
+            f"the group in {root.place} has other parts: "
+            + "; ".join(
+                [f"no process has memory for {_listed(missing)}"] * bool(missing)
+                + [f"it has no {_listed(strange)}"] * bool(strange)
+            )
+            + ". Open it with all its parts and no others, or with strict=False"
+        )
+
+
+def _check_reports(reports: list[dict[str, Any]]) -> None:
+    owners: dict[str, int] = {}
+    for rank, report in enumerate(reports):
+        if report["place"] != reports[0]["place"]:
+            raise GroupError(
+                f"rank {rank} was given {report['place']}, and rank 0 {reports[0]['place']}: a group has one "
+                "place. (Where each node has its own path, mirror= is that place.)"
+            )
+        for name in report["names"]:
+            if owners.setdefault(name, rank) != rank:
+                raise GroupError(
+                    f"rank {owners[name]} and rank {rank} both have {name!r}: a name belongs to one process. "
+                    "What is the same everywhere one of them saves; what differs needs a name of its own"
+                )
+
+
+def _listed(names: list[str]) -> str:
+    more = "" if len(names) <= _SHOWN else f" and {len(names) - _SHOWN} more"
+    return ", ".join(map(repr, names[:_SHOWN])) + more

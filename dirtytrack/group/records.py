@@ -1,0 +1,266 @@
+"""The records of a group: who opened it, what was committed, what was not. ``docs/format.md`` has the bytes.
+
+They are numbered without gaps, and each is put only if there is none of its number. A run opens the group by
+the next number; its first save is decided by the number after that, its second by the one after that, until
+another run has opened it: from there on the first one can't commit any more. That is the whole fence.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, NoReturn, Self
+
+from dirtytrack.checkpoint.records import Bucket, Commit, CommitLog, UnreadableError
+from dirtytrack.errors import BusyError, ChainError
+
+Kind = Literal["opened", "committed", "aborted"]
+
+_PREFIX = "records/"
+_FORMAT = "dirtytrack group"
+_TRIES = 100  # to open a group, beside others that do so, too
+
+
+class Part(NamedTuple):
+    """What one process has of a state: a checkpoint of a chain of its own.
+
+    Attributes:
+        folder: of the chain, below the group's place.
+        id: identifier of the checkpoint.
+        number: the same checkpoint's.
+        names: of its regions.
+    """
+
+    folder: str
+    id: str
+    number: int
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, body: Sequence[Any]) -> Self:
+        """As JSON has it."""
+        folder, identifier, number, names = body
+        return cls(str(folder), str(identifier), int(number), tuple(map(str, names)))
+
+
+class Record(NamedTuple):
+    """A record.
+
+    Attributes:
+        number: its own.
+        kind: "opened", "committed" or "aborted".
+        incarnation: of the run that it belongs to, random.
+        opened: the number by which that run opened the group.
+        state: the number of the newest record up to this one that is committed; 0: there is none.
+        created: when it was made, by the clock of who made it, in seconds since 1970.
+        world: processes of the run; 0: a driver's, who knows them.
+        parts: of what was committed.
+        names: of an opened one: those of each process.
+        meta: of what was committed.
+        oldest: of what was committed, the number of the oldest state that stays; 0: all do.
+        reason: why something was not.
+    """
+
+    number: int
+    kind: Kind
+    incarnation: str
+    opened: int
+    state: int
+    created: float
+    world: int
+    parts: tuple[Part, ...] = ()
+    names: tuple[tuple[str, ...], ...] = ()
+    meta: Any = None
+    oldest: int = 0
+    reason: str = ""
+
+    @classmethod
+    def of(cls, commit: Commit, created: float = 0.0) -> Self:
+        """Reads it.
+
+        Raises:
+            UnreadableError: it is none.
+        """
+        body = commit.body
+        try:
+            if (kind := body["kind"]) not in ("opened", "committed", "aborted"):
+                raise ValueError(f"kind {kind!r}")
+            return cls(
+                commit.number,
+                kind,
+                str(body["incarnation"]),
+                int(body["opened"]),
+                int(body["state"]),
+                float(body.get("created", created)),
+                int(body["world"]),
+                tuple(map(Part.of, body.get("parts", ()))),
+                tuple(tuple(map(str, names)) for names in body.get("names", ())),
+                body.get("meta"),
+                int(body.get("oldest", 0)),
+                str(body.get("reason", "")),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnreadableError(f"record {commit.number} of a group says nothing: {error!r}") from None
+
+    @property
+    def run(self) -> str:
+        """The name of its run, of which there is only one: what it writes has it in its place."""
+        return run_name(self.opened, self.incarnation)
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return self._asdict()
+
+
+def run_name(opened: int, incarnation: str) -> str:
+    """Of the run that has opened a group by that number."""
+    return f"{opened:010}-{incarnation}"
+
+
+class Records:
+    """The records of a group. For one thread at a time.
+
+    Attributes:
+        place: of the group, for messages.
+        log: the numbered objects that they are.
+        bucket: where they are.
+    """
+
+    def __init__(self, bucket: Bucket) -> None:
+        """Reads nothing yet."""
+        self.bucket = bucket
+        self.place = bucket.place
+        self.log = CommitLog(bucket, _PREFIX, _FORMAT)
+
+    def newest(self) -> Record | None:
+        """The one with the greatest number that is intact; None: there is none.
+
+        Raises:
+            ChainError: none is intact.
+            OSError: as the place says.
+        """
+        try:
+            found = self.log.newest()
+            return None if found is None else Record.of(found)
+        except UnreadableError as error:
+            raise ChainError(str(error)) from error
+
+    def find(self, number: int) -> Record | None:
+        """The one of that number, if it is there.
+
+        Raises:
+            ChainError: it is damaged.
+            OSError: as the place says.
+        """
+        try:
+            return Record.of(self.log.read(number))
+        except FileNotFoundError:
+            return None
+        except UnreadableError as error:
+            raise ChainError(str(error)) from error
+
+    def states(self) -> list[Record]:
+        """All that were committed and are to stay, the newest last."""
+        found: list[Record] = []
+        newest = self.newest()
+        number = 0 if newest is None else newest.state
+        while number and number >= (found[0].oldest if found else 0):
+            record = self.find(number)
+            if record is None:  # from there on down there is no gap
+                break
+            if record.kind == "committed":
+                found.append(record)
+            number = number - 1 if record.kind == "committed" else record.state
+        return found[::-1]
+
+    def offer(self, record: Record) -> Record:
+        """Makes it, if there is none of its number; returns the one that is there then.
+
+        Raises:
+            BusyError: there are newer ones, of another run: the number was removed long ago.
+            ChainError: what is there is damaged.
+            OSError: none is there, or may be there.
+        """
+        body = {"kind": record.kind, "incarnation": record.incarnation, "opened": record.opened}
+        body |= {"state": record.state, "world": record.world}
+        if record.kind == "opened":
+            body["names"] = record.names
+        elif record.kind == "committed":
+            body |= {"meta": record.meta, "oldest": record.oldest, "parts": record.parts}
+        else:
+            body["reason"] = record.reason
+        try:
+            there = Record.of(self.log.offer(record.number, body), time.time())
+        except UnreadableError as error:
+            raise ChainError(str(error)) from error
+        newest = self.newest() if there.incarnation == record.incarnation else None
+        if newest is not None and newest.number > there.number and newest.incarnation != there.incarnation:
+            overtaken(self.place, newest)
+        return there
+
+    def open(self, names: Sequence[Sequence[str]], at: int | None = None) -> Record:
+        """Opens the group for a new run: no earlier one can commit from here on.
+
+        Args:
+            names: of the parts of each process; none: a driver knows them.
+            at: the number of the state to begin with. None: the newest.
+
+        Raises:
+            ChainError: there is no such state.
+            UnsupportedError: the place replaces what is there.
+            BusyError: others open it all the time.
+            OSError: as the place says.
+        """
+        incarnation = secrets.token_hex(8)
+        self.log.probe(None)
+        for _ in range(_TRIES):
+            newest = self.newest()
+            number = self.log.number + 1
+            state = newest.state if newest is not None else 0
+            if at is not None:
+                state = self._check_state(at)
+            listed = tuple(map(tuple, names))
+            mine = Record(number, "opened", incarnation, number, state, 0.0, len(names), (), listed)
+            if self.offer(mine).incarnation == incarnation:
+                return mine
+        raise BusyError(
+            errno.EBUSY, f"open {self.place}", remedy="Others open it all the time: two groups in one place?"
+        )
+
+    def _check_state(self, number: int) -> int:
+        record = self.find(number)
+        if record is None or record.kind != "committed":
+            raise ChainError(f"{self.place} has no state {number}; it has {self._numbers()}")
+        return number
+
+    def _numbers(self) -> str:
+        return ", ".join(str(one.number) for one in self.states()[-10:]) or "none"
+
+
+def overtaken(place: str, record: Record) -> NoReturn:
+    """Raises that another run has opened a group.
+
+    Raises:
+        BusyError: always.
+    """
+    raise BusyError(
+        errno.EBUSY,
+        f"commit to {place}",
+        remedy=f"Record {record.number} there is of another run, {record.run}, which has opened the group "
+        f"since: a restart of this one, or two groups in one place. What this process saves is not "
+        "committed any more: end it, or give the other group another place",
+    )
+
+
+def as_record(body: Mapping[str, Any]) -> Record:
+    """What `Record.to_json` has made, after a journey as plain data.
+
+    Raises:
+        TypeError, ValueError, KeyError: it is none.
+    """
+    fields = dict(body)
+    fields["parts"] = tuple(map(Part.of, fields["parts"]))
+    fields["names"] = tuple(tuple(map(str, names)) for names in fields["names"])
+    return Record(**fields)

@@ -1,0 +1,98 @@
+"""What a process of a group was given, checked: where its parts go, and where the group is."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from dirtytrack.checkpoint import Checkpointer, Save
+from dirtytrack.checkpoint.records import Keywords, Options, Root, check_regions
+from dirtytrack.errors import CheckpointError
+
+_GRACE_PERIOD = 3600.0  # seconds, of an object store
+
+
+@dataclass(frozen=True)
+class Settings:
+    """See above.
+
+    Attributes:
+        regions: memory by name.
+        local: where this process writes.
+        root: where the group is, which all see; the mirror, if there is one.
+        mirror: its URL.
+        keep: how many states stay; None: all.
+        grace_period: seconds for which what is superfluous stays.
+        keywords: of the process's Checkpointer.
+    """
+
+    regions: Mapping[str, object]
+    local: Root
+    root: Root
+    mirror: str | None
+    keep: int | None
+    grace_period: float
+    keywords: Keywords
+
+    @classmethod
+    def of(cls, path: Any, regions: Mapping[str, object], keywords: Keywords) -> Self:
+        """Checks everything, and touches nothing.
+
+        Raises:
+            TypeError, ValueError, ImportError: as for `Checkpointer`.
+        """
+        options = Options(**keywords)
+        if not isinstance(options.keep, int | None):
+            raise TypeError(f"keep of a group is a number of states, or None, not {options.keep!r}")
+        local = Root.of(path, None if options.mirror else options.store_options, fsync=options.fsync)
+        root = Root.of(options.mirror or path, options.store_options, fsync=options.fsync)
+        default = _GRACE_PERIOD if root.is_remote else 0.0
+        grace_period = default if options.grace_period is None else options.grace_period
+        return cls(check_regions(regions), local, root, options.mirror, options.keep, grace_period, keywords)
+
+    @property
+    def place(self) -> str:
+        """Of the group, for messages."""
+        return str(self.root.place)
+
+    def start_chain(self, folder: str) -> Checkpointer:
+        """Begins the chain of this process.
+
+        Raises:
+            As `Checkpointer`.
+        """
+        mine: Keywords = {**self.keywords}
+        if self.mirror is not None:
+            mine["mirror"] = f"{self.mirror.rstrip('/')}/{folder}"
+        return Checkpointer(self.local.below(folder), self.regions, **mine)
+
+    def is_durable(self, checkpoints: Checkpointer, part: Save) -> bool:
+        """Whether a part that this process has committed is where the others can read it.
+
+        Raises:
+            CheckpointError: it never will be.
+            OSError: as the mirror says.
+        """
+        mirror = checkpoints.statistics().mirror
+        if mirror is None:
+            return True
+        if mirror.checkpoint < part.number:
+            return False
+        if not Root(mirror.place, self.root.options).has_checkpoint(part.number):
+            told = "the mirror was too slow: it has only what came after this checkpoint"
+            raise CheckpointError(errno.ENODATA, told, mirror.place, (part.number,))
+        return True
+
+    def forget_older(self, run: str) -> None:
+        """Removes from this machine what earlier runs have left there, and the mirror has."""
+        if self.mirror is None or not isinstance(self.local.place, Path):
+            return
+        with suppress(OSError):
+            for folder in (self.local.place / "parts").iterdir():
+                if folder.name.partition("-")[0] < run.partition("-")[0]:
+                    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,301 @@
+"""Behind the saves of one process of a group: a thread that votes, and learns what becomes of each save."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Literal
+
+from dirtytrack._lifetime.background import Background
+from dirtytrack.checkpoint import Save
+from dirtytrack.errors import BusyError, ChainError, CheckpointError, ForkedError
+from dirtytrack.group.ballots import Ballots, Vote, digest
+from dirtytrack.group.records import Record
+from dirtytrack.native import lib
+
+SaveState = Literal["captured", "committed", "aborted", "overtaken", "abandoned"]
+
+_FIRST_WAIT = 0.005  # seconds between a look and the next one, twice as many each time
+_LEAST_LONGEST_WAIT = 0.25
+_LOOKS_PER_SECOND = 100  # of all processes together, at most
+
+_logger = logging.getLogger("dirtytrack.group")
+
+
+class Job:
+    """A save of the group, as its process knows it.
+
+    Attributes:
+        save: which of the run, from 1.
+        number: of the record that decides it.
+        meta: as JSON text.
+        part: this process's own; None until it is captured.
+        failure: why there is none; "" else.
+        state: "captured" until it is decided.
+        cause: why it is not committed.
+        is_cast: whether this process has voted.
+        is_told: whether somebody was told that it is not committed.
+        process: where that was.
+    """
+
+    def __init__(self, save: int, number: int, meta: str) -> None:
+        self.save, self.number, self.meta = save, number, meta
+        self.part: Save | None = None
+        self.failure = ""
+        self.state: SaveState = "captured"
+        self.cause = ""
+        self.is_cast = self.is_told = False
+        self.process = lib.dt_address_space()
+        self._callbacks: list[Callable[[], object]] = []
+
+    def when_done(self, act: Callable[[], object]) -> None:
+        """Has something done when it is decided: by the thread that learns it, or now."""
+        self._callbacks.append(act)
+        if self.state != "captured":
+            self._tell()
+
+    def settle(self, state: SaveState, cause: str = "") -> None:
+        """It is decided."""
+        self.cause = cause
+        self.state = state
+        self._tell()
+
+    def _tell(self) -> None:
+        # Two threads may do this at once: what one has popped the other does not see.
+        while self._callbacks:
+            with suppress(IndexError):
+                act = self._callbacks.pop(0)
+                try:
+                    act()
+                except Exception:
+                    _logger.exception("a callback of save %d of a group failed", self.number)
+
+
+class Voter:
+    """Votes for the saves of a process, in order, and learns how they are decided.
+
+    Attributes:
+        newest: the record of the newest state that is known to be committed by this run.
+        committed: identifiers of this process's parts of such states, the newest last.
+        overtaken: that another run has opened the group, once it is known.
+        is_told: whether somebody was told that.
+        last_failure: what the last request that failed said.
+        progress: grows whenever something was learnt.
+    """
+
+    def __init__(
+        self,
+        ballots: Ballots,
+        is_durable: Callable[[Save], bool],
+        committed: Callable[[Record], object],
+    ) -> None:
+        """Does nothing yet.
+
+        Args:
+            ballots: of the run.
+            is_durable: whether what is committed locally is where the others can read it; a CheckpointError
+                says that it never will be.
+            committed: is called by the thread, after each state of this process's own that was committed.
+        """
+        self.newest: Record | None = None
+        self.committed: list[str] = []
+        self.overtaken: BusyError | None = None
+        self.is_told = False
+        self.last_failure: Exception | None = None
+        self.progress = 0
+        self._ballots, self._is_durable, self._was_committed = ballots, is_durable, committed
+        self._pending: deque[Job] = deque()
+        self._longest_wait = max(_LEAST_LONGEST_WAIT, 2 * ballots.run.world / _LOOKS_PER_SECOND)
+        self._is_abandoned = False
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._thread = Background("dirtytrack group")
+
+    def start_thread(self) -> None:
+        """Starts the thread, which somebody has to `stop`."""
+        self._thread.start()
+
+    def begin(self, job: Job) -> None:
+        """A save begins: from here on it will be decided, whatever becomes of it."""
+        self._pending.append(job)
+
+    def captured(self, job: Job, part: Save) -> None:
+        """The process's own part is captured."""
+        job.part = part
+        part.add_done_callback(lambda _: self._wake.put(None))
+        self._thread.put(self._run)
+
+    def failed(self, job: Job, error: BaseException) -> None:
+        """There is no part."""
+        job.failure = f"{type(error).__name__}: {error}"
+        self._wake.put(None)
+        self._thread.put(self._run)
+
+    @property
+    def pending(self) -> list[Job]:
+        """Those that are not decided, as far as is known."""
+        return [*self._pending]
+
+    def wait_for(self, job: Job, timeout: float | None) -> None:
+        """Waits until it is known what becomes of a save.
+
+        Raises:
+            TimeoutError: it is not.
+            RuntimeError: called by the thread itself.
+            ForkedError: called in a child of the process that saves.
+        """
+        if job.state != "captured":
+            return
+        if not lib.dt_is_address_space(job.process):
+            raise ForkedError(f"save {job.number} of the group is of another process: wait for it there")
+        if self._thread.is_current:
+            raise RuntimeError(
+                f"save {job.number} of the group is decided by the thread that waits for it: use another"
+            )
+        arrived: SimpleQueue[None] = SimpleQueue()
+        job.when_done(functools.partial(arrived.put, None))
+        self._wake.put(None)  # it looks now
+        try:
+            arrived.get(timeout=timeout)
+        except Empty:
+            why = f": {self.last_failure}" if self.last_failure is not None else ""
+            raise TimeoutError(
+                errno.ETIMEDOUT,
+                f"save {job.number} of the group is not decided after {timeout} s{why}. A process is slow, "
+                "or has died: then start all of them again",
+                self._ballots.place,
+            ) from None
+
+    def end(self, save: int) -> None:
+        """Votes that this process has ended before that save; if it can't, the others are not told."""
+        with suppress(OSError, ChainError):
+            self._ballots.cast(Vote(save, self._ballots.rank, "ended"))
+
+    def raise_overtaken(self) -> None:
+        """Tells that another run has opened the group, if it is known.
+
+        Raises:
+            BusyError: it has.
+        """
+        if self.overtaken is not None:
+            self.is_told = True
+            told = self.overtaken
+            raise BusyError(told.errno or errno.EBUSY, told.call, remedy=told.remedy) from told
+
+    def wait_for_ends(self, save: int, timeout: float | None) -> None:
+        """Waits until all others have ended before that save, too.
+
+        Raises:
+            TimeoutError: some don't, and made no progress for so many seconds.
+            ChainError: they have saved once more; that is not committed.
+            BusyError, OSError: as `Ballots.decide`.
+        """
+        wait, seen, since = _FIRST_WAIT, -1, time.monotonic()
+        while True:
+            votes = self._ballots.tally(save)
+            if any(state != "ended" for state in votes.values()):
+                record = self._ballots.decide(save)
+                raise ChainError("" if record is None else record.reason)
+            if len(votes) >= self._ballots.run.world:
+                return
+            if len(votes) > seen:
+                seen, since = len(votes), time.monotonic()
+            elif timeout is not None and time.monotonic() - since > timeout:
+                missing = sorted(set(range(self._ballots.run.world)) - votes.keys())
+                raise TimeoutError(f"ranks {missing[:8]} have not closed after {timeout:g} s")
+            self._pause(wait)
+            wait = min(2 * wait, self._longest_wait)
+
+    def abandon(self) -> None:
+        """What is not decided by now stays so here."""
+        self._is_abandoned = True
+        self._wake.put(None)
+
+    def stop(self) -> None:
+        """Does the same, and ends the thread; what is left is abandoned."""
+        self.abandon()
+        self._thread.stop()
+        for job in self.pending:
+            job.settle("abandoned")
+        self._pending.clear()
+
+    def _run(self) -> None:
+        wait = _FIRST_WAIT
+        while self._pending and not self._is_abandoned and self.overtaken is None:
+            try:
+                if self._step():
+                    wait = _FIRST_WAIT
+                    self.progress += 1
+                    continue
+            except BusyError as error:
+                self._overtake(error)
+                return
+            except (OSError, ChainError) as error:
+                if str(error) != str(self.last_failure):
+                    _logger.warning("save %d of a group waits: %s", self._pending[0].number, error)
+                self.last_failure = error
+            self._pause(wait)
+            wait = min(2 * wait, self._longest_wait)
+
+    def _step(self) -> bool:
+        # Whether anything was done.
+        done = False
+        for job in self.pending:
+            vote = None if job.is_cast else self._vote(job)
+            if vote is not None:
+                self._ballots.cast(vote)
+                job.is_cast = done = True
+        job = self._pending[0]
+        if not job.is_cast:
+            return done
+        record = self._ballots.decide(job.save, job.meta)
+        if record is None:
+            return done
+        if record.kind == "committed":
+            self.newest = record
+            if job.part is not None:
+                self.committed.append(job.part.id)
+            job.settle("committed")
+            self._was_committed(record)
+        else:
+            _logger.warning("save %d of a group was not committed: %s", record.number, record.reason)
+            job.settle("aborted", record.reason)
+        self._pending.popleft()
+        return True
+
+    def _vote(self, job: Job) -> Vote | None:
+        # None: it is too early.
+        head, rank = digest(job.meta), self._ballots.rank
+        if job.failure:
+            return Vote(job.save, rank, "failed", head, error=job.failure)
+        part = job.part
+        if part is None or not part.done:
+            return None
+        if part.state == "failed":
+            try:
+                part.wait(0)
+            except OSError as error:
+                return Vote(job.save, rank, "failed", head, error=str(error))
+        try:
+            if not self._is_durable(part):
+                return None
+        except CheckpointError as error:
+            return Vote(job.save, rank, "failed", head, error=str(error))
+        return Vote(job.save, rank, "saved", head, (part.id, part.number))
+
+    def _overtake(self, error: BusyError) -> None:
+        self.overtaken = error
+        for job in self.pending:
+            job.settle("overtaken")
+        self._pending.clear()
+
+    def _pause(self, seconds: float) -> None:
+        with suppress(Empty):
+            self._wake.get(timeout=seconds)
+            while True:
+                self._wake.get_nowait()

@@ -1,0 +1,161 @@
+"""Votes, and what they decide: the same for whoever looks, whenever that is."""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import suppress
+
+import pytest
+
+from _lib.checkpoint.buckets import FaultyBucket, ModelBucket
+from _lib.checkpoint.faulty_store import Trouble
+from dirtytrack import BusyError, ChainError
+from dirtytrack.group.ballots import Ballots, Vote, digest
+from dirtytrack.group.records import Records
+
+pytestmark = pytest.mark.anywhere
+
+META = '{"step": 1}'
+PART = "ab" * 16, 7
+
+
+def _group(world=3, bucket=None):
+    bucket = bucket or ModelBucket()
+    run = Records(bucket).open([[f"name-{rank}"] for rank in range(world)])
+    return bucket, [Ballots(Records(bucket), run, rank) for rank in range(world)]
+
+
+def _vote(ballots, save=1, state="saved", meta=META, error=""):
+    ballots.cast(Vote(save, ballots.rank, state, digest(meta), PART, error))
+
+
+def test_the_last_vote_commits():
+    """Nobody has to come back: whoever sees all of them makes the record, and the others find it."""
+    _, ranks = _group()
+    for ballots in ranks[:2]:
+        _vote(ballots)
+        assert ballots.decide(1, META) is None
+    _vote(ranks[2])
+    record = ranks[2].decide(1, META)
+    assert (record.kind, record.number, record.state, record.meta) == ("committed", 2, 2, {"step": 1})
+    assert [part.names for part in record.parts] == [("name-0",), ("name-1",), ("name-2",)]
+    assert [part.folder for part in record.parts] == [ranks[0].folder(rank) for rank in range(3)]
+    for ballots in ranks[:2]:
+        assert ballots.decide(1, META).parts == record.parts
+        assert ballots.state == 2
+
+
+def test_votes_are_removed_when_they_have_done_their_work():
+    """Not those of later saves."""
+    bucket, ranks = _group(2)
+    _vote(ranks[0])
+    _vote(ranks[0], 2)
+    _vote(ranks[1])
+    ranks[1].decide(1, META)
+    left = [key.split("/", 2)[2] for key in bucket.objects if key.startswith("votes/")]
+    assert left == ["0000000002/000000-saved.json"]
+
+
+@pytest.mark.parametrize(
+    ("vote", "reason"),
+    [
+        ({"state": "failed", "error": "no room"}, "rank 1 could not save: no room"),
+        ({"state": "ended"}, "rank 1 closed after 0 saves, and others save once more"),
+    ],
+)
+def test_one_that_something_went_wrong_decides_at_once(vote, reason):
+    """Without those that are missing, and no later vote changes it."""
+    _, ranks = _group()
+    _vote(ranks[0])
+    _vote(ranks[1], **vote)
+    record = ranks[0].decide(1, META)
+    assert (record.kind, record.number, record.state, record.reason) == ("aborted", 2, 0, reason)
+    _vote(ranks[2])
+    assert ranks[2].decide(1, META).reason == reason
+    for ballots in ranks:
+        _vote(ballots, 2)
+    assert [ballots.decide(2, META).kind for ballots in ranks] == ["committed"] * 3
+
+
+def test_another_meta_is_a_disagreement():
+    """It names who; the order of keys is none."""
+    _, ranks = _group()
+    _vote(ranks[0], meta='{"a": 1, "b": 2}')
+    _vote(ranks[1], meta='{"b": 2, "a": 1}')
+    _vote(ranks[2], meta='{"a": 1, "b": 3}')
+    assert ranks[0].decide(1, META).reason == "rank 2 gave another meta than rank 0: it has to be the same"
+
+
+def test_all_that_have_ended_decide_nothing():
+    """There is no such save."""
+    bucket, ranks = _group()
+    for ballots in ranks:
+        _vote(ballots, state="ended")
+    assert ranks[0].decide(1) is None
+    assert ranks[0].tally(1) == {0: "ended", 1: "ended", 2: "ended"}
+    assert Records(bucket).newest().kind == "opened"
+
+
+def test_nothing_is_committed_once_another_run_has_opened_the_group():
+    """Though all have voted; what was committed before stays."""
+    bucket, ranks = _group()
+    for ballots in ranks:
+        _vote(ballots)
+    assert ranks[0].decide(1, META).kind == "committed"
+    second = Records(bucket).open([["x"]])
+    assert (second.number, second.state) == (3, 2)
+    for ballots in ranks:
+        _vote(ballots, 2)
+    for ballots in ranks:
+        assert ballots.decide(1, META).kind == "committed"
+        with pytest.raises(BusyError, match=f"Record 3 there is of another run, {second.run}"):
+            ballots.decide(2, META)
+
+
+def test_a_damaged_vote_is_told():
+    """By its place."""
+    bucket, ranks = _group(2)
+    for ballots in ranks:
+        _vote(ballots)
+    key = next(key for key in bucket.objects if key.endswith("1/000001-saved.json"))
+    bucket.objects[key] = b"x", 0.0
+    with pytest.raises(ChainError, match=r"000001-saved\.json is damaged"):
+        ranks[0].decide(1, META)
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_every_request_fails_in_turn(late):
+    """Before or after it was done: whoever tries again comes to the same decision."""
+    for at in itertools.count(1):
+        bucket, ranks = _group(2)
+        _vote(ranks[0])
+        trouble = Trouble(at, late=late)
+        ballots = Ballots(Records(FaultyBucket(bucket, trouble)), ranks[1].run, 1)
+        record = None
+        while record is None:
+            with suppress(OSError):
+                _vote(ballots)
+                record = ballots.decide(1, META)
+        assert record.kind == "committed"
+        assert ranks[0].decide(1, META).parts == record.parts
+        if trouble.struck is None:
+            break
+    assert at > 5
+
+
+def test_many_ranks():
+    """More than are read one by one."""
+    _, ranks = _group(60)
+    for ballots in ranks:
+        _vote(ballots)
+    record = ranks[59].decide(1, META)
+    assert [part.names for part in record.parts] == [(f"name-{rank}",) for rank in range(60)]
+
+
+def test_a_reason_names_a_few():
+    """Of many."""
+    _, ranks = _group(30)
+    for ballots in ranks:
+        _vote(ballots, meta=META if ballots.rank < 10 else "null")
+    reason = ranks[0].decide(1, META).reason
+    assert reason.startswith("ranks 10, 11, 12, 13, 14 and 15 more gave another meta")

@@ -1,0 +1,178 @@
+"""The records of a group: numbered, each made once, and a run that opens the group fences the one before."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import xxhash
+
+from _lib.checkpoint.buckets import ModelBucket
+from dirtytrack import BusyError, ChainError, UnsupportedError
+from dirtytrack.group.records import Part, Record, Records, as_record
+
+pytestmark = pytest.mark.anywhere
+
+NAMES = [["a", "b"], ["c"]]
+
+
+def _commit(records, run, number, state=None, kind="committed"):
+    parts = tuple(Part(f"parts/{run.run}/{rank:06}", "0" * 32, number, tuple(NAMES[rank])) for rank in (0, 1))
+    made = Record(
+        number, kind, run.incarnation, run.number, state or number, 0.0, 2, parts, (), {"step": number}
+    )
+    return records.offer(made)
+
+
+def _committed(count):
+    records = Records(ModelBucket())
+    run = records.open(NAMES)
+    for number in range(2, count + 2):
+        _commit(records, run, number)
+    return records, run
+
+
+def test_a_group_is_opened_by_the_first_record():
+    """It has a run of its own, and no state yet."""
+    records = Records(ModelBucket())
+    assert records.newest() is None
+    assert records.states() == []
+    run = records.open(NAMES)
+    assert (run.number, run.kind, run.state, run.world, run.names) == (
+        1,
+        "opened",
+        0,
+        2,
+        (("a", "b"), ("c",)),
+    )
+    assert records.newest()._replace(created=0.0) == run
+    assert records.states() == []
+
+
+def test_a_record_is_as_documented():
+    """Two lines, as a commit of a chain, with what the kind has to say."""
+    records, run = _committed(1)
+    said = []
+    for number in (1, 2):
+        data = records.bucket.objects[f"records/{10**20 - 1 - number:020}.json"][0]
+        line, end = data.decode().split("\n")[:2]
+        assert int(end, 16) == xxhash.xxh3_64_intdigest(line.encode())
+        said.append(json.loads(line))
+    common = {
+        "format": "dirtytrack group",
+        "version": 1,
+        "opened": 1,
+        "incarnation": run.incarnation,
+        "world": 2,
+    }
+    assert said[0].items() >= {**common, "kind": "opened", "number": 1, "state": 0, "names": NAMES}.items()
+    parts = [[f"parts/{run.run}/{rank:06}", "0" * 32, 2, NAMES[rank]] for rank in (0, 1)]
+    what = {"kind": "committed", "number": 2, "state": 2, "meta": {"step": 2}, "parts": parts}
+    assert said[1].items() >= {**common, **what}.items()
+
+
+def test_the_next_run_begins_with_the_newest_state():
+    """Whatever was not committed after it."""
+    records, run = _committed(3)
+    _commit(records, run, 5, state=4, kind="aborted")
+    second = records.open(NAMES)
+    assert (second.number, second.state) == (6, 4)
+    assert [one.number for one in records.states()] == [2, 3, 4]
+    third = records.open(NAMES)
+    assert (third.number, third.state) == (7, 4)
+
+
+def test_an_older_state_can_be_gone_on_from():
+    """It is the newest then, and those after it are no longer listed."""
+    records, _ = _committed(3)
+    run = records.open(NAMES, at=3)
+    assert run.state == 3
+    assert [one.number for one in records.states()] == [2, 3]
+    _commit(records, run, 6)
+    assert [one.number for one in records.states()] == [2, 3, 6]
+
+
+@pytest.mark.parametrize("at", [1, 7])
+def test_a_state_that_is_not_there_is_none(at):
+    """An opened record is no state."""
+    records, _ = _committed(2)
+    with pytest.raises(ChainError, match=f"has no state {at}; it has 2, 3"):
+        records.open(NAMES, at=at)
+    assert records.newest().number == 3
+
+
+def test_what_is_there_stays():
+    """Whoever comes second is told what the first one has made."""
+    records, run = _committed(1)
+    other = Records(records.bucket)
+    again = _commit(other, run, 2, kind="aborted", state=1)
+    assert again.kind == "committed"
+    fresh = other.open(NAMES)
+    late = _commit(records, run, 3)
+    assert (late.kind, late.incarnation) == ("opened", fresh.incarnation)
+
+
+def test_states_that_are_not_to_stay_are_not_listed():
+    """Whether they are there or not."""
+    records, run = _committed(4)
+    made = Record(6, "committed", run.incarnation, 1, 6, 0.0, 2, oldest=4)
+    records.offer(made)
+    assert [one.number for one in records.states()] == [4, 5, 6]
+
+
+def test_a_number_that_was_removed_long_ago_is_not_made_again():
+    """Whoever slept over that finds that there are newer ones of another run."""
+    records, run = _committed(2)
+    other = Records(records.bucket)
+    fresh = other.open(NAMES)
+    other.offer(Record(5, "committed", fresh.incarnation, 4, 5, 0.0, 2, oldest=5))
+    other.log.remove([1, 2, 3, 4])
+    with pytest.raises(BusyError, match="two groups in one place"):
+        _commit(records, run, 4)
+    assert other.newest().number == 5
+    assert [one.number for one in other.states()] == [5]
+
+
+def test_a_damaged_record_is_not_used():
+    """The one before it is the newest, and the next one has a number after it."""
+    records, _ = _committed(2)
+    key = records.log.key(3)
+    records.bucket.objects[key] = records.bucket.objects[key][0][:-5], 0.0
+    again = Records(records.bucket)
+    assert again.newest().number == 2
+    with pytest.raises(ChainError, match="is damaged"):
+        again.find(3)
+    run = again.open(NAMES)
+    assert (run.number, run.state) == (4, 2)
+
+
+@pytest.mark.parametrize("change", [{"kind": "other"}, {"parts": [[1]]}, {"state": "x"}, {"names": 3}])
+def test_a_record_that_says_nothing_is_damaged(change):
+    """Whoever made it."""
+    records, _ = _committed(1)
+    body = {
+        "kind": "committed",
+        "incarnation": "x",
+        "opened": 1,
+        "state": 2,
+        "world": 2,
+        "parts": [],
+        **change,
+    }
+    records.log.offer(3, body)
+    with pytest.raises(ChainError, match="record 3 of a group says nothing"):
+        records.find(3)
+
+
+def test_a_place_that_replaces_what_is_there_is_refused():
+    """Before anything is made."""
+    records = Records(ModelBucket())
+    records.bucket.keeps_its_word = False
+    with pytest.raises(UnsupportedError, match="If-None-Match"):
+        records.open(NAMES)
+
+
+def test_a_run_travels_as_plain_data():
+    """By way of JSON."""
+    _, run = _committed(1)
+    assert as_record(json.loads(json.dumps(run.to_json()))) == run
