@@ -14,6 +14,7 @@ import griffe
 _PACKAGES = {
     "dirtytrack": "Tracking",
     "dirtytrack.checkpoint": "Checkpoint",
+    "dirtytrack.group": "Group",
     "dirtytrack.torch": "Torch",
     "dirtytrack.snapshot": "Snapshot",
     "dirtytrack.barrier": "Barrier",
