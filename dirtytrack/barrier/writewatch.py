@@ -103,7 +103,7 @@ def _watch(
         consumer = Consumer.default(tracker)
         epoch = NativeEpoch()
         arguments = start, stop, reset, addresses, count, granularity, epoch.native
-        error = consumer.call(lib.dt_write_watch, *arguments)
+        error = consumer.call(lib.dt_session_write_watch, *arguments)
         if error == 0:
             return WriteWatch(count[0], granularity[0]), epoch
         if error == -lib.DT_EMIXED:

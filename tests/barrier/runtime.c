@@ -3,13 +3,17 @@
 #define _GNU_SOURCE
 #include <dirtytrack.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -92,8 +96,8 @@ static void answers(void)
 	check(dt_tracker_take(tracker, out, 5, &dirty) == 0 && dirty == 20);
 	check(dt_tracker_lost(tracker, &lost, 1) == 1 && lost.start == a && lost.bytes == 20 * page);
 	check(lost.first_card == 0 && lost.cards == 20);
-	check(dt_tracker_remove(tracker, b + page) == -DT_EUNTRACKED);
-	check(dt_tracker_remove(tracker, a) == 0 && dt_tracker_lost(tracker, NULL, 0) == 0);
+	check(dt_tracker_remove(tracker, b + page, 9 * page) == -DT_EUNTRACKED);
+	check(dt_tracker_remove(tracker, a, 20 * page) == 0 && dt_tracker_lost(tracker, NULL, 0) == 0);
 	check(dt_tracker_take(tracker, out, 5, &dirty) == 0 && dirty == 0);
 	check(dt_tracker_add(tracker, a, 5 * page, DT_DENSE, &first) == 0 && first == 0);
 
@@ -101,7 +105,8 @@ static void answers(void)
 	pid_t child = fork();
 	if (child == 0) {
 		check(dt_tracker_take(tracker, out, 5, NULL) == -DT_EFORKED);
-		check(dt_tracker_mark(tracker, b, 1) == -DT_EFORKED && dt_tracker_remove(tracker, b) == -DT_EFORKED);
+		check(dt_tracker_mark(tracker, b, 1) == -DT_EFORKED &&
+		      dt_tracker_remove(tracker, b, page) == -DT_EFORKED);
 		check(dt_tracker_add(tracker, a, page, 0, NULL) == -DT_EFORKED && dt_tracker_cards(tracker) == 0);
 		check(dt_tracker_lost(tracker, NULL, 0) == -DT_EFORKED);
 		dt_tracker_close(tracker);
@@ -114,6 +119,141 @@ static void answers(void)
 	dt_tracker_close(NULL);
 	munmap(a, 20 * page);
 	munmap(b, 10 * page);
+}
+
+// Nothing but an error comes of NULL, and of what makes no sense.
+static void refusals(void)
+{
+	struct dt_tracker *tracker;
+	struct dt_range range;
+	void *address;
+	size_t count = 1;
+	uint8_t out;
+	char *memory = map(4);
+	check(dt_tracker_open(page, DT_BITS, NULL) == -EINVAL &&
+	      dt_tracker_open_with(page, 0, NULL, &tracker) == -EINVAL);
+	check(dt_tracker_open(page, DT_BITS, &tracker) == 0);
+	check(dt_tracker_add(NULL, memory, page, 0, NULL) == -EINVAL &&
+	      dt_tracker_add(tracker, NULL, 0, 0, NULL) == -EINVAL);
+	check(dt_tracker_add(tracker, memory, SIZE_MAX - page + 1, 0, NULL) == -EINVAL);
+	check(dt_tracker_add(tracker, memory, 4 * page, DT_DENSE, NULL) == 0);
+	check(dt_tracker_remove(NULL, memory, page) == -EINVAL && dt_tracker_replace(NULL, memory, page) == -EINVAL);
+	check(dt_tracker_cards(NULL) == 0 && dt_tracker_map_bytes(NULL) == 0 && dt_tracker_prepare(NULL) == -EINVAL);
+	check(dt_tracker_take(NULL, &out, 1, NULL) == -EINVAL && dt_tracker_peek(tracker, NULL, 1, NULL) == -EINVAL);
+	check(dt_tracker_take_range(tracker, memory, page, NULL, 1, NULL) == -EINVAL);
+	check(dt_tracker_take_range(tracker, memory, page, &out, 0, NULL) == -DT_ESIZE);
+	check(dt_tracker_peek_range(NULL, memory, page, &out, 1, NULL) == -EINVAL);
+	check(dt_tracker_runs(NULL, 0, NULL, SIZE_MAX, &range, 1) == -EINVAL);
+	check(dt_tracker_runs(tracker, 0, NULL, SIZE_MAX, NULL, 1) == -EINVAL);
+	check(dt_tracker_runs(tracker, 0, NULL, 0, &range, 1) == 0 &&
+	      dt_tracker_runs(tracker, 0, memory, page, NULL, 0) == 0);
+	check(dt_write_watch(tracker, 0, memory, page, NULL, &count, NULL) == -EINVAL);
+	check(dt_write_watch(tracker, 0, memory, page, &address, NULL, NULL) == -EINVAL);
+	check(dt_write_watch(tracker, 4, memory, page, &address, &count, NULL) == -EINVAL);
+	check(dt_write_watch(tracker, 0, memory, 5 * page, &address, &count, NULL) == -DT_EUNTRACKED);
+	check(dt_reset_write_watch(NULL, memory, page) == -EINVAL &&
+	      dt_reset_write_watch(tracker, memory, 0) == -EINVAL);
+	check(dt_tracker_ranges(tracker, NULL, 1) == -EINVAL && dt_tracker_lost(NULL, NULL, 0) == -EINVAL);
+	check(dt_tracker_unstopped(tracker, NULL, 1) == -EINVAL && dt_tracker_mark(NULL, memory, 1) == -EINVAL);
+	check(dt_tracker_stop_threads(NULL, 1, 1) == -EINVAL);
+	check(munmap(memory, page) == 0 &&
+	      dt_write_watch(tracker, 0, memory, page, &address, &count, NULL) == -DT_ELOST);
+	dt_tracker_close(tracker);
+	munmap(memory, 4 * page);
+	check(dt_version() == DT_VERSION);
+	check(!strcmp(dt_strerror(-DT_EFORKED), dt_strerror(DT_EFORKED)) && strstr(dt_strerror(-DT_EFORKED), "parent"));
+	check(*dt_strerror(INT_MIN) && *dt_strerror(12345) && strstr(dt_strerror(-EBADF), "closed"));
+	for (int error = DT_EFORKED; error <= DT_EMISSED; error++)
+		check(strcmp(dt_strerror(error), dt_strerror(INT_MAX)) != 0);
+}
+
+// Descriptors of the caller's, and what becomes of those of the library when somebody closes them.
+static void descriptors(void)
+{
+	struct dt_tracker *tracker;
+	uint8_t out;
+	uint64_t dirty;
+	char *memory = map(4);
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC), maps = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int tasks = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC), foreign;
+	struct dt_descriptors given = {(int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | 1), maps, tasks};
+	check(given.userfaultfd >= 0 && maps >= 0 && tasks >= 0);
+	check(dt_tracker_open_with(page, DT_STOP_THREADS, &given, &tracker) == 0);
+	close(given.userfaultfd);
+	close(maps);
+	close(tasks);
+	check(dt_tracker_stop_threads(tracker, SIGUSR2, 1000000) == 0); // by the descriptor that it has
+	check(dt_tracker_add(tracker, memory, 4 * page, DT_DENSE, NULL) == 0);
+	memory[page] = 7;
+	check(dt_tracker_take(tracker, &out, 1, &dirty) == 0 && out == 2 && dirty == 1);
+	memory[2 * page] = 7;
+
+	int kept[16];
+	for (int fd = 3; fd < 16; fd++) { // as a daemon does
+		kept[fd] = fcntl(fd, F_DUPFD_CLOEXEC, 100);
+		if (kept[fd] >= 0)
+			close(fd);
+	}
+	check(dt_tracker_take(tracker, &out, 1, &dirty) == -EBADF && out == 15);
+	check(dt_tracker_runs(tracker, DT_LIST_TAKE, NULL, SIZE_MAX, NULL, 0) == -EBADF);
+	for (int fd = 3; fd < 16; fd++)
+		if (kept[fd] >= 0)
+			check(dup2(kept[fd], fd) == fd && close(kept[fd]) == 0);
+	check(dt_tracker_take(tracker, &out, 1, &dirty) == 0 && out & 4);
+	dt_tracker_close(tracker);
+
+	given = (struct dt_descriptors){null, -1, -1};
+	check(dt_tracker_open_with(page, 0, &given, &tracker) == -ENOTTY);
+	given = (struct dt_descriptors){-1, null, -1};
+	check(dt_tracker_open_with(page, 0, &given, &tracker) == -EOPNOTSUPP);
+	given = (struct dt_descriptors){-1, 1000, -1};
+	check(dt_tracker_open_with(page, 0, &given, &tracker) == -EBADF);
+	char path[64];
+	pid_t child = fork();
+	if (child == 0)
+		_exit(pause());
+	snprintf(path, sizeof path, "/proc/%d/pagemap", child);
+	check((foreign = open(path, O_RDONLY | O_CLOEXEC)) >= 0);
+	given = (struct dt_descriptors){-1, foreign, -1};
+	check(dt_tracker_open_with(page, 0, &given, &tracker) == -EINVAL);
+	kill(child, SIGKILL);
+	check(waitpid(child, NULL, 0) == child);
+	close(foreign);
+	close(null);
+	munmap(memory, 4 * page);
+}
+
+// All memory of the library comes from where it was told to.
+static size_t given_out;
+
+static void *give_out(size_t bytes, void *context)
+{
+	check(context == &given_out);
+	given_out += bytes;
+	return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+static void take_in(void *memory, size_t bytes, void *context)
+{
+	check(context == &given_out);
+	munmap(memory, bytes);
+}
+
+static void allocator(void)
+{
+	struct dt_tracker *tracker;
+	uint8_t *out = malloc(1 << 16);
+	check(dt_set_memory(NULL, take_in, NULL) == -EINVAL);
+	check(dt_set_memory(give_out, take_in, &given_out) == 0);
+	check(dt_tracker_open(page, DT_BITS, &tracker) == 0 && given_out);
+	size_t before = given_out;
+	char *memory = map(1 << 16);
+	check(dt_tracker_add(tracker, memory, page << 16, DT_DENSE, NULL) == 0 && given_out > before);
+	check(dt_set_memory(give_out, take_in, &given_out) == -EBUSY);
+	check(dt_tracker_take(tracker, out, 1 << 13, NULL) == 0);
+	dt_tracker_close(tracker);
+	munmap(memory, page << 16);
+	free(out);
 }
 
 // A tracker that keeps huge pages reports what any does, while they come back and when they have.
@@ -191,13 +331,16 @@ static void steady(void)
 	char *heap = map(PAGES);
 	check(dt_tracker_open(page, DT_BITS, &tracker) == 0);
 	check(dt_tracker_add(tracker, heap, PAGES * page, DT_DENSE, NULL) == 0);
-	check(dt_tracker_take(tracker, out, sizeof out, NULL) == 0);
+	check(dt_tracker_prepare(tracker) == 0);
 	long before = allocations;
 	for (int turn = 0; turn < 2000; turn++) {
 		for (int i = 0; i < turn % 64; i++)
 			heap[(size_t)(i * 61 + turn) % PAGES * page]++;
 		check(dt_tracker_peek(tracker, out, sizeof out, NULL) == 0);
 		check(dt_tracker_mark(tracker, heap, 1) == 0);
+		check(dt_tracker_take_range(tracker, heap + page, 999 * page, out, 125, NULL) == 0);
+		struct dt_range runs[8];
+		check(dt_tracker_runs(tracker, DT_LIST_TAKE, heap + 1000 * page, 1000 * page, runs, 8) >= 0);
 		check(dt_tracker_take(tracker, out, sizeof out, NULL) == 0);
 	}
 	printf("%ld allocations\n", allocations - before);
@@ -313,6 +456,8 @@ int main(int argc, char **argv)
 	page = (size_t)sysconf(_SC_PAGESIZE);
 	if (!strcmp(what, "answers")) {
 		answers();
+		refusals();
+		descriptors();
 		keep_huge_pages();
 		for (size_t size = 64; size <= 16 * page; size *= 4)
 			cards(size);
@@ -320,6 +465,8 @@ int main(int argc, char **argv)
 	} else if (!strcmp(what, "steady")) {
 		steady();
 		return 0;
+	} else if (!strcmp(what, "allocator")) {
+		allocator();
 	} else if (!strcmp(what, "mutators") || !strcmp(what, "drop")) {
 		mutators(count, !strcmp(what, "drop"));
 		return 0;

@@ -77,8 +77,56 @@ static void do_add(struct place *place)
 
 static void do_remove(struct place *place)
 {
-	int error = dt_tracker_remove(shared, place->memory);
+	int error = dt_tracker_remove(shared, place->memory, EACH * page);
 	check(error == 0 || error == -DT_EUNTRACKED);
+}
+
+// In the middle, and then the rest.
+static void do_cut(struct place *place)
+{
+	int error = dt_tracker_remove(shared, place->memory + page, 2 * page);
+	check(error == 0 || error == -DT_EUNTRACKED);
+}
+
+static void clear(struct place *place)
+{
+	for (size_t i = 0; i < EACH; i++) {
+		int error = dt_tracker_remove(shared, place->memory + i * page, page);
+		check(error == 0 || error == -DT_EUNTRACKED);
+	}
+}
+
+static void do_replace(struct place *place)
+{
+	(void)place;
+	check(dt_tracker_replace(shared, heap + 20 * page, 3 * page) == 0);
+}
+
+static void do_part(struct place *place)
+{
+	uint8_t out[2];
+	uint64_t dirty;
+	(void)place;
+	check(dt_tracker_take_range(shared, heap + 4 * page, 9 * page, out, 2, &dirty) == 0 && dirty <= 9);
+	check(dt_tracker_peek_range(shared, heap, 16 * page, out, 2, &dirty) == 0 && dirty <= 16);
+}
+
+static void do_list(struct place *place)
+{
+	struct dt_range ranges[4];
+	void *addresses[4];
+	size_t n = 4, granularity;
+	(void)place;
+	check(dt_tracker_runs(shared, DT_LIST_TAKE, heap, 30 * page, ranges, 4) >= 0);
+	check(dt_tracker_ranges(shared, ranges, 4) >= 1);
+	check(dt_write_watch(shared, DT_LIST_TAKE, heap, 50 * page, addresses, &n, &granularity) == 0 && n <= 4);
+	check(dt_reset_write_watch(shared, heap, page) == 0);
+}
+
+static void do_prepare(struct place *place)
+{
+	(void)place;
+	check(dt_tracker_prepare(shared) == 0);
 }
 
 static void do_open(struct place *place)
@@ -118,7 +166,8 @@ static void do_fork(struct place *place)
 }
 
 typedef void act(struct place *place);
-static act *const acts[] = {do_take, do_peek, do_mark, do_add, do_remove, do_open, do_close, do_ask, do_fork};
+static act *const acts[] = {do_take, do_peek, do_mark,    do_add,  do_remove, do_cut, do_replace,
+			    do_part, do_list, do_prepare, do_open, do_close,  do_ask, do_fork};
 enum { ACTS = sizeof acts / sizeof *acts };
 enum { ANY_TIME = ACTS - 1 }; // all but the fork, which others that are stopped in malloc may hold up
 
@@ -127,7 +176,7 @@ static void act_all(struct place *place)
 	for (size_t i = 0; i < ANY_TIME; i++)
 		acts[i](place);
 	do_close(place);
-	do_remove(place);
+	clear(place);
 }
 
 // Each thread does one thing and what undoes it, again and again.
@@ -174,15 +223,15 @@ static void turn(struct mutator *mutator)
 {
 	struct place *place = &mutator->place;
 	act *const function = acts[mutator->what];
-	if (function == do_remove)
+	if (function == do_remove || function == do_cut)
 		do_add(place);
 	if (function == do_close)
 		do_open(place);
 	mutator->inside = true;
 	function(place);
 	mutator->inside = false;
-	if (function == do_add)
-		do_remove(place);
+	if (function == do_add || function == do_cut)
+		clear(place);
 	if (function == do_open)
 		do_close(place);
 }
@@ -214,7 +263,7 @@ static void finish(void)
 	uint64_t dirty;
 	for (size_t i = 0; i < ACTS; i++) {
 		do_close(&mutators[i].place);
-		do_remove(&mutators[i].place);
+		clear(&mutators[i].place);
 	}
 	check(dt_tracker_take(shared, out, dt_tracker_map_bytes(shared), NULL) == 0);
 	heap[0] = 1;
@@ -273,7 +322,8 @@ static void *be_cancelled(void *argument)
 	act *const function = acts[me->what];
 	for (;;) {
 		turn(me);
-		if (function != do_take && function != do_peek) // which are cancellation points themselves
+		bool is_look = function == do_take || function == do_peek || function == do_part || function == do_list;
+		if (!is_look) // which are cancellation points themselves
 			pthread_testcancel();
 	}
 	return NULL;

@@ -42,6 +42,12 @@ def test_the_answers_are_right(program):
     assert (done.returncode, done.stdout, done.stderr) == (0, "all so\n", "")
 
 
+def test_memory_comes_from_where_it_is_told_to(program):
+    """All of what the library needs, from the first tracker on."""
+    done = _run(program[0], "allocator")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "all so\n", "")
+
+
 def test_no_store_is_missed_beside_mutators(program):
     """Every store's card is in the take after it, or in the one before that raced with it."""
     stores = _STORES if program[1] == "plain" else 200_000
@@ -72,7 +78,12 @@ def test_the_header_is_alone_and_plain(tmp_path):
     source = tmp_path / "include.c"
     source.write_text("#include <dirtytrack.h>\nint main(void) { return dt_tracker_cards(0) > 0; }\n")
     options = ["-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{dirtytrack.get_include()}", "-c", source]
-    for compiler in (["gcc", "-std=c99", "-x", "c"], ["g++", "-std=c++11", "-x", "c++"]):
+    standards = [("gcc", "c99"), ("gcc", "c11"), ("g++", "c++98"), ("g++", "c++11"), ("g++", "c++20")]
+    compilers = [
+        [name, f"-std={standard}", "-x", "c" if standard[1].isdigit() else "c++"]
+        for name, standard in standards
+    ]
+    for compiler in compilers:
         if shutil.which(compiler[0]):
             built = subprocess.run(
                 [*compiler, *options, "-o", tmp_path / "include.o"],

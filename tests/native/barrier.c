@@ -77,8 +77,8 @@ static void try_table(uint64_t *random, uint64_t card_size, unsigned flags)
 		free(map);
 		memset(written, 0, sizeof written);
 		if (draw(random, 4) == 0) {
-			check(dt_tracker_remove(tracker, ranges[1].start) == 0);
-			check(dt_tracker_remove(tracker, ranges[1].start) == -DT_EUNTRACKED);
+			check(dt_tracker_remove(tracker, ranges[1].start, ranges[1].bytes) == 0);
+			check(dt_tracker_remove(tracker, ranges[1].start, ranges[1].bytes) == -DT_EUNTRACKED);
 			check(dt_tracker_mark(tracker, ranges[1].start, 1) == -DT_EUNTRACKED);
 			add_range(1, 8 * page_size, (1 + draw(random, 9)) * card_size, card_size);
 		}
@@ -135,8 +135,8 @@ void try_write_watch(uint64_t *random)
 		struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
 		bool is_settled = draw(random, 4) != 0; // or it dies, and takes nothing
 		check(addresses && epoch);
-		check(dt_write_watch(session, cursor, start + from * page_size, start + to * page_size, reset,
-				     addresses, &found, &granularity, epoch) == 0);
+		check(dt_session_write_watch(session, cursor, start + from * page_size, start + to * page_size, reset,
+					     addresses, &found, &granularity, epoch) == 0);
 		epoch->settled |= is_settled;
 		dt_epoch_release(epoch);
 		for (uint64_t page = from; page < to && expected < room; page++) {
@@ -150,8 +150,8 @@ void try_write_watch(uint64_t *random)
 	}
 	uint64_t none = 0;
 	struct dt_epoch *epoch = dt_epoch_new(sizeof *epoch);
-	check(epoch && dt_write_watch(session, cursor, start, start + (WATCHED + 1) * page_size, 0, NULL, &none,
-				      &granularity, epoch) == -DT_EUNTRACKED);
+	check(epoch && dt_session_write_watch(session, cursor, start, start + (WATCHED + 1) * page_size, 0, NULL, &none,
+					      &granularity, epoch) == -DT_EUNTRACKED);
 	dt_epoch_release(epoch);
 	dt_session_release(session);
 }

@@ -102,6 +102,7 @@ int main(int argc, char **argv)
 	try_mirror(&random);
 	try_cards(&random);
 	try_write_watch(&random);
+	try_ranges(&random);
 	try_kinds(&random);
 	try_huge(&random);
 	try_files();

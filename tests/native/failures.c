@@ -168,7 +168,50 @@ static void use_tracker(void)
 			check(map[card] || (!error && !due[card]));
 		memset(due, 0, sizeof due);
 	}
-	surely(dt_tracker_remove(tracker, memory));
+	surely(dt_tracker_remove(tracker, memory, SPAN * page_size));
+	dt_tracker_close(tracker);
+}
+
+// All but the cards that a part which was removed had.
+static void take_due(struct dt_tracker *tracker, bool *due, int gone_from, int gone_to)
+{
+	uint8_t map[SPAN];
+	int error = dt_tracker_take(tracker, map, SPAN, NULL);
+	check(error == 0 || has_failed());
+	for (int card = 0; card < SPAN; card++) {
+		check(map[card] || (!error && !due[card]) || (gone_from <= card && card < gone_to));
+		due[card] = false;
+	}
+}
+
+// A part that could not be removed, or replaced, can be the next time, and lists lose nothing.
+static void use_parts(void)
+{
+	struct dt_tracker *tracker;
+	struct dt_range runs[SPAN];
+	bool due[SPAN] = {0};
+	surely(dt_tracker_open(page_size, DT_BYTES, &tracker));
+	surely(dt_tracker_add(tracker, memory, SPAN * page_size, DT_DENSE, NULL));
+	surely(dt_tracker_prepare(tracker));
+	write_page(2, due);
+	write_page(20, due);
+	surely(dt_tracker_remove(tracker, memory + 8 * page_size, 4 * page_size));
+	take_due(tracker, due, 8, 12);
+	write_page(3, due);
+	write_page(21, due);
+	long n = dt_tracker_runs(tracker, DT_LIST_TAKE, NULL, SIZE_MAX, runs, SPAN);
+	check(n >= 0 || has_failed());
+	for (long i = 0; i < n; i++)
+		for (uint64_t card = 0; card < runs[i].cards; card++)
+			due[runs[i].first_card + card] = false;
+	check(n < 0 || (!due[3] && !due[21]));
+	if (dt_tracker_replace(tracker, memory + 4 * page_size, 2 * page_size)) {
+		succeed();
+		check(dt_tracker_replace(tracker, memory + 4 * page_size, 2 * page_size) == 0);
+	}
+	due[4] = due[5] = true;
+	surely(dt_tracker_add(tracker, memory + 8 * page_size, 4 * page_size, DT_DENSE, NULL));
+	take_due(tracker, due, 0, 0);
 	dt_tracker_close(tracker);
 }
 
@@ -179,8 +222,8 @@ static int watch(uint64_t cursor, uint64_t *addresses, uint64_t *found)
 	*found = SPAN;
 	if (!epoch)
 		return -ENOMEM;
-	int error = dt_write_watch(session, cursor, start, start + SPAN * page_size, 1, addresses, found, &granularity,
-				   epoch);
+	int error = dt_session_write_watch(session, cursor, start, start + SPAN * page_size, 1, addresses, found,
+					   &granularity, epoch);
 	epoch->settled |= !error;
 	dt_epoch_release(epoch);
 	return error;
@@ -361,6 +404,7 @@ void try_failures(void)
 {
 	try_scenario(use_session);
 	try_scenario(use_tracker);
+	try_scenario(use_parts);
 	try_scenario(use_write_watch);
 	try_scenario(use_capture);
 #ifndef __SANITIZE_THREAD__ // which takes minutes for it, and has nothing to say of one thread

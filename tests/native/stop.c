@@ -84,7 +84,7 @@ static void end(struct runner *runner)
 static struct dt_stopping open_stopping(uint64_t limit_ns)
 {
 	struct dt_stopping stopping;
-	check(dt_stopping_open(&stopping, SIGURG, limit_ns) == 0);
+	check(dt_stopping_open(&stopping, SIGURG, limit_ns, -1) == 0);
 	return stopping;
 }
 
@@ -204,17 +204,17 @@ static void try_other_handlers(void)
 	struct sigaction now;
 	struct dt_stop stop;
 	signal(SIGURG, handle_otherwise);
-	check(dt_stopping_open(&stopping, SIGURG, 1) == -EBUSY);
+	check(dt_stopping_open(&stopping, SIGURG, 1, -1) == -EBUSY);
 	signal(SIGURG, SIG_IGN);
 	stopping = open_stopping(PATIENT_NS);
 	signal(SIGURG, handle_otherwise);
 	check(dt_stop_begin(&stopping, &stop) == -EBUSY);
-	check(dt_stopping_open(&refused, SIGURG, 1) == -EBUSY);
+	check(dt_stopping_open(&refused, SIGURG, 1, -1) == -EBUSY);
 	signal(SIGURG, SIG_DFL);
 	one_stop(&stopping, &unstopped);
 	dt_stopping_close(&stopping);
 	check(sigaction(SIGURG, NULL, &now) == 0 && now.sa_handler == SIG_DFL);
-	check(dt_stopping_open(&stopping, SIGKILL, 1) == -EINVAL);
+	check(dt_stopping_open(&stopping, SIGKILL, 1, -1) == -EINVAL);
 	dt_free_threads(&unstopped);
 }
 

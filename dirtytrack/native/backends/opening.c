@@ -58,16 +58,11 @@ static int open_pagemap(void)
 	return fd < 0 ? -errno : fd;
 }
 
-// Opens a session over a userfaultfd, which it owns also when it fails.
-static int open_over(struct dt_opening *opening, int userfaultfd, int holes)
+// Opens a session over both, which it owns also when it fails.
+static int open_over(struct dt_opening *opening, int userfaultfd, int pagemap, int holes)
 {
-	int pagemap = -1, error = initialise(userfaultfd);
+	int error = initialise(userfaultfd);
 	opening->call = "UFFDIO_API";
-	if (!error) {
-		opening->call = "open /proc/self/pagemap";
-		pagemap = open_pagemap();
-		error = pagemap < 0 ? pagemap : 0;
-	}
 	if (!error && holes < 0) {
 		opening->call = "PAGEMAP_SCAN";
 		holes = dt_probe_hole_reporting(userfaultfd, pagemap);
@@ -77,17 +72,32 @@ static int open_over(struct dt_opening *opening, int userfaultfd, int holes)
 		opening->call = "mmap";
 		return dt_session_open(userfaultfd, pagemap, holes, &opening->session, &opening->cursor);
 	}
-	if (pagemap >= 0)
-		close(pagemap);
+	close(pagemap);
 	close(userfaultfd);
 	return error;
 }
 
+int dt_open_wp_async_over(struct dt_opening *opening, int userfaultfd, int pagemap, int holes)
+{
+	opening->call = "userfaultfd";
+	if (userfaultfd < 0)
+		userfaultfd = open_userfaultfd();
+	if (userfaultfd >= 0 && pagemap < 0) {
+		opening->call = "open /proc/self/pagemap";
+		pagemap = open_pagemap();
+	}
+	if (userfaultfd >= 0 && pagemap >= 0)
+		return open_over(opening, userfaultfd, pagemap, holes);
+	if (userfaultfd >= 0)
+		close(userfaultfd);
+	else if (pagemap >= 0)
+		close(pagemap);
+	return userfaultfd < 0 ? userfaultfd : pagemap;
+}
+
 int dt_open_wp_async(struct dt_opening *opening, int holes)
 {
-	int userfaultfd = open_userfaultfd();
-	opening->call = "userfaultfd";
-	return userfaultfd < 0 ? userfaultfd : open_over(opening, userfaultfd, holes);
+	return dt_open_wp_async_over(opening, -1, -1, holes);
 }
 
 int dt_open_compare(struct dt_opening *opening)

@@ -16,5 +16,8 @@ void dt_opening_free(void *opening);
 // Opens a session over a new userfaultfd and this process's pagemap. holes: a value of enum dt_hole_reporting, or -1 to
 // find it out. -errno of what was refused.
 int dt_open_wp_async(struct dt_opening *opening, int holes);
+// The same over descriptors of the caller's, which are its own from here on, also when it fails: a userfaultfd before
+// UFFDIO_API, and a pagemap; -1: as above. -EINVAL: one of them is something else, or another process's.
+int dt_open_wp_async_over(struct dt_opening *opening, int userfaultfd, int pagemap, int holes);
 // Opens one that compares, over this process's pagemap where there is one. 0 or -ENOMEM.
 int dt_open_compare(struct dt_opening *opening);

@@ -1,12 +1,29 @@
 // Written pages as the cards of a heap in many segments.
 #pragma once
 
-#include "../core/session.h"
+#include "../core/epoch.h"
+#include "segments.h"
 
 // A map of the cards of regions, over a cursor of its own. Functions may be called from any thread, and take turns; a
 // take allocates nothing once its buffers have grown. In a forked child all but dt_cards_close return -DT_EFORKED (or
 // 0, where they return a size).
-struct dt_cards;
+struct dt_cards {
+	struct dt_lock lock; // of all below, but for dt_mark
+	struct dt_marks marks;
+	struct dt_session *session;
+	uint64_t cursor;
+	struct dt_heap_segments segments;
+	bool bytes;    // a map has a byte for each card, not a bit
+	bool outdated; // the slices are not those of the segments that are not lost
+	struct dt_slice
+		*slices; // by address; room for as many as there are segments, and one more; owned, as the next one
+	size_t slice_count;
+	size_t slice_room;
+	struct dt_slice *part_slices; // those of a look at a part, likewise
+	size_t part_room;
+	struct dt_epoch epoch; // used for one look after the other
+	uint64_t taken;        // the number of the last take whose caller is to hear of its end; 0: there is none
+};
 
 // A table without segments, whose cards have 1 << card_shift bytes, over a cursor of a session, of which it holds a
 // reference. flags: DT_BITS or DT_BYTES. 0 or -ENOMEM.
@@ -23,17 +40,9 @@ int dt_cards_add(struct dt_cards *cards, uint64_t region, uint64_t start, uint64
 // Removes the segment that begins at this address; *region_ret: of which region. -DT_EUNTRACKED: none does.
 int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret);
 
-// One more than the last card of any segment; the bytes of a map of so many.
+// One more than the last card of any segment.
 uint64_t dt_cards_count(struct dt_cards *cards);
-size_t dt_cards_map_bytes(struct dt_cards *cards);
 
-// DT_COLLECT or DT_PEEK: writes the map and returns the number of cards set, or an error. All cards of a lost segment
-// are set; all of everything if the scan failed. -DT_ESIZE: the map was not touched.
-//   number: of a collect whose caller may never hear of its end, another one each time: a signal handler of Python can
-//           raise when the call has returned. 0: it is settled at once.
-//   heard: the number of the last collect of whose end the caller has heard. If it is not that of the last one with a
-//          number, this look has the cards of that one, too.
-int64_t dt_cards_look(struct dt_cards *cards, int verb, uint64_t number, uint64_t heard, void *map, size_t bytes);
 // Declares bytes written: the next look has their pages' cards. Takes no lock. -DT_EUNTRACKED: some are in no segment,
 // and none was marked.
 int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes);
@@ -43,5 +52,13 @@ int dt_cards_first_in(struct dt_cards *cards, uint64_t start, uint64_t stop, uin
 int dt_cards_is_lost(struct dt_cards *cards, uint64_t start);
 // Lists up to room threads that the last look was to stop, and has not; returns how many there are.
 long dt_cards_unstopped(struct dt_cards *cards, int32_t *threads, size_t room);
-// Lists up to room lost segments, and returns how many there are.
-long dt_cards_lost(struct dt_cards *cards, struct dt_range *ranges, size_t room);
+
+// The caller of these holds the lock.
+
+// Makes room for one more segment. 0 or -ENOMEM.
+int dt_cards_fit(struct dt_cards *cards);
+// Takes a segment out, and frees it.
+void dt_cards_take_out(struct dt_cards *cards, struct dt_heap_segment *segment);
+// 0 if [start, stop) is in segments, and begins and ends where one does or on a card and a page; else -DT_EUNTRACKED or
+// -DT_EALIGN.
+int dt_cards_check_part(const struct dt_cards *cards, uint64_t start, uint64_t stop);

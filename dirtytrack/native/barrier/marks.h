@@ -18,10 +18,21 @@ struct dt_marks {
 	bool any;                  // there are marks that nobody has taken
 };
 
-// Adds a range, or returns NULL without memory.
-struct dt_marked *dt_marks_add(struct dt_marks *marks, const struct dt_extent *extent);
-// Takes a range out, and frees it as soon as no dt_mark can be looking at it.
+// Is given addresses of pages that were marked.
+typedef void dt_take_marks(void *context, struct dt_run addresses);
+
+// Makes a range, or returns NULL without memory. Frees one that is in no list.
+struct dt_marked *dt_marked_new(const struct dt_extent *extent);
+void dt_marked_free(struct dt_marked *marked);
+// Adds a range.
+void dt_marks_add(struct dt_marks *marks, struct dt_marked *marked);
+// Puts two ranges, which make up as much, in the place of one. dt_mark finds either it or them, at any time; what was
+// marked in it is in dt_marks_take_removed.
+void dt_marks_divide(struct dt_marks *marks, struct dt_marked *marked, struct dt_marked *low, struct dt_marked *high);
+// Takes a range out.
 void dt_marks_remove(struct dt_marks *marks, struct dt_marked *marked);
+// Takes what was marked in ranges that were taken out, and frees them as soon as no dt_mark can be looking at them.
+void dt_marks_take_removed(struct dt_marks *marks, dt_take_marks *take, void *context);
 // Frees everything. Nobody is in dt_mark any more, nor will be.
 void dt_marks_free(struct dt_marks *marks);
 
@@ -30,5 +41,5 @@ void dt_marks_free(struct dt_marks *marks);
 int dt_mark(struct dt_marks *marks, uint64_t start, uint64_t stop);
 // Whether anything was marked since the last call. What is marked while it runs may count for this one or the next.
 bool dt_marks_any(struct dt_marks *marks);
-// Calls take with runs of the marked pages of a range, counted from its region's first one, which are marked no longer.
-void dt_marks_take(struct dt_marked *marked, void (*take)(void *context, struct dt_run pages), void *context);
+// Takes the marked pages of a range, which are marked no longer.
+void dt_marks_take(struct dt_marked *marked, dt_take_marks *take, void *context);

@@ -1,18 +1,22 @@
 // The interface for native runtimes, which have no Python to open descriptors and to know the kernel: a session with a
-// card table.
+// card table. Arguments are looked at here.
+#define _GNU_SOURCE
 #include "../include/dirtytrack.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include "../backends/keep_huge.h"
 #include "../backends/opening.h"
 #include "../base/memory.h"
 #include "../core/collect.h"
 #include "../core/lifetime.h"
-#include "../core/tracking.h"
-#include "cards.h"
+#include "card_map.h"
+#include "listing.h"
+#include "ranges.h"
 
 enum { FIRST_WAIT = 8, MOST_WAIT = 4096 }; // looks
 
@@ -35,23 +39,51 @@ static int keep_huge_pages(struct dt_session *session)
 	return error == -ENOMEM || error == -EAGAIN ? error : 0;
 }
 
-static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
+static int prepare(struct dt_session *session, unsigned flags, int tasks)
+{
+	int error = flags & DT_KEEP_HUGE_PAGES ? keep_huge_pages(session) : 0;
+	if (!error && flags & DT_STOP_THREADS)
+		error = dt_session_stop_threads(session, SIGURG, DT_STOP_LIMIT_NS, tasks);
+	return error;
+}
+
+// A copy of a descriptor, in *copy_ret; -1, as it is, is one that has to be opened.
+static int copy(int descriptor, int *copy_ret)
+{
+	*copy_ret = descriptor < 0 ? -1 : fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+	return descriptor >= 0 && *copy_ret < 0 ? -errno : 0;
+}
+
+static int open_session(struct dt_opening *opening, const struct dt_descriptors *given)
+{
+	int userfaultfd, pagemap;
+	int error = copy(given->userfaultfd, &userfaultfd);
+	if (error)
+		return error;
+	error = copy(given->pagemap, &pagemap);
+	if (!error)
+		return dt_open_wp_async_over(opening, userfaultfd, pagemap, -1);
+	if (userfaultfd >= 0)
+		close(userfaultfd);
+	return error;
+}
+
+static int open_tracker(size_t card_size, unsigned flags, const struct dt_descriptors *given,
+			struct dt_tracker **tracker_ret)
 {
 	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
 	if (!tracker)
 		return -ENOMEM;
 	struct dt_opening opening = {0};
-	int error = dt_open_wp_async(&opening, -1);
+	int error = open_session(&opening, given);
 	tracker->session = opening.session;
 	if (!error) {
 		tracker->session->lock.is_quiet = true;
 		error = dt_cards_open(tracker->session, opening.cursor, (uint32_t)__builtin_ctzl(card_size),
 				      flags & DT_BYTES, &tracker->cards);
 	}
-	if (!error && flags & DT_KEEP_HUGE_PAGES)
-		error = keep_huge_pages(tracker->session);
-	if (!error && flags & DT_STOP_THREADS)
-		error = dt_session_stop_threads(tracker->session, SIGURG, DT_STOP_LIMIT_NS);
+	if (!error)
+		error = prepare(tracker->session, flags, given->tasks);
 	if (error)
 		close_tracker(tracker);
 	else
@@ -61,23 +93,30 @@ static int open_tracker(size_t card_size, unsigned flags, struct dt_tracker **tr
 
 // Quiet: a thread that is cancelled in the middle would leave descriptors open, or a range that has no cards.
 
-int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
+int dt_tracker_open_with(size_t card_size, unsigned flags, const struct dt_descriptors *descriptors,
+			 struct dt_tracker **tracker_ret)
 {
 	const unsigned known = DT_BYTES | DT_STOP_THREADS | DT_KEEP_HUGE_PAGES;
-	if (!card_size || card_size & (card_size - 1) || flags & ~known)
+	if (!card_size || card_size & (card_size - 1) || flags & ~known || !descriptors || !tracker_ret)
 		return -EINVAL;
 	struct dt_quiet quiet = dt_quiet_begin();
-	int error = open_tracker(card_size, flags, tracker_ret);
+	int error = open_tracker(card_size, flags, descriptors, tracker_ret);
 	dt_quiet_end(&quiet);
 	return error;
 }
 
+int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
+{
+	const struct dt_descriptors none = {-1, -1, -1};
+	return dt_tracker_open_with(card_size, flags, &none, tracker_ret);
+}
+
 int dt_tracker_stop_threads(struct dt_tracker *tracker, int signal, uint64_t limit_ns)
 {
-	if (!limit_ns)
+	if (!tracker || !limit_ns)
 		return -EINVAL;
 	struct dt_quiet quiet = dt_quiet_begin();
-	int error = dt_session_stop_threads(tracker->session, signal, limit_ns);
+	int error = dt_session_stop_threads(tracker->session, signal, limit_ns, -1);
 	dt_quiet_end(&quiet);
 	return error;
 }
@@ -91,72 +130,74 @@ void dt_tracker_close(struct dt_tracker *tracker)
 	dt_quiet_end(&quiet);
 }
 
-static int add_range(struct dt_tracker *tracker, uint64_t from, uint64_t to, unsigned flags, uint64_t *first_card)
+// Some bytes, and where they end; false: there are none, or they wrap around.
+static bool addresses(const void *start, size_t bytes, struct dt_run *run_ret)
 {
-	struct dt_session *session = tracker->session;
-	struct dt_failure failure;
-	uint32_t page_shift = session->backend.page_shift;
-	uint64_t page = 1ULL << page_shift, region, first = 0;
-	int error = dt_session_add(session, from & ~(page - 1), (to + page - 1) & ~(page - 1), page_shift, flags,
-				   &region, &failure);
-	if (error)
-		return error;
-	error = dt_cards_add(tracker->cards, region, from, to, &first);
-	if (error)
-		dt_session_remove(session, region);
-	else if (first_card)
-		*first_card = first;
-	return error;
+	uint64_t from = (uintptr_t)start;
+	*run_ret = (struct dt_run){from, from + bytes};
+	return run_ret->start < run_ret->stop;
 }
 
 int dt_tracker_add(struct dt_tracker *tracker, void *start, size_t bytes, unsigned flags, uint64_t *first_card)
 {
-	uint64_t from = (uintptr_t)start, to = from + bytes;
-	if (!bytes || to < from || flags & ~(unsigned)DT_SPARSE)
+	struct dt_run range;
+	uint64_t first = 0;
+	if (!tracker || !addresses(start, bytes, &range) || flags & ~(unsigned)DT_SPARSE)
 		return -EINVAL;
 	struct dt_quiet quiet = dt_quiet_begin();
-	int error = add_range(tracker, from, to, flags, first_card);
+	int error = dt_ranges_add(tracker->cards, range.start, range.stop, flags, &first);
 	dt_quiet_end(&quiet);
+	if (!error && first_card)
+		*first_card = first;
 	return error;
 }
 
-static int remove_range(struct dt_tracker *tracker, uint64_t start)
+int dt_tracker_remove(struct dt_tracker *tracker, void *start, size_t bytes)
 {
-	uint64_t region;
-	int error = dt_cards_remove(tracker->cards, start, &region);
-	if (error)
-		return error;
-	error = dt_session_remove(tracker->session, region);
-	return error < 0 ? error : 0;
+	struct dt_run part;
+	if (!tracker || !addresses(start, bytes, &part))
+		return -EINVAL;
+	return dt_ranges_remove(tracker->cards, part.start, part.stop);
 }
 
-int dt_tracker_remove(struct dt_tracker *tracker, void *start)
+int dt_tracker_replace(struct dt_tracker *tracker, void *start, size_t bytes)
 {
-	struct dt_quiet quiet = dt_quiet_begin();
-	int error = remove_range(tracker, (uintptr_t)start);
-	dt_quiet_end(&quiet);
-	return error;
+	struct dt_run part;
+	if (!tracker || !addresses(start, bytes, &part))
+		return -EINVAL;
+	return dt_ranges_replace(tracker->cards, part.start, part.stop);
 }
 
 uint64_t dt_tracker_cards(struct dt_tracker *tracker)
 {
-	return dt_cards_count(tracker->cards);
+	return tracker ? dt_cards_count(tracker->cards) : 0;
 }
 
 size_t dt_tracker_map_bytes(struct dt_tracker *tracker)
 {
-	return dt_cards_map_bytes(tracker->cards);
+	return tracker ? dt_cards_map_bytes(tracker->cards) : 0;
 }
 
-static int look(struct dt_tracker *tracker, int verb, void *map, size_t bytes, uint64_t *dirty)
+int dt_tracker_prepare(struct dt_tracker *tracker)
 {
-	pthread_testcancel(); // before anything is taken
-	int64_t found = dt_cards_look(tracker->cards, verb, 0, 0, map, bytes);
+	return tracker ? dt_cards_prepare(tracker->cards) : -EINVAL;
+}
+
+static int tell(int64_t found, uint64_t *dirty)
+{
 	if (found < 0)
 		return (int)found;
 	if (dirty)
 		*dirty = (uint64_t)found;
 	return 0;
+}
+
+static int look(struct dt_tracker *tracker, int verb, void *map, size_t bytes, uint64_t *dirty)
+{
+	if (!tracker || (!map && bytes))
+		return -EINVAL;
+	pthread_testcancel(); // before anything is taken
+	return tell(dt_cards_look(tracker->cards, verb, 0, 0, map, bytes), dirty);
 }
 
 int dt_tracker_take(struct dt_tracker *tracker, void *map, size_t bytes, uint64_t *dirty)
@@ -169,17 +210,84 @@ int dt_tracker_peek(struct dt_tracker *tracker, void *map, size_t bytes, uint64_
 	return look(tracker, DT_PEEK, map, bytes, dirty);
 }
 
+static int look_at(struct dt_tracker *tracker, int verb, const void *start, size_t bytes, void *map, size_t map_bytes,
+		   uint64_t *dirty)
+{
+	struct dt_run part;
+	if (!tracker || !map || !addresses(start, bytes, &part))
+		return -EINVAL;
+	pthread_testcancel();
+	return tell(dt_cards_look_at(tracker->cards, verb, part.start, part.stop, map, map_bytes), dirty);
+}
+
+int dt_tracker_take_range(struct dt_tracker *tracker, const void *start, size_t bytes, void *map, size_t map_bytes,
+			  uint64_t *dirty)
+{
+	return look_at(tracker, DT_COLLECT, start, bytes, map, map_bytes, dirty);
+}
+
+int dt_tracker_peek_range(struct dt_tracker *tracker, const void *start, size_t bytes, void *map, size_t map_bytes,
+			  uint64_t *dirty)
+{
+	return look_at(tracker, DT_PEEK, start, bytes, map, map_bytes, dirty);
+}
+
+static int verb_of(unsigned flags)
+{
+	return flags & DT_LIST_TAKE ? DT_COLLECT : DT_PEEK;
+}
+
+long dt_tracker_runs(struct dt_tracker *tracker, unsigned flags, const void *start, size_t bytes, struct dt_range *runs,
+		     size_t room)
+{
+	uint64_t from = (uintptr_t)start, to = bytes > UINT64_MAX - from ? UINT64_MAX : from + bytes;
+	if (!tracker || flags & ~(unsigned)DT_LIST_TAKE || (!runs && room))
+		return -EINVAL;
+	pthread_testcancel();
+	return dt_list_runs(tracker->cards, verb_of(flags), from, to, runs, room);
+}
+
+int dt_write_watch(struct dt_tracker *tracker, unsigned flags, const void *start, size_t bytes, void **listed,
+		   size_t *count, size_t *granularity)
+{
+	struct dt_run range;
+	size_t page_size;
+	if (!tracker || flags & ~(unsigned)DT_LIST_TAKE || !listed || !count || !addresses(start, bytes, &range))
+		return -EINVAL;
+	pthread_testcancel();
+	long found = dt_list_pages(tracker->cards, verb_of(flags), range.start, range.stop, listed, *count,
+				   granularity ? granularity : &page_size);
+	if (found >= 0)
+		*count = (size_t)found;
+	return found < 0 ? (int)found : 0;
+}
+
+int dt_reset_write_watch(struct dt_tracker *tracker, const void *start, size_t bytes)
+{
+	struct dt_run range;
+	size_t page_size;
+	if (!tracker || !addresses(start, bytes, &range))
+		return -EINVAL;
+	pthread_testcancel();
+	return (int)dt_list_pages(tracker->cards, DT_COLLECT, range.start, range.stop, NULL, 0, &page_size);
+}
+
 int dt_tracker_mark(struct dt_tracker *tracker, const void *start, size_t bytes)
 {
-	return dt_cards_mark(tracker->cards, (uint64_t)start, bytes);
+	return tracker ? dt_cards_mark(tracker->cards, (uintptr_t)start, bytes) : -EINVAL;
 }
 
 long dt_tracker_unstopped(struct dt_tracker *tracker, int32_t *threads, size_t room)
 {
-	return dt_cards_unstopped(tracker->cards, threads, room);
+	return tracker && (threads || !room) ? dt_cards_unstopped(tracker->cards, threads, room) : -EINVAL;
+}
+
+long dt_tracker_ranges(struct dt_tracker *tracker, struct dt_range *ranges, size_t room)
+{
+	return tracker && (ranges || !room) ? dt_ranges_list(tracker->cards, false, ranges, room) : -EINVAL;
 }
 
 long dt_tracker_lost(struct dt_tracker *tracker, struct dt_range *ranges, size_t room)
 {
-	return dt_cards_lost(tracker->cards, ranges, room);
+	return tracker && (ranges || !room) ? dt_ranges_list(tracker->cards, true, ranges, room) : -EINVAL;
 }

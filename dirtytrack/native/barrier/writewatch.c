@@ -88,8 +88,8 @@ static int look(struct dt_session *session, uint64_t cursor, uint64_t start, uin
 	}
 }
 
-int dt_write_watch(struct dt_session *session, uint64_t cursor, uint64_t start, uint64_t stop, int reset,
-		   uint64_t *addresses, uint64_t *count, uint64_t *granularity, struct dt_epoch *epoch)
+int dt_session_write_watch(struct dt_session *session, uint64_t cursor, uint64_t start, uint64_t stop, int reset,
+			   uint64_t *addresses, uint64_t *count, uint64_t *granularity, struct dt_epoch *epoch)
 {
 	struct plan plan = {0};
 	int verb = !reset ? DT_PEEK : addresses ? DT_COLLECT : DT_RESET;

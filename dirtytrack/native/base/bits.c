@@ -79,3 +79,14 @@ size_t dt_bits_runs(const struct dt_bits *bits, uint64_t start, uint64_t stop, s
 	}
 	return n;
 }
+
+void dt_bits_join(struct dt_bits *bits, const struct dt_bits *others, uint64_t first, uint64_t pages)
+{
+	uint64_t at = others->low > first ? others->low : first;
+	uint64_t stop = others->high < first + pages ? others->high : first + pages;
+	while ((at = next_set(others->words, 0, at, stop)) < stop) {
+		uint64_t end = next_set(others->words, ~0ULL, at, stop);
+		dt_bits_set(bits, at - first, end - first);
+		at = end;
+	}
+}

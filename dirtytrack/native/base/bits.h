@@ -18,5 +18,7 @@ size_t dt_bits_bytes(uint64_t pages);
 // Sets, or clears, the pages [start, stop).
 void dt_bits_set(struct dt_bits *bits, uint64_t start, uint64_t stop);
 void dt_bits_clear(struct dt_bits *bits, uint64_t start, uint64_t stop);
+// Sets those of the pages [0, pages) whose counterparts, from page `first` of other bits on, are set.
+void dt_bits_join(struct dt_bits *bits, const struct dt_bits *others, uint64_t first, uint64_t pages);
 // Lists the set pages of [start, stop) in out, which has room for (stop - start + 1) / 2 runs; the number of runs.
 size_t dt_bits_runs(const struct dt_bits *bits, uint64_t start, uint64_t stop, struct dt_run *out);

@@ -2,11 +2,13 @@
 #define _GNU_SOURCE
 #include "memory.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "../include/dirtytrack.h"
 #include "patience.h"
 #include "quiet.h"
 
@@ -49,14 +51,47 @@ static void give_lock_back(void)
 	dt_quiet_end(&quiet);
 }
 
+// Where pages come from; NULL: the kernel.
+static struct {
+	void *(*map)(size_t bytes, void *context);
+	void (*unmap)(void *memory, size_t bytes, void *context);
+	void *context;
+} source;
+
+static bool any_mapped; // once there is memory, the source stays; atomic
+
+int dt_set_memory(void *(*map)(size_t bytes, void *context), void (*unmap)(void *memory, size_t bytes, void *context),
+		  void *context)
+{
+	if (!map || !unmap)
+		return -EINVAL;
+	if (__atomic_load_n(&any_mapped, __ATOMIC_RELAXED))
+		return -EBUSY;
+	source.map = map;
+	source.unmap = unmap;
+	source.context = context;
+	return 0;
+}
+
 // MAP_NORESERVE: result buffers are sized for the worst case and hardly ever filled.
 static void *map(size_t bytes)
 {
+	__atomic_store_n(&any_mapped, true, __ATOMIC_RELAXED);
+	if (source.map)
+		return source.map(bytes, source.context);
 	void *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (block == MAP_FAILED)
 		return NULL;
 	madvise(block, bytes, MADV_NOHUGEPAGE);
 	return block;
+}
+
+static void unmap(void *block, size_t bytes)
+{
+	if (source.unmap)
+		source.unmap(block, bytes, source.context);
+	else
+		munmap(block, bytes);
 }
 
 static unsigned size_class(size_t bytes)
@@ -131,7 +166,7 @@ void dt_free(void *pointer, size_t bytes)
 		return;
 	if (bytes > (size_t)1 << LARGEST) {
 		dt_takes_copy(bytes / 16); // most such blocks are buffers that were hardly used
-		munmap(pointer, bytes);
+		unmap(pointer, bytes);
 		return;
 	}
 	unsigned class = size_class(bytes);

@@ -443,14 +443,15 @@ static void leave(struct in_use *use, int signal)
 	sigaction(signal, &use->before, NULL);
 }
 
-int dt_stopping_open(struct dt_stopping *stopping, int signal, uint64_t limit_ns)
+int dt_stopping_open(struct dt_stopping *stopping, int signal, uint64_t limit_ns, int tasks)
 {
 	struct process *process = process_of_this();
 	if (!is_fit(signal))
 		return -EINVAL;
 	if (!process)
 		return -ENOMEM;
-	int tasks = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	tasks = tasks < 0 ? open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+			  : fcntl(tasks, F_DUPFD_CLOEXEC, 0);
 	if (tasks < 0)
 		return -errno;
 	struct dt_quiet quiet = dt_quiet_begin();

@@ -34,9 +34,10 @@ struct dt_stop {
 	struct dt_patience *patience; // of the caller's call: whoever wants what it holds is stopped
 };
 
-// Prepares stopping by a signal, which gets a handler; it may be shared. -EBUSY: it has somebody else's. -EINVAL: it
-// can't be used: none can be handled, or it tells of a fault, or of children. -ENOMEM, or -errno of open(2).
-int dt_stopping_open(struct dt_stopping *stopping, int signal, uint64_t limit_ns);
+// Prepares stopping by a signal, which gets a handler; it may be shared. tasks: a descriptor of /proc/self/task to
+// copy; -1: it is opened. -EBUSY: it has somebody else's. -EINVAL: it can't be used: none can be handled, or it tells
+// of a fault, or of children. -ENOMEM, or -errno of open(2).
+int dt_stopping_open(struct dt_stopping *stopping, int signal, uint64_t limit_ns, int tasks);
 // Ends that; the last one to use the signal gives it its old meaning back. All zero is ignored.
 void dt_stopping_close(struct dt_stopping *stopping);
 // The same in a forked child, which owns nothing but the descriptor.

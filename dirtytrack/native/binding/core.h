@@ -5,7 +5,7 @@
 #include "../backends/chunks.h"
 #include "../backends/keep_huge.h"
 #include "../backends/opening.h"
-#include "../barrier/cards.h"
+#include "../barrier/card_map.h"
 #include "../barrier/writewatch.h"
 #include "../base/address_space.h"
 #include "../base/extent.h"

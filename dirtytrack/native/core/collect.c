@@ -443,3 +443,20 @@ int dt_collect_within(struct dt_session *session, uint64_t cursor, int verb, con
 	in.n = n;
 	return dt_leave(&session->lock, look_up(&in, cursor));
 }
+
+int dt_collect_prepare(struct dt_session *session, const struct dt_slice *slices, size_t n, struct dt_epoch *epoch)
+{
+	struct collection in = collection(session, DT_PEEK, epoch);
+	uint64_t pages;
+	int error = dt_enter_within(&session->lock);
+	if (error)
+		return error;
+	error = dt_request_slices(&session->regions, slices, n, &session->requests);
+	if (!error)
+		error = prepare(&in);
+	if (!error)
+		error = make_ready(&in, &pages);
+	clear(epoch);
+	epoch->settled = epoch->aborted = 1;
+	return dt_leave(&session->lock, error);
+}

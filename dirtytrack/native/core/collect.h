@@ -21,7 +21,9 @@ int dt_collect_all(struct dt_session *session, uint64_t cursor, int verb, uint64
 // entry for each region, in their order. -DT_ECLOSED: there is no such cursor, or no such region.
 int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
 	       struct dt_epoch *epoch);
-// The same for who holds another lock (see dt_enter_within).
+// Makes room for such a call, so that it allocates nothing as long as no region comes or goes. -DT_ECLOSED, -ENOMEM.
+int dt_collect_prepare(struct dt_session *session, const struct dt_slice *slices, size_t n, struct dt_epoch *epoch);
+// The same as dt_collect for who holds another lock (see dt_enter_within).
 int dt_collect_within(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
 		      struct dt_epoch *epoch);
 // The same as dt_collect, and if it succeeds in a session that stops threads, act(context) before they go on, whose

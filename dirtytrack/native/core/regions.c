@@ -119,6 +119,14 @@ void dt_lose_region(struct dt_regions *regions, struct dt_region *region)
 	regions->lost_count++;
 }
 
+void dt_recover_region(struct dt_regions *regions, struct dt_region *region)
+{
+	if (!(region->flags & DT_LOST))
+		return;
+	region->flags &= ~(uint32_t)DT_LOST;
+	regions->lost_count--;
+}
+
 void dt_free_regions(struct dt_regions *regions)
 {
 	dt_free(regions->by_address, regions->room * sizeof *regions->by_address);

@@ -70,6 +70,8 @@ int dt_new_region(struct dt_regions *regions, const struct dt_region *like, uint
 void dt_insert_region(struct dt_regions *regions, struct dt_region *region);
 // Takes a region out of the table; it is the caller's again.
 void dt_take_out_region(struct dt_regions *regions, struct dt_region *region);
+// Flags a region as lost, and takes that back.
 void dt_lose_region(struct dt_regions *regions, struct dt_region *region);
+void dt_recover_region(struct dt_regions *regions, struct dt_region *region);
 // Frees the tables, which have to be empty.
 void dt_free_regions(struct dt_regions *regions);

@@ -110,13 +110,15 @@ int dt_session_locate(struct dt_session *session, uint64_t id, uint64_t address,
 	return dt_leave(&session->lock, 0);
 }
 
-int dt_session_stop_threads(struct dt_session *session, int signal, uint64_t limit_ns)
+int dt_session_stop_threads(struct dt_session *session, int signal, uint64_t limit_ns, int tasks)
 {
 	struct dt_stopping stopping;
 	int error = dt_enter(&session->lock);
 	if (error)
 		return error;
-	error = dt_stopping_open(&stopping, signal, limit_ns);
+	if (tasks < 0 && session->stopping.signal)
+		tasks = session->stopping.tasks;
+	error = dt_stopping_open(&stopping, signal, limit_ns, tasks);
 	if (!error) {
 		dt_stopping_close(&session->stopping);
 		session->stopping = stopping;

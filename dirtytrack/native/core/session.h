@@ -55,8 +55,9 @@ uint64_t dt_session_generation(struct dt_session *session);
 int dt_session_locate(struct dt_session *session, uint64_t region, uint64_t address, uint64_t *offset,
 		      uint32_t *page_shift);
 // From here on the other threads are stopped by a signal for each scan that goes to an epoch, and a scan waits so many
-// nanoseconds for them. It may be said again. Errors as of dt_stopping_open: then it is as it was.
-int dt_session_stop_threads(struct dt_session *session, int signal, uint64_t limit_ns);
+// nanoseconds for them. tasks: a descriptor of /proc/self/task, which is copied; -1: as before, or it is opened. It may
+// be said again. Errors as of dt_stopping_open: then it is as it was.
+int dt_session_stop_threads(struct dt_session *session, int signal, uint64_t limit_ns, int tasks);
 // Copies bytes of tracked memory such that every store that the copy lacks is found by a later scan, also beside
 // writers and by a session that compares. If the session can't be used, it is a copy of the memory. 0; or -errno, with
 // the address of the first page that can't be read: -EFAULT.

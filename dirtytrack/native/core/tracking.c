@@ -30,14 +30,13 @@ static int release(struct dt_session *session, uint64_t start, uint64_t stop)
 	return for_each_unheld(session, start, stop, session->backend.ops->remove);
 }
 
-static void free_region(struct dt_session *session, struct dt_region *region)
+void dt_free_region(struct dt_session *session, struct dt_region *region)
 {
 	for_each_cursor(cursor, &session->cursors) dt_free_pending(cursor, region);
 	dt_free(region, sizeof *region);
 }
 
-// All the memory that a region needs, before the first system call of its own.
-static int new_region(struct dt_session *session, const struct dt_region *like, struct dt_region **region_ret)
+int dt_make_region(struct dt_session *session, const struct dt_region *like, struct dt_region **region_ret)
 {
 	int error = dt_new_region(&session->regions, like, ++session->next_serial, region_ret);
 	if (error)
@@ -45,7 +44,7 @@ static int new_region(struct dt_session *session, const struct dt_region *like, 
 	for_each_cursor(cursor, &session->cursors) if (!error) error =
 		dt_make_pending(cursor, *region_ret, session->backend.ops->assumes);
 	if (error)
-		free_region(session, *region_ret);
+		dt_free_region(session, *region_ret);
 	return error;
 }
 
@@ -87,14 +86,14 @@ static int add(struct dt_session *session, const struct dt_region *like, uint64_
 	if (is_mixed(session, like))
 		return -DT_EMIXED;
 	*failure = (struct dt_failure){"mmap", like->start, like->stop};
-	int error = new_region(session, like, &region);
+	int error = dt_make_region(session, like, &region);
 	if (error)
 		return error;
 	dt_claim(&session->rival, region->start, region->stop);
 	error = acquire(session, region, failure);
 	if (error) {
 		release(session, region->start, region->stop);
-		free_region(session, region);
+		dt_free_region(session, region);
 		return error;
 	}
 	dt_insert_region(&session->regions, region);
@@ -116,7 +115,7 @@ static int remove_region(struct dt_session *session, struct dt_region *region)
 {
 	dt_take_out_region(&session->regions, region);
 	int error = release(session, region->start, region->stop);
-	free_region(session, region);
+	dt_free_region(session, region);
 	return error;
 }
 
@@ -211,6 +210,15 @@ int dt_session_mark(struct dt_session *session, uint64_t id, uint64_t start, uin
 	if (region->flags & DT_LOST)
 		return dt_leave(&session->lock, -DT_ELOST);
 	dt_feed(session, region->start + (start << region->page_shift), region->start + (stop << region->page_shift));
+	return dt_leave(&session->lock, 0);
+}
+
+int dt_session_mark_range(struct dt_session *session, uint64_t start, uint64_t stop)
+{
+	int error = dt_enter(&session->lock);
+	if (error)
+		return error;
+	dt_feed(session, start, stop);
 	return dt_leave(&session->lock, 0);
 }
 

@@ -22,9 +22,15 @@ void dt_session_take_from_rivals(struct dt_session *session, uint64_t start, uin
 int dt_session_lose_region(struct dt_session *session, uint64_t region);
 // 1 if the region is lost, 0 if it is not. -DT_ECLOSED: there is no such region.
 int dt_session_is_lost(struct dt_session *session, uint64_t region);
+// Declares the bytes [start, stop), addresses, written, to every cursor and every region that has some of them.
+int dt_session_mark_range(struct dt_session *session, uint64_t start, uint64_t stop);
 // Declares pages [start, stop) of a region written, counted from its first page, to every cursor and to every region
 // that shares them. -DT_ECLOSED: there is no such region. -DT_ELOST.
 int dt_session_mark(struct dt_session *session, uint64_t region, uint64_t start, uint64_t stop);
 
+// All the memory that a region like this one needs, before the first system call of its own: it is in no table yet. Its
+// end. The caller holds the lock.
+int dt_make_region(struct dt_session *session, const struct dt_region *like, struct dt_region **region_ret);
+void dt_free_region(struct dt_session *session, struct dt_region *region);
 // Forgets every region. The caller holds the lock.
 void dt_remove_all(struct dt_session *session);

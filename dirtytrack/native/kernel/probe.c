@@ -34,6 +34,8 @@ static int hole_reporting(int pagemap, uint64_t start, uint64_t page, uint64_t t
 	uint64_t entries = 0;
 	for (long i = 0; i < n; i++)
 		entries += (found[i].end - found[i].start) / page;
+	if (!entries)
+		return -EINVAL; // what was just written to is not: it is the pagemap of another process
 	n = written(pagemap, start + table, start + 2 * table, DT_PAGE_IS_WRITTEN, found);
 	if (n < 0)
 		return (int)n;

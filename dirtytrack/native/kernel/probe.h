@@ -12,6 +12,6 @@ enum dt_hole_reporting {
 };
 
 // Tries it, on memory of its own: DT_HOLES_REPORTED, DT_HOLES_UNREPORTED, or -errno. userfaultfd: after its handshake,
-// with UFFD_FEATURE_WP_ASYNC. pagemap: of this process. (pagemap_scan_pmd_entry and pagemap_scan_pte_hole in
-// fs/proc/task_mmu.c.)
+// with UFFD_FEATURE_WP_ASYNC. pagemap: of this process; -EINVAL: of another one. (pagemap_scan_pmd_entry and
+// pagemap_scan_pte_hole in fs/proc/task_mmu.c.)
 int dt_probe_hole_reporting(int userfaultfd, int pagemap);

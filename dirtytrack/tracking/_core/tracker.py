@@ -272,7 +272,7 @@ class Tracker:
         return huge_pages.UNSUPPORTED[error] if error else ""
 
     def _stop_threads(self, signal: int, timeout: float) -> None:
-        error = lib.dt_session_stop_threads(self._native, signal, max(1, int(timeout * 1e9)))
+        error = lib.dt_session_stop_threads(self._native, signal, max(1, int(timeout * 1e9)), -1)
         if error == -errno.EBUSY:
             raise busy_signal(signal)
         if error == -errno.EINVAL:
