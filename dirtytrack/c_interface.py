@@ -6,7 +6,7 @@ TYPE_CHECKING = False  # type checkers know the name; `typing` is slow to import
 if TYPE_CHECKING:
     from pathlib import Path
 
-_FOLDERS = ("base", "kernel", "core", "backends", "barrier")  # the tracker and what it stands on
+_FOLDERS = ("base", "kernel", "core", "backends", "snapshot", "barrier")  # trackers, snapshots, what is below
 
 
 def get_include() -> str:

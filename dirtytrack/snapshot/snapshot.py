@@ -57,10 +57,10 @@ class Snapshot(TrackedSet):
             at += _room(region)
         consumer, self._copies = self._consumer, ffi.new("uint8_t *[]", copies)
         memory = consumer.slices, consumer.extents, self._copies, len(self.regions)
-        self._native: Any = ffi.new("struct dt_snapshot *", (*memory, self._apart, self._maps.fileno()))
+        self._native: Any = ffi.new("struct dt_copies *", (*memory, self._apart, self._maps.fileno()))
         failure = ffi.new("struct dt_failure *")
         self._copied = whole
-        error = consumer.call(lib.dt_snapshot_fill, self._native, failure)
+        error = consumer.call(lib.dt_copies_fill, self._native, failure)
         if error:
             raise consumer.error(error, failure)
 
@@ -105,7 +105,7 @@ class Snapshot(TrackedSet):
     def _diff(self, changes: Changes, epoch: NativeEpoch, verb: int) -> Diff:
         self._check()
         arguments = self._native, verb, changes.native, changes.how, epoch.native
-        self._consumer.run(epoch, lib.dt_snapshot_diff, *arguments)
+        self._consumer.run(epoch, lib.dt_copies_diff, *arguments)
         with epoch:
             changes.check()
             return Diff._of(self._sizes, changes)
@@ -113,7 +113,7 @@ class Snapshot(TrackedSet):
     @in_turn
     def _take_back(self, changes: Changes, epoch: NativeEpoch) -> None:
         if not self._closed:
-            lib.dt_snapshot_take_back(self._native, changes.native, epoch.native)
+            lib.dt_copies_take_back(self._native, changes.native, epoch.native)
 
     @in_turn
     def rollback(self) -> int:
@@ -131,7 +131,7 @@ class Snapshot(TrackedSet):
         """
         self._check()
         epoch, taken = NativeEpoch(), NativeEpoch()
-        self._consumer.run(taken, lib.dt_snapshot_rollback, self._native, epoch.native, taken.native)
+        self._consumer.run(taken, lib.dt_copies_rollback, self._native, epoch.native, taken.native)
         return epoch.pages
 
     @in_turn
@@ -144,7 +144,7 @@ class Snapshot(TrackedSet):
         """
         self._check()
         epoch = NativeEpoch()
-        self._consumer.run(epoch, lib.dt_snapshot_advance, self._native, epoch.native)
+        self._consumer.run(epoch, lib.dt_copies_advance, self._native, epoch.native)
         with epoch:
             return epoch.pages
 
@@ -182,7 +182,7 @@ class Snapshot(TrackedSet):
             runs += one.runs
         listed = ffi.new("struct dt_run[]", runs)
         arguments = self._native, entries, listed, changes.native, failure
-        error = self._consumer.call(lib.dt_snapshot_verify, *arguments)
+        error = self._consumer.call(lib.dt_copies_verify, *arguments)
         if error:
             raise self._consumer.error(error, failure)
         changes.check()

@@ -32,7 +32,8 @@ enum { PAGES = 64, EACH = 4, LEAST_HITS = 5, MOST_PAUSES = 200000, MOST_SECONDS 
 
 static size_t page;
 static char *heap;
-static struct dt_tracker *shared; // of all threads
+static struct dt_tracker *shared; // of all threads, as the next one
+static struct dt_snapshot *snapshot;
 
 static char *map(size_t pages)
 {
@@ -44,7 +45,7 @@ static char *map(size_t pages)
 // What a thread has of its own, so that calls of several threads can be checked.
 struct place {
 	struct dt_tracker *opened;
-	char *memory; // EACH pages
+	char *memory; // EACH pages, and as many behind them for snapshots
 };
 
 static void do_take(struct place *place)
@@ -129,6 +130,27 @@ static void do_prepare(struct place *place)
 	check(dt_tracker_prepare(shared) == 0);
 }
 
+static int ignore(void *context, void *start, size_t bytes, const void *before, const void *after)
+{
+	return context == NULL && start && bytes && before && after ? 0 : 9;
+}
+
+static void do_reset(struct place *place)
+{
+	size_t pages;
+	(void)place;
+	check(dt_snapshot_rollback(snapshot, &pages) == 0 && dt_snapshot_advance(snapshot, &pages) == 0);
+	check(dt_snapshot_diff(snapshot, DT_LIST_TAKE, ignore, NULL) == 0);
+}
+
+static void do_snapshot(struct place *place)
+{
+	struct dt_snapshot *own;
+	check(dt_snapshot_open(&own) == 0);
+	check(dt_snapshot_add(own, place->memory + EACH * page + 5, 2 * page, DT_DENSE) == 0);
+	dt_snapshot_close(own);
+}
+
 static void do_open(struct place *place)
 {
 	if (!place->opened)
@@ -166,8 +188,8 @@ static void do_fork(struct place *place)
 }
 
 typedef void act(struct place *place);
-static act *const acts[] = {do_take, do_peek, do_mark,    do_add,  do_remove, do_cut, do_replace,
-			    do_part, do_list, do_prepare, do_open, do_close,  do_ask, do_fork};
+static act *const acts[] = {do_take, do_peek,    do_mark,  do_add,      do_remove, do_cut,   do_replace, do_part,
+			    do_list, do_prepare, do_reset, do_snapshot, do_open,   do_close, do_ask,     do_fork};
 enum { ACTS = sizeof acts / sizeof *acts };
 enum { ANY_TIME = ACTS - 1 }; // all but the fork, which others that are stopped in malloc may hold up
 
@@ -252,8 +274,9 @@ static void begin(void)
 	heap = map(PAGES);
 	check(dt_tracker_open(page, DT_BITS | DT_KEEP_HUGE_PAGES, &shared) == 0);
 	check(dt_tracker_add(shared, heap, PAGES * page, DT_DENSE, NULL) == 0);
+	check(dt_snapshot_open(&snapshot) == 0 && dt_snapshot_add(snapshot, map(EACH), EACH * page, DT_DENSE) == 0);
 	for (size_t i = 0; i < ACTS; i++)
-		mutators[i] = (struct mutator){.what = i, .place.memory = map(EACH)};
+		mutators[i] = (struct mutator){.what = i, .place.memory = map(2 * EACH)};
 	alarm(MOST_SECONDS); // a deadlock
 }
 
@@ -270,6 +293,7 @@ static void finish(void)
 	check(dt_tracker_mark(shared, heap + 9 * page, 1) == 0);
 	check(dt_tracker_take(shared, out, dt_tracker_map_bytes(shared), &dirty) == 0 && dirty == 2);
 	dt_tracker_close(shared);
+	dt_snapshot_close(snapshot);
 	int fd = dup(0);
 	check(fd < 10); // nobody left a descriptor
 }
@@ -292,7 +316,7 @@ static bool enough(void)
 static void pauses(void)
 {
 	begin();
-	struct place place = {.memory = map(EACH)};
+	struct place place = {.memory = map(2 * EACH)};
 	signal(SIGUSR1, stop);
 	for (size_t i = 0; i < ACTS; i++)
 		check(pthread_create(&mutators[i].thread, NULL, mutate, &mutators[i]) == 0);
@@ -353,7 +377,7 @@ static void cancelled_before(void)
 static void cancellations(void)
 {
 	begin();
-	struct place place = {.memory = map(EACH)};
+	struct place place = {.memory = map(2 * EACH)};
 	for (long round = 0; round < 60; round++) {
 		for (size_t i = 0; i < ANY_TIME; i++)
 			check(pthread_create(&mutators[i].thread, NULL, be_cancelled, &mutators[i]) == 0);
@@ -387,7 +411,7 @@ static void handle(int number)
 static void handlers(void)
 {
 	begin();
-	handlers_place.memory = map(EACH);
+	handlers_place.memory = map(2 * EACH);
 	me = &mutators[0];
 	signal(SIGVTALRM, handle);
 	for (size_t what = 0; what < ANY_TIME; what++) {

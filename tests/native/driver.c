@@ -103,6 +103,7 @@ int main(int argc, char **argv)
 	try_cards(&random);
 	try_write_watch(&random);
 	try_ranges(&random);
+	try_resets(&random);
 	try_kinds(&random);
 	try_huge(&random);
 	try_files();

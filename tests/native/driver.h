@@ -64,6 +64,7 @@ void try_mirror(uint64_t *random);
 void try_cards(uint64_t *random);
 void try_write_watch(uint64_t *random);
 void try_ranges(uint64_t *random);
+void try_resets(uint64_t *random);
 void try_kinds(uint64_t *random);
 void try_huge(uint64_t *random);
 void try_stops(void);

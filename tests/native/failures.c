@@ -215,6 +215,41 @@ static void use_parts(void)
 	dt_tracker_close(tracker);
 }
 
+// What could not be put back is put back the next time, unless the failed call has said that the memory is another.
+static void use_reset(void)
+{
+	struct dt_snapshot *snapshot;
+	static char before[SPAN << 16];
+	size_t bytes = SPAN * page_size, pages;
+	int error = 0;
+	surely(dt_snapshot_open(&snapshot));
+	surely(dt_snapshot_add(snapshot, memory, bytes, DT_DENSE));
+	memcpy(before, memory, bytes);
+	for (uint64_t round = 1; round < 3 && !error; round++) {
+		memory[round * page_size]++;
+		memory[5 * round * page_size + 7]++;
+		error = dt_snapshot_rollback(snapshot, &pages);
+		if (error) {
+			succeed();
+			error = dt_snapshot_rollback(snapshot, &pages);
+		}
+		check(error == -DT_ELOST || (!error && memcmp(before, memory, bytes) == 0));
+	}
+	losses += error != 0;
+	memory[0]++;
+	if (!error && dt_snapshot_advance(snapshot, &pages)) {
+		succeed();
+		error = dt_snapshot_advance(snapshot, &pages);
+	}
+	memory[0]--;
+	if (!error && dt_snapshot_rollback(snapshot, &pages)) {
+		succeed();
+		error = dt_snapshot_rollback(snapshot, &pages);
+	}
+	check(error == -DT_ELOST || (!error && memory[0] == (char)(before[0] + 1)));
+	dt_snapshot_close(snapshot);
+}
+
 static int watch(uint64_t cursor, uint64_t *addresses, uint64_t *found)
 {
 	uint64_t granularity, start = (uintptr_t)memory;
@@ -405,6 +440,7 @@ void try_failures(void)
 	try_scenario(use_session);
 	try_scenario(use_tracker);
 	try_scenario(use_parts);
+	try_scenario(use_reset);
 	try_scenario(use_write_watch);
 	try_scenario(use_capture);
 #ifndef __SANITIZE_THREAD__ // which takes minutes for it, and has nothing to say of one thread

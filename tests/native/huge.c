@@ -8,8 +8,8 @@
 #include "backends/huge.h"
 #include "backends/keep_huge.h"
 #include "driver.h"
+#include "snapshot/copies.h"
 #include "snapshot/mirror.h"
-#include "snapshot/snapshot.h"
 
 enum { CURSORS = 2, STEPS = 1500, NEVER = 1 << 30, CHUNKS = 2, CHUNK = DT_CHUNK_PAGES };
 
@@ -209,11 +209,11 @@ static void try_copies(void)
 	struct dt_failure failure;
 	uint8_t *copy = dt_alloc(bytes);
 	check(copy);
-	const struct dt_snapshot snapshot = {&slice, &extent, &copy, 1, .maps = -1};
+	const struct dt_copies snapshot = {&slice, &extent, &copy, 1, .maps = -1};
 	for (int copier = 0; copier < 2; copier++) {
 		fly();
 		store(14);
-		check((copier ? dt_snapshot_fill(session, cursor, &snapshot, &failure)
+		check((copier ? dt_copies_fill(session, cursor, &snapshot, &failure)
 			      : dt_mirror_fill(session, &extent, 0, bytes, copy, &failure)) == 0);
 		chunk[14 * page_size + 14]--;
 		look_at_all();

@@ -5,17 +5,17 @@
 
 #include "driver.h"
 #include "failing.h"
+#include "snapshot/copies.h"
 #include "snapshot/history.h"
 #include "snapshot/merging.h"
 #include "snapshot/packing.h"
-#include "snapshot/snapshot.h"
 
 enum { STATES = 6 };
 
 static struct dt_extent extents[REGIONS];
 static uint8_t *copies[REGIONS];
 static struct dt_slice slices[REGIONS];
-static struct dt_snapshot snapshot = {slices, extents, copies, REGIONS, 0, -1};
+static struct dt_copies snapshot = {slices, extents, copies, REGIONS, 0, -1};
 static uint64_t cursor;
 
 static uint8_t *memory_of(int i)
@@ -33,7 +33,7 @@ static void make_copies(void)
 	}
 	struct dt_failure failure;
 	snapshot.maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-	check(dt_snapshot_fill(session, cursor, &snapshot, &failure) == 0);
+	check(dt_copies_fill(session, cursor, &snapshot, &failure) == 0);
 }
 
 static void free_copies(void)
@@ -55,14 +55,14 @@ static int diff(int verb, struct dt_changes **changes_ret, uint64_t gap, uint64_
 	*changes_ret = dt_changes_new(sizeof **changes_ret);
 	check(*changes_ret);
 	const struct dt_comparing how = {.gap = gap, .limit = limit};
-	return dt_snapshot_diff(session, cursor, &snapshot, verb, *changes_ret, &how, epoch);
+	return dt_copies_diff(session, cursor, &snapshot, verb, *changes_ret, &how, epoch);
 }
 
 static int try_verb(bool write, struct dt_failure *failure_ret)
 {
 	struct dt_epoch *open = new_epoch(), *taken = new_epoch();
 	struct dt_changes *changes;
-	int error = write ? dt_snapshot_rollback(session, cursor, &snapshot, open, taken)
+	int error = write ? dt_copies_rollback(session, cursor, &snapshot, open, taken)
 			  : diff(DT_PEEK, &changes, 0, UINT64_MAX, open);
 	*failure_ret = write ? taken->failure : open->failure;
 	if (!write)
@@ -200,15 +200,15 @@ void try_snapshot(uint64_t *random)
 		struct dt_epoch *open = new_epoch(), *taken = new_epoch();
 		uint64_t way = draw(random, 3);
 		if (way == 0) {
-			check(dt_snapshot_rollback(session, cursor, &snapshot, open, taken) == 0);
+			check(dt_copies_rollback(session, cursor, &snapshot, open, taken) == 0);
 		} else if (way == 1) {
-			check(dt_snapshot_advance(session, cursor, &snapshot, taken) == 0);
+			check(dt_copies_advance(session, cursor, &snapshot, taken) == 0);
 			taken->settled = 1;
 		} else {
 			struct dt_changes *changes, *again;
 			check(diff(DT_COLLECT, &changes, draw(random, 3) * 5, UINT64_MAX, taken) == 0);
 			if (draw(random, 2)) {
-				dt_snapshot_take_back(&snapshot, changes, taken);
+				dt_copies_take_back(&snapshot, changes, taken);
 				check(diff(DT_COLLECT, &again, 0, UINT64_MAX, taken) == 0);
 				dt_changes_free(again);
 			}

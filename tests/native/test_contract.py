@@ -49,7 +49,7 @@ _CHANGES = [
     ),
     ("kernel/probe.h", "DT_HOLES_UNREPORTED = 1", "DT_HOLES_UNREPORTED = 4", "DT_HOLES_UNREPORTED"),
     ("base/runs.h", "DT_XOR = 6", "DT_EITHER = 6", "DT_XOR"),
-    ("snapshot/snapshot.h", "int dt_snapshot_advance(", "int dt_snapshot_refresh(", "dt_snapshot_advance"),
+    ("snapshot/copies.h", "int dt_copies_advance(", "int dt_copies_refresh(", "dt_copies_advance"),
     (
         "stub",
         "def dt_session_lose_region(self, session: CData, region: int)",
@@ -57,7 +57,7 @@ _CHANGES = [
         "lose_region",
     ),
     ("stub", "share: float", "share: int", "dt_session_double_check"),
-    ("stub", "def dt_snapshot_fill(", "def dt_snapshot_fil(", "dt_snapshot_fill"),
+    ("stub", "def dt_copies_fill(", "def dt_copies_fil(", "dt_copies_fill"),
     ("stub", "    DT_XOR: int\n", "", "DT_XOR"),
     (
         "stub",

@@ -252,6 +252,50 @@ DT_API long dt_tracker_lost(struct dt_tracker *tracker, struct dt_range *ranges,
 // they block the signal, or the kernel runs them, or is busy for them; returns how many there are in all.
 DT_API long dt_tracker_unstopped(struct dt_tracker *tracker, int32_t *threads, size_t room);
 
+// Snapshots: memory that is put back, or compared, at the cost of what was stored to it. For loops that try something
+// and undo it, a hundred thousand times a second (fuzzers), and for those that send what has changed (emulators). A
+// snapshot is a copy of memory, with a tracker of its own; its functions may be called as those of a tracker, but none
+// is a cancellation point. What they copy from and to is the memory itself: of a file that has become shorter, or
+// memory that is no longer mapped, it raises a signal as it would for the program.
+struct dt_snapshot;
+
+// Opens a snapshot of no memory. Errors as of dt_tracker_open.
+DT_API int dt_snapshot_open(struct dt_snapshot **snapshot);
+
+// Forgets the copies, and everything else; the memory stays as it is. Nobody may use the snapshot any more. NULL is
+// ignored.
+DT_API void dt_snapshot_close(struct dt_snapshot *snapshot);
+
+// Adds memory as it is now. It may begin and end anywhere; what else is on its first and last page is left alone. A
+// copy takes as much memory as what is not zeros. What other threads store meanwhile is in the copy, or found by the
+// next call.
+//   flags: DT_DENSE or DT_SPARSE.
+// -DT_EOVERLAP: some of it was added already. Errors also as of dt_tracker_add; -EACCES, -EFAULT: it can't be read. The
+// snapshot is as it was then.
+DT_API int dt_snapshot_add(struct dt_snapshot *snapshot, void *start, size_t bytes, unsigned flags);
+
+// Makes the memory what the copy is, and looks again: exact, also beside threads that store to it. Each of their stores
+// is undone, or is found by the next call.
+//   pages: is given how many pages had been stored to, of each memory that was added; may be NULL.
+// -EACCES, -EFAULT: some of them can't be written, and none was. -DT_ELOST: some of the memory is no longer what was
+// added. Nothing is forgotten by an error: the next rollback has all that was stored since the last one.
+DT_API int dt_snapshot_rollback(struct dt_snapshot *snapshot, size_t *pages);
+
+// Makes the copy what the memory is. Errors as above, for reading.
+DT_API int dt_snapshot_advance(struct dt_snapshot *snapshot, size_t *pages);
+
+// Is given bytes that differ: their address, and what they were and are, both in memory of the library's that stays
+// until it returns. Anything but 0 ends the diff, which returns it: a positive number, so that it is no error. It may
+// call no function of the same snapshot.
+typedef int dt_difference(void *context, void *start, size_t bytes, const void *before, const void *after);
+
+// Calls a function with all bytes in which the memory differs from the copy, by the order in which memory was added,
+// and by address.
+//   flags: with DT_LIST_TAKE the copy takes on exactly what is reported, unless the function ends it: then nothing of
+//   it.
+// Returns 0, what the function has returned, or an error as above.
+DT_API int dt_snapshot_diff(struct dt_snapshot *snapshot, unsigned flags, dt_difference *function, void *context);
+
 #ifdef __cplusplus
 }
 #endif
