@@ -9,8 +9,10 @@
 #include "../core/lifetime.h"
 #include "../kernel/probe.h"
 #include "../kernel/userfaultfd.h"
-#include "compare.h"
 #include "wp_async.h"
+#ifndef DT_NATIVE_ONLY
+#include "compare.h"
+#endif
 
 void *dt_opening_new(size_t size)
 {
@@ -100,9 +102,11 @@ int dt_open_wp_async(struct dt_opening *opening, int holes)
 	return dt_open_wp_async_over(opening, -1, -1, holes);
 }
 
+#ifndef DT_NATIVE_ONLY
 int dt_open_compare(struct dt_opening *opening)
 {
 	int pagemap = open_pagemap(); // it only spares sparse regions the reading of what is not populated
 	opening->call = "mmap";
 	return dt_session_open_compare(pagemap < 0 ? -1 : pagemap, &opening->session, &opening->cursor);
 }
+#endif

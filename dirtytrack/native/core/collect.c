@@ -5,8 +5,10 @@
 
 #include "../base/array.h"
 #include "../base/patience.h"
-#include "double_check.h"
 #include "scan.h"
+#ifndef DT_NATIVE_ONLY
+#include "double_check.h"
+#endif
 
 // One call: what it does, and into what.
 struct collection {
@@ -275,8 +277,10 @@ static int finish(const struct collection *in, int error)
 	struct dt_session *session = in->session;
 	struct dt_epoch *epoch = in->epoch;
 	bool is_collect = in->verb == DT_COLLECT || in->verb == DT_PROVE;
+#ifndef DT_NATIVE_ONLY
 	if (!error && in->verb != DT_PEEK && session->double_check.share > 0)
 		error = dt_check_samples(session, in->cursor, epoch, in->all ? NULL : in->slices, in->n);
+#endif
 	if (!error && session->backend.ops->assumes)
 		error = list_assumed(in);
 	if (error && in->verb != DT_PEEK && epoch->entry_count)

@@ -1,7 +1,6 @@
 // One thread, and a futex to wait at.
 #include "worker.h"
 
-#include <linux/futex.h>
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -13,6 +12,10 @@
 #include "../base/stop.h"
 
 enum { STACK_BYTES = 1 << 18 };
+enum {
+	FUTEX_WAIT_PRIVATE = 128,
+	FUTEX_WAKE_PRIVATE = 129
+}; // the kernel's, so that the build needs none of its headers
 
 static void wait(struct dt_worker *worker, uint32_t woken, uint64_t ns)
 {

@@ -5,6 +5,21 @@
 // caller's, and begins anew; dt_tracker_peek gives the same and changes nothing. A collector peeks during a concurrent
 // mark and takes in its final pause.
 //
+//	struct dt_tracker *tracker;
+//	int error = dt_tracker_open(4096, DT_BITS, &tracker);
+//	if (!error)
+//		error = dt_tracker_add(tracker, heap, heap_bytes, DT_DENSE, NULL); // memory of mmap(2), on a page
+//	if (!error)
+//		error = dt_tracker_prepare(tracker); // before the pause, once the heap has grown
+//	...
+//	uint64_t dirty;
+//	if (!error)
+//		error = dt_tracker_take(tracker, map, dt_tracker_map_bytes(tracker), &dirty); // in the pause
+//	if (error)
+//		fprintf(stderr, "dirtytrack: %s\n", dt_strerror(error));
+//	...
+//	dt_tracker_close(tracker);
+//
 // No store is lost: one made before a take is in that take or was in an earlier one, one that races with a take is in
 // that one, the next one, or both. A store by the kernel (read(2), recv(2)) counts as one of the process's own. What no
 // page table sees (DMA into pinned pages, another mapping of the same memory) has to be told with dt_tracker_mark.

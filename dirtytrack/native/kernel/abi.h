@@ -3,8 +3,8 @@
 // Sources: include/uapi/linux/userfaultfd.h and include/uapi/linux/fs.h of Linux 6.7 to 7.3.
 #pragma once
 
-#include <linux/ioctl.h>
 #include <stdint.h>
+#include <sys/ioctl.h> // _IO and the like, as the kernel has them
 
 // userfaultfd(2) flag: refuse faults raised in the kernel, which lets any user open one. Asynchronous
 // write-protection never delivers a fault to anybody, so nothing is lost by it.
