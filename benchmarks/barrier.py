@@ -11,6 +11,7 @@ from cffi import FFI
 
 import dirtytrack
 from dirtytrack.barrier import CardTable
+from dirtytrack.kernel import pagemap
 from dirtytrack.native import lib
 
 from .fixtures import (
@@ -36,6 +37,13 @@ void dt_tracker_close(struct dt_tracker *tracker);
 int dt_tracker_add(struct dt_tracker *, void *start, size_t bytes, unsigned flags, uint64_t *first_card);
 size_t dt_tracker_map_bytes(struct dt_tracker *tracker);
 int dt_tracker_take(struct dt_tracker *tracker, void *map, size_t bytes, uint64_t *dirty);
+int dt_tracker_take_range(struct dt_tracker *, const void *start, size_t bytes, void *map, size_t map_bytes,
+                          uint64_t *dirty);
+struct dt_snapshot;
+int dt_snapshot_open(struct dt_snapshot **snapshot);
+void dt_snapshot_close(struct dt_snapshot *snapshot);
+int dt_snapshot_add(struct dt_snapshot *snapshot, void *start, size_t bytes, unsigned flags);
+int dt_snapshot_rollback(struct dt_snapshot *snapshot, size_t *pages);
 """
 
 
@@ -74,15 +82,20 @@ def take_1pct(scale: Scale) -> Iterator[Outcome]:
         yield _taken(memory, scale.repeat(200))
 
 
+def _native() -> tuple[FFI, Any]:
+    # The interface in C, built from the sources that are shipped.
+    ffi = FFI()
+    ffi.cdef(_CDEF)
+    flags = (f"-I{dirtytrack.get_include()}", "-pthread")
+    return ffi, compiled(ffi, *dirtytrack.get_sources(), flags=flags)
+
+
 class _Runtime:
-    """A heap under a tracker of the interface in C, built from the sources that are shipped."""
+    """A heap under a tracker of the interface in C."""
 
     def __init__(self, nbytes: int) -> None:
         require_memory(nbytes)
-        self.ffi = FFI()
-        self.ffi.cdef(_CDEF)
-        flags = (f"-I{dirtytrack.get_include()}", "-pthread")
-        self.native: Any = compiled(self.ffi, *dirtytrack.get_sources(), flags=flags)
+        self.ffi, self.native = _native()
         self.array = touched(nbytes)
         tracker = self.ffi.new("struct dt_tracker **")
         if self.native.dt_tracker_open(PAGE, 0, tracker):
@@ -120,6 +133,80 @@ def take_c(scale: Scale) -> Iterator[Outcome]:
             Side(runtime.scan, dirty, f"bare ioctl, vec_len {VEC}"),
             pairs=scale.repeat(200),
         )
+
+
+@row("take-range", Budget(1.2))
+def take_range(scale: Scale) -> Iterator[Outcome]:
+    """One range of a tracker that has many, beside the same range of one that has no other."""
+    count = 1000 if scale.quick else 10_000
+    ffi, native = _native()
+    array, alone = touched(2 * count * PAGE), touched(PAGE)
+    sides = []
+    for start, ranges in ((address(array), count), (address(alone), 1)):
+        opened = ffi.new("struct dt_tracker **")
+        if native.dt_tracker_open(PAGE, 0, opened):
+            raise Unavailable("dt_tracker_open failed")
+        for place in range(ranges):  # a page between each two
+            at = ffi.cast("void *", start + 2 * place * PAGE)
+            if native.dt_tracker_add(opened[0], at, PAGE, 0, ffi.NULL):
+                raise Unavailable("dt_tracker_add failed")
+        middle = ffi.cast("void *", start + ranges // 2 * 2 * PAGE)
+        sides.append(
+            (
+                opened[0],
+                functools.partial(
+                    native.dt_tracker_take_range, opened[0], middle, PAGE, ffi.new("uint8_t[1]"), 1, ffi.NULL
+                ),
+            )
+        )
+    yield compare(
+        f"dt_tracker_take_range, one page of {count:,} ranges",
+        Side(sides[0][1]),
+        Side(sides[1][1], name="the same of one range"),
+        pairs=scale.repeat(200),
+        loops=100,
+    )
+    for tracker, _ in sides:
+        native.dt_tracker_close(tracker)
+
+
+@row("rollback-c", Budget(1.2))
+def rollback_c(scale: Scale) -> Iterator[Outcome]:
+    """A reset loop in C: one page of 64 MiB, beside a scan, a copy of that page, and a scan that arms it."""
+    nbytes = 64 << 20
+    ffi, native = _native()
+    with Tracked(nbytes) as memory:
+        array = touched(nbytes)
+        opened = ffi.new("struct dt_snapshot **")
+        start = ffi.cast("void *", address(array))
+        if native.dt_snapshot_open(opened) or native.dt_snapshot_add(opened[0], start, nbytes, 0):
+            raise Unavailable("dt_snapshot_open failed")
+        place = nbytes // 2
+        whole = BareScan(memory.region.address, nbytes)
+        whole.arg.flags = int(pagemap.ScanFlags.CHECK_WPASYNC)  # which looks, and arms nothing
+        page, kept = BareScan(memory.region.address + place, PAGE), ffi.new("char[]", PAGE)
+        there = ffi.cast("char *", memory.region.address + place)
+
+        def by_hand() -> None:
+            whole()
+            ffi.memmove(there, kept, PAGE)
+            page()
+
+        def store_here(_: int) -> None:
+            array[place] ^= 1
+
+        def store_there(_: int) -> None:
+            memory.array[place] ^= 1
+
+        yield compare(
+            f"dt_snapshot_rollback, one page of {size(nbytes)}",
+            Side(functools.partial(native.dt_snapshot_rollback, opened[0], ffi.NULL), store_here),
+            Side(by_hand, store_there, "scan, copy of the page, scan of it"),
+            pairs=scale.repeat(200),
+        )
+        native.dt_snapshot_close(opened[0])
+        whole.close()
+        page.close()
 
 
 @row("take-threads")

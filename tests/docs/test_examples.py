@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parents[2] / "examples"
 _EXAMPLES = sorted(_FOLDER.glob("*.py"))
 _RUN = [
     pytest.param(path, id=path.stem, marks=pytest.mark.torch if path.stem.startswith("torch_") else ())
-    for path in [*_EXAMPLES, _FOLDER / "collector/collector.py"]
+    for path in [*_EXAMPLES, _FOLDER / "collector/collector.py", _FOLDER / "fuzzing/fuzzing.py"]
 ]
 
 
