@@ -60,11 +60,18 @@ class Spec(NamedTuple):
         return self == Spec.of(tensor, ordered=True)
 
     def empty(self, tied: torch.Tensor | None = None) -> torch.Tensor:
-        """A new one, on the CPU, in memory of its own, or that of another one which has as many bytes."""
+        """A new one, on the CPU, in memory of its own, or that of another one which has as many bytes.
+
+        Raises:
+            ValueError, TypeError, AttributeError, RuntimeError: there is no such tensor.
+        """
         dtype = getattr(torch, self.dtype)
         if self.quantizer is None:
             if tied is not None:
                 stride = self.stride or torch.empty(self.shape, device="meta").stride()
+                last = sum((n - 1) * step for n, step in zip(self.shape, stride, strict=True))
+                if (last + 1) * dtype.itemsize > tied.untyped_storage().nbytes():  # torch would move it
+                    raise ValueError("a tensor that is longer than the one that it is tied to")
                 return torch.empty(0, dtype=dtype).set_(tied.untyped_storage(), 0, self.shape, stride)
             if self.stride is None:
                 return torch.empty(self.shape, dtype=dtype)

@@ -52,6 +52,9 @@ class Form(NamedTuple):
     def decode(cls, data: bytes) -> Self:
         """What was packed."""
         form, leaves = decode(data)
+        for region, at, *_ in leaves:
+            if not isinstance(region, str | None) or type(at) is not int or at < 0:
+                raise ValueError(f"a tensor at {at!r} of region {region!r}")
         return cls(from_json(form), [Leaf(Spec.from_json(*spec), region, at) for region, at, *spec in leaves])
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from dirtytrack.torch._sources import ModuleSource, Source, TensorSource
 from dirtytrack.torch._tree import Path, array_paths, decode, dotted, put_together
 
 _SHOWN = 10
+# What may be raised where a state that a chain describes is put together, and is none.
+NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, StopIteration, struct.error)
 
 
 class Saved:
@@ -51,10 +54,10 @@ class Saved:
             form, self._small, values = unpack(read)
             self.form = Form.decode(form)
             self._values = decode(values)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ChainError(f"{self.title} has a state that can't be read: {error}") from error
-        self._paths = array_paths(self.form.form)
-        self._leaves = dict(zip(self._paths, self.form.leaves, strict=True))
+            self._paths = array_paths(self.form.form)
+            self._leaves = dict(zip(self._paths, self.form.leaves, strict=True))
+        except NONSENSE as error:
+            raise self.unreadable(error) from error
         self.packed = Packed(sizes[STATE])
         self.regions: dict[str, object] = {STATE: self.packed.memory}
         self.in_place: list[torch.Tensor] = []
@@ -75,25 +78,61 @@ class Saved:
         Raises:
             ChainError: they don't fit; it lists what does not.
         """
-        fitting = self._fitting(live)
-        arrays = []
-        made: dict[str, torch.Tensor] = {}
-        for path, leaf in zip(self._paths, self.form.leaves, strict=True):
-            array = fitting.get(path)
-            if leaf.region is None:
-                array = self.unpacked(leaf)
-            elif array is None:
-                array = made[self._owners[leaf.region]] = leaf.spec.empty(made.get(self._owners[leaf.region]))
-            elif path[0] in sources:
-                self.in_place.append(array)
-            if leaf.region is not None and path[0] in sources:
-                self.regions[leaf.region] = own_memory(array)
-            arrays.append(array)
-        self.state = put_together(self.form.form, arrays, self._values)
+        self._put_together(self._fitting(live), sources)
         if problems := self._misfits(live, sources, strict):
             raise ChainError(
                 "\n    ".join([f"{self.title} does not fit, and nothing was loaded:", *problems])
             )
+
+    def make(self, only: str | None) -> dict[str, object]:
+        """Makes new tensors: all, or those of one source, the others being None.
+
+        Returns:
+            The memory to restore to, by the names of regions; none of it twice.
+
+        Raises:
+            ChainError: what the chain says of them is impossible. MemoryError: there is no memory for them.
+        """
+        self._put_together({}, [str(path[0]) for path in self._paths if only in (None, path[0])])
+        found: dict[str, tuple[str, object]] = {}
+        for name, memory in self.regions.items():
+            if name != STATE:
+                found.setdefault(self._owners[name], (name, memory))
+        return dict(found.values())
+
+    def _put_together(self, there: Mapping[Path, torch.Tensor], names: Container[str]) -> None:
+        try:
+            arrays = [*self._tensors(there, names)]
+            self.state = put_together(self.form.form, arrays, self._values)
+        except NONSENSE as error:
+            raise self.unreadable(error) from error
+
+    def _tensors(
+        self, there: Mapping[Path, torch.Tensor], names: Container[str]
+    ) -> Iterator[torch.Tensor | None]:
+        # In the order of the form, of the sources of these names; and notes where each is to be restored.
+        made: dict[str, torch.Tensor] = {}
+        for path, leaf in zip(self._paths, self.form.leaves, strict=True):
+            if path[0] not in names:
+                yield None
+                continue
+            if leaf.region is None:
+                yield self.unpacked(leaf)
+                continue
+            array, owner = there.get(path), self._owners[leaf.region]
+            if array is None:
+                array = made[owner] = leaf.spec.empty(made.get(owner))
+            else:
+                self.in_place.append(array)
+            memory = own_memory(array)
+            if memory is None or leaf.region == STATE:
+                raise ValueError(f"the tensor {dotted(path)} can't be a region")
+            self.regions[leaf.region] = memory
+            yield array
+
+    def unreadable(self, error: BaseException) -> ChainError:
+        """What to raise where what the chain says of its state is impossible."""
+        return ChainError(f"{self.title} has a state that can't be read: {type(error).__name__}: {error}")
 
     @property
     def leaves(self) -> Mapping[Path, Leaf]:
@@ -125,7 +164,17 @@ class Saved:
         return whole[tuple(piece)]
 
     def unpacked(self, leaf: Leaf) -> torch.Tensor:
-        """A copy of a tensor that is packed."""
+        """A copy of a tensor that is packed.
+
+        Raises:
+            ChainError: what the chain says of it is impossible.
+        """
+        try:
+            return self._unpack(leaf)
+        except NONSENSE as error:
+            raise self.unreadable(error) from error
+
+    def _unpack(self, leaf: Leaf) -> torch.Tensor:
         array = leaf.spec.empty()
         bits = array.int_repr() if array.is_quantized else array
         nbytes = bits.numel() * bits.element_size()

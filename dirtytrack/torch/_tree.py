@@ -76,7 +76,7 @@ def take_apart(value: Any) -> Parts:
 
 
 def put_together(form: Iterable[Token], arrays: Iterable[Any], values: Iterable[Any]) -> Any:
-    """Makes the value of its parts."""
+    """Makes the value of its parts; arrays that are None stay so."""
     return _put(iter(form), iter(arrays), iter(values))
 
 
@@ -203,7 +203,8 @@ def _put(form: Iterator[Token], arrays: Iterator[Any], values: Iterator[Any]) ->
         return _SIMPLE[token](next(values))
     name, *rest = token
     if name == "ndarray":
-        return next(arrays).numpy().view(rest[1]).reshape(rest[0])
+        array = next(arrays)
+        return None if array is None else array.numpy().view(rest[1]).reshape(rest[0])
     if name == "scalar":
         return np.frombuffer(base64.b64decode(next(values)), rest[0])[0]
     if name == "dtype":

@@ -16,8 +16,8 @@ from dirtytrack.checkpoint import Chain, Checkpoint, Layout
 from dirtytrack.checkpoint.export import Part, check_target, export_parts
 from dirtytrack.errors import ChainError
 from dirtytrack.objects import describe
-from dirtytrack.torch._plan import Leaf, names_of
-from dirtytrack.torch._saved import Saved
+from dirtytrack.torch._plan import STATE, Leaf, names_of
+from dirtytrack.torch._saved import NONSENSE, Saved
 from dirtytrack.torch._tree import Path, are_tensors
 
 
@@ -77,16 +77,23 @@ def export(
 
 def _parts(chain: Chain, checkpoint: Checkpoint, only: str | None) -> list[Part]:
     saved = Saved(chain, checkpoint)
-    chosen = dict(_chosen(saved, only))
-    names = names_of([path if only is None else path[1:] or path for path in chosen])
-    regions = {layout.name: layout for layout in checkpoint.regions}
+    try:
+        chosen = dict(_chosen(saved, only))
+        names = names_of([path if only is None else path[1:] or path for path in chosen])
+    except ChainError:
+        raise
+    except NONSENSE as error:
+        raise saved.unreadable(error) from error
+    regions = {layout.name: layout for layout in checkpoint.regions if layout.name != STATE}
     parts: list[Part] = []
     first: dict[str, str] = {}  # by the region that has the memory
     for name, leaf in zip(names, chosen.values(), strict=True):
         if leaf.region is None:
             parts.append(_unpacked(name, saved.unpacked(leaf)))
             continue
-        layout = regions[leaf.region]
+        layout = regions.get(leaf.region)
+        if layout is None:
+            raise ChainError(f"{saved.title} has no tensor {leaf.region!r}, and its state says that it has")
         owner = leaf.region if layout.same_as is None else checkpoint.regions[layout.same_as].name
         twin = first.setdefault(owner, name)
         read = functools.partial(_read, chain, checkpoint.id, leaf.region)
