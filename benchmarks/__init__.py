@@ -15,6 +15,7 @@
     stores      the same in an object store, beside obstore's own put and ranged reads
     barrier     cards for a collector, from Python and in C
     company     the verbs beside threads that compute
+    profiling   who writes: phases and recordings, beside the program alone
     training    trainings of torch, beside torch's own checkpoints and beside none
     payoff      the curve from dirty fraction to time, and when tracking does not pay
 
@@ -34,6 +35,7 @@ FAMILIES = (
     "company",
     "importing",
     "costs",
+    "profiling",
     "training",
     "payoff",
 )

@@ -43,6 +43,8 @@ _DEEPEST = 3
 _PATIENCE = 0.05  # seconds of computing for a look at all variables
 _LIBRARIES = tuple(dict.fromkeys(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")))
 _RECORDER = "(recorder)"
+_CO_OPTIMIZED = 1  # of a code: a function's
+_REFERENCES = 3  # to a dictionary of variables: the frame's, ours, and that of who counts
 
 
 def open_userfaultfd() -> int:
@@ -118,16 +120,20 @@ def _globals(modules: list[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 def _locals(frame: FrameType | None) -> Iterator[tuple[str, Any]]:
     # Before Python 3.13 the dictionary of a function's variables stays with its frame, and keeps what is in
-    # it alive; so it is emptied again. A debugger would take the empty one for what the function is to have.
-    if sys.version_info < (3, 13) and sys.gettrace() is not None:
+    # it alive. So it is emptied again, unless the program has it, too: it is what locals() has returned.
+    # A debugger would take the empty one for what the function is to have.
+    is_kept = sys.version_info < (3, 13)
+    if is_kept and sys.gettrace() is not None:
         return
     while frame is not None:
-        if frame.f_locals is not frame.f_globals and frame.f_code.co_filename != __file__:
-            variables = dict(frame.f_locals)
-            if sys.version_info < (3, 13) and frame.f_code.co_flags & 2:  # CO_NEWLOCALS: a function
-                frame.f_locals.clear()
-            for name, value in variables.items():
+        if frame.f_code.co_flags & _CO_OPTIMIZED and frame.f_code.co_filename != __file__:
+            variables = frame.f_locals
+            found = list(variables.items())
+            if is_kept and sys.getrefcount(variables) <= _REFERENCES:
+                variables.clear()
+            for name, value in found:
                 yield f"{frame.f_code.co_name}.{name}", value
+            del variables, found
         frame = frame.f_back
 
 

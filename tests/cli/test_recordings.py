@@ -31,6 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_record_and_report(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A program runs with its arguments and its exit code; the file has its name, and can be shown."""
     (folder / "train.py").write_text("import sys\nprint(sys.argv[1:])\nsys.exit(5)\n")
@@ -45,6 +46,7 @@ def test_record_and_report(folder: Path, capfd: pytest.CaptureFixture[str]) -> N
     assert (folder / "timeit.dirtytrack").exists()
 
 
+@pytest.mark.slow
 def test_a_recording_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before the program runs; with --force it is."""
     (folder / "run.py").write_text("print('ran')\n")

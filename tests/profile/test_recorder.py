@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from _lib.support import PAGE_SIZE
-from dirtytrack import DirtyTrackError
-from dirtytrack.profile import Recording, Report
+from dirtytrack import DirtyTrackError, UnsupportedError
+from dirtytrack.profile import Recording, Report, recorder
 from dirtytrack.profile.recorder import Pace, record
+
+pytestmark = pytest.mark.slow
 
 _WRITERS = f"""
 import numpy as np
@@ -177,6 +181,98 @@ main()
     assert recorder.collects >= 1
 
 
+def test_variables_are_left_alone(folder: Path) -> None:
+    """What locals() has returned is as it was, and what is deleted is gone, though arrays were looked for."""
+    (folder / "program.py").write_text("""
+import os, signal, weakref, numpy as np
+class Array(np.ndarray): pass
+def main():
+    first, second = 1, "two"
+    mine = locals()
+    large = np.ones(1 << 16).view(Array)
+    reference = weakref.ref(large)
+    os.kill(os.getpid(), signal.SIGURG)
+    assert mine["first"] == 1 and mine["second"] == "two", mine
+    def inner():
+        other = np.ones(1 << 16).view(Array)
+        reference = weakref.ref(other)
+        os.kill(os.getpid(), signal.SIGURG)
+        del other
+        assert reference() is None
+    inner()
+main()
+class Body:
+    x = 1
+    os.kill(os.getpid(), signal.SIGURG)
+    assert x == 1
+""")
+    assert record(["program.py"], pace=_QUICK)[1] == 0
+
+
+def test_threads_in_phases(folder: Path) -> None:
+    """Borders of several threads take turns; nobody waits for ever, and no phase stays open."""
+    (folder / "program.py").write_text("""
+import threading, writers
+def work(function):
+    for _ in range(30): function()
+threads = [threading.Thread(target=work, args=(one,)) for one in (writers.few, writers.outer, writers.inner)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+writers.store(60)
+""")
+    names = [f"writers:{name}" for name in ("few", "outer", "inner")]
+    report, code = record(["program.py"], phases=names, pace=_QUICK)
+    assert code == 0
+    phases = {phase.name for phase in report.recording.phases}
+    assert phases <= {
+        "",
+        "(recorder)",
+        *(
+            " + ".join(part)
+            for count in (1, 2, 3)
+            for part in itertools.combinations(sorted([*names, "writers:outer/writers:inner"]), count)
+        ),
+    }
+    assert report.recording.collects > 180
+
+
+def test_a_training_over_the_standard_library(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real program: of word embeddings the frequent words, which come first, are written most often."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # more would wait for each other
+    (folder / "program.py").write_text("""
+import os, numpy as np
+from dirtytrack.cli import _embedding
+rng = np.random.default_rng(1)
+corpus = _embedding.read_corpus(20_000, 2048, rng)
+model = _embedding.Embedding(len(corpus.words), 256, rng)
+batches = _embedding.batches(corpus, 32, rng)
+os.kill(os.getpid(), 23)  # arrays are looked for
+for step in range(100):
+    model.step(next(batches), 0.1)
+""")
+    report, code = record(["program.py"], pace=Pace(0.005, 1.0))
+    assert code == 0
+    inputs = next(area for area in report.recording.areas if area.name == "model.inputs")
+    assert inputs.shape[1] == 256
+    cells = [0] * (-(-inputs.page_count // inputs.cell))
+    for start, stop, writes in inputs.counts:
+        cells[start:stop] = [writes] * (stop - start)
+    front, back = cells[: len(cells) // 8], cells[len(cells) // 2 :]
+    assert sum(front) / len(front) > sum(back) / len(back)
+
+
+def test_what_a_program_without_userfaultfd_says() -> None:
+    """Why it has none, as an error of the library."""
+    ours, its = socket.socketpair()
+    with ours, its:
+        its.sendall(b'{"failed": "Operation not permitted", "errno": 1}\n')
+        with pytest.raises(UnsupportedError, match="In the program: Operation not permitted"):
+            recorder._Lines(ours).hello()
+        its.close()
+        with pytest.raises(DirtyTrackError, match="ended before"):
+            recorder._Lines(ours).hello()
+
+
 def test_ctrl_c_ends_it_with_a_report(folder: Path) -> None:
     """As from a terminal, to the program and to the recorder: the program ends as ever, the file is there."""
     (folder / "program.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(100)\n")
@@ -213,8 +309,8 @@ def test_looks_are_put_off_where_they_cost_too_much(folder: Path) -> None:
     """By the share that they may take; the report says so."""
     (folder / "program.py").write_text("""
 import time, numpy as np
-a = np.ones(1 << 21)
-end = time.process_time() + 0.2
+a = np.ones(1 << 19)
+end = time.process_time() + 0.1
 while time.process_time() < end: a += 1
 """)
     often, _ = record(["program.py"], pace=Pace(0.001, 1.0))
