@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import xxhash
-import zstandard
+
+from _lib import zstd
 
 BLOCK = 4096
 ZEROS, RAW, ZSTD, IN_PLACE = range(4)
@@ -136,7 +137,7 @@ class File:
                 continue
             stored = content = run.content()
             if run.encoding == ZSTD:
-                stored = zstandard.ZstdCompressor().compress(content)
+                stored = zstd.compress(content)
             if run.encoding == IN_PLACE:
                 offset = 0
                 for one in [run, *run.more]:
@@ -246,7 +247,7 @@ def runs(place: int, old: bytes, new: bytes, encoding: int = RAW) -> Iterator[Ru
             stop += 1
         if kinds[first] is not None:
             data = b"".join(blocks[first:stop])
-            shorter = encoding == ZSTD and len(zstandard.ZstdCompressor().compress(data)) < len(data)
+            shorter = encoding == ZSTD and len(zstd.compress(data)) < len(data)
             yield Run(place, first, data if kinds[first] else stop - first, ZSTD if shorter else RAW)
         first = stop
 
@@ -303,9 +304,7 @@ def gathered(stored: list[Run], encoding: int) -> list[Run]:
         if runs:
             first, *more = runs
             segment = Run(*first.blocks[:2], first.data, more=more)
-            if encoding == ZSTD and len(zstandard.ZstdCompressor().compress(segment.content())) < len(
-                segment.content()
-            ):
+            if encoding == ZSTD and len(zstd.compress(segment.content())) < len(segment.content()):
                 segment.encoding = ZSTD
             segments.append(segment)
     return segments

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import xxhash
-import zstandard
+
+from _lib import zstd
 
 BLOCK = 4096
 NAME = re.compile(r"(\d{10}|[1-9]\d{10,})-([0-9a-f]{16})\.(base|delta)", re.ASCII)
@@ -140,8 +141,8 @@ def read_segments(
         check(len(stored) == length and xxh3_64(stored) == sum_ and sum(sizes) <= 4194304)
         if code == 2:
             check(0 < length < sum(sizes))
-            check(zstandard.get_frame_parameters(stored).content_size == sum(sizes))
-            stored = zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
+            check(zstd.content_size(stored) == sum(sizes))
+            stored = zstd.decompress(stored)
         check(len(stored) == sum(sizes))
         yield runs, stored
 

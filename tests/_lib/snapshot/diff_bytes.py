@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import zstandard
+from _lib import zstd
 
 MAGIC = b"\x89DTDIFF\n"
 COMPRESSED, BEFORE = 1, 2
@@ -35,7 +35,7 @@ def seal(data: bytes) -> bytes:
 
 def pack(body: bytes, flags: int, *, version: int = 2, nbytes: int | None = None) -> bytes:
     """Header, body, checksum."""
-    stored = zstandard.ZstdCompressor(level=3).compress(body) if flags & COMPRESSED else body
+    stored = zstd.compress(body) if flags & COMPRESSED else body
     nbytes = len(body) if nbytes is None else nbytes
     return seal(MAGIC + struct.pack("<IIQ", version, flags, nbytes) + stored)
 
@@ -64,7 +64,7 @@ def read(data: bytes) -> tuple[list[tuple[bytes, int]], list[Row]]:
     version, flags, nbytes = struct.unpack("<IIQ", data[8:24])
     assert (data[:8], version, flags & ~3) == (MAGIC, 2, 0)
     stored = data[24:-32]
-    body = zstandard.ZstdDecompressor().decompress(stored) if flags & COMPRESSED else stored
+    body = zstd.decompress(stored) if flags & COMPRESSED else stored
     assert len(body) == nbytes
     at = iter(body)
     regions, counts = [], []
