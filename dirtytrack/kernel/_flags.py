@@ -41,6 +41,15 @@ class Feature(IntFlag):
     RWP_ASYNC = 1 << 18
 
 
+class RegisterMode(IntFlag):
+    """``UFFDIO_REGISTER_MODE_*``: what memory is registered for. Only one at a time, on each mapping."""
+
+    WP = 1 << 1
+    """Its first write after `Userfaultfd.write_protect`."""
+    RWP = 1 << 3
+    """Linux 7.3, with the feature RWP: its first use after `Userfaultfd.rw_protect`, by reading as well."""
+
+
 class Ioctl(IntFlag):
     """What a registered range supports: bit *n* stands for ``UFFDIO_*`` number *n*. Unknown bits are kept."""
 
@@ -52,6 +61,8 @@ class Ioctl(IntFlag):
     WRITEPROTECT = 1 << 6
     CONTINUE = 1 << 7
     POISON = 1 << 8
+    RWPROTECT = 1 << 9
+    SET_MODE = 1 << 10
 
 
 FIRST: Final = "6.7"  # the Linux that brought PAGEMAP_SCAN

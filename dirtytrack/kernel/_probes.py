@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import NamedTuple
 
 from dirtytrack.errors import kernel_error
-from dirtytrack.kernel._flags import Category, Feature, ScanFlags
+from dirtytrack.kernel._flags import Category, Feature, RegisterMode, ScanFlags
 from dirtytrack.kernel._scan_arg import SCAN, ScanArg
 from dirtytrack.native import ffi, lib
 
@@ -194,7 +194,12 @@ def _registered(opener: Opener, memory: mmap.mmap) -> Iterator[tuple[int, int, i
         _status(fd, "userfaultfd")
         _status(lib.dt_uffd_api(fd, ffi.new("uint64_t *", Feature.WP_ASYNC)), "UFFDIO_API")
         ioctls = ffi.new("uint64_t *")
-        _status(lib.dt_uffd_register(fd, start, len(memory), ioctls), "UFFDIO_REGISTER", start, memory)
+        _status(
+            lib.dt_uffd_register(fd, start, len(memory), RegisterMode.WP, ioctls),
+            "UFFDIO_REGISTER",
+            start,
+            memory,
+        )
         try:
             yield fd, pagemap, start
         finally:

@@ -14,6 +14,8 @@ OPEN = "userfaultfd"
 API = "UFFDIO_API"
 REGISTER = "UFFDIO_REGISTER"
 WRITEPROTECT = "UFFDIO_WRITEPROTECT"
+RWPROTECT = "UFFDIO_RWPROTECT"
+SET_MODE = "UFFDIO_SET_MODE"
 UNREGISTER = "UFFDIO_UNREGISTER"
 
 _GONE = "The address space that the descriptor was opened in has ended: open a new one in this process."
@@ -58,6 +60,16 @@ UFFD_REMEDIES: Final[dict[tuple[str, int], str]] = {
         "The kernel is out of memory for page tables; a part of the range may be done."
     ),
     (WRITEPROTECT, errno.ESRCH): _GONE,
+    (RWPROTECT, errno.ENOENT): (
+        "The range holds memory that is not registered with RegisterMode.RWP (mapped over, moved or never "
+        "registered). Register the whole range first."
+    ),
+    (RWPROTECT, errno.EINVAL): "It takes Linux 7.3, and whole huge pages where the range has such.",
+    (RWPROTECT, errno.ESRCH): _GONE,
+    (SET_MODE, errno.EINVAL): (
+        "It takes Linux 7.3, and a userfaultfd with the feature RWP; only RWP_ASYNC can be turned on and off."
+    ),
+    (SET_MODE, errno.ESRCH): _GONE,
     (UNREGISTER, errno.EINVAL): (
         "Nothing is mapped in the range, or it holds memory that cannot be registered at all, is registered "
         "with another userfaultfd (Linux 6.17 and later), or cuts a hugetlb page."
@@ -70,6 +82,8 @@ _UFFD_KINDS: Final[dict[tuple[str, int], type[KernelError]]] = {
     (OPEN, errno.EINVAL): UnsupportedError,
     (API, errno.EINVAL): UnsupportedError,
     (REGISTER, errno.EBUSY): BusyError,
+    (RWPROTECT, errno.EINVAL): UnsupportedError,
+    (SET_MODE, errno.EINVAL): UnsupportedError,
 }
 
 

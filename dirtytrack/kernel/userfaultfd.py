@@ -20,8 +20,17 @@ from types import TracebackType
 from typing import Final, Self, final
 
 from dirtytrack.errors import ClosedError, ForkedError, UnsupportedError
-from dirtytrack.kernel._flags import Feature, Ioctl
-from dirtytrack.kernel._refusals import API, OPEN, REGISTER, UNREGISTER, WRITEPROTECT, uffd_refusal
+from dirtytrack.kernel._flags import Feature, Ioctl, RegisterMode
+from dirtytrack.kernel._refusals import (
+    API,
+    OPEN,
+    REGISTER,
+    RWPROTECT,
+    SET_MODE,
+    UNREGISTER,
+    WRITEPROTECT,
+    uffd_refusal,
+)
 from dirtytrack.native import ffi, lib
 
 __all__ = [
@@ -29,6 +38,7 @@ __all__ = [
     "USER_SPACE_END",
     "Feature",
     "Ioctl",
+    "RegisterMode",
     "Userfaultfd",
     "check_range",
     "probe_features",
@@ -40,6 +50,7 @@ DEFAULT_FEATURES: Final = Feature.WP_ASYNC | Feature.WP_UNPOPULATED | Feature.WP
 # levels). What lies between this process's own end and this one, the kernel refuses with EINVAL.
 USER_SPACE_END: Final = 1 << 56
 
+_NONE: Final = Feature(0)
 _USER_MODE_ONLY = 1
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | _USER_MODE_ONLY
 
@@ -185,13 +196,19 @@ class Userfaultfd:
             ),
         )
 
-    def register(self, start: int, stop: int) -> Ioctl:
-        """Register ``[start, stop)`` in write-protect mode: what is mapped there can be armed from now on.
+    def register(self, start: int, stop: int, *, mode: RegisterMode = RegisterMode.WP) -> Ioctl:
+        """Register ``[start, stop)``: what is mapped there can be armed from now on.
 
         Registering arms nothing. Unmapped holes are skipped, but something must be mapped. Registering again
         with the same descriptor is allowed and keeps the protection. A mapping made later, the growth of the
         heap included, is not registered; growth of a stack or in place by mremap is. A part of a mapping
         splits it (see vm.max_map_count), and a transparent huge page at the border.
+
+        Args:
+            start: first address.
+            stop: the address after the last.
+            mode: WP, the default, for `write_protect`; RWP for `rw_protect`, which takes a descriptor with
+                the feature RWP (Linux 7.3). The kernel refuses both at once, and one after the other.
 
         Returns:
             The ioctls that all of the range supports.
@@ -206,7 +223,7 @@ class Userfaultfd:
         start, stop = check_range(start, stop)
         ioctls = ffi.new("uint64_t *")
         with self._owned() as fd:
-            error = lib.dt_uffd_register(fd, start, stop - start, ioctls)
+            error = lib.dt_uffd_register(fd, start, stop - start, operator.index(mode), ioctls)
         if error < 0:
             raise uffd_refusal(REGISTER, error, start, stop)
         return Ioctl(ioctls[0])
@@ -224,7 +241,7 @@ class Userfaultfd:
             TypeError, ValueError: not a page-aligned range of user space.
             ClosedError, ForkedError: closed, or of a parent process.
         """
-        self._protect(start, stop, True)
+        self._protect(WRITEPROTECT, start, stop, True)
 
     def un_protect(self, start: int, stop: int) -> None:
         """Lift the protection of ``[start, stop)``: with WP_ASYNC this declares every page of it written.
@@ -232,14 +249,57 @@ class Userfaultfd:
         Raises:
             KernelError, TypeError, ValueError, ClosedError, ForkedError: as `write_protect`.
         """
-        self._protect(start, stop, False)
+        self._protect(WRITEPROTECT, start, stop, False)
 
-    def _protect(self, start: int, stop: int, protect: bool) -> None:
-        start, stop = check_range(start, stop)
+    def rw_protect(self, start: int, stop: int) -> None:
+        """Arm every page of ``[start, stop)`` against any use: a read or a write makes it "accessed".
+
+        Linux 7.3, on memory that is registered with `RegisterMode.RWP`. With the feature RWP_ASYNC the kernel
+        lets the first use through and notes it: `pagemap.Category.ACCESSED` is what such pages are. Without
+        it, the use blocks until somebody answers it.
+
+        Raises:
+            KernelError: ENOENT, a part is not registered so; EINVAL, the kernel has no such call; others as
+                the message says.
+            TypeError, ValueError: not a page-aligned range of user space.
+            ClosedError, ForkedError: closed, or of a parent process.
+        """
+        self._protect(RWPROTECT, start, stop, True)
+
+    def rw_un_protect(self, start: int, stop: int) -> None:
+        """Lift that protection of ``[start, stop)``: every page of it counts as accessed.
+
+        Raises:
+            KernelError, TypeError, ValueError, ClosedError, ForkedError: as `rw_protect`.
+        """
+        self._protect(RWPROTECT, start, stop, False)
+
+    def set_mode(self, *, enable: Feature = _NONE, disable: Feature = _NONE) -> None:
+        """Turn features of this descriptor on and off: RWP_ASYNC, and no other (Linux 7.3).
+
+        Off, the next use of an armed page blocks its thread until it is answered, as a program needs that
+        moves idle pages elsewhere; on, uses are noted again. The call waits for all faults in flight.
+
+        Args:
+            enable: what to turn on. RWP_ASYNC takes a descriptor with the feature RWP.
+            disable: what to turn off.
+
+        Raises:
+            KernelError: EINVAL, another feature, one in both, or the kernel has no such call.
+            ClosedError, ForkedError: closed, or of a parent process.
+        """
         with self._owned() as fd:
-            error = lib.dt_uffd_writeprotect(fd, start, stop - start, protect)
+            error = lib.dt_uffd_set_mode(fd, operator.index(enable), operator.index(disable))
         if error < 0:
-            raise uffd_refusal(WRITEPROTECT, error, start, stop)
+            raise uffd_refusal(SET_MODE, error)
+
+    def _protect(self, call: str, start: int, stop: int, protect: bool) -> None:
+        start, stop = check_range(start, stop)
+        change = lib.dt_uffd_rwprotect if call == RWPROTECT else lib.dt_uffd_writeprotect
+        with self._owned() as fd:
+            error = change(fd, start, stop - start, protect)
+        if error < 0:
+            raise uffd_refusal(call, error, start, stop)
 
     def unregister(self, start: int, stop: int) -> None:
         """Release ``[start, stop)`` and its protection. Mappings that are not registered are skipped.

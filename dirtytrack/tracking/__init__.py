@@ -17,6 +17,7 @@ from dirtytrack.tracking.mirror import Mirror
 from dirtytrack.tracking.pages import Geometry, PageSet, Runs
 from dirtytrack.tracking.region import Region, RegionSlice
 from dirtytrack.tracking.session import Session, default_session
+from dirtytrack.tracking.working_set import WorkingSet
 
 __all__ = [
     "BlindSpot",
@@ -33,6 +34,7 @@ __all__ = [
     "Runs",
     "Session",
     "Tracker",
+    "WorkingSet",
     "alloc",
     "default_session",
     "empty",

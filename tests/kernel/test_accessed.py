@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
-import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,18 +10,12 @@ import pytest
 
 from _lib.kernel.area import Area, Lab
 from _lib.support import optional
+from dirtytrack import KernelError, UnsupportedError
 from dirtytrack.kernel.pagemap import Category
 from dirtytrack.kernel.support import support
-from dirtytrack.kernel.userfaultfd import Feature
-from dirtytrack.native import lib
+from dirtytrack.kernel.userfaultfd import Feature, RegisterMode, Userfaultfd
 
 ACCESSED = Category.ACCESSED
-
-# include/uapi/linux/userfaultfd.h of Linux 7.3. The library itself does not protect against reads.
-_API = 0xAA
-_UFFDIO_API, _UFFDIO_REGISTER, _UFFDIO_RWPROTECT = 0xC018AA3F, 0xC020AA00, 0xC018AA09
-_MODE_REGISTER_RWP, _MODE_RWP = 1 << 3, 1 << 0
-_USER_MODE_ONLY = 1
 
 
 @pytest.fixture(autouse=True)
@@ -33,18 +24,12 @@ def _knows_accessed() -> None:
 
 
 @contextmanager
-def protected(area: Area) -> Iterator[None]:
+def protected(area: Area) -> Iterator[Userfaultfd]:
     """Read-write protect the area; each page's first access is let through and noted."""
-    fd = lib.dt_uffd_syscall(os.O_CLOEXEC | _USER_MODE_ONLY)
-    assert fd >= 0
-    try:
-        nbytes = area.stop - area.address
-        fcntl.ioctl(fd, _UFFDIO_API, struct.pack("=3Q", _API, Feature.RWP | Feature.RWP_ASYNC, 0))
-        fcntl.ioctl(fd, _UFFDIO_REGISTER, struct.pack("=4Q", area.address, nbytes, _MODE_REGISTER_RWP, 0))
-        fcntl.ioctl(fd, _UFFDIO_RWPROTECT, struct.pack("=3Q", area.address, nbytes, _MODE_RWP))
-        yield
-    finally:
-        os.close(fd)
+    with Userfaultfd(Feature.RWP | Feature.RWP_ASYNC) as userfaultfd:
+        userfaultfd.register(area.address, area.stop, mode=RegisterMode.RWP)
+        userfaultfd.rw_protect(area.address, area.stop)
+        yield userfaultfd
 
 
 def test_accessed_pages_are_told_from_idle_ones(lab: Lab) -> None:
@@ -65,3 +50,42 @@ def test_nothing_is_accessed_outside_of_such_memory(lab: Lab) -> None:
     for area in (lab.map(4), lab.armed(4)):
         area.write()
         assert area.get(ACCESSED, returned=ACCESSED).regions == []
+
+
+def test_protection_is_lifted(lab: Lab) -> None:
+    """Lifted, each page counts as used; armed again, none does."""
+    area = lab.map(4)
+    area.write()
+    with protected(area) as userfaultfd:
+        userfaultfd.rw_un_protect(area.at(1), area.at(3))
+        assert area.runs(area.get(ACCESSED, returned=ACCESSED)) == [(1, 3)]
+        userfaultfd.rw_protect(area.address, area.stop)
+        assert area.get(ACCESSED, returned=ACCESSED).regions == []
+
+
+def test_modes_exclude_each_other(lab: Lab) -> None:
+    """A mapping is for its writes or for its uses: both at once, or the other one later, are refused."""
+    area = lab.map(4)
+    with Userfaultfd(Feature.RWP | Feature.RWP_ASYNC | Feature.WP_ASYNC) as userfaultfd:
+        with pytest.raises(KernelError):
+            userfaultfd.register(area.address, area.stop, mode=RegisterMode.RWP | RegisterMode.WP)
+        userfaultfd.register(area.address, area.stop, mode=RegisterMode.RWP)
+        with pytest.raises(KernelError):
+            userfaultfd.register(area.address, area.stop)
+
+
+def test_uses_are_noted_or_wait_as_the_mode_says(lab: Lab) -> None:
+    """RWP_ASYNC can be turned off and on again; no other feature can."""
+    area = lab.map(4)
+    area.write()
+    with protected(area) as userfaultfd:
+        userfaultfd.set_mode(disable=Feature.RWP_ASYNC)
+        userfaultfd.set_mode(enable=Feature.RWP_ASYNC)
+        ctypes.string_at(area.at(2), 1)
+        assert area.runs(area.get(ACCESSED, returned=ACCESSED)) == [(2, 3)]
+        for wrong in (
+            {"enable": Feature.WP_ASYNC},
+            {"enable": Feature.RWP_ASYNC, "disable": Feature.RWP_ASYNC},
+        ):
+            with pytest.raises(UnsupportedError, match="only RWP_ASYNC can be turned on and off"):
+                userfaultfd.set_mode(**wrong)

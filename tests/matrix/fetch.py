@@ -24,7 +24,7 @@ from matrix.machine import Machine
 
 # Label of the archive in its Release file, and the suites that may hold kernels.
 _SUITES = {
-    "Debian": ("bookworm", "bookworm-backports", "trixie", "trixie-backports"),
+    "Debian": ("bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid", "experimental"),
     "Debian-Security": ("bookworm-security", "trixie-security"),
 }
 _NAME = r"linux-(image|binary)-\d+\.\d+\.\d+\S*-"

@@ -60,7 +60,8 @@ static bool are_free(uint64_t start, uint64_t stop)
 	uint64_t features = DT_UFFD_FEATURE_WP_ASYNC, ioctls;
 	int fresh = dt_uffd_syscall(O_CLOEXEC | O_NONBLOCK | DT_UFFD_USER_MODE_ONLY);
 	check(fresh >= 0 && dt_uffd_api(fresh, &features) == 0);
-	int error = dt_uffd_register(fresh, (uintptr_t)memory + start * page_size, (stop - start) * page_size, &ioctls);
+	int error = dt_uffd_register(fresh, (uintptr_t)memory + start * page_size, (stop - start) * page_size,
+				     DT_REGISTER_WP, &ioctls);
 	dt_close(fresh);
 	return error != -EBUSY;
 }

@@ -38,7 +38,7 @@ static void measure(struct dt_adaptive *adaptive)
 	if (memory == MAP_FAILED)
 		return;
 	uint64_t start = (uintptr_t)memory;
-	if (dt_uffd_register(userfaultfd, start, PAGES * page, &ioctls) == 0) {
+	if (dt_uffd_register(userfaultfd, start, PAGES * page, DT_REGISTER_WP, &ioctls) == 0) {
 		uint64_t begun = dt_now();
 		for (size_t i = 0; i < PAGES; i++)
 			dt_uffd_writeprotect(userfaultfd, start + i * page, page, 1);

@@ -21,7 +21,7 @@ static int add(struct dt_backend *backend, uint64_t start, uint64_t stop, bool *
 		return refused(failure, "msync", start, stop, error);
 	if (!backend->holds_files)
 		backend->holds_files = dt_may_hold_files(start, stop - start);
-	error = dt_uffd_register(backend->userfaultfd, start, stop - start, &ioctls);
+	error = dt_uffd_register(backend->userfaultfd, start, stop - start, DT_REGISTER_WP, &ioctls);
 	if (error)
 		return refused(failure, "UFFDIO_REGISTER", start, stop, error);
 	// A range with hugetlb in it supports no UFFDIO_ZEROPAGE (userfaultfd_register() in the kernel).
@@ -34,7 +34,7 @@ static int add(struct dt_backend *backend, uint64_t start, uint64_t stop, bool *
 static int remove_range(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
 	uint64_t ioctls;
-	int error = dt_uffd_register(backend->userfaultfd, start, stop - start, &ioctls);
+	int error = dt_uffd_register(backend->userfaultfd, start, stop - start, DT_REGISTER_WP, &ioctls);
 	return error == -EBUSY ? error : dt_uffd_unregister(backend->userfaultfd, start, stop - start);
 }
 
@@ -175,7 +175,7 @@ static long scan(struct dt_backend *backend, struct dt_scan_context *context, co
 static bool still_ours_after_scan(struct dt_backend *backend, uint64_t start, uint64_t stop)
 {
 	uint64_t ioctls;
-	int error = dt_uffd_register(backend->userfaultfd, start, stop - start, &ioctls);
+	int error = dt_uffd_register(backend->userfaultfd, start, stop - start, DT_REGISTER_WP, &ioctls);
 	if (error == -EBUSY || error == -EINVAL) // anything else says nothing about the range
 		return false;
 	return (stop - start) >> backend->page_shift == 1 || dt_mapped(start, stop - start) == 0;

@@ -34,19 +34,25 @@ struct dt_uffdio_register {
 	uint64_t ioctls; // out: the UFFDIO_* calls that the whole range supports
 };
 
-struct dt_uffdio_writeprotect {
+struct dt_uffdio_protect { // uffdio_writeprotect, and since Linux 7.3 uffdio_rwprotect
 	struct dt_uffdio_range range;
 	uint64_t mode;
 };
 
-#define DT_UFFDIO_REGISTER_MODE_WP (1ULL << 1)
-#define DT_UFFDIO_WRITEPROTECT_MODE_WP (1ULL << 0)
+struct dt_uffdio_set_mode { // since Linux 7.3
+	uint64_t enable; // features
+	uint64_t disable;
+};
+
+#define DT_UFFDIO_PROTECT (1ULL << 0) // the mode of both kinds of protection; without it they lift it
 #define DT_UFFDIO_HAS_ZEROPAGE (1ULL << 4) // in dt_uffdio_register.ioctls; absent when hugetlb is in the range
 
 #define DT_UFFDIO_API _IOWR(0xAA, 0x3F, struct dt_uffdio_api)
 #define DT_UFFDIO_REGISTER _IOWR(0xAA, 0x00, struct dt_uffdio_register)
 #define DT_UFFDIO_UNREGISTER _IOR(0xAA, 0x01, struct dt_uffdio_range)
-#define DT_UFFDIO_WRITEPROTECT _IOWR(0xAA, 0x06, struct dt_uffdio_writeprotect)
+#define DT_UFFDIO_WRITEPROTECT _IOWR(0xAA, 0x06, struct dt_uffdio_protect)
+#define DT_UFFDIO_RWPROTECT _IOWR(0xAA, 0x09, struct dt_uffdio_protect)
+#define DT_UFFDIO_SET_MODE _IOW(0xAA, 0x0A, struct dt_uffdio_set_mode)
 
 #define DT_PAGE_IS_WPALLOWED (1ULL << 0) // in a mapping that is registered for asynchronous write-protection
 #define DT_PAGE_IS_WRITTEN (1ULL << 1)

@@ -54,7 +54,7 @@ int dt_probe_hole_reporting(int userfaultfd, int pagemap)
 	madvise(memory, 3 * table, MADV_NOHUGEPAGE); // one touch must not populate more than one page
 	uint64_t start = ((uint64_t)memory + table - 1) / table * table;
 	*(volatile char *)start = 1;
-	int result = dt_uffd_register(userfaultfd, (uint64_t)memory, 3 * table, &ioctls);
+	int result = dt_uffd_register(userfaultfd, (uint64_t)memory, 3 * table, DT_REGISTER_WP, &ioctls);
 	if (!result) {
 		result = hole_reporting(pagemap, start, page, table);
 		dt_uffd_unregister(userfaultfd, (uint64_t)memory, 3 * table);

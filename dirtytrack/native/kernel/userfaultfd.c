@@ -38,9 +38,9 @@ int dt_uffd_api(int fd, uint64_t *features)
 	return error;
 }
 
-int dt_uffd_register(int fd, uint64_t start, uint64_t len, uint64_t *ioctls)
+int dt_uffd_register(int fd, uint64_t start, uint64_t len, uint64_t mode, uint64_t *ioctls)
 {
-	struct dt_uffdio_register arg = {.range = {start, len}, .mode = DT_UFFDIO_REGISTER_MODE_WP};
+	struct dt_uffdio_register arg = {.range = {start, len}, .mode = mode};
 	int error = status(ioctl(fd, DT_UFFDIO_REGISTER, &arg));
 	*ioctls = arg.ioctls;
 	return error;
@@ -53,14 +53,28 @@ int dt_uffd_unregister(int fd, uint64_t start, uint64_t len)
 	return status(ioctl(fd, DT_UFFDIO_UNREGISTER, &range));
 }
 
+static int change(int fd, unsigned long request, uint64_t start, uint64_t len, int protect)
+{
+	struct dt_uffdio_protect arg = {.range = {start, len}, .mode = protect ? DT_UFFDIO_PROTECT : 0};
+	dt_takes_scan(len);
+	return status(ioctl(fd, request, &arg));
+}
+
 int dt_uffd_writeprotect(int fd, uint64_t start, uint64_t len, int protect)
 {
-	struct dt_uffdio_writeprotect arg = {
-		.range = {start, len},
-		.mode = protect ? DT_UFFDIO_WRITEPROTECT_MODE_WP : 0,
-	};
-	dt_takes_scan(len);
-	return status(ioctl(fd, DT_UFFDIO_WRITEPROTECT, &arg));
+	return change(fd, DT_UFFDIO_WRITEPROTECT, start, len, protect);
+}
+
+int dt_uffd_rwprotect(int fd, uint64_t start, uint64_t len, int protect)
+{
+	return change(fd, DT_UFFDIO_RWPROTECT, start, len, protect);
+}
+
+int dt_uffd_set_mode(int fd, uint64_t enable, uint64_t disable)
+{
+	struct dt_uffdio_set_mode arg = {enable, disable};
+	dt_takes_long(); // it waits for all faults in flight
+	return status(ioctl(fd, DT_UFFDIO_SET_MODE, &arg));
 }
 
 int dt_close(int fd)

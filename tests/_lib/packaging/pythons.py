@@ -84,12 +84,18 @@ def _install(version: str) -> None:
     machine = platform.machine()
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(41, 16, -1)] + [f"manylinux2014_{machine}"]
     places = [word for tag in tags for word in ("--platform", tag)]
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", target]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", target]
     pip += ["--python-version", version, "--implementation=cp", "--only-binary=:all:", *places]
-    for wanted in [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]:
-        done = subprocess.run([*pip, wanted], check=False, capture_output=True, text=True)
-        if done.returncode:
-            print(f"{wanted}: there is none for Python {version}: {done.stderr.splitlines()[-1]}")
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]
+    while True:  # all together, since they limit each other's versions
+        done = subprocess.run([*pip, *wanted], check=False, capture_output=True, text=True)
+        lacking = [name for name in wanted if f"No matching distribution found for {name}" in done.stderr]
+        if not lacking:
+            break
+        print(f"{', '.join(lacking)}: there is none for Python {version}")
+        wanted = [name for name in wanted if name not in lacking]
+    if done.returncode:
+        raise SystemExit(done.stderr)
 
 
 if __name__ == "__main__":
