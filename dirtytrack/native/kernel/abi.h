@@ -40,11 +40,11 @@ struct dt_uffdio_protect { // uffdio_writeprotect, and since Linux 7.3 uffdio_rw
 };
 
 struct dt_uffdio_set_mode { // since Linux 7.3
-	uint64_t enable; // features
+	uint64_t enable;    // features
 	uint64_t disable;
 };
 
-#define DT_UFFDIO_PROTECT (1ULL << 0) // the mode of both kinds of protection; without it they lift it
+#define DT_UFFDIO_PROTECT (1ULL << 0)      // the mode of both kinds of protection; without it they lift it
 #define DT_UFFDIO_HAS_ZEROPAGE (1ULL << 4) // in dt_uffdio_register.ioctls; absent when hugetlb is in the range
 
 #define DT_UFFDIO_API _IOWR(0xAA, 0x3F, struct dt_uffdio_api)
