@@ -204,11 +204,15 @@ REQUESTS = {
     "UFFDIO_REGISTER": seccomp.UFFDIO_REGISTER,
     "UFFDIO_UNREGISTER": seccomp.UFFDIO_UNREGISTER,
     "UFFDIO_WRITEPROTECT": seccomp.UFFDIO_WRITEPROTECT,
+    "UFFDIO_RWPROTECT": seccomp.UFFDIO_RWPROTECT,
+    "UFFDIO_SET_MODE": seccomp.UFFDIO_SET_MODE,
 }
 CALLS = {
     "UFFDIO_REGISTER": Userfaultfd.register,
     "UFFDIO_UNREGISTER": Userfaultfd.unregister,
     "UFFDIO_WRITEPROTECT": Userfaultfd.write_protect,
+    "UFFDIO_RWPROTECT": Userfaultfd.rw_protect,
+    "UFFDIO_SET_MODE": lambda uffd, _start, _stop: uffd.set_mode(enable=Feature.RWP_ASYNC),
 }
 
 
@@ -232,7 +236,8 @@ def test_every_refusal_has_its_exception(call: str, number: int) -> None:
     assert (error.errno, error.call) == (number, call)
     assert error.remedy.startswith(UFFD_REMEDIES[call, number])
     assert ("RLIMIT_AS" in error.remedy) == (number == errno.ENOMEM)
-    assert (error.start, error.stop) == ((start, stop) if call in CALLS else (None, None))
+    about_a_range = call in CALLS and call != "UFFDIO_SET_MODE"
+    assert (error.start, error.stop) == ((start, stop) if about_a_range else (None, None))
     assert isinstance(error, PermissionError) == (number == errno.EPERM)
     assert isinstance(error, BusyError) == (number == errno.EBUSY)
     assert str(pickle.loads(pickle.dumps(error))) == str(error)

@@ -29,12 +29,14 @@ KERNELS = (
 # The short run, worth a guest's seconds in a gate: kernels and words for pytest. Races of threads, storms of
 # interrupts, handlers at every point, searches at random and interpreters that end take up to two minutes
 # each there, and are run on the host already; so is comparing, which asks nothing of a kernel, but for the
-# one where there is nothing else; and stopping threads, which asks nothing new of one. Huge pages come back
-# so slowly there that only `make kernels` waits for it.
+# one where there is nothing else; and stopping threads, which asks nothing new of one. Huge pages of the
+# pool, and those that come back, and limits that are met step by step took more than half of the time there:
+# only `make kernels` waits for them.
 CI_GROUPS = ("kernel", "tracking")
 _HOST = (
     *("test_threads", "test_interrupts", "test_reentrance", "test_exit", "test_stop_threads"),
-    *("test_state_machine", "test_adaptive", "test_double_check", "test_huge_pages"),
+    *("test_state_machine", "test_adaptive", "test_double_check", "test_huge_pages", "test_limits"),
+    *("guarantees/test_hugetlb", "guarantees/test_hugetlb_sizes"),
 )
 _QUICK = " ".join(f"--ignore tests/tracking/{name}.py" for name in _HOST)
 CI_KERNELS = {
