@@ -16,7 +16,7 @@ except ImportError:
     print('skipped: this example needs torch (pip install "dirtytrack[torch]")')
     sys.exit(0)
 
-STEPS, ROWS = 30, int(sys.argv[1]) if len(sys.argv) > 1 else 20_000  # 4,000,000 are 1 GiB
+STEPS, ROWS = 33, int(sys.argv[1]) if len(sys.argv) > 1 else 20_000  # 4,000,000 are 1 GiB
 
 
 def prove(claim, holds):

@@ -1,89 +1,64 @@
-"""The commits of many processes: small files, each made once, with a number."""
+"""The commits of many processes: small records beside their chains, each made once, with a number."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
-import re
-from pathlib import Path
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
-from dirtytrack.errors import BusyError
+from dirtytrack.checkpoint.records import CommitLog, Root, UnreadableError
 
-_NAME = re.compile(r"(\d{10,})\.json")
-_FOLDER = "commits"
+_PREFIX = "states/"
+_FORMAT = "dirtytrack state of DCP"
 
 
 class Commits:
-    """The commits below a directory. A file that is not whole, or damaged, counts as none."""
+    """Commits below a directory or a URL. One that is damaged counts as none. For one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
-        self._folder = path / _FOLDER
+    def __init__(self, root: Root) -> None:
+        """Asks for nothing yet."""
+        self._root = root
+        self._log = CommitLog(root.bucket(), _PREFIX, _FORMAT)
 
     def numbers(self) -> list[int]:
         """The numbers that are taken, ascending."""
-        try:
-            names = [one.name for one in self._folder.iterdir()]
-        except FileNotFoundError:
-            return []
-        return sorted(int(found[1]) for found in map(_NAME.fullmatch, names) if found)
+        return sorted(self._log.all())
 
-    def read(self, number: int) -> dict[str, Any] | None:
+    def read(self, number: int) -> Mapping[str, Any] | None:
         """What was committed under a number; None: nothing that is whole."""
         try:
-            digest, _, data = self._file(number).read_bytes().partition(b"\n")
-        except FileNotFoundError:
+            return self._log.read(number).body
+        except (FileNotFoundError, UnreadableError):
             return None
-        if digest.decode("ascii", "replace") != _digest(data):
-            return None
-        found: dict[str, Any] = json.loads(data)
-        return found
 
-    def make(self, number: int, content: dict[str, Any]) -> None:
-        """Makes a commit: it is on the disk when this returns.
+    def begin(self) -> None:
+        """Gets to know the newest one, after which the next one is made.
 
         Raises:
-            BusyError: somebody else has made one of this number.
-            OSError: as the system says; there is none.
+            UnsupportedError: the place replaces what is there: two runs would destroy each other's commits.
+            OSError: as the place says.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        data = json.dumps(content, separators=(",", ":")).encode()
-        path = self._file(number)
-        try:
-            file = path.open("xb")
-        except FileExistsError:
-            raise BusyError(
-                errno.EBUSY,
-                f"commit state {number} to {self._folder}",
-                remedy="Another run has committed one of this number: let one run at a time write there.",
-            ) from None
-        try:
-            with file:
-                file.write(f"{_digest(data)}\n".encode() + data)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync(self._folder)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
+        with suppress(UnreadableError):
+            self._log.newest()
+        self._log.probe(None)
 
-    def remove(self, number: int) -> None:
-        """Removes one, if it is there."""
-        self._file(number).unlink(missing_ok=True)
+    def make(self, content: Mapping[str, Any]) -> None:
+        """Makes the next commit: it is durable when this returns.
 
-    def _file(self, number: int) -> Path:
-        return self._folder / f"{number:010d}.json"
+        Raises:
+            BusyError: somebody else has made one since `begin`.
+            OSError: as the place says; there is none, or that turns out with the next one.
+        """
+        self._log.append(lambda _number: content)
 
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    def remove(self, numbers: Iterable[int], chains: Iterable[str]) -> None:
+        """Removes commits, and then chains that no other one needs."""
+        self._log.remove([*numbers])
+        for chain in chains:
+            place = self._root.below(chain)
+            if isinstance(place, str):
+                bucket = self._root.bucket()
+                bucket.delete([one.key for one in bucket.find(f"{chain}/")])
+            else:
+                shutil.rmtree(place, ignore_errors=True)

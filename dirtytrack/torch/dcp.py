@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import os
 import secrets
-import shutil
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from torch.futures import Future
 
 from dirtytrack._lifetime.closable import Closable
 from dirtytrack.checkpoint import Chain, Checkpointer, Save, restore
-from dirtytrack.errors import ChainError, ClosedError, StoreError
+from dirtytrack.checkpoint.records import Root, StoreOptions
+from dirtytrack.errors import ChainError, ClosedError
 from dirtytrack.torch._commits import Commits
 from dirtytrack.torch._dcp_metadata import Stored, from_json_of, key_of, to_json_of
 from dirtytrack.torch._leaves import Spec, own_memory
@@ -31,7 +30,7 @@ from dirtytrack.torch._saver import OPTIONS, StateSaver
 from dirtytrack.torch._tree import take_apart
 
 _TENSORS, _BYTES = "tensors", "bytes"
-_OF_OBJECT_STORES = {"store_options", "grace_period", "mirror", "mirror_timeout", "mirror_bandwidth"}
+_OF_MIRRORS = {"mirror", "mirror_timeout", "mirror_bandwidth"}
 
 
 class DcpWriter(Closable, StorageWriter):
@@ -52,7 +51,8 @@ class DcpWriter(Closable, StorageWriter):
         """Prepares a writer; nothing is written before the first save.
 
         Args:
-            path: the directory, which is made if it is not there, and which all processes see.
+            path: the directory, which is made if it is not there, and which all processes see; or a URL, as
+                for `Checkpointer`.
             wait: whether `dcp.save` returns when the state is committed, which is the default. If False it
                 returns when it is captured. The next save, or `close`, waits until it is on the disk, and
                 raises what went wrong; until then a reader takes the state before it.
@@ -61,21 +61,21 @@ class DcpWriter(Closable, StorageWriter):
 
         Raises:
             TypeError, ValueError: of the arguments.
-            StoreError: the path is a URL.
+            StoreError: of the URL, or of its options.
         """
-        if unknown := options.keys() - (OPTIONS - _OF_OBJECT_STORES):
+        if unknown := options.keys() - (OPTIONS - _OF_MIRRORS):
             raise TypeError(f"DcpWriter takes no {', '.join(sorted(unknown))}")
         if keep is not None and keep < 1:
             raise ValueError(f"keep={keep}: at least one state has to stay; None keeps all")
         super().__init__()
-        self.path = _directory(path)
+        self._root = Root.of(path, options.get("store_options"), fsync=options.get("fsync", True))
         self._wait, self._keep, self._options = wait, keep, options
-        self._commits = Commits(self.path)
+        self._commits = Commits(self._root)
         self._token = secrets.token_hex(8)
         self._saver: StateSaver | None = None
         self._last: Save | None = None
         self._label: str | None = None
-        self._next: int | None = None
+        self._has_begun = False
         self._rank = 0
         self._mutex = threading.RLock()
         self._closed = False
@@ -89,8 +89,9 @@ class DcpWriter(Closable, StorageWriter):
         """Is told which rank this is, if its last argument is called like that."""
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         self._rank = kwargs.get("rank", torch.distributed.get_rank() if distributed else 0)
-        if is_coordinator and self._next is None:
-            self._next = max(self._commits.numbers(), default=0) + 1
+        if is_coordinator and not self._has_begun:
+            self._commits.begin()
+            self._has_begun = True
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Leaves it as it is."""
@@ -131,12 +132,10 @@ class DcpWriter(Closable, StorageWriter):
         Raises:
             BusyError: another run has committed to the path since this one began.
         """
-        assert self._next is not None
         items = {one.index: one.storage_data for some in results for one in some}
         content = to_json_of(metadata, items)
-        content |= {"version": 1, "label": self._label, "created": time.time()}
-        self._commits.make(self._next, content)
-        self._next += 1
+        content["label"] = self._label
+        self._commits.make(content)
         if self._keep is not None:
             self._forget(self._keep)
 
@@ -144,6 +143,11 @@ class DcpWriter(Closable, StorageWriter):
     def validate_checkpoint_id(cls, checkpoint_id: str | os.PathLike[str]) -> bool:  # noqa: ARG003
         """Any name will do."""
         return True
+
+    @property
+    def path(self) -> Path | str:
+        """The directory, or the URL."""
+        return self._root.place
 
     @property
     def save(self) -> Save | None:
@@ -179,7 +183,7 @@ class DcpWriter(Closable, StorageWriter):
         if self._saver is None:
             plan = Plan(parts)
             keep = None if self._keep is None else self._keep + 2  # those that others may not have yet
-            checkpoints = Checkpointer(self.path / chain, plan.regions, keep=keep, **self._options)
+            checkpoints = Checkpointer(self._root.below(chain), plan.regions, keep=keep, **self._options)
             self._saver = StateSaver(plan, checkpoints)
         self._last = self._saver.save(parts, {"label": self._label})
         if self._wait:
@@ -193,10 +197,7 @@ class DcpWriter(Closable, StorageWriter):
             {chain for number in some for chain in self._chains_of(number)}
             for some in (numbers[: -keep - 1], numbers[-keep - 1 :])
         )
-        for number in numbers[: -keep - 1]:
-            self._commits.remove(number)
-        for chain in old - needed:
-            shutil.rmtree(self.path / chain, ignore_errors=True)
+        self._commits.remove(numbers[: -keep - 1], old - needed)
 
     def _chains_of(self, number: int) -> list[str]:
         commit = self._commits.read(number)
@@ -212,18 +213,30 @@ class DcpReader(StorageReader):
     it is not for directories of strangers.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, at: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        at: int | None = None,
+        store_options: dict[str, Any] | None = None,
+    ) -> None:
         """Prepares a reader.
 
         Args:
             path: of the writer.
             at: number of the state. None, the default: the newest that is whole.
+            store_options: of a URL, as for `Checkpointer`.
         """
         super().__init__()
-        self.path = _directory(path)
+        self._root = Root.of(path, store_options)
         self._at = at
         self._label: str | None = None
-        self._commits = Commits(self.path)
+        self._commits = Commits(self._root)
+
+    @property
+    def path(self) -> Path | str:
+        """The directory, or the URL."""
+        return self._root.place
 
     def states(self) -> Iterator[tuple[int, str | None]]:
         """The numbers and names of the states that are whole, the newest first."""
@@ -274,8 +287,8 @@ class DcpReader(StorageReader):
             stored = self._items[item.storage_index]
             by_part.setdefault((stored.chain, stored.state), []).append((item, stored.key))
         for (chain, state), items in by_part.items():
-            with Chain(self.path / chain) as opened:
-                _Part(opened, state).load(items, planner)
+            with self._open(chain) as opened:
+                _Part(opened, state, self._root.options).load(items, planner)
         done: Future[None] = Future()
         done.set_result(None)
         return done
@@ -285,11 +298,14 @@ class DcpReader(StorageReader):
         """Any name will do."""
         return True
 
-    def _is_whole(self, commit: dict[str, Any]) -> bool:
+    def _open(self, chain: str) -> Chain:
+        return Chain(self._root.below(chain), store_options=self._root.options)
+
+    def _is_whole(self, commit: Mapping[str, Any]) -> bool:
         try:
             with ExitStack() as undo:
                 return all(
-                    any(one.id == state for one in undo.enter_context(Chain(self.path / chain)))
+                    any(one.id == state for one in undo.enter_context(self._open(chain)))
                     for chain, state in commit["chains"]
                 )
         except (FileNotFoundError, ChainError):
@@ -299,8 +315,8 @@ class DcpReader(StorageReader):
 class _Part:
     # What one process has saved.
 
-    def __init__(self, chain: Chain, state: str) -> None:
-        self._chain = chain
+    def __init__(self, chain: Chain, state: str, options: StoreOptions | None) -> None:
+        self._chain, self._options = chain, options
         self._saved = Saved(chain, chain[state])
 
     def load(self, items: list[tuple[ReadItem, str]], planner: LoadPlanner) -> None:
@@ -322,7 +338,7 @@ class _Part:
                 target.copy_(found.reshape(target.shape))
                 planner.commit_tensor(item, target)
         if whole:
-            restore(self._chain.path, into=whole, at=self._saved.id)
+            restore(self._chain.path, into=whole, at=self._saved.id, store_options=self._options)
             torch.autograd.graph.increment_version(list(whole.values()))
         for item, target in later:
             planner.commit_tensor(item, target)
@@ -331,9 +347,3 @@ class _Part:
 def _takes(target: torch.Tensor, spec: Spec) -> bool:
     # Whether a region can be restored right into a tensor.
     return spec.fits(target) and own_memory(target) is not None
-
-
-def _directory(path: str | os.PathLike[str]) -> Path:
-    if isinstance(path, str) and "://" in path:
-        raise StoreError(f"{path}: the chains of all processes are in one directory, not in an object store")
-    return Path(path).absolute()

@@ -14,6 +14,7 @@ import pytest
 from _lib.support import library
 from dirtytrack import ChainError, CheckpointError, ClosedError, StoreError
 from dirtytrack.checkpoint import Chain, Checkpointer
+from dirtytrack.checkpoint.records import Root
 
 torch = library("torch")
 pytestmark = [
@@ -55,7 +56,7 @@ def _zeros(state: Any) -> Any:
     return [_zeros(value) for value in state] if isinstance(state, list) else type(state)()
 
 
-def _load(path: Path, like: Any, **keywords: Any) -> Any:
+def _load(path: Path | str, like: Any, **keywords: Any) -> Any:
     state = _zeros(like)
     at = keywords.pop("at", None)
     dcp.load(state, storage_reader=DcpReader(path, at=at), no_dist=True, **keywords)
@@ -174,7 +175,7 @@ def test_a_part_that_is_missing_or_damaged(tmp_path: Path) -> None:
         for number in range(3):
             state["table"][:] = number
             dcp.save(state, storage_writer=writer, no_dist=True)
-    max((tmp_path / "commits").iterdir()).write_bytes(b"torn")
+    min((tmp_path / "states").iterdir()).write_bytes(b"torn")  # the newest is listed first
     assert _load(tmp_path, state)["table"][0, 0] == 1
     newest = sorted(next(tmp_path.glob("rank-*")).glob("0*"))[1]
     newest.unlink()
@@ -200,9 +201,33 @@ def test_two_runs_at_one_place(tmp_path: Path) -> None:
         for writer in (first, second):
             writer.set_up_storage_writer(True)
         dcp.save(state, storage_writer=first, no_dist=True)
-        with pytest.raises(dcp.CheckpointException, match="Another run has committed"):
+        with pytest.raises(dcp.CheckpointException, match="Another writer has made commit 1"):
             dcp.save(state, storage_writer=second, no_dist=True)
     assert len(list(DcpReader(tmp_path).states())) == 1
+
+
+def test_in_an_object_store() -> None:
+    """Whatever is not needed any more goes, a restart goes on, and states have their names."""
+    url, state = "memory://dcp/run", {"table": torch.zeros(500, 64), "step": 0}
+    bucket, seen = Root.of(url).bucket(), set()
+
+    def chains() -> set[str]:
+        keys = [one.key for one in bucket.find("")]
+        return {key.partition("/")[0] for key in keys if key.startswith("rank-")}
+
+    for run in range(3):
+        with DcpWriter(url, keep=1, grace_period=0) as writer:
+            for number in range(3):
+                state["table"][run * 100 + number] = 1
+                state["step"] = 3 * run + number
+                dcp.save(state, checkpoint_id=f"{run}-{number}", storage_writer=writer, no_dist=True)
+        seen |= chains()
+    assert len(seen) == 3
+    assert len(chains()) <= 2
+    assert [name for _, name in DcpReader(url).states()] == ["2-2", "2-1"]
+    assert same(_load(url, state), state)
+    assert same(_load(url, state, checkpoint_id="2-1")["step"], 7)
+    assert isinstance(DcpReader(url).path, str)
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
@@ -212,8 +237,10 @@ def test_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="takes no mirror"):
         DcpWriter(tmp_path, mirror="s3://bucket/run")
     for kind in (DcpWriter, DcpReader):
-        with pytest.raises(StoreError, match="in one directory, not in an object store"):
-            kind("s3://bucket/run")
+        with pytest.raises(StoreError, match="a URL of no known kind"):
+            kind("ftp://bucket/run")
+        with pytest.raises(StoreError, match="is a directory, which has no store_options"):
+            kind(tmp_path, store_options={"region": "x"})
     with pytest.raises(ValueError, match="keep=0"):
         DcpWriter(tmp_path, keep=0)
     writer = DcpWriter(tmp_path)
