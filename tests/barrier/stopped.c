@@ -151,6 +151,17 @@ static void do_snapshot(struct place *place)
 	dt_snapshot_close(own);
 }
 
+static void do_share(struct place *place)
+{
+	struct dt_tracker *second;
+	uint8_t out[2];
+	(void)place;
+	check(dt_tracker_open_shared(shared, page, DT_BITS, &second) == 0);
+	check(dt_tracker_add(second, heap, 9 * page, DT_DENSE, NULL) == 0);
+	check(dt_tracker_peek(second, out, 2, NULL) == 0);
+	dt_tracker_close(second);
+}
+
 static void do_open(struct place *place)
 {
 	if (!place->opened)
@@ -188,8 +199,9 @@ static void do_fork(struct place *place)
 }
 
 typedef void act(struct place *place);
-static act *const acts[] = {do_take, do_peek,    do_mark,  do_add,      do_remove, do_cut,   do_replace, do_part,
-			    do_list, do_prepare, do_reset, do_snapshot, do_open,   do_close, do_ask,     do_fork};
+static act *const acts[] = {do_take,    do_peek, do_mark,  do_add,     do_remove, do_cut,
+			    do_replace, do_part, do_list,  do_prepare, do_reset,  do_snapshot,
+			    do_share,   do_open, do_close, do_ask,     do_fork};
 enum { ACTS = sizeof acts / sizeof *acts };
 enum { ANY_TIME = ACTS - 1 }; // all but the fork, which others that are stopped in malloc may hold up
 

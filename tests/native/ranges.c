@@ -118,13 +118,24 @@ static bool in_map(const uint8_t *map, uint64_t place)
 	return bytes_each ? map[place] : map[place / 8] >> place % 8 & 1;
 }
 
+// A scan that finds a loss declares all that was scanned with it written, which is what adjoins.
+static void note_neighbours(const uint8_t *map)
+{
+	for (uint64_t card = 0; card < cards(); card++)
+		if (number[card] != NONE && in_map(map, (uint64_t)number[card]) && !is_due(card))
+			for (uint64_t at = 0; at < card_size; at += page_size)
+				pending[(card * card_size + at) / page_size] = true;
+}
+
 // A map of everything.
-static void look(bool take)
+static void look(bool take, bool finds_loss)
 {
 	size_t size = dt_tracker_map_bytes(tracker);
 	uint8_t *map = malloc(size + 1);
 	uint64_t dirty, due = 0, set = 0;
 	check(map && (take ? dt_tracker_take : dt_tracker_peek)(tracker, map, size, &dirty) == 0);
+	if (finds_loss)
+		note_neighbours(map);
 	for (uint64_t card = 0; card < cards(); card++) {
 		if (number[card] == NONE)
 			continue;
@@ -309,7 +320,7 @@ static void replace_part(uint64_t *random, struct part part)
 	if (is_noticed) {
 		lose(part);
 		for (int i = 0; i < 2; i++) { // again and again
-			look(i);
+			look(i, !i);
 			lose(part);
 		}
 		check(dt_tracker_lost(tracker, &lost, 1) >= 1);
@@ -329,13 +340,13 @@ static void refuse(void)
 	uint8_t map[8];
 	uint64_t place = 0;
 	void *none = at_unit(0);
-	while (place < ARENA * page_size / unit && !all_tracked((struct part){place, place + 2}))
+	while (place + 2 <= ARENA * page_size / unit && !all_tracked((struct part){place, place + 2}))
 		place++;
 	check(dt_tracker_remove(tracker, none, 0) == -EINVAL && dt_tracker_replace(tracker, none, 0) == -EINVAL);
 	check(dt_tracker_remove(tracker, none, SIZE_MAX) == -EINVAL);
 	check(dt_tracker_take_range(tracker, none, 0, map, 0, NULL) == -EINVAL);
 	check(dt_tracker_runs(tracker, 2, NULL, SIZE_MAX, NULL, 0) == -EINVAL);
-	if (place + 1 >= ARENA * page_size / unit)
+	if (place + 2 > ARENA * page_size / unit)
 		return;
 	char *middle = at_unit(place) + unit / 2;
 	check(dt_tracker_remove(tracker, middle, unit) == -DT_EALIGN);
@@ -350,7 +361,7 @@ static void step(uint64_t *random)
 	bool take = draw(random, 2);
 	switch (draw(random, 14)) {
 	case 0:
-		look(take);
+		look(take, false);
 		break;
 	case 1:
 		look_at(part, take);
@@ -400,7 +411,7 @@ static void try_tracker(uint64_t *random, unsigned flags)
 	add_part((struct part){2, ARENA * page_size / unit - 2});
 	for (int round = 0; round < ROUNDS; round++)
 		step(random);
-	look(true);
+	look(true, false);
 	dt_tracker_close(tracker);
 }
 
@@ -419,10 +430,83 @@ static void try_numbers(void)
 	dt_tracker_close(tracker);
 }
 
+// Two trackers of the same memory, each with what it has not taken yet; the first one may be closed before the second.
+struct sharer {
+	struct dt_tracker *tracker;
+	uint64_t card_pages;
+	bool pending[ARENA];
+};
+
+static void look_shared(struct sharer *sharer, bool take)
+{
+	uint8_t map[ARENA];
+	size_t n = dt_tracker_map_bytes(sharer->tracker);
+	check(n == ARENA / sharer->card_pages);
+	check((take ? dt_tracker_take : dt_tracker_peek)(sharer->tracker, map, n, NULL) == 0);
+	for (uint64_t card = 0; card < n; card++) {
+		bool due = false;
+		for (uint64_t i = 0; i < sharer->card_pages; i++)
+			due |= sharer->pending[card * sharer->card_pages + i];
+		check(map[card] == due);
+	}
+	if (take)
+		memset(sharer->pending, 0, sizeof sharer->pending);
+}
+
+static void replace_shared(struct sharer *sharers, uint64_t *random)
+{
+	uint64_t page = 4 * draw(random, ARENA / 4);
+	bool is_noticed = draw(random, 2);
+	unit = page_size;
+	map_anew((struct part){page, page + 4});
+	if (is_noticed) { // by the one that does not replace it
+		memset(sharers[1].pending, 1, ARENA);
+		look_shared(&sharers[1], true);
+		memset(sharers[1].pending, 1, ARENA);
+		memset(sharers[0].pending, 1, ARENA);
+	}
+	check(dt_tracker_replace(sharers[0].tracker, arena + page * page_size, 4 * page_size) == 0);
+	for (int i = 0; i < 2; i++)
+		memset(sharers[i].pending + page, 1, 4);
+}
+
+static void try_shared(uint64_t *random)
+{
+	struct sharer sharers[2] = {{.card_pages = 1}, {.card_pages = 4}};
+	size_t bytes = ARENA * page_size;
+	check(dt_tracker_open(page_size, DT_BYTES, &sharers[0].tracker) == 0);
+	check(dt_tracker_open_shared(NULL, page_size, 0, &sharers[1].tracker) == -EINVAL);
+	check(dt_tracker_open_shared(sharers[0].tracker, 3, 0, &sharers[1].tracker) == -EINVAL);
+	check(dt_tracker_open_shared(sharers[0].tracker, 4 * page_size, DT_BYTES, &sharers[1].tracker) == 0);
+	check(dt_tracker_add(sharers[0].tracker, arena, bytes, DT_DENSE, NULL) == 0);
+	for (uint64_t page = 0; page < 8; page++)
+		arena[page * page_size]++;
+	memset(sharers[0].pending, 1, 8);
+	check(dt_tracker_add(sharers[1].tracker, arena, bytes, DT_DENSE, NULL) == 0); // begins clean
+	for (int round = 0; round < 200; round++) {
+		for (uint64_t n = draw(random, 4); n; n--) {
+			uint64_t page = draw(random, ARENA);
+			arena[page * page_size]++;
+			sharers[0].pending[page] = sharers[1].pending[page] = true;
+		}
+		look_shared(&sharers[draw(random, 2)], draw(random, 2));
+		if (draw(random, 8) == 0)
+			replace_shared(sharers, random);
+	}
+	int first = (int)draw(random, 2);
+	dt_tracker_close(sharers[first].tracker);
+	arena[0]++;
+	sharers[!first].pending[0] = true;
+	look_shared(&sharers[!first], true);
+	dt_tracker_close(sharers[!first].tracker);
+}
+
 void try_ranges(uint64_t *random)
 {
 	arena = memory + (-(uintptr_t)memory & (4 * page_size - 1));
 	try_numbers();
+	for (int i = 0; i < 4; i++)
+		try_shared(random);
 	for (uint64_t quarter = 1; quarter <= 16; quarter *= 4) { // of a page
 		card_size = page_size / 4 * quarter;
 		try_tracker(random, quarter == 1 ? DT_BYTES : DT_BITS);

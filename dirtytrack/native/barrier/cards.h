@@ -14,6 +14,7 @@ struct dt_cards {
 	uint64_t cursor;
 	struct dt_heap_segments segments;
 	bool bytes;    // a map has a byte for each card, not a bit
+	bool any_lost; // a segment may be lost
 	bool outdated; // the slices are not those of the segments that are not lost
 	struct dt_slice
 		*slices; // by address; room for as many as there are segments, and one more; owned, as the next one

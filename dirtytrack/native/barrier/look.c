@@ -64,7 +64,24 @@ static bool find_lost(struct dt_cards *cards, const struct dt_look *look)
 			segment->lost = found = true;
 	}
 	cards->outdated |= found;
+	cards->any_lost |= found;
 	return found;
+}
+
+// Another one on the same session may have replaced what a segment had lost.
+static void find_recovered(struct dt_cards *cards, const struct dt_look *look)
+{
+	bool any = false;
+	for_each_looked_at(segment, cards, look)
+	{
+		if (!segment->lost)
+			continue;
+		segment->lost = dt_session_is_lost(cards->session, segment->extent.region) != 0;
+		cards->outdated |= !segment->lost;
+		any |= segment->lost;
+	}
+	if (look->is_all)
+		cards->any_lost = any;
 }
 
 static void mark(void *context, struct dt_run addresses)
@@ -83,6 +100,8 @@ static void hand_over_marks(struct dt_cards *cards, const struct dt_look *look)
 int dt_look_do(struct dt_cards *cards, const struct dt_look *look, int verb)
 {
 	hand_over_marks(cards, look);
+	if (cards->any_lost)
+		find_recovered(cards, look);
 	for (;;) {
 		size_t n;
 		const struct dt_slice *slices = slices_of(cards, look, &n);

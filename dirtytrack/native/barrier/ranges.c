@@ -102,6 +102,7 @@ static void recover(struct dt_cards *cards, uint64_t start, uint64_t stop)
 		if (dt_segment_start(segment) >= stop)
 			break;
 		segment->lost = dt_session_is_lost(cards->session, segment->extent.region) != 0;
+		cards->any_lost |= segment->lost;
 		cards->outdated = true;
 	}
 }
@@ -130,6 +131,19 @@ int dt_ranges_remove(struct dt_cards *cards, uint64_t start, uint64_t stop)
 {
 	int error = dt_enter(&cards->lock);
 	return error ? error : dt_leave(&cards->lock, remove_part(cards, start, stop));
+}
+
+void dt_ranges_remove_all(struct dt_cards *cards)
+{
+	if (dt_enter(&cards->lock))
+		return;
+	while (cards->segments.count) {
+		struct dt_heap_segment *last = cards->segments.by_address[cards->segments.count - 1];
+		uint64_t region = last->extent.region;
+		dt_cards_take_out(cards, last);
+		dt_session_remove(cards->session, region);
+	}
+	dt_leave(&cards->lock, 0);
 }
 
 static int replace_part(struct dt_cards *cards, uint64_t start, uint64_t stop)

@@ -11,6 +11,8 @@ int dt_ranges_remove(struct dt_cards *cards, uint64_t start, uint64_t stop);
 // Tracks what was mapped anew at these bytes of ranges: all of that counts as written, and the rest as above. Errors
 // also as of dt_session_replace.
 int dt_ranges_replace(struct dt_cards *cards, uint64_t start, uint64_t stop);
+// Forgets everything. In a forked child it does nothing.
+void dt_ranges_remove_all(struct dt_cards *cards);
 // Lists up to room ranges by address, or of them those that were lost when a look last looked; returns how many there
 // are.
 long dt_ranges_list(struct dt_cards *cards, bool lost_only, struct dt_range *ranges, size_t room);

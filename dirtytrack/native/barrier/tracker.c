@@ -13,6 +13,7 @@
 #include "../backends/opening.h"
 #include "../base/memory.h"
 #include "../core/collect.h"
+#include "../core/cursor.h"
 #include "../core/lifetime.h"
 #include "card_map.h"
 #include "listing.h"
@@ -22,14 +23,30 @@ enum { FIRST_WAIT = 8, MOST_WAIT = 4096 }; // looks
 
 struct dt_tracker {
 	struct dt_session *session;
+	uint64_t cursor;
 	struct dt_cards *cards;
 };
 
+// The last one closes the session, with all that there is of it.
+static void leave_session(struct dt_tracker *tracker)
+{
+	struct dt_session *session = tracker->session;
+	bool is_last = __atomic_sub_fetch(&session->users, 1, __ATOMIC_ACQ_REL) == 0;
+	if (!is_last && tracker->cards)
+		dt_ranges_remove_all(tracker->cards);
+	dt_cards_close(tracker->cards);
+	if (is_last) {
+		dt_session_release(session);
+	} else {
+		dt_cursor_close(session, tracker->cursor);
+		dt_session_drop(session);
+	}
+}
+
 static void close_tracker(struct dt_tracker *tracker)
 {
-	dt_cards_close(tracker->cards);
 	if (tracker->session)
-		dt_session_release(tracker->session);
+		leave_session(tracker);
 	dt_free(tracker, sizeof *tracker);
 }
 
@@ -68,6 +85,12 @@ static int open_session(struct dt_opening *opening, const struct dt_descriptors 
 	return error;
 }
 
+static int open_cards(struct dt_tracker *tracker, size_t card_size, unsigned flags)
+{
+	return dt_cards_open(tracker->session, tracker->cursor, (uint32_t)__builtin_ctzl(card_size), flags & DT_BYTES,
+			     &tracker->cards);
+}
+
 static int open_tracker(size_t card_size, unsigned flags, const struct dt_descriptors *given,
 			struct dt_tracker **tracker_ret)
 {
@@ -77,10 +100,11 @@ static int open_tracker(size_t card_size, unsigned flags, const struct dt_descri
 	struct dt_opening opening = {0};
 	int error = open_session(&opening, given);
 	tracker->session = opening.session;
+	tracker->cursor = opening.cursor;
 	if (!error) {
 		tracker->session->lock.is_quiet = true;
-		error = dt_cards_open(tracker->session, opening.cursor, (uint32_t)__builtin_ctzl(card_size),
-				      flags & DT_BYTES, &tracker->cards);
+		tracker->session->users = 1;
+		error = open_cards(tracker, card_size, flags);
 	}
 	if (!error)
 		error = prepare(tracker->session, flags, given->tasks);
@@ -109,6 +133,38 @@ int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracke
 {
 	const struct dt_descriptors none = {-1, -1, -1};
 	return dt_tracker_open_with(card_size, flags, &none, tracker_ret);
+}
+
+static int open_shared(struct dt_tracker *with, size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
+{
+	uint64_t cursor;
+	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
+	if (!tracker)
+		return -ENOMEM;
+	int error = dt_cursor_open(with->session, &cursor);
+	if (error) {
+		dt_free(tracker, sizeof *tracker);
+		return error;
+	}
+	*tracker = (struct dt_tracker){.session = with->session, .cursor = cursor};
+	dt_session_hold(tracker->session);
+	__atomic_add_fetch(&tracker->session->users, 1, __ATOMIC_RELAXED);
+	error = open_cards(tracker, card_size, flags);
+	if (error)
+		close_tracker(tracker);
+	else
+		*tracker_ret = tracker;
+	return error;
+}
+
+int dt_tracker_open_shared(struct dt_tracker *with, size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
+{
+	if (!with || !tracker_ret || !card_size || card_size & (card_size - 1) || flags & ~(unsigned)DT_BYTES)
+		return -EINVAL;
+	struct dt_quiet quiet = dt_quiet_begin();
+	int error = open_shared(with, card_size, flags, tracker_ret);
+	dt_quiet_end(&quiet);
+	return error;
 }
 
 int dt_tracker_stop_threads(struct dt_tracker *tracker, int signal, uint64_t limit_ns)

@@ -21,6 +21,7 @@
 struct dt_session {
 	struct dt_lock lock;       // of all below, but for the references
 	uint32_t references;       // the opener's, and one for each epoch and card table; atomic
+	uint32_t users;            // native trackers on it, of which the last one closes it; atomic
 	uint64_t next_serial;      // begins the next identifier of a region or a cursor
 	struct dt_backend backend; // stays the same one once something is tracked
 	struct dt_scan_context scan;

@@ -155,6 +155,15 @@ DT_API int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker *
 DT_API int dt_tracker_open_with(size_t card_size, unsigned flags, const struct dt_descriptors *descriptors,
 				struct dt_tracker **tracker);
 
+// Opens a second tracker on the memory of a first: it may have the same ranges, or others, and cards of another size.
+// Each sees every store, whatever the other takes; a mark is the tracker's that it was made to, until that one looks.
+// Both have the descriptors, the worker and the stopped threads of the first; the last one that is closed ends these.
+// When one replaces a part, that part counts as stored to for both.
+//   flags: DT_BITS or DT_BYTES.
+// -EINVAL: no such card size, or flags.
+DT_API int dt_tracker_open_shared(struct dt_tracker *with, size_t card_size, unsigned flags,
+				  struct dt_tracker **tracker);
+
 // Stops other threads from here on as with DT_STOP_THREADS, by a signal of the caller's choice.
 //   signal: one that has no handler yet, or ours. It should be one that is ignored by default, such as SIGURG.
 //   limit_ns: how long a scan waits for threads to stop, in nanoseconds. Those that have not are let go.
