@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 TORCH := .venv-torch
 ENGINES := .venv-engines
+MPI := .venv-mpi
 NATIVE := $(wildcard dirtytrack/native/*/*.[ch] dirtytrack/native/binding/*)
 C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks docs examples tests -name '*.[ch]')
 PY_INCLUDE = $(shell $(PY) -c "import sysconfig; print(sysconfig.get_path('include'))")
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
-.PHONY: amalgamation demo doctor help quick test test-tracking test-checkpoint test-torch engines bench stress leaks torture fuzz kernels kernels-ci lint lint-c types docs docs-look wheel release pythons check hooks clean
+.PHONY: amalgamation demo doctor help quick test test-tracking test-checkpoint test-torch test-mpi engines bench stress leaks torture fuzz kernels kernels-ci lint lint-c types docs docs-look wheel release pythons check hooks clean
 
 demo: $(VENV)/.built ## run the demo
 	$(PY) -m dirtytrack demo
@@ -41,6 +42,9 @@ test-checkpoint: $(VENV)/.built ## the other half
 test-torch: $(TORCH)/.built ## the tests that need torch, pyarrow, pandas or ml_dtypes
 	DIRTYTRACK_TEST_TORCH=1 $(TORCH)/bin/python -m pytest -m torch $(ARGS)
 
+test-mpi: $(MPI)/.built ## the tests that need an MPI, with mpirun
+	DIRTYTRACK_TEST_MPI=1 $(MPI)/bin/python -m pytest -m mpi tests/group $(ARGS)
+
 engines: $(ENGINES)/.built ## the tests against object stores on loopback: moto and SeaweedFS
 	DIRTYTRACK_TEST_ENGINES=1 $(ENGINES)/bin/python -m pytest -m engines $(ARGS)
 
@@ -56,8 +60,9 @@ leaks: $(VENV)/.built ## open and close SESSIONS=100000: descriptors, mappings a
 	DIRTYTRACK_LEAK_SESSIONS=$(or $(SESSIONS),100000) DIRTYTRACK_STRESS_SECONDS=1800 \
 		$(PY) -m pytest tests/stress/test_leaks.py -s $(ARGS)
 
-torture: $(VENV)/.built ## kill writers of checkpoints, KILLS=5000 times
-	DIRTYTRACK_TORTURE_KILLS=$(or $(KILLS),5000) $(PY) -m pytest tests/checkpoint/test_torture.py $(ARGS)
+torture: $(VENV)/.built ## kill writers of checkpoints and processes of groups, KILLS=5000 times
+	DIRTYTRACK_TORTURE_KILLS=$(or $(KILLS),5000) $(PY) -m pytest tests/checkpoint/test_torture.py \
+		tests/group $(ARGS)
 
 fuzz: $(VENV)/.built ## the reader of checkpoints under a coverage-guided fuzzer, for SECONDS_EACH=300
 	$(PY) -m pip install --quiet --group fuzz
@@ -112,7 +117,7 @@ hooks: $(VENV)/.lint ## have git run lint and types before each commit
 	$(BIN)/pre-commit install
 
 clean: ## remove everything that was built
-	rm -rf $(VENV) $(TORCH) $(ENGINES) build dist site *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
+	rm -rf $(VENV) $(TORCH) $(MPI) $(ENGINES) build dist site *.egg-info dirtytrack/native/_core.c dirtytrack/native/*.so
 
 $(VENV)/.tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -134,6 +139,16 @@ $(TORCH)/.tools: pyproject.toml
 $(TORCH)/.built: $(TORCH)/.tools setup.py | $(VENV)/.built
 	$(TORCH)/bin/python -m pip install --quiet --editable .
 	-$(TORCH)/bin/python -m pip install --quiet --group torch && touch $@
+
+$(MPI)/.tools: pyproject.toml
+	$(PYTHON) -m venv $(MPI)
+	$(MPI)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(MPI)/bin/python -m pip install --quiet --group test --group mpi
+	touch $@
+
+$(MPI)/.built: $(MPI)/.tools setup.py | $(VENV)/.built
+	$(MPI)/bin/python -m pip install --quiet --editable .
+	touch $@
 
 $(ENGINES)/.tools: pyproject.toml
 	$(PYTHON) -m venv $(ENGINES)

@@ -16,8 +16,10 @@ from dirtytrack.checkpoint.store import find_place, is_object_store, open_store
 from dirtytrack.checkpoint.store.bucket import Bucket, Found, retried
 from dirtytrack.checkpoint.store.commits import Commit, CommitLog, sealed, unsealed
 from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
+from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Store, UnreadableError
 from dirtytrack.checkpoint.store.urls import StoreOptions, open_bucket
+from dirtytrack.checkpoint.write.compression import CompressionName
 from dirtytrack.checkpoint.write.options import Keywords, Options
 from dirtytrack.errors import StoreError
 
@@ -25,8 +27,10 @@ __all__ = [
     "Bucket",
     "Commit",
     "CommitLog",
+    "CompressionName",
     "Found",
     "Keywords",
+    "LockName",
     "Options",
     "Root",
     "StoreOptions",

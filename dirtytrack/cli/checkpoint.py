@@ -2,7 +2,8 @@
 
 PATH is the directory of the chain, or its URL in an object store: s3://bucket/run-1, gs://, az://, file:///.
 Credentials are those that the environment has, --store-option gives the rest. Only compact changes anything
-in it; the others may run beside its writer.
+in it; the others may run beside its writer. Where a group of processes has saved, list, verify, restore and
+compact are about its states.
 Text that comes from files is printed in ASCII, with escape sequences. With --json everything is printed for
 programs, sizes in bytes and times in seconds. A line on stderr shows how far it is, if that is a terminal.
 
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from dirtytrack._text import count, plain, size
 from dirtytrack.checkpoint.progress import ShowProgress
+from dirtytrack.cli import _group
 from dirtytrack.cli._arguments import add_store_options, at_least, place, store_options
 from dirtytrack.errors import ChainError
 
@@ -155,6 +157,14 @@ def run(args: argparse.Namespace) -> int:
         DirtyTrackError, OSError: of the chain, or of the files to write.
     """
     logging.getLogger("dirtytrack.checkpoint").addHandler(_QUIET)  # what it warns of is printed here
+    of_group = {
+        _list: _group.show,
+        _verify: _group.verify,
+        _restore: _group.restore,
+        _compact: _group.compact,
+    }
+    if args.action in of_group and _group.is_group(args):
+        return of_group[args.action](args)
     result: int = args.action(args)
     return result
 

@@ -6,10 +6,13 @@ pip install "dirtytrack[checkpoint]", or for a URL "dirtytrack[cloud]".
 
 from dirtytrack.group.chain import GroupChain, GroupCheckpoint
 from dirtytrack.group.checkpointer import GroupCheckpointer
+from dirtytrack.group.compaction import compact_group
 from dirtytrack.group.coordinator import Coordinator
 from dirtytrack.group.file_coordinator import file_coordinator
+from dirtytrack.group.mpi_coordinator import mpi_coordinator
 from dirtytrack.group.records import Part
 from dirtytrack.group.save import GroupSave
+from dirtytrack.group.torch_coordinator import torch_coordinator
 
 __all__ = [
     "Coordinator",
@@ -18,5 +21,8 @@ __all__ = [
     "GroupCheckpointer",
     "GroupSave",
     "Part",
+    "compact_group",
     "file_coordinator",
+    "mpi_coordinator",
+    "torch_coordinator",
 ]

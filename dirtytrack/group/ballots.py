@@ -71,7 +71,7 @@ class Ballots:
             rank: of the process.
             keep: how many states stay. None: all.
         """
-        self.run, self.rank, self._keep = run, rank, keep
+        self.run, self.rank, self._keep, self._oldest = run, rank, keep, run.oldest
         self.states = [run.state] if run.state else []
         if keep is not None:
             self.states = [one.number for one in records.states() if one.number <= run.state][-keep:]
@@ -120,6 +120,7 @@ class Ballots:
             overtaken(self._records.place, found)
         if found.kind == "committed":
             self.states = [*self.states, found.number][-(self._keep or 1) :]
+        self._oldest = found.oldest
         return found
 
     @property
@@ -157,6 +158,8 @@ class Ballots:
         listed = self._list(save)
         self.seen = len(listed)
         wrong = {rank: one for rank, one in listed.items() if one[0] != "saved"}
+        if meta is not None and self.rank not in listed:  # it was there
+            return self._find_removed(save)
         if len(listed) < self.run.world and not wrong:
             return None
         if len(wrong) == self.run.world and all(state == "ended" for state, _ in wrong.values()):
@@ -168,20 +171,30 @@ class Ballots:
             return self._records.find(self.number(save))
         reason = self._wrong(votes)
         number, run = self.number(save), self.run
-        made = Record(
-            number, "aborted", run.incarnation, run.number, self.state, 0.0, run.world, reason=reason
-        )
+        made = Record(number, "aborted", run.incarnation, run.number, self.state, 0.0, run.world)
+        made = made._replace(oldest=self._oldest)
         if reason:
-            return self._records.offer(made)
+            return self._records.offer(made._replace(reason=reason))
         parts = tuple(Part(self.folder(vote.rank), *vote.part, run.names[vote.rank]) for vote in votes)
         known = None if meta is None else json.loads(meta)
         made = made._replace(kind="committed", state=number, parts=parts, meta=known)
         if self._keep is not None:
-            made = made._replace(oldest=[*self.states, number][-self._keep :][0])
+            made = made._replace(oldest=max(self._oldest, [*self.states, number][-self._keep :][0]))
         made = self._records.offer(made)
         with suppress(OSError):  # nobody needs that they are gone
             self.clear(save)
         return made
+
+    def _find_removed(self, save: int) -> Record | None:
+        # Of a save whose votes were removed, since it is decided.
+        number, newest = self.number(save), self._records.newest()
+        found = self._records.find(number)
+        if found is not None or newest is None or newest.number <= number:
+            return found
+        if newest.incarnation != self.run.incarnation:
+            return newest
+        reason = "this process was so far behind that the record which decided it was removed"
+        return newest._replace(number=number, kind="aborted", reason=reason)
 
     def _wrong(self, votes: list[Vote]) -> str:
         failed = [vote for vote in votes if vote.state == "failed"]

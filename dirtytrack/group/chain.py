@@ -87,6 +87,16 @@ class GroupChain:
         if not self._states:
             raise ChainError(f"{self._root.place} holds no state of a group")
 
+    @staticmethod
+    def is_at(path: os.PathLike[str] | str, *, store_options: StoreOptions | None = None) -> bool:
+        """Whether there is a group at a place, with states or without.
+
+        Raises:
+            OSError: as the place says; none if there is nothing.
+        """
+        bucket = Root.of(path, store_options).bucket()
+        return bool(bucket.first_page("records/"))
+
     @property
     def path(self) -> str:
         """The directory, or the URL."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import os
+import secrets
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -15,13 +18,14 @@ from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint import Save
-from dirtytrack.checkpoint.records import Keywords, check_meta
+from dirtytrack.checkpoint.records import Keywords, StoreOptions, check_meta
 from dirtytrack.errors import ChainError, CheckpointError, ClosedError, ForkedError, GroupError
+from dirtytrack.group import driver
 from dirtytrack.group.ballots import Ballots
 from dirtytrack.group.coordinator import Alone, Coordinator, agree
 from dirtytrack.group.garbage import collect
 from dirtytrack.group.opening import open_together
-from dirtytrack.group.records import Record, Records
+from dirtytrack.group.records import Part, Record, Records, overtaken
 from dirtytrack.group.restoring import restore_parts
 from dirtytrack.group.save import GroupSave
 from dirtytrack.group.settings import Settings
@@ -29,6 +33,7 @@ from dirtytrack.group.voter import Job, Voter
 from dirtytrack.native import lib
 
 _ATTEMPTS = 3  # of a save, where earlier ones turn out to have failed
+_FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.25  # seconds between a look at the mirror and the next one
 
 
 class GroupCheckpointer(Handle, Owner):
@@ -58,6 +63,8 @@ class GroupCheckpointer(Handle, Owner):
         self._mutex = threading.RLock()
         self._saves = 0
         self._last: Job | None = None
+        self._is_driven = False
+        self._prepared: list[str] = []
         self._process = lib.dt_address_space()
 
     @classmethod
@@ -67,7 +74,7 @@ class GroupCheckpointer(Handle, Owner):
         regions: Mapping[str, object],
         *,
         coordinator: Coordinator | None = None,
-        at: int | None = None,
+        at: int | Mapping[str, Any] | None = None,
         strict: bool = True,
         timeout: float | None = 300.0,
         **keywords: Unpack[Keywords],
@@ -86,7 +93,8 @@ class GroupCheckpointer(Handle, Owner):
                 `file_coordinator`, or one of your own. It is closed by this. None, the default: there is only
                 this process.
             at: the number of the state to go on from; later ones are no longer the newest then. Default:
-                the newest.
+                the newest. Or what `begin` has returned to a driver: then there is no coordinator, and the
+                driver commits what `prepare` returns.
             strict: whether the names of all processes together have to be those of the group, which is the
                 default. If False, what is new begins as it is in memory, and what is missing is left out.
             timeout: seconds without any progress after which `flush` and `close` stop waiting for the other
@@ -104,6 +112,8 @@ class GroupCheckpointer(Handle, Owner):
             BusyError: another run has opened the group meanwhile.
             Others: as for `Checkpointer`; the other processes get a GroupError then.
         """
+        if at is not None and not isinstance(at, int):
+            return cls._open_for_driver(path, regions, coordinator, at, timeout, keywords)
         coordinator = coordinator or Alone()
         try:
             settings: Settings | Exception
@@ -115,7 +125,7 @@ class GroupCheckpointer(Handle, Owner):
             assert isinstance(settings, Settings)  # else that was raised
             self = cls(settings, coordinator.rank, coordinator.world, timeout)
             try:
-                agree(coordinator, lambda: self._begin(run), lambda _: None)
+                agree(coordinator, lambda: self._join(run), lambda _: None)
             except BaseException:
                 self._undo.close()
                 raise
@@ -124,19 +134,73 @@ class GroupCheckpointer(Handle, Owner):
         self._begun, self._closed = None, False
         return self
 
+    @staticmethod
+    def begin(
+        path: os.PathLike[str] | str, *, at: int | None = None, store_options: StoreOptions | None = None
+    ) -> dict[str, Any]:
+        """Opens a group in a driver, whose workers open it with ``at=`` what this returns.
+
+        No earlier run can commit from here on. When workers have died, begin again, and have all of them open
+        it anew.
+
+        Args:
+            path: as for `open`; where there is a *mirror*, that.
+            at: the number of the state to go on from. None: the newest.
+            store_options: as for `Checkpointer`.
+
+        Returns:
+            A dictionary of plain data, for the workers.
+
+        Raises:
+            FileExistsError, ChainError, BusyError, OSError: as `open`.
+        """
+        return driver.begin(path, at, store_options)
+
+    @staticmethod
+    def commit(
+        path: os.PathLike[str] | str,
+        votes: Sequence[Mapping[str, Any]],
+        *,
+        strict: bool = True,
+        keep: int | None = None,
+        store_options: StoreOptions | None = None,
+        grace_period: float | None = None,
+    ) -> int:
+        """Commits in a driver what its workers have prepared: for all of them or for none.
+
+        Args:
+            path: as for `begin`.
+            votes: what each worker's `prepare` has returned, of one step, in any order.
+            strict: whether the names of all votes together have to be those of the group, so that no worker
+                was forgotten.
+            keep: how many newest states stay. None: all. The workers' *keep* is the same.
+            store_options: as for `Checkpointer`.
+            grace_period: the same.
+
+        Returns:
+            The number of the state.
+
+        Raises:
+            GroupError: the votes don't fit together, or lack names. Nothing is committed.
+            BusyError: they are of a run after which another one has opened the group.
+            ValueError: they are no votes.
+            ChainError, OSError: as for `open`.
+        """
+        return driver.commit(path, votes, strict, keep, store_options, grace_period)
+
     @property
     def meta(self) -> Any:
         """The meta of the newest state that is known to be committed; a new copy at each access.
 
         None where there is none, as in a new group.
         """
-        newest = self._voter.newest or self._first
+        newest = self._newest
         return None if newest is None else json.loads(json.dumps(newest.meta))
 
     @property
     def number(self) -> int:
         """The number of that state; 0 where there is none."""
-        newest = self._voter.newest or self._first
+        newest = self._newest
         return 0 if newest is None else newest.number
 
     @property
@@ -177,6 +241,8 @@ class GroupCheckpointer(Handle, Owner):
         text = check_meta(meta)
         with self._mutex:
             self._check()
+            if self._is_driven:
+                raise RuntimeError(f"{self!r} has a driver: prepare(), and have the driver commit() that")
             self._voter.raise_overtaken()
             self._saves += 1
             job = self._last = Job(self._saves, self._ballots.number(self._saves), text)
@@ -194,6 +260,40 @@ class GroupCheckpointer(Handle, Owner):
         if wait:
             save.wait()
         return save
+
+    def prepare(
+        self, meta: Any = None, *, pause: AbstractContextManager[object] | None = None
+    ) -> dict[str, Any]:
+        """Captures this worker's part of the next state, and waits until it is durable.
+
+        Args:
+            meta: as for `save`; the same in all workers.
+            pause: the same.
+
+        Returns:
+            A dictionary of plain data, for the driver's `commit`.
+
+        Raises:
+            CheckpointError: it could not be written; the pages are in the next one.
+            BusyError: another run has opened the group.
+            RuntimeError: it was not opened with ``at=`` what `begin` has returned.
+            Others: as `save`.
+        """
+        text = check_meta(meta)
+        with self._mutex:
+            self._check()
+            if not self._is_driven:
+                raise RuntimeError(f"{self!r} has no driver: save()")
+            part = self._capture(meta, pause)
+            self._prepared.append(part.id)
+            self._follow_driver()
+            part.wait()
+            wait = _FIRST_WAIT
+            while not self._settings.is_durable(self._checkpoints, part):
+                time.sleep(wait)
+                wait = min(2 * wait, _LONGEST_WAIT)
+        names = tuple(sorted(self._settings.regions))
+        return driver.vote(self._run, Part(self._folder, part.id, part.number, names), text)
 
     def flush(self) -> None:
         """Waits until it is known what becomes of all saves so far.
@@ -225,23 +325,57 @@ class GroupCheckpointer(Handle, Owner):
     ) -> None:
         self._close(is_normal=kind is None)
 
-    def _begin(self, run: Record) -> None:
-        settings = self._settings
-        self._records = Records(settings.root.bucket())
-        if self._records.find(run.number) is None:
+    @classmethod
+    def _open_for_driver(
+        cls,
+        path: Any,
+        regions: Mapping[str, object],
+        coordinator: Coordinator | None,
+        run: Mapping[str, Any],
+        timeout: float | None,
+        keywords: Keywords,
+    ) -> Self:
+        if coordinator is not None:
+            raise TypeError("who has a driver needs no coordinator")
+        settings = Settings.of(path, regions, keywords)
+        records = Records(settings.root.bucket())
+        record, state = driver.run_of(run, settings.root, records)
+        self = cls(settings, 0, 0, timeout)
+        try:
+            self._begin(records, record, state, f"parts/{record.run}/{secrets.token_hex(8)}")
+        except BaseException:
+            self._undo.close()
+            raise
+        self._is_driven = True
+        self._begun, self._closed = None, False
+        return self
+
+    def _join(self, run: Record) -> None:
+        records = Records(self._settings.root.bucket())
+        if records.find(run.number) is None:
             raise GroupError(
-                f"record {run.number}, by which rank 0 has opened the group, is not in {settings.place} "
-                "here: the path has to be one that all processes see, or each node's own, with mirror="
+                f"record {run.number}, by which rank 0 has opened the group, is not in "
+                f"{self._settings.place} here: the path has to be one that all processes see, or each node's "
+                "own, with mirror="
             )
-        self._first = restore_parts(settings.root, self._records, run.state, settings.regions)
-        self._ballots = Ballots(self._records, run, self._rank, settings.keep)
-        self._checkpoints = settings.start_chain(self._ballots.folder(self._rank))
-        self._undo.callback(self._give_up)
-        durable = functools.partial(settings.is_durable, self._checkpoints)
+        self._ballots = Ballots(records, run, self._rank, self._settings.keep)
+        self._begin(records, run, run.state, self._ballots.folder(self._rank))
+        durable = functools.partial(self._settings.is_durable, self._checkpoints)
         self._voter = Voter(self._ballots, durable, self._committed)
         self._undo.callback(self._voter.stop)
         self._voter.start_thread()
+
+    def _begin(self, records: Records, run: Record, state: int, folder: str) -> None:
+        settings = self._settings
+        self._records, self._run, self._folder = records, run, folder
+        self._first = self._known = restore_parts(settings.root, records, state, settings.regions)
+        self._checkpoints = settings.start_chain(folder)
+        self._undo.callback(self._give_up)
         settings.forget_older(run.run)
+
+    @property
+    def _newest(self) -> Record | None:
+        return self._known if self._is_driven else self._voter.newest or self._first
 
     def _give_up(self) -> None:
         with suppress(OSError):
@@ -262,6 +396,9 @@ class GroupCheckpointer(Handle, Owner):
                     self._undo.close()
 
     def _end(self, is_normal: bool) -> None:
+        if self._is_driven:
+            self._checkpoints.close()
+            return
         try:
             with suppress(CheckpointError):  # it is a vote
                 self._checkpoints.close()
@@ -317,6 +454,20 @@ class GroupCheckpointer(Handle, Owner):
             undecided = [job.part.id for job in self._voter.pending if job.part is not None]
             self._checkpoints.retain({*self._voter.committed[-keep:], *undecided})
 
+    def _follow_driver(self) -> None:
+        # What it has committed so far, and what of that and of what it may yet commit has to stay.
+        newest = self._records.newest()
+        if newest is not None and newest.incarnation != self._run.incarnation:
+            overtaken(self._settings.place, newest)
+        if newest is not None and newest.state and newest.state != self.number:
+            self._known = self._records.find(newest.state)
+        if self._settings.keep is not None:
+            parts = [part for state in self._records.states() for part in state.parts]
+            committed = [part.id for part in parts if part.folder == self._folder]
+            if committed and committed[-1] in self._prepared:
+                del self._prepared[: self._prepared.index(committed[-1])]
+            self._checkpoints.retain({*committed[-self._settings.keep :], *self._prepared})
+
     def _committed(self, record: Record) -> None:
         keep = self._settings.keep
         if keep is None:
@@ -324,7 +475,7 @@ class GroupCheckpointer(Handle, Owner):
         del self._voter.committed[:-keep]
         if record.number % self._world == self._rank:  # one of them, each in its turn
             with suppress(OSError, ChainError):
-                collect(self._records, record.run, keep, self._settings.grace_period)
+                collect(self._records, self._settings.grace_period)
 
     def _is_forgotten(self) -> bool:
         return bool(lib.dt_is_address_space(self._process))
@@ -336,5 +487,6 @@ class GroupCheckpointer(Handle, Owner):
             raise ClosedError(f"{self!r} is closed: open the group again")
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"rank {self._rank} of {self._world}"
+        rank = "a driver's" if self._is_driven else f"rank {self._rank} of {self._world}"
+        state = "closed" if self._closed else rank
         return f"<dirtytrack.group.GroupCheckpointer on {self._settings.place}: {state}>"

@@ -59,7 +59,7 @@ class Record(NamedTuple):
         parts: of what was committed.
         names: of an opened one: those of each process.
         meta: of what was committed.
-        oldest: of what was committed, the number of the oldest state that stays; 0: all do.
+        oldest: no state with a smaller number stays. It never falls.
         reason: why something was not.
     """
 
@@ -166,7 +166,7 @@ class Records:
         found: list[Record] = []
         newest = self.newest()
         number = 0 if newest is None else newest.state
-        while number and number >= (found[0].oldest if found else 0):
+        while newest is not None and number and number >= newest.oldest:
             record = self.find(number)
             if record is None:  # from there on down there is no gap
                 break
@@ -184,11 +184,11 @@ class Records:
             OSError: none is there, or may be there.
         """
         body = {"kind": record.kind, "incarnation": record.incarnation, "opened": record.opened}
-        body |= {"state": record.state, "world": record.world}
+        body |= {"state": record.state, "oldest": record.oldest, "world": record.world}
         if record.kind == "opened":
             body["names"] = record.names
         elif record.kind == "committed":
-            body |= {"meta": record.meta, "oldest": record.oldest, "parts": record.parts}
+            body |= {"meta": record.meta, "parts": record.parts}
         else:
             body["reason"] = record.reason
         try:
@@ -200,12 +200,13 @@ class Records:
             overtaken(self.place, newest)
         return there
 
-    def open(self, names: Sequence[Sequence[str]], at: int | None = None) -> Record:
+    def open(self, names: Sequence[Sequence[str]], at: int | None = None, keep: int | None = None) -> Record:
         """Opens the group for a new run: no earlier one can commit from here on.
 
         Args:
             names: of the parts of each process; none: a driver knows them.
             at: the number of the state to begin with. None: the newest.
+            keep: how many of the states that are there stay. None: as before.
 
         Raises:
             ChainError: there is no such state.
@@ -218,11 +219,13 @@ class Records:
         for _ in range(_TRIES):
             newest = self.newest()
             number = self.log.number + 1
-            state = newest.state if newest is not None else 0
+            state, oldest = (0, 0) if newest is None else (newest.state, newest.oldest)
             if at is not None:
                 state = self._check_state(at)
-            listed = tuple(map(tuple, names))
-            mine = Record(number, "opened", incarnation, number, state, 0.0, len(names), (), listed)
+            elif keep is not None:
+                oldest = max(oldest, *(one.number for one in self.states()[-keep:][:1]), 0)
+            mine = Record(number, "opened", incarnation, number, state, 0.0, len(names), oldest=oldest)
+            mine = mine._replace(names=tuple(map(tuple, names)))
             if self.offer(mine).incarnation == incarnation:
                 return mine
         raise BusyError(
@@ -231,7 +234,9 @@ class Records:
 
     def _check_state(self, number: int) -> int:
         record = self.find(number)
-        if record is None or record.kind != "committed":
+        newest = self.newest()
+        oldest = 0 if newest is None else newest.oldest
+        if record is None or record.kind != "committed" or number < oldest:
             raise ChainError(f"{self.place} has no state {number}; it has {self._numbers()}")
         return number
 

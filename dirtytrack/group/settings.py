@@ -51,9 +51,8 @@ class Settings:
             raise TypeError(f"keep of a group is a number of states, or None, not {options.keep!r}")
         local = Root.of(path, None if options.mirror else options.store_options, fsync=options.fsync)
         root = Root.of(options.mirror or path, options.store_options, fsync=options.fsync)
-        default = _GRACE_PERIOD if root.is_remote else 0.0
-        grace_period = default if options.grace_period is None else options.grace_period
-        return cls(check_regions(regions), local, root, options.mirror, options.keep, grace_period, keywords)
+        checked = check_regions(regions)
+        return cls(checked, local, root, options.mirror, options.keep, grace_of(root, options), keywords)
 
     @property
     def place(self) -> str:
@@ -96,3 +95,9 @@ class Settings:
             for folder in (self.local.place / "parts").iterdir():
                 if folder.name.partition("-")[0] < run.partition("-")[0]:
                     shutil.rmtree(folder, ignore_errors=True)
+
+
+def grace_of(root: Root, options: Options) -> float:
+    """Seconds for which what is superfluous stays: of a directory none, unless somebody says so."""
+    default = _GRACE_PERIOD if root.is_remote else 0.0
+    return default if options.grace_period is None else options.grace_period

@@ -53,8 +53,8 @@ def optional(condition: object, reason: str) -> None:
         pytest.skip(reason, allow_module_level=True)
 
 
-def library(name: str, suite: Literal["torch", "engines"] = "torch") -> Any:
-    """Import a module that only `make test-torch` or `make engines` installs, or skip the test or file.
+def library(name: str, suite: Literal["torch", "engines", "mpi"] = "torch") -> Any:
+    """Import a module that only a make target of its suite installs, or skip the test or file.
 
     It may not be missing there under DIRTYTRACK_TEST_STRICT=1. Tests that need one are marked like the suite.
     """
@@ -64,7 +64,7 @@ def library(name: str, suite: Literal["torch", "engines"] = "torch") -> Any:
         if error.name != name:
             raise
         missing = require if os.environ.get(f"DIRTYTRACK_TEST_{suite.upper()}") == "1" else optional
-        has_it = {"torch": "make test-torch", "engines": "make engines"}[suite]
+        has_it = {"torch": "make test-torch", "engines": "make engines", "mpi": "make test-mpi"}[suite]
         missing(False, f"{name} is not installed: {has_it} has it")
     if name == "torch":
         module.set_num_threads(1)  # a forked child has none of its parent's threads

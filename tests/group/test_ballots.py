@@ -11,6 +11,7 @@ from _lib.checkpoint.buckets import FaultyBucket, ModelBucket
 from _lib.checkpoint.faulty_store import Trouble
 from dirtytrack import BusyError, ChainError
 from dirtytrack.group.ballots import Ballots, Vote, digest
+from dirtytrack.group.garbage import collect
 from dirtytrack.group.records import Records
 
 pytestmark = pytest.mark.anywhere
@@ -110,6 +111,22 @@ def test_nothing_is_committed_once_another_run_has_opened_the_group():
         assert ballots.decide(1, META).kind == "committed"
         with pytest.raises(BusyError, match=f"Record 3 there is of another run, {second.run}"):
             ballots.decide(2, META)
+
+
+def test_a_process_that_is_behind_learns_what_was_decided():
+    """Though later states were committed meanwhile, and what is older was removed."""
+    bucket, ranks = _group(2)
+    ranks = [Ballots(Records(bucket), ballots.run, ballots.rank, keep=1) for ballots in ranks]
+    for save in range(1, 5):
+        for ballots in ranks:
+            _vote(ballots, save, state="failed" if save == 2 else "saved")
+        ranks[0].decide(save, META)
+        collect(Records(bucket), 0)
+    kinds = [ranks[1].decide(save, META).kind for save in range(1, 5)]
+    assert kinds == ["committed", "aborted", "committed", "committed"]
+    bucket.delete([Records(bucket).log.key(2)])
+    late = Ballots(Records(bucket), ranks[0].run, 1)
+    assert "was so far behind" in late.decide(1, META).reason
 
 
 def test_a_damaged_vote_is_told():

@@ -64,6 +64,7 @@ def test_a_record_is_as_documented():
         "opened": 1,
         "incarnation": run.incarnation,
         "world": 2,
+        "oldest": 0,
     }
     assert said[0].items() >= {**common, "kind": "opened", "number": 1, "state": 0, "names": NAMES}.items()
     parts = [[f"parts/{run.run}/{rank:06}", "0" * 32, 2, NAMES[rank]] for rank in (0, 1)]

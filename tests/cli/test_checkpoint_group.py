@@ -1,0 +1,77 @@
+"""`dirtytrack checkpoint` where a group of processes has saved: in a directory, and in a bucket."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dirtytrack.cli import main
+from dirtytrack.group import GroupChain, GroupCheckpointer
+
+
+@pytest.fixture(params=["directory", "memory"])
+def place(request, tmp_path):
+    """A group with three states of two regions."""
+    path = tmp_path / "group" if request.param == "directory" else f"memory://{tmp_path.name}"
+    arrays = {"a": np.zeros(2000), "b": np.arange(7)}
+    with GroupCheckpointer.open(path, arrays, fsync=False) as checkpoints:
+        for step in range(3):
+            arrays["a"][step] = step
+            checkpoints.save({"step": step}, wait=True)
+    return str(path)
+
+
+def test_states_are_listed(place, capsys):
+    """As lines, and as JSON."""
+    assert main(["checkpoint", "list", place]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f'{2 + at}  1 process, 2 regions, meta {{"step": {at}}}' for at in range(3)]
+    assert main(["checkpoint", "list", "--json", place]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [state["state"] for state in said["states"]] == [2, 3, 4]
+    assert said["states"][0]["parts"][0]["names"] == ["a", "b"]
+
+
+def test_a_state_is_restored(place, tmp_path, capsys):
+    """The newest, or one by its number; all regions, or some."""
+    assert main(["checkpoint", "restore", place, "--into", str(tmp_path / "x")]) == 0
+    assert 'meta {"step": 2}' in capsys.readouterr().out
+    assert np.load(tmp_path / "x" / "a.npy")[:4].tolist() == [0, 1, 2, 0]
+    options = ["--into", str(tmp_path / "y"), "--at", "3", "--region", "a", "--json"]
+    assert main(["checkpoint", "restore", place, *options]) == 0
+    assert json.loads(capsys.readouterr().out)["meta"] == {"step": 1}
+    assert [one.name for one in (tmp_path / "y").iterdir()] == ["a.npy"]
+    assert np.load(tmp_path / "y" / "a.npy")[:4].tolist() == [0, 1, 0, 0]
+
+
+def test_a_group_is_verified(place, capsys):
+    """And damage is told by its file."""
+    assert main(["checkpoint", "verify", place]) == 0
+    assert capsys.readouterr().out == "3 states, all files intact.\n"
+    if "://" in place:
+        return
+    part = GroupChain(place).newest.parts[0]
+    base = next((Path(place) / part.folder).glob("*.base"))
+    base.write_bytes(base.read_bytes()[:-1])
+    assert main(["checkpoint", "verify", place]) == 1
+    out = capsys.readouterr().out
+    assert f"{part.folder}/{base.name}" in out
+    assert "DAMAGED" in out
+
+
+def test_a_group_is_compacted(place, capsys):
+    """The newest states stay, with what they hold; a run that comes after it goes on."""
+    assert main(["checkpoint", "compact", place, "--keep", "2", "--grace-period", "0"]) == 0
+    assert capsys.readouterr().out == "The group begins with state 3.\n"
+    chain = GroupChain(place)
+    assert [state.number for state in chain] == [3, 4]
+    assert chain.load("a", at=3)[:4].tolist() == [0, 1, 0, 0]
+    assert chain.load("a")[:4].tolist() == [0, 1, 2, 0]
+    assert chain.verify() == []
+    arrays = {"a": np.zeros(2000), "b": np.zeros(7, int)}
+    with GroupCheckpointer.open(place, arrays) as checkpoints:
+        assert checkpoints.meta == {"step": 2}
+        assert arrays["a"][:4].tolist() == [0, 1, 2, 0]
