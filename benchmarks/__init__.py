@@ -13,6 +13,7 @@
     diffs       diffs as bytes and merged, and histories of many states
     checkpoint  the pause, the throughput and the alternatives of a checkpoint
     stores      the same in an object store, beside obstore's own put and ranged reads
+    group       one state of two processes, beside a save of one alone
     barrier     cards for a collector, from Python and in C
     company     the verbs beside threads that compute
     profiling   who writes: phases and recordings, beside the program alone
@@ -31,6 +32,7 @@ FAMILIES = (
     "diffs",
     "checkpoint",
     "stores",
+    "group",
     "barrier",
     "company",
     "importing",
