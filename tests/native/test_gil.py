@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -16,6 +17,7 @@ import dirtytrack
 from _lib.support import PAGE_SIZE
 from dirtytrack import Mirror, Session
 from dirtytrack.barrier import CardTable
+from dirtytrack.checkpoint import Checkpointer
 from dirtytrack.kernel import pagemap
 from dirtytrack.snapshot import History, Snapshot
 
@@ -153,6 +155,25 @@ def test_untracking_gives_the_gil_up(other: _Other):
             return other.runs_during(lambda: session.untrack(region))
 
         assert any(untrack_gives_it_up() for _ in range(ATTEMPTS))
+
+
+def test_what_a_save_waits_for_keeps_the_gil(other: _Other, tmp_path: Path):
+    """The scan, the copy and the proof of 1 % of 256 MiB: to get the GIL back would take longer."""
+    memory, ran = dirtytrack.alloc(256 << 20, huge=False), []
+    with Checkpointer(tmp_path / "chain", {"memory": memory}, compression="none", fsync=False) as checkpoints:
+        checkpoints.save(wait=True)
+        capturer = checkpoints._pipeline.capturer
+        scan_and_copy = capturer._scan_and_copy
+
+        def watched(*arguments: Any) -> None:
+            ran.append(other.runs_during(lambda: scan_and_copy(*arguments)))
+
+        capturer._scan_and_copy = watched
+        for value in range(1, 4):
+            for at in range(0, len(memory), 100 * PAGE_SIZE):
+                memory[at] = value
+            checkpoints.save(wait=True)
+    assert ran == [False] * 3
 
 
 def test_who_waits_for_another_thread_gives_the_gil_up(other: _Other):
