@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dirtytrack.native import ffi
@@ -76,6 +76,7 @@ _FOUND = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(_FOUND)
 def test_sums_are_those_of_a_model(found: list[tuple[str, float, dict[int, set[int]]]]) -> None:
     """By phase and area, by page, by working set, and over time, whatever was thinned."""
@@ -113,7 +114,7 @@ def test_sums_are_those_of_a_model(found: list[tuple[str, float, dict[int, set[i
 
 
 def test_an_hour_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a simulated clock, at a collect every 100 ms: columns, memory and the file do not grow with time."""
+    """By a simulated clock, at a collect every 300 ms: columns, memory and the file do not grow with time."""
     monkeypatch.setattr(_ledger, "_COLUMN_ENTRIES", 4000)
     draw = random.Random(1)
     ledger = Ledger([0.05, 60.0])
@@ -121,11 +122,11 @@ def test_an_hour_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
         ledger.area(area(1000))
     sizes = []
     total = 0
-    for turn in range(36_000):
+    for turn in range(12_000):
         pages = {draw.randrange(1000) for _ in range(4)}
         total += len(pages)
-        ledger.add(f"phase {turn % 7}", turn / 10, [written(turn % 4, pages)])
-        if turn in (12_000, 35_999):
+        ledger.add(f"phase {turn % 7}", turn * 0.3, [written(turn % 4, pages)])
+        if turn in (8_000, 11_999):
             sizes.append(len(json.dumps(file.encode(recording(ledger)))))
     result = recording(ledger)
     assert result.writes == total
@@ -135,7 +136,7 @@ def test_an_hour_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
         one.stop == other.start for one, other in zip(result.columns, result.columns[1:], strict=False)
     )
     assert sizes[1] < 1.3 * sizes[0]
-    assert [one.windows for one in result.working_sets] == [35_999, 59]
+    assert [one.windows for one in result.working_sets] == [11_999, 59]
 
 
 def test_many_phases_and_areas_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:

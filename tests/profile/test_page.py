@@ -41,20 +41,7 @@ def html(folder: Path, report: Report) -> str:
 
 
 def test_a_browser_draws_it(tmp_path: Path) -> None:
-    """All scripts run to their end; tables have the numbers, and both maps have a size."""
-    document = browse(tmp_path, html(tmp_path, Report(RECORDING)), "--dump-dom")
-    assert 'data-drawn="yes"' in document
-    body = re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
-    for cell in ("step/embed", "rows [0, 11)", "36.0 KiB", "12.50 s", "a note", "100.0 %"):
-        assert cell in body
-    heights = [int(height) for height in re.findall(r'<canvas[^>]*height="(\d+)"', body)]
-    assert len(heights) == 2
-    assert min(heights) > 30
-
-
-@pytest.mark.slow
-def test_pixels_of_the_map(tmp_path: Path) -> None:
-    """Both maps are drawn in colours, in the light and in the dark."""
+    """All scripts run to their end; tables have the numbers; both maps are drawn, in light and dark."""
     script = """<script>
     for (const id of ["map", "flow"]) {
       const canvas = document.getElementById(id);
@@ -68,6 +55,13 @@ def test_pixels_of_the_map(tmp_path: Path) -> None:
     </script></body>"""
     page = html(tmp_path, Report(RECORDING)).replace("</body>", script)
     document = browse(tmp_path, page, "--dump-dom")
+    assert 'data-drawn="yes"' in document
+    body = re.sub(r"<script.*?</script>", "", document, flags=re.DOTALL)
+    for cell in ("step/embed", "rows [0, 11)", "36.0 KiB", "12.50 s", "a note", "100.0 %"):
+        assert cell in body
+    heights = [int(height) for height in re.findall(r'<canvas[^>]*height="(\d+)"', body)]
+    assert len(heights) == 2
+    assert min(heights) > 30
     assert int(re.findall(r'data-map="(\d+)"', document)[0]) > 3
     assert int(re.findall(r'data-flow="(\d+)"', document)[0]) >= 1
     assert 'data-after="dark"' in document

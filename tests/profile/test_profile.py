@@ -63,7 +63,7 @@ def test_random_writers_against_bytes(session: Session) -> None:
     writes: Counter[str] = Counter()
     pages: dict[str, set[int]] = defaultdict(set)
     with Profile(session) as profile:
-        for _ in range(300):
+        for _ in range(150):
             name = draw.choice("abc")
             before = array.copy()
             with profile.phase(name):
