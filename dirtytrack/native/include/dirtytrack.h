@@ -150,8 +150,8 @@ DT_API int dt_set_memory(void *(*map)(size_t bytes, void *context),
 // -EMFILE, -ENFILE: too many descriptors. -EBUSY: SIGURG has a handler (see dt_tracker_stop_threads). -EAGAIN: there
 // can be no more threads. -ENOENT, -EACCES: /proc is not there.
 DT_API int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker);
-// The same with descriptors of the caller's. -EBADF, -ENOTTY, -EINVAL: one of them is not what it is to be, or another
-// process's.
+// The same with descriptors of the caller's. -EBADF, -ENOTTY, -EINVAL, and -EOPNOTSUPP of a pagemap: one of them is not
+// what it is to be, or another process's.
 DT_API int dt_tracker_open_with(size_t card_size, unsigned flags, const struct dt_descriptors *descriptors,
 				struct dt_tracker **tracker);
 
