@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from _lib.group.ranks import after, in_ranks, no_errors, shards, step_on
 from dirtytrack import BusyError, ChainError, CheckpointError, ClosedError, ForkedError, GroupError
 from dirtytrack.checkpoint import Checkpointer
+from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
 from dirtytrack.checkpoint.write import compaction
 from dirtytrack.group import GroupChain, GroupCheckpointer, file_coordinator
 from dirtytrack.group.records import Records
@@ -282,6 +284,40 @@ def test_a_process_that_does_not_come_is_not_waited_for_for_ever(tmp_path):
 
     no_errors(in_ranks(2, rank))
     assert GroupChain(tmp_path / "g").meta == 1
+
+
+def test_a_process_that_can_not_reach_the_group_votes_when_it_can(tmp_path, monkeypatch):
+    """The others wait as long as they like; nothing is lost, and nothing is decided without it."""
+    gone = threading.Event()
+    put_new = DirectoryBucket.put_new
+
+    def put(self, key, data):
+        if gone.is_set() and "/000001-" in key:
+            raise OSError(errno.EIO, "no route to it", key)
+        return put_new(self, key, data)
+
+    monkeypatch.setattr(DirectoryBucket, "put_new", put)
+    meeting = threading.Barrier(2, timeout=60)
+
+    def rank(coordinator):
+        arrays = shards(NAMES, coordinator.rank, 2)
+        options = {"coordinator": coordinator, "fsync": False}
+        with GroupCheckpointer.open(tmp_path / "g", arrays, **options) as checkpoints:
+            gone.set()
+            meeting.wait()
+            step_on(arrays, 1)
+            save = checkpoints.save({"step": 1})
+            save.part.wait()
+            with pytest.raises(
+                TimeoutError, match="no route to it" if coordinator.rank else "is not decided"
+            ):
+                save.wait(0.2)
+            meeting.wait()
+            gone.clear()
+            save.wait(60)
+
+    no_errors(in_ranks(2, rank))
+    check(tmp_path / "g", 1)
 
 
 def test_a_run_that_was_overtaken_commits_nothing_any_more(place):
