@@ -112,9 +112,13 @@ class GroupCheckpointer(Handle, Owner):
             BusyError: another run has opened the group meanwhile.
             Others: as for `Checkpointer`; the other processes get a GroupError then.
         """
+        if isinstance(at, bool):
+            raise TypeError(f"at is the number of a state, or what begin() has returned, not {at!r}")
         if at is not None and not isinstance(at, int):
             return cls._open_for_driver(path, regions, coordinator, at, timeout, keywords)
-        coordinator = coordinator or Alone()
+        coordinator = Alone() if coordinator is None else coordinator
+        if not isinstance(coordinator, Coordinator):
+            raise TypeError(f"coordinator has rank, world, gather, broadcast and close, not {coordinator!r}")
         try:
             settings: Settings | Exception
             try:

@@ -475,6 +475,15 @@ def test_what_is_wrong_in_one_process_is_told_to_all(tmp_path, bad, kind, words)
     assert not (tmp_path / "g").exists()
 
 
+def test_what_is_no_coordinator_and_no_state_is_refused(tmp_path):
+    """Before anything is made."""
+    with pytest.raises(TypeError, match="rank, world, gather, broadcast and close"):
+        GroupCheckpointer.open(tmp_path / "g", {"a": np.zeros(3)}, coordinator=object())
+    with pytest.raises(TypeError, match="number of a state"):
+        GroupCheckpointer.open(tmp_path / "g", {"a": np.zeros(3)}, at=True)
+    assert not (tmp_path / "g").exists()
+
+
 def test_memory_that_does_not_fit_is_told_to_all(tmp_path):
     """Nobody begins."""
     train(tmp_path / "g", 2, 1)
