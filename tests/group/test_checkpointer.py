@@ -505,6 +505,15 @@ def test_a_chain_of_one_process_is_no_group(place):
         GroupCheckpointer.open(place, {"a": array})
 
 
+def test_a_directory_of_a_group_takes_no_chain_of_one_process(tmp_path):
+    """They would be taken for each other."""
+    train(tmp_path / "g", 1, 1)
+    for begin in (Checkpointer, Checkpointer.open):
+        with pytest.raises(FileExistsError, match="a group of processes has saved there"):
+            begin(tmp_path / "g", {"a": np.zeros(3)})
+    check(tmp_path / "g", 1)
+
+
 def test_a_path_that_not_all_see_is_found_out(tmp_path, monkeypatch):
     """Where each node has a directory of that name."""
 

@@ -57,12 +57,18 @@ def start(store: Store, layouts: list[Layout], _regions: dict[str, Region]) -> O
     """A new chain in a directory that holds none.
 
     Raises:
-        FileExistsError: it holds one.
+        FileExistsError: it holds one, or a group of processes has its own below it.
     """
     if _has_chain(store):
         raise FileExistsError(
             errno.EEXIST,
             "there is a chain already: resume() it, open() it, or choose another path",
+            store.place,
+        )
+    if store.maps and {"records", "parts"}.issubset(store.names()):
+        raise FileExistsError(
+            errno.EEXIST,
+            "a group of processes has saved there: GroupCheckpointer.open() it, or choose another path",
             store.place,
         )
     return Origin(secrets.token_bytes(16), NO_PARENT, tuple(layouts), new_table_name(), "null", 1, [], ())
