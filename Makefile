@@ -108,7 +108,7 @@ wheel: $(VENV)/.wheel ## sdist and manylinux wheel, reproducible, tried with eve
 	$(PY) tests/_lib/packaging/build_wheel.py dist && $(PY) tests/_lib/packaging/smoke.py dist
 
 amalgamation: ## the interface in C as two files, with CMake and pkg-config: build/amalgamation/
-	$(PYTHON) amalgamation/amalgamate.py build/amalgamation
+	$(PYTHON) dirtytrack/native/amalgamation/amalgamate.py build/amalgamation
 
 check: test lint types docs wheel ## test, lint, types, docs and wheel; .ci/run does these and kernels-ci, strictly
 

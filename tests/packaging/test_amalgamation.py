@@ -42,7 +42,7 @@ def _run(*command: object, cwd: Path | None = None) -> str:
 def folder(tmp_path_factory):
     """What `make amalgamation` writes."""
     made = tmp_path_factory.mktemp("amalgamation")
-    _run(sys.executable, _ROOT / "amalgamation/amalgamate.py", made)
+    _run(sys.executable, _ROOT / "dirtytrack/native/amalgamation/amalgamate.py", made)
     return made
 
 

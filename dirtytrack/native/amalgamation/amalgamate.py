@@ -1,6 +1,6 @@
 """Makes one C file and one header of the interface in C, for programs that are built without Python.
 
-    python amalgamation/amalgamate.py DIRECTORY
+    python dirtytrack/native/amalgamation/amalgamate.py DIRECTORY
 
 writes them, with a ``CMakeLists.txt`` and a ``dirtytrack.pc.in``. What nothing in the header leads to is left
 out. What a file has for itself gets the name of the file in front, since other files have the same names.
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-_NATIVE = _HERE.resolve().parent / "dirtytrack/native"
+_NATIVE = _HERE.resolve().parent
 _HEADER = _NATIVE / "include/dirtytrack.h"
 _ROOTS = ("base/error.c", "barrier/tracker.c", "snapshot/snapshot.c")
 _OWN_INCLUDE = re.compile(r'^#include "([^"]+)"\n', re.MULTILINE)
@@ -104,7 +104,7 @@ def amalgamate() -> str:
         "// dirtytrack: the written pages of a process's own memory, for native runtimes. See dirtytrack.h.\n"
         "// SPDX-License-Identifier: MIT\n"
         "//\n"
-        f"// Made of {len(sources)} files by amalgamation/amalgamate.py. Built as GNU C11 with -pthread.\n"
+        f"// Made of {len(sources)} files by amalgamate.py. Built as GNU C11 with -pthread.\n"
         "#define _GNU_SOURCE\n"
         '#include "dirtytrack.h"\n\n',
         "".join(f"#include <{name}>\n" for name in system),
