@@ -104,7 +104,7 @@ def reserve_file(path: Path, *, force: bool) -> None:
             pass
     except FileExistsError as error:
         raise FileExistsError(
-            error.errno, "there is a file of that name: --force replaces it", path
+            error.errno, "there is a file of that name: --force replaces it", str(path)
         ) from None
 
 
