@@ -73,12 +73,18 @@ def test_it_exports_what_the_header_declares(compiler, folder, tmp_path):
     assert {name for name in found[2::3] if not name.startswith(("dt_", "_"))} == set()
 
 
-@pytest.mark.parametrize("compiler", ["gcc", "musl-gcc"])
-def test_a_runtime_is_built_of_it_alone(compiler, folder, tmp_path):
-    """Statically with musl; and all answers are right."""
+@pytest.mark.parametrize(
+    ("compiler", "options"),
+    [
+        ("gcc", ()),
+        ("musl-gcc", ("-static", "-Wno-error")),  # whose ioctl takes an int
+        ("clang", ("-fsanitize=undefined", "-fno-sanitize-recover=all")),  # which says more than gcc's
+    ],
+)
+def test_a_runtime_is_built_of_it_alone(compiler, options, folder, tmp_path):
+    """Statically with musl, with clang's sanitizer; and all answers are right."""
     program = tmp_path / "runtime"
-    static = ["-static", "-Wno-error"] if compiler == "musl-gcc" else []  # whose ioctl takes an int
-    _compiled(compiler, folder, "-Wno-conversion", *static, _RUNTIME, folder / "dirtytrack.c", "-o", program)
+    _compiled(compiler, folder, "-Wno-conversion", *options, _RUNTIME, folder / "dirtytrack.c", "-o", program)
     _answers(program)
 
 

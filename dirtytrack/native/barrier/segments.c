@@ -16,7 +16,8 @@ int dt_segments_fit(struct dt_heap_segments *segments, size_t more)
 
 void dt_segments_free(struct dt_heap_segments *segments)
 {
-	for_each_segment(segment, segments) dt_free(segment, sizeof *segment);
+	for (size_t i = 0; i < segments->count; i++)
+		dt_free(segments->by_card[i], sizeof *segments->by_card[i]);
 	dt_free(segments->by_card, segments->card_room * sizeof *segments->by_card);
 	dt_free(segments->by_address, segments->address_room * sizeof *segments->by_address);
 }

@@ -28,10 +28,6 @@ struct dt_heap_segments {
 	uint64_t last_range; // the highest number of a range
 };
 
-#define for_each_segment(each, segments)                               \
-	for (struct dt_heap_segment **at = (segments)->by_card, *each; \
-	     at < (segments)->by_card + (segments)->count && (each = *at, true); at++)
-
 static inline uint64_t dt_segment_start(const struct dt_heap_segment *segment)
 {
 	return segment->extent.address;

@@ -54,7 +54,7 @@ static int prepare(const struct collection *in)
 		error = dt_make_room(&buffers->runs, &buffers->run_room, runs, sizeof *buffers->runs);
 	if (error)
 		return error;
-	for (const struct dt_request *at = requests->items; at < requests->items + requests->count; at++)
+	for (const struct dt_request *at = requests->items; at < dt_requests_end(requests); at++)
 		buffers->entries[at->entry] = (struct dt_entry){.region = at->region->id, .first_run = NOT_GIVEN};
 	epoch->entry_count = requests->entries;
 	return 0;
@@ -299,7 +299,7 @@ static int finish(const struct collection *in, int error)
 static void give_rest(const struct collection *in)
 {
 	const struct dt_requests *requests = &in->session->requests;
-	for (const struct dt_request *at = requests->items; at < requests->items + requests->count; at++) {
+	for (const struct dt_request *at = requests->items; at < dt_requests_end(requests); at++) {
 		if (in->epoch->buffers.entries[at->entry].first_run != NOT_GIVEN)
 			continue;
 		struct dt_bits *pending = dt_pending(in->cursor, at->region);
@@ -314,7 +314,7 @@ static void give_rest(const struct collection *in)
 
 static bool any_lost(const struct dt_requests *requests)
 {
-	const struct dt_request *at = requests->items, *end = at + requests->count;
+	const struct dt_request *at = requests->items, *end = dt_requests_end(requests);
 	while (at < end && !(at->region->flags & DT_LOST))
 		at++;
 	return at < end;

@@ -109,7 +109,7 @@ int dt_request_slices(const struct dt_regions *regions, const struct dt_slice *s
 uint64_t dt_requests_most_runs(const struct dt_requests *requests, uint32_t page_shift)
 {
 	uint64_t runs = 0;
-	for (const struct dt_request *at = requests->items; at < requests->items + requests->count; at++)
+	for (const struct dt_request *at = requests->items; at < dt_requests_end(requests); at++)
 		runs += (((at->stop - at->start) >> page_shift) + 1) / 2;
 	return runs;
 }
@@ -128,7 +128,7 @@ static bool is_lost(const struct dt_request *request)
 
 bool dt_next_batch(const struct dt_requests *requests, struct dt_batch *batch)
 {
-	const struct dt_request *end = requests->items + requests->count;
+	const struct dt_request *end = dt_requests_end(requests);
 	const struct dt_request *at = batch->stop ? batch->stop : requests->items;
 	while (at < end && is_lost(at))
 		at++;

@@ -33,6 +33,12 @@ int dt_request_slices(const struct dt_regions *regions, const struct dt_slice *s
 uint64_t dt_requests_most_runs(const struct dt_requests *requests, uint32_t page_shift);
 void dt_free_requests(struct dt_requests *requests);
 
+// Behind the last one. (NULL + 0 is undefined, and clang's sanitizer says so.)
+static inline const struct dt_request *dt_requests_end(const struct dt_requests *requests)
+{
+	return requests->count ? requests->items + requests->count : requests->items;
+}
+
 static inline bool dt_is_whole(const struct dt_request *request)
 {
 	return request->start == request->region->start && request->stop == request->region->stop;

@@ -232,11 +232,12 @@ static int compare(const struct stretch *stretch, void *context)
 // Makes the copies of what has changed equal to one of its contents.
 static void set_copies(const struct dt_copies *snapshot, const struct dt_changes *changes, const uint8_t *contents)
 {
-	const struct dt_change *change = changes->changes, *end = change + changes->change_count;
 	dt_takes_copy(changes->bytes);
-	for (; change < end; change++)
+	for (size_t i = 0; i < changes->change_count; i++) {
+		const struct dt_change *change = &changes->changes[i];
 		memcpy(snapshot->copies[change->region] + change->start, contents + change->at,
 		       change->stop - change->start);
+	}
 }
 
 int dt_copies_diff(struct dt_session *session, uint64_t cursor, const struct dt_copies *snapshot, int verb,
