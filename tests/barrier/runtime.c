@@ -121,6 +121,50 @@ static void answers(void)
 	munmap(b, 10 * page);
 }
 
+// Pages that were dropped are dirty in a dense range; in a sparse one when they are marked or touched.
+static void drops(unsigned flags)
+{
+	struct dt_tracker *tracker;
+	uint8_t out;
+	uint64_t dirty;
+	char *memory = map(8);
+	check(dt_tracker_open(page, DT_BITS, &tracker) == 0);
+	check(dt_tracker_add(tracker, memory, 8 * page, flags, NULL) == 0);
+	check(dt_tracker_take(tracker, &out, 1, &dirty) == 0);
+	memory[0] = 2;
+	check(madvise(memory, 3 * page, MADV_DONTNEED) == 0);
+	check(dt_tracker_peek(tracker, &out, 1, &dirty) == 0 && out == (flags == DT_SPARSE ? 0 : 7));
+	check(dt_tracker_mark(tracker, memory, 2 * page) == 0);
+	check(dt_tracker_take(tracker, &out, 1, &dirty) == 0 && out == (flags == DT_SPARSE ? 3 : 7));
+	check(((volatile char *)memory)[2 * page] == 0);
+	check(dt_tracker_take(tracker, &out, 1, &dirty) == 0 && out == (flags == DT_SPARSE ? 4 : 0));
+	dt_tracker_close(tracker);
+	munmap(memory, 8 * page);
+}
+
+static int differs(void *context, void *start, size_t bytes, const void *before, const void *after)
+{
+	(void)start, (void)before, (void)after;
+	*(size_t *)context += bytes;
+	return 0;
+}
+
+// Where nothing differs a snapshot takes on nothing, and dropped pages go back.
+static void snapshots(void)
+{
+	struct dt_snapshot *snapshot;
+	char *memory = map(8);
+	size_t pages, bytes = 0;
+	check(dt_snapshot_open(&snapshot) == 0);
+	check(dt_snapshot_add(snapshot, memory, 8 * page, DT_DENSE) == 0);
+	check(dt_snapshot_diff(snapshot, DT_LIST_TAKE, differs, &bytes) == 0 && bytes == 0);
+	check(madvise(memory, 2 * page, MADV_DONTNEED) == 0);
+	check(dt_snapshot_diff(snapshot, 0, differs, &bytes) == 0 && bytes == 2 * page);
+	check(dt_snapshot_rollback(snapshot, &pages) == 0 && pages == 2 && memory[0] == 1 && memory[page] == 1);
+	dt_snapshot_close(snapshot);
+	munmap(memory, 8 * page);
+}
+
 // Nothing but an error comes of NULL, and of what makes no sense.
 static void refusals(void)
 {
@@ -208,6 +252,10 @@ static void descriptors(void)
 	check(dt_tracker_open_with(page, 0, &given, &tracker) == -EOPNOTSUPP);
 	given = (struct dt_descriptors){-1, 1000, -1};
 	check(dt_tracker_open_with(page, 0, &given, &tracker) == -EBADF);
+	given = (struct dt_descriptors){-EACCES, -1, -1}; // an error in the place of a descriptor
+	check(dt_tracker_open_with(page, 0, &given, &tracker) == -EBADF);
+	given = (struct dt_descriptors){-1, -1, -EACCES};
+	check(dt_tracker_open_with(page, DT_STOP_THREADS, &given, &tracker) == -EBADF);
 	char path[64];
 	pid_t child = fork();
 	if (child == 0)
@@ -458,6 +506,9 @@ int main(int argc, char **argv)
 		answers();
 		refusals();
 		descriptors();
+		drops(DT_DENSE);
+		drops(DT_SPARSE);
+		snapshots();
 		keep_huge_pages();
 		for (size_t size = 64; size <= 16 * page; size *= 4)
 			cards(size);

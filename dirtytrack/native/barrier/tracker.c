@@ -67,8 +67,8 @@ static int prepare(struct dt_session *session, unsigned flags, int tasks)
 // A copy of a descriptor, in *copy_ret; -1, as it is, is one that has to be opened.
 static int copy(int descriptor, int *copy_ret)
 {
-	*copy_ret = descriptor < 0 ? -1 : fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
-	return descriptor >= 0 && *copy_ret < 0 ? -errno : 0;
+	*copy_ret = descriptor == -1 ? -1 : fcntl(descriptor, F_DUPFD_CLOEXEC, 0);
+	return descriptor != -1 && *copy_ret < 0 ? -errno : 0;
 }
 
 static int open_session(struct dt_opening *opening, const struct dt_descriptors *given)

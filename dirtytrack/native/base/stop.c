@@ -450,8 +450,8 @@ int dt_stopping_open(struct dt_stopping *stopping, int signal, uint64_t limit_ns
 		return -EINVAL;
 	if (!process)
 		return -ENOMEM;
-	tasks = tasks < 0 ? open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-			  : fcntl(tasks, F_DUPFD_CLOEXEC, 0);
+	tasks = tasks == -1 ? open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+			    : fcntl(tasks, F_DUPFD_CLOEXEC, 0);
 	if (tasks < 0)
 		return -errno;
 	struct dt_quiet quiet = dt_quiet_begin();

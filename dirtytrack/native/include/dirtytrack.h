@@ -111,7 +111,9 @@ enum dt_tracker_flags {
 
 enum dt_range_flags {
 	DT_DENSE = 0, // page tables are made for all of the range
-	// For big reservations: what is not populated is left alone; a first touch, even a read, is a store.
+	// For big reservations: what is not populated is left alone; a first touch, even a read, is a store. So pages
+	// that MADV_DONTNEED drops are not found, nor the stores to them that were not taken, until something touches
+	// them.
 	DT_SPARSE = 1
 };
 
@@ -299,10 +301,12 @@ DT_API void dt_snapshot_close(struct dt_snapshot *snapshot);
 DT_API int dt_snapshot_add(struct dt_snapshot *snapshot, void *start, size_t bytes, unsigned flags);
 
 // Makes the memory what the copy is, and looks again: exact, also beside threads that store to it. Each of their stores
-// is undone, or is found by the next call.
+// is undone, or is found by the next call. Of sparse memory, pages that were dropped (MADV_DONTNEED) and not touched
+// since are not found: they stay zeros.
 //   pages: is given how many pages had been stored to, of each memory that was added; may be NULL.
 // -EACCES, -EFAULT: some of them can't be written, and none was. -DT_ELOST: some of the memory is no longer what was
-// added. Nothing is forgotten by an error: the next rollback has all that was stored since the last one.
+// added: close the snapshot, and open another. Nothing is forgotten by the other errors: the next rollback has all that
+// was stored since the last one.
 DT_API int dt_snapshot_rollback(struct dt_snapshot *snapshot, size_t *pages);
 
 // Makes the copy what the memory is. Errors as above, for reading.
