@@ -76,6 +76,7 @@ class Ballots:
         if keep is not None:
             self.states = [one.number for one in records.states() if one.number <= run.state][-keep:]
         self.seen = 0
+        self._is_after_failure = False  # that the save before the next one was not committed
         self._records, self._bucket = records, records.bucket
         self._prefix = f"votes/{run.run}/"
 
@@ -121,6 +122,7 @@ class Ballots:
         if found.kind == "committed":
             self.states = [*self.states, found.number][-(self._keep or 1) :]
         self._oldest = found.oldest
+        self._is_after_failure = found.kind == "aborted"
         return found
 
     @property
@@ -134,7 +136,7 @@ class Ballots:
         return self.states[-1] if self.states else 0
 
     def tally(self, save: int) -> dict[int, VoteState]:
-        """What each process has said of a save so far."""
+        """What each process has said of a save so far. Who has ended says so of all later ones."""
         return {rank: state for rank, (state, _) in self._list(save).items()}
 
     def clear(self, save: int) -> None:
@@ -144,15 +146,22 @@ class Ballots:
         self._bucket.delete([key for key, name in names.items() if name and int(name[1]) <= save])
 
     def _list(self, save: int) -> dict[int, tuple[VoteState, str]]:
-        prefix = f"{self._prefix}{save:010}/"
+        # Who has ended votes no more. That vote is of an earlier save, which was not committed then, so
+        # nobody has removed it; only after such a save it is worth a look at all votes.
+        prefix = self._prefix if self._is_after_failure else f"{self._prefix}{save:010}/"
         found: list[Found] = retried(lambda: [*self._bucket.find(prefix)])
         votes: dict[int, tuple[VoteState, str]] = {}
+        ended: dict[int, tuple[VoteState, str]] = {}
         for one in found:
             name = _NAME.fullmatch(one.key.removeprefix(self._prefix))
-            if name is not None:
-                state: Any = name[3]
+            if name is None:
+                continue
+            state: Any = name[3]
+            if int(name[1]) == save:
                 votes[int(name[2])] = state, one.key
-        return votes
+            elif int(name[1]) < save and state == "ended":
+                ended[int(name[2])] = state, one.key
+        return ended | votes
 
     def _count(self, save: int, meta: str | None) -> Record | None:
         listed = self._list(save)
@@ -200,9 +209,13 @@ class Ballots:
         failed = [vote for vote in votes if vote.state == "failed"]
         if failed:
             return "; ".join(f"rank {vote.rank} could not save: {vote.error}" for vote in failed[:_SHOWN])
-        ended = [vote.rank for vote in votes if vote.state == "ended"]
+        ended = [vote for vote in votes if vote.state == "ended"]
         if ended:
-            return f"{_ranks(ended)} closed after {votes[0].save - 1} saves, and others save once more"
+            ranks = _ranks([vote.rank for vote in ended])
+            return (
+                f"{ranks} closed after {ended[0].save - 1} saves, and others save once more. "
+                "Nothing is committed until all of them are started again"
+            )
         first = votes[0]
         others = [vote.rank for vote in votes if vote.meta != first.meta]
         if others:

@@ -34,7 +34,7 @@ def open_together(
     def report() -> dict[str, Any]:
         if isinstance(settings, Exception):
             raise settings
-        return {"place": settings.place, "names": sorted(settings.regions)}
+        return {"place": settings.place, "world": coordinator.world, "names": sorted(settings.regions)}
 
     def decide(reports: list[dict[str, Any]]) -> dict[str, Any]:
         assert isinstance(settings, Settings)
@@ -95,6 +95,11 @@ def _check_reports(reports: list[dict[str, Any]]) -> None:
             raise GroupError(
                 f"rank {rank} was given {report['place']}, and rank 0 {reports[0]['place']}: a group has one "
                 "place. (Where each node has its own path, mirror= is that place.)"
+            )
+        if report["world"] != len(reports):
+            raise GroupError(
+                f"rank {rank} was told of {report['world']} processes, and rank 0 of {len(reports)}: "
+                "give all coordinators the same number"
             )
         for name in report["names"]:
             if owners.setdefault(name, rank) != rank:

@@ -78,8 +78,8 @@ class GroupSave:
             self._job.is_told = True
             raise CheckpointError(
                 errno.ECANCELED,
-                f"save {self.number} of the group was not committed: {self._job.cause}. Nothing is lost: "
-                "save again",
+                f"save {self.number} of the group was not committed: {self._job.cause}. Its "
+                "pages are in the next save",
                 self._place,
                 (self.number,),
             )

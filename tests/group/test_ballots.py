@@ -61,7 +61,11 @@ def test_votes_are_removed_when_they_have_done_their_work():
     ("vote", "reason"),
     [
         ({"state": "failed", "error": "no room"}, "rank 1 could not save: no room"),
-        ({"state": "ended"}, "rank 1 closed after 0 saves, and others save once more"),
+        (
+            {"state": "ended"},
+            "rank 1 closed after 0 saves, and others save once more. Nothing is committed until all of them "
+            "are started again",
+        ),
     ],
 )
 def test_one_that_something_went_wrong_decides_at_once(vote, reason):
@@ -76,6 +80,23 @@ def test_one_that_something_went_wrong_decides_at_once(vote, reason):
     for ballots in ranks:
         _vote(ballots, 2)
     assert [ballots.decide(2, META).kind for ballots in ranks] == ["committed"] * 3
+
+
+def test_who_has_ended_is_not_waited_for_again():
+    """Not by later saves either, nor by those that end then; whoever has put the record."""
+    _, ranks = _group()
+    _vote(ranks[1], state="ended")
+    for save in range(1, 4):
+        _vote(ranks[0], save)
+        record = ranks[0].decide(save, META)
+        assert (record.kind, record.number) == ("aborted", save + 1)
+        assert record.reason.startswith("rank 1 closed after 0 saves, and others save once more")
+        _vote(ranks[2], save)
+        assert ranks[2].decide(save, META).reason == record.reason
+    for ballots in ranks[::2]:
+        _vote(ballots, 4, state="ended")
+    assert ranks[0].tally(4) == {0: "ended", 1: "ended", 2: "ended"}
+    assert ranks[0].decide(4) is None
 
 
 def test_another_meta_is_a_disagreement():

@@ -241,7 +241,7 @@ def test_another_number_of_saves_is_told(tmp_path):
 
 
 def test_a_process_that_ends_by_an_exception_tells_the_others(tmp_path):
-    """They need not wait until a time is over."""
+    """They need not wait until a time is over, for none of their saves, nor when they close."""
 
     def rank(coordinator):
         arrays = shards(NAMES, coordinator.rank, 2)
@@ -250,12 +250,17 @@ def test_a_process_that_ends_by_an_exception_tells_the_others(tmp_path):
             checkpoints.save(1, wait=True)
             if coordinator.rank:
                 raise ZeroDivisionError
-            checkpoints.save(2).wait()
+            return [_not_committed(checkpoints.save(step)) for step in (2, 3, 4)]
 
     told, error = in_ranks(2, rank)
     assert isinstance(error, ZeroDivisionError)
-    assert isinstance(told, CheckpointError)
-    assert "rank 1 closed after 1 saves" in str(told)
+    assert all("rank 1 closed after 1 saves" in one for one in told)
+
+
+def _not_committed(save):
+    with pytest.raises(CheckpointError) as caught:
+        save.wait(60)
+    return str(caught.value)
 
 
 def test_a_process_that_does_not_come_is_not_waited_for_for_ever(tmp_path):
@@ -445,6 +450,17 @@ def test_processes_with_other_paths_are_refused(tmp_path):
     """It says whose."""
     results = _open_in_ranks(2, [tmp_path / "a", tmp_path / "b"], [{"a": np.zeros(1)}, {"b": np.zeros(1)}])
     _all_say(results, str(tmp_path / "a"), str(tmp_path / "b"), "rank 1")
+
+
+def test_processes_that_count_differently_are_refused(tmp_path):
+    """Else some would be waited for that nobody has started, or left out."""
+
+    def rank(coordinator):
+        meet = file_coordinator(tmp_path / "meet", coordinator.rank, 2 + coordinator.rank, timeout=60)
+        arrays = shards(NAMES, coordinator.rank, 2)
+        GroupCheckpointer.open(tmp_path / "g", arrays, coordinator=meet)
+
+    _all_say(in_ranks(2, rank), "rank 1 was told of 3 processes, and rank 0 of 2")
 
 
 @pytest.mark.parametrize(
