@@ -76,6 +76,16 @@ def test_an_unknown_scheme_is_an_error(place, tmp_path, monkeypatch):
 
 
 @pytest.mark.anywhere
+def test_an_empty_path_is_an_error(tmp_path, monkeypatch):
+    """As an unset variable makes it; a Path of it would be the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for act in (lambda: Checkpointer.open("", {"a": np.zeros(10)}), lambda: Chain(""), lambda: compact("")):
+        with pytest.raises(StoreError, match="the path is empty"):
+            act()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.anywhere
 def test_a_url_that_became_a_path_is_told():
     """A Path drops one of the slashes, and would be a directory."""
     for path in (Path("s3://bucket/run"), Path("memory://x"), PurePosixPath("gs://x")):

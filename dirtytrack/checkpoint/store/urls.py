@@ -47,18 +47,22 @@ def scheme_of(place: object) -> str | None:
     """What a place begins with if it is a URL, in lower case; None for a path, or what is neither.
 
     Raises:
-        StoreError: of no service that is known here; or it was a URL before it became a Path.
+        StoreError: of no service that is known here; or it lacks a slash, as a URL does that became a Path.
     """
     if not isinstance(place, str):
         text = os.fspath(place) if isinstance(place, os.PathLike) else None
         match = _SHORTENED.match(text) if isinstance(text, str) else None
         if match is not None and match[1] in _SCHEMES:
-            raise StoreError(f"{text!r} was a URL before it became a Path: give it as a str")
+            raise StoreError(
+                f"{text!r} is no URL: two slashes follow its colon. A Path drops one: give it as a str"
+            )
         if isinstance(place, Path) or not isinstance(text, str):
             return None
         place = text
     match = _URL.match(place)
     if match is None:
+        if not place:  # a Path of it would be the working directory
+            raise StoreError("the path is empty: name a directory, '.' for this one, or a URL")
         return None
     scheme = match[1].lower()
     if scheme not in _SCHEMES:
