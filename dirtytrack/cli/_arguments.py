@@ -36,6 +36,8 @@ def above_zero(text: str) -> float:
 
 def place(text: str) -> Path | str:
     """A type for argparse: a directory, or a URL as it stands."""
+    if not text:  # a Path of it would be the working directory
+        raise argparse.ArgumentTypeError("the path is empty")
     return text if "://" in text else Path(text)
 
 

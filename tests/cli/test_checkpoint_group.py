@@ -75,3 +75,23 @@ def test_a_group_is_compacted(place, capsys):
     with GroupCheckpointer.open(place, arrays) as checkpoints:
         assert checkpoints.meta == {"step": 2}
         assert arrays["a"][:4].tolist() == [0, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    "verb", [["diff", "1"], ["export", "x.npz"], ["copy", "x"]], ids=lambda verb: verb[0]
+)
+def test_what_is_for_one_process_says_so(verb, tmp_path, monkeypatch, capsys):
+    """Rather than that nothing is there."""
+    with GroupCheckpointer.open(tmp_path / "g", {"a": np.zeros(10)}) as checkpoints:
+        checkpoints.save(wait=True)
+    monkeypatch.chdir(tmp_path)
+    assert main(["checkpoint", verb[0], "g", *verb[1:]]) == 1
+    assert "no checkpoint of one process: a group has saved there" in capsys.readouterr().err
+    assert [one.name for one in tmp_path.iterdir()] == ["g"]
+
+
+def test_an_empty_path_is_refused(capsys):
+    """As an unset variable of the shell makes it; it is not the working directory."""
+    with pytest.raises(SystemExit):
+        main(["checkpoint", "list", ""])
+    assert "the path is empty" in capsys.readouterr().err

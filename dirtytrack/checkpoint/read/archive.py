@@ -290,7 +290,10 @@ class Archive:
         # Which of two histories is meant is not for us to guess.
         place = self.store.place
         if not self._files and not self._damaged:
-            raise ChainError(f"{place} holds no checkpoint")
+            told = ""
+            if self.store.maps and {"records", "parts"}.issubset(self.store.names()):
+                told = " of one process: a group has saved there, which GroupChain reads"
+            raise ChainError(f"{place} holds no checkpoint{told}")
         chains: dict[bytes, list[FileName]] = {}
         for file in self._files:
             chains.setdefault(file.header.chain, []).append(file.name)
