@@ -104,6 +104,9 @@ def _check_votes(votes: Sequence[Mapping[str, Any]]) -> tuple[tuple[Part, ...], 
         parts = tuple(Part.of(one["part"]) for one in votes)
         runs = [str(one["run"]) for one in votes]
         metas = [one["meta"] for one in votes]
+        for part, run in zip(parts, runs, strict=True):
+            if not part.folder.startswith(f"parts/{run}/"):
+                raise ValueError(f"folder {part.folder!r} of another run")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"a vote is what prepare() has returned: {error!r}") from None
     for at, (run, meta) in enumerate(zip(runs, metas, strict=True)):

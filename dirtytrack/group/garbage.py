@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dirtytrack.checkpoint.records import Bucket, Found, retried
+from dirtytrack.errors import ChainError
 from dirtytrack.group.records import Record, Records
 
 _SPARED = 1000  # records below the oldest state, of its run
@@ -30,10 +31,14 @@ def collect(records: Records, grace_period: float) -> None:
     first = records.find(floor) if floor else None
     if first is None:
         return
-    older = sorted(number for number in there if number < first.opened)
+    older = []
     gone: set[str] = set()
-    for number in older:  # all of runs of which nothing stays
-        one = records.find(number)
+    for number in sorted(one for one in there if one < first.opened):  # of runs of which nothing stays
+        try:
+            one = records.find(number)
+        except ChainError:  # it can't say what belongs to it; the others of its run can
+            continue
+        older.append(number)
         if one is not None and one.run not in gone:
             gone.add(one.run)
             _remove_run(records.bucket, one)

@@ -8,6 +8,7 @@ another run has opened it: from there on the first one can't commit any more. Th
 from __future__ import annotations
 
 import errno
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,10 @@ Kind = Literal["opened", "committed", "aborted"]
 _PREFIX = "records/"
 _FORMAT = "dirtytrack group"
 _TRIES = 100  # to open a group, beside others that do so, too
+
+# What becomes a part of a path is nothing but this: a record may come from anybody.
+_INCARNATION = re.compile(r"[0-9a-f]{16}")
+_FOLDER = re.compile(r"parts/[0-9]{10,}-[0-9a-f]{16}/[0-9a-f]{6,16}")
 
 
 class Part(NamedTuple):
@@ -40,9 +45,15 @@ class Part(NamedTuple):
 
     @classmethod
     def of(cls, body: Sequence[Any]) -> Self:
-        """As JSON has it."""
+        """As JSON has it.
+
+        Raises:
+            TypeError, ValueError: it is none.
+        """
         folder, identifier, number, names = body
-        return cls(str(folder), str(identifier), int(number), tuple(map(str, names)))
+        if not _FOLDER.fullmatch(folder):
+            raise ValueError(f"folder {folder!r}")
+        return cls(folder, str(identifier), _whole(number, "number"), tuple(map(str, names)))
 
 
 class Record(NamedTuple):
@@ -87,22 +98,41 @@ class Record(NamedTuple):
         try:
             if (kind := body["kind"]) not in ("opened", "committed", "aborted"):
                 raise ValueError(f"kind {kind!r}")
-            return cls(
+            made = cls(
                 commit.number,
                 kind,
-                str(body["incarnation"]),
-                int(body["opened"]),
-                int(body["state"]),
+                body["incarnation"],
+                _whole(body["opened"], "opened"),
+                _whole(body["state"], "state"),
                 float(body.get("created", created)),
-                int(body["world"]),
+                _whole(body["world"], "world"),
                 tuple(map(Part.of, body.get("parts", ()))),
                 tuple(tuple(map(str, names)) for names in body.get("names", ())),
                 body.get("meta"),
-                int(body.get("oldest", 0)),
+                _whole(body.get("oldest", 0), "oldest"),
                 str(body.get("reason", "")),
             )
-        except (KeyError, TypeError, ValueError) as error:
+            made.check()
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UnreadableError(f"record {commit.number} of a group says nothing: {error!r}") from None
+        return made
+
+    def check(self) -> None:
+        """Makes sure that it leads to nothing but older records, and parts of its own run.
+
+        Raises:
+            TypeError, ValueError: it does.
+        """
+        if not _INCARNATION.fullmatch(self.incarnation):
+            raise ValueError(f"incarnation {self.incarnation!r}")
+        is_state = self.kind == "committed"
+        if self.state != self.number if is_state else self.state >= self.number:
+            raise ValueError(f"state {self.state}")  # who looks for states goes from there on
+        if not 0 < self.opened <= self.number:
+            raise ValueError(f"opened {self.opened}")
+        for part in self.parts:
+            if not part.folder.startswith(f"parts/{self.run}/"):
+                raise ValueError(f"folder {part.folder!r} of another run")
 
     @property
     def run(self) -> str:
@@ -112,6 +142,12 @@ class Record(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""
         return self._asdict()
+
+
+def _whole(value: Any, what: str) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{what} {value!r}")
+    return value
 
 
 def run_name(opened: int, incarnation: str) -> str:
@@ -181,8 +217,10 @@ class Records:
         Raises:
             BusyError: there are newer ones, of another run: the number was removed long ago.
             ChainError: what is there is damaged.
+            ValueError: it can't be a record: nothing was made.
             OSError: none is there, or may be there.
         """
+        record.check()
         body = {"kind": record.kind, "incarnation": record.incarnation, "opened": record.opened}
         body |= {"state": record.state, "oldest": record.oldest, "world": record.world}
         if record.kind == "opened":
@@ -268,4 +306,6 @@ def as_record(body: Mapping[str, Any]) -> Record:
     fields = dict(body)
     fields["parts"] = tuple(map(Part.of, fields["parts"]))
     fields["names"] = tuple(tuple(map(str, names)) for names in fields["names"])
-    return Record(**fields)
+    made = Record(**fields)
+    made.check()
+    return made

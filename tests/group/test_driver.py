@@ -145,10 +145,19 @@ def test_a_run_is_what_begin_returns(tmp_path):
     with pytest.raises(GroupError, match="the run is of the group in"):
         GroupCheckpointer.open(tmp_path / "other", array, at=run)
     coordinator = file_coordinator(tmp_path / "m", 0, 1)
+    name = f"0000000001-{'0' * 16}"
+    vote = {"run": name, "part": [f"parts/{name}/{'0' * 16}", "i", 1, ["n"]], "meta": 1}
     with pytest.raises(TypeError, match="needs no coordinator"):
         GroupCheckpointer.open(tmp_path / "g", array, at=run, coordinator=coordinator)
     with pytest.raises(ChainError, match="holds no group"):
-        GroupCheckpointer.commit(tmp_path / "x", [{"run": "1-a", "part": ["f", "i", 1, ["n"]], "meta": 1}])
+        GroupCheckpointer.commit(tmp_path / "x", [vote])
+    for run_of_vote, folder in [
+        ("0000000002-" + "0" * 16, vote["part"][0]),
+        (name, f"parts/{name}/../000000"),
+    ]:
+        bad = {**vote, "run": run_of_vote, "part": [folder, *vote["part"][1:]]}
+        with pytest.raises(ValueError, match="a vote is what prepare"):
+            GroupCheckpointer.commit(tmp_path / "x", [bad])
 
 
 def test_each_way_has_its_calls(tmp_path):

@@ -9,6 +9,8 @@ import xxhash
 
 from _lib.checkpoint.buckets import ModelBucket
 from dirtytrack import BusyError, ChainError, UnsupportedError
+from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
+from dirtytrack.group.garbage import collect
 from dirtytrack.group.records import Part, Record, Records, as_record
 
 pytestmark = pytest.mark.anywhere
@@ -147,22 +149,87 @@ def test_a_damaged_record_is_not_used():
     assert (run.number, run.state) == (4, 2)
 
 
-@pytest.mark.parametrize("change", [{"kind": "other"}, {"parts": [[1]]}, {"state": "x"}, {"names": 3}])
+RUN = f"0000000001-{'0' * 16}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "other"},
+        {"parts": [[1]]},
+        {"state": "x"},
+        {"names": 3},
+        {"world": float("inf")},
+        {"oldest": 1.5},
+        {"oldest": -1},
+        {"created": 10**400},
+        {"opened": 0},
+        {"opened": 4},
+        {"state": 2},
+        {"kind": "aborted"},  # and a state that is its own: whoever follows these would never come to an end
+        {"kind": "opened", "state": 4},
+        {"incarnation": "0/../../../victim"},
+        {"incarnation": ["0"]},
+        {"parts": [["/victim", "0" * 32, 1, ["a"]]]},
+        {"parts": [[f"parts/{RUN}/../../..", "0" * 32, 1, ["a"]]]},
+        {"parts": [[f"parts/{RUN}/000000\n", "0" * 32, 1, ["a"]]]},
+        {"parts": [[f"parts/0000000002-{'0' * 16}/000000", "0" * 32, 1, ["a"]]]},
+    ],
+)
 def test_a_record_that_says_nothing_is_damaged(change):
-    """Whoever made it."""
+    """Whoever made it: nor does one that leads elsewhere, or round in a circle."""
     records, _ = _committed(1)
     body = {
         "kind": "committed",
-        "incarnation": "x",
+        "incarnation": "0" * 16,
         "opened": 1,
-        "state": 2,
+        "state": 3,
         "world": 2,
         "parts": [],
-        **change,
     }
+    assert Records(records.bucket).find(3) is None
+    body |= change
     records.log.offer(3, body)
     with pytest.raises(ChainError, match="record 3 of a group says nothing"):
         records.find(3)
+
+
+def test_the_parts_of_a_damaged_record_are_not_removed(tmp_path):
+    """Nothing outside of the group's directory, either."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "thesis").write_text("all of it")
+    records = Records(DirectoryBucket(tmp_path / "group", fsync=False))
+    records.open(NAMES)
+    fresh = records.open(NAMES)
+    records.offer(Record(3, "committed", fresh.incarnation, fresh.number, 3, 0.0, 2, oldest=3))
+    (tmp_path / "group" / "parts" / "0000000001-0").mkdir(parents=True)
+    body = {"opened": 1, "world": 1, "state": 0, "kind": "opened"}
+    records.log.remove([1])
+    records.log.offer(1, {**body, "incarnation": "0/../../../victim"})
+    collect(records, 0.0)
+    assert (tmp_path / "victim" / "thesis").read_text() == "all of it"
+
+
+def test_a_damaged_record_does_not_keep_what_is_superfluous():
+    """It stays itself, and all else goes."""
+    records, run = _committed(2)
+    records.bucket.put_new(f"parts/{run.run}/000000/file", b"x")
+    fresh = records.open(NAMES)
+    records.offer(Record(5, "committed", fresh.incarnation, fresh.number, 5, 0.0, 2, oldest=5))
+    key = records.log.key(1)
+    records.bucket.objects[key] = records.bucket.objects[key][0][:-5], records.bucket.objects[key][1]
+    collect(records, 0.0)
+    assert sorted(records.log.all()) == [1, 4, 5]
+    assert not [*records.bucket.find("parts/")]
+
+
+def test_what_can_not_be_a_record_is_not_made():
+    """A part of another run, for instance."""
+    records, run = _committed(1)
+    part = Part(f"parts/0000000001-{'0' * 16}/000000", "0" * 32, 1, ("a",))
+    with pytest.raises(ValueError, match="of another run"):
+        records.offer(Record(3, "committed", run.incarnation, 1, 3, 0.0, 1, (part,)))
+    assert records.newest().number == 2
 
 
 def test_a_place_that_replaces_what_is_there_is_refused():
