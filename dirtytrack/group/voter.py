@@ -24,6 +24,7 @@ SaveState = Literal["captured", "committed", "aborted", "overtaken", "abandoned"
 _FIRST_WAIT = 0.005  # seconds between a look and the next one, twice as many each time
 _LEAST_LONGEST_WAIT = 0.25
 _LOOKS_PER_SECOND = 100  # of all processes together, at most
+_TOO_EARLY = "it closed before its part was where the others can read it"
 
 _logger = logging.getLogger("dirtytrack.group")
 
@@ -217,12 +218,29 @@ class Voter:
         self._wake.put(None)
 
     def stop(self) -> None:
-        """Does the same, and ends the thread; what is left is abandoned."""
+        """Does the same, and ends the thread; what is left is abandoned.
+
+        Its votes are cast all the same, or tried to: without one the others would wait for ever.
+        """
         self.abandon()
         self._thread.stop()
+        try:
+            if self.overtaken is None:
+                self._cast_last()
+        finally:
+            self._settle_all("abandoned")
+
+    def _cast_last(self) -> None:
         for job in self.pending:
-            job.settle("abandoned")
-        self._pending.clear()
+            if not job.is_cast:
+                vote = Vote(job.save, self._ballots.rank, "failed", digest(job.meta), error=_TOO_EARLY)
+                try:
+                    with suppress(Exception):  # whatever that is, it is too early
+                        vote = self._vote(job) or vote
+                    self._ballots.cast(vote)
+                except (OSError, ChainError):
+                    return
+                job.is_cast = True
 
     def _run(self) -> None:
         wait = _FIRST_WAIT
@@ -233,14 +251,16 @@ class Voter:
                     self.progress += 1
                     continue
             except BusyError as error:
-                self._overtake(error)
-                return
-            except (OSError, ChainError) as error:
+                self.overtaken = error
+                break
+            except Exception as error:  # whatever it is, the others count on this thread
                 if str(error) != str(self.last_failure):
                     _logger.warning("save %d of a group waits: %s", self._pending[0].number, error)
                 self.last_failure = error
             self._pause(wait)
             wait = min(2 * wait, self._longest_wait)
+        if self.overtaken is not None:  # also what began when that was not known, and came afterwards
+            self._settle_all("overtaken")
 
     def _step(self) -> bool:
         # Whether anything was done.
@@ -261,11 +281,12 @@ class Voter:
             if job.part is not None:
                 self.committed.append(job.part.id)
             job.settle("committed")
-            self._was_committed(record)
         else:
             _logger.warning("save %d of a group was not committed: %s", record.number, record.reason)
             job.settle("aborted", record.reason)
         self._pending.popleft()
+        if record.kind == "committed":
+            self._was_committed(record)
         return True
 
     def _vote(self, job: Job) -> Vote | None:
@@ -288,11 +309,12 @@ class Voter:
             return Vote(job.save, rank, "failed", head, error=str(error))
         return Vote(job.save, rank, "saved", head, (part.id, part.number))
 
-    def _overtake(self, error: BusyError) -> None:
-        self.overtaken = error
-        for job in self.pending:
-            job.settle("overtaken")
-        self._pending.clear()
+    def _settle_all(self, state: SaveState) -> None:
+        # One after the other: another thread may add some meanwhile.
+        with suppress(IndexError):
+            while True:
+                self._pending[0].settle(state)
+                self._pending.popleft()
 
     def _pause(self, seconds: float) -> None:
         with suppress(Empty):

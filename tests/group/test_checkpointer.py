@@ -263,6 +263,32 @@ def _not_committed(save):
     return str(caught.value)
 
 
+def test_a_save_before_an_exception_is_decided(tmp_path, monkeypatch):
+    """Its vote is cast when the block ends, if the thread has not got there: the others count on it."""
+    put_new = DirectoryBucket.put_new
+
+    def put(self, key, data):
+        if "/000001-saved" in key and threading.current_thread().name == "dirtytrack group":
+            raise OSError(errno.EIO, "not yet", key)
+        return put_new(self, key, data)
+
+    monkeypatch.setattr(DirectoryBucket, "put_new", put)
+
+    def rank(coordinator):
+        arrays = shards(NAMES, coordinator.rank, 2)
+        options = {"coordinator": coordinator, "fsync": False}
+        with GroupCheckpointer.open(tmp_path / "g", arrays, **options) as checkpoints:
+            step_on(arrays, 1)
+            save = checkpoints.save({"step": 1})
+            if coordinator.rank:
+                raise ZeroDivisionError
+            save.wait(20)
+
+    _, error = in_ranks(2, rank)
+    assert isinstance(error, ZeroDivisionError)
+    check(tmp_path / "g", 1)
+
+
 def test_a_process_that_does_not_come_is_not_waited_for_for_ever(tmp_path):
     """Neither by whoever waits for a state, nor by close; it may still be committed."""
     go = threading.Event()

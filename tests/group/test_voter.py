@@ -1,0 +1,89 @@
+"""The thread that votes: whatever happens to it, a save is decided, and its vote is cast."""
+
+from __future__ import annotations
+
+import errno
+from types import SimpleNamespace
+
+import pytest
+
+from dirtytrack import BusyError
+from dirtytrack.group.records import Record
+from dirtytrack.group.voter import Job, Voter
+
+pytestmark = pytest.mark.anywhere
+
+
+class _Ballots:
+    # Of a run whose saves are all aborted; before that each look raises one of some errors.
+
+    def __init__(self, *errors):
+        self.rank, self.place = 0, "place"
+        self.run = SimpleNamespace(world=2)
+        self.votes = []
+        self._errors = [*errors]
+
+    def cast(self, vote):
+        self.votes.append((vote.save, vote.state))
+
+    def decide(self, save, _meta=None):
+        if self._errors:
+            raise self._errors.pop(0)
+        return Record(save + 1, "aborted", "0" * 16, 1, 0, 0.0, 2, reason="why not")
+
+
+@pytest.fixture
+def voter_of():
+    """A voter with a thread, on such ballots."""
+    made = []
+
+    def make(*errors):
+        voter = Voter(_Ballots(*errors), lambda _: True, lambda _: None)
+        made.append(voter)
+        voter.start_thread()
+        return voter
+
+    yield make
+    for voter in made:
+        voter.stop()
+
+
+def _failed(voter, save):
+    job = Job(save, save + 1, "null")
+    voter.begin(job)
+    voter.failed(job, OSError("no part"))
+    return job
+
+
+def test_a_save_that_begins_while_another_run_is_found_is_overtaken_too(voter_of):
+    """Nobody waits for it for ever."""
+    voter = voter_of(BusyError(errno.EBUSY, "commit", remedy=""))
+    first = _failed(voter, 1)
+    voter.wait_for(first, 60)
+    late = _failed(voter, 2)  # it has looked before, and nothing was known
+    voter.wait_for(late, 60)
+    assert (first.state, late.state) == ("overtaken", "overtaken")
+    assert voter.pending == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), OSError(5, "gone"), KeyError(1)])
+def test_what_goes_wrong_is_tried_again(voter_of, error):
+    """Whatever it is: it is not the end of the thread."""
+    voter = voter_of(error)
+    job = _failed(voter, 1)
+    voter.wait_for(job, 60)
+    assert (job.state, job.cause) == ("aborted", "why not")
+    assert voter.last_failure is error
+
+
+def test_what_is_not_known_to_be_durable_at_the_end_is_voted_against():
+    """The others count on a vote."""
+    ballots = _Ballots()
+    voter = Voter(ballots, lambda _: True, lambda _: None)
+    jobs = [Job(save, save + 1, "null") for save in (1, 2)]
+    for job in jobs:
+        voter.begin(job)
+    jobs[0].is_cast = True
+    voter.stop()
+    assert ballots.votes == [(2, "failed")]
+    assert [job.state for job in jobs] == ["abandoned", "abandoned"]
