@@ -154,7 +154,7 @@ class Ballots:
         ended: dict[int, tuple[VoteState, str]] = {}
         for one in found:
             name = _NAME.fullmatch(one.key.removeprefix(self._prefix))
-            if name is None:
+            if name is None or int(name[2]) >= self.run.world:
                 continue
             state: Any = name[3]
             if int(name[1]) == save:
@@ -237,10 +237,13 @@ class Ballots:
             body = unsealed(data)
             if (body.pop("format"), body.pop("version")) != (_FORMAT, 1):
                 raise UnreadableError("another format")
-            body.pop("incarnation")
-            identifier, number = body.pop("part")
-            return Vote(part=(str(identifier), int(number)), **body)
-        except (ValueError, KeyError, TypeError, RecursionError, UnreadableError) as error:
+            incarnation, (identifier, number) = body.pop("incarnation"), body.pop("part")
+            vote = Vote(part=(str(identifier), int(number)), **body)
+            told = f"{self._prefix}{vote.save:010}/{vote.rank:06}-{vote.state}.json"
+            if (told, incarnation) != (key, self.run.incarnation):
+                raise UnreadableError(f"it was put as {told}")
+            return vote
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, UnreadableError) as error:
             raise ChainError(f"{self._records.place}/{key} is damaged: {error!r}") from None
 
 

@@ -161,6 +161,31 @@ def test_a_damaged_vote_is_told():
         ranks[0].decide(1, META)
 
 
+@pytest.mark.parametrize("source", ["000000-saved.json", "000002-saved.json"])
+def test_the_vote_of_another_is_not_taken_for_it(source):
+    """A file may have been copied: a part would be committed twice, and another one not at all."""
+    bucket, ranks = _group(3)
+    for ballots in ranks:
+        _vote(ballots)
+    keys = {key.rpartition("/")[2]: key for key in bucket.objects if key.startswith("votes/")}
+    bucket.objects[keys["000001-saved.json"]] = bucket.objects[keys[source]]
+    with pytest.raises(ChainError, match=r"000001-saved\.json is damaged"):
+        ranks[0].decide(1, META)
+    assert Records(bucket).newest().kind == "opened"
+
+
+def test_who_is_no_rank_does_not_vote():
+    """A file of such a name does not count for one that is missing."""
+    bucket, ranks = _group(2)
+    _vote(ranks[0])
+    stray = Ballots(Records(bucket), ranks[0].run, 7)
+    _vote(stray)
+    _vote(stray, state="failed")
+    assert ranks[0].decide(1, META) is None
+    _vote(ranks[1])
+    assert ranks[1].decide(1, META).kind == "committed"
+
+
 @pytest.mark.parametrize("late", [True, False])
 def test_every_request_fails_in_turn(late):
     """Before or after it was done: whoever tries again comes to the same decision."""
