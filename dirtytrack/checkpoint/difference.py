@@ -83,8 +83,9 @@ def differences(archive: Archive, before: Node, after: Node) -> Iterator[Differe
             found = Difference(name, earlier, layout, counts.blocks, counts.nbytes, counts.elements)
         if found.blocks or found.kind != "changed":
             yield found
-    for name in old.keys() - new.keys():
-        yield Difference(name, before.layouts[old[name]], None)
+    for name, place in old.items():
+        if name not in new:
+            yield Difference(name, before.layouts[place], None)
 
 
 def merged(spans: Iterable[Span]) -> Iterator[Span]:
@@ -122,7 +123,7 @@ def _read(place: int, first: int, stop: int, state: State) -> bytearray:
 def _itemsize(layout: Layout) -> int:
     # Whatever the file says of them.
     count = 1
-    for length in layout.shape or (layout.nbytes,):
+    for length in (layout.nbytes,) if layout.shape is None else layout.shape:
         count *= length
     return layout.nbytes // count if count and layout.nbytes % count == 0 else 1
 

@@ -53,6 +53,15 @@ def test_any_two(place, states, encoding):
         assert _found(chain.diff(2)) == _found(chain.diff(2, 4))
 
 
+def test_one_number_is_one_element(tmp_path):
+    """An array without axes has one, of however many bytes."""
+    states = [{"a": np.float64(number).tobytes()} for number in (1.1, 2.3)]
+    path = forge.write(tmp_path / "chain", forge.history(states, rows={"a": {"dtype": "<f8", "shape": []}}))
+    with Chain(path) as chain:
+        (found,) = chain.diff(1)
+    assert (found.after.shape, found.blocks, found.nbytes, found.elements) == ((), 1, 8, 1)
+
+
 def test_only_what_differs_is_read(tmp_path, states):
     """Damage in the base they share is not noticed; in a file of one of them alone it is."""
     files = forge.history(states)
