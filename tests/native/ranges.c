@@ -1,8 +1,11 @@
 // Ranges and parts of them: every function of a tracker at random, against a table of pages that were written.
 #define _GNU_SOURCE
 #include <errno.h>
+#include <signal.h>
 #include <sys/mman.h>
 
+#include "barrier/card_map.h"
+#include "barrier/ranges.h"
 #include "driver.h"
 
 enum { ARENA = 96, ROUNDS = 400, NONE = -1 }; // pages; steps for each kind of tracker
@@ -501,10 +504,109 @@ static void try_shared(uint64_t *random)
 	dt_tracker_close(sharers[!first].tracker);
 }
 
+// Marks of what was removed are gone with it, when it is added again; those of what is left stay.
+static void try_removed_marks(void)
+{
+	uint64_t first, dirty;
+	uint8_t map[8];
+	check(dt_tracker_open(page_size, DT_BYTES, &tracker) == 0);
+	check(dt_tracker_add(tracker, arena, 8 * page_size, DT_DENSE, NULL) == 0);
+	check(dt_tracker_mark(tracker, arena + page_size, 5 * page_size) == 0);
+	check(dt_tracker_remove(tracker, arena + 2 * page_size, 3 * page_size) == 0);
+	check(dt_tracker_add(tracker, arena + 2 * page_size, 3 * page_size, DT_DENSE, &first) == 0 && first == 2);
+	check(dt_tracker_take(tracker, map, 8, &dirty) == 0 && dirty == 2 && map[1] && map[5]);
+	dt_tracker_close(tracker);
+}
+
+// What one loses and the other replaces is good again for both, whatever is asked first.
+static void try_shared_watch(void)
+{
+	struct dt_tracker *other;
+	void *addresses[2];
+	size_t n = 2;
+	unit = page_size;
+	check(dt_tracker_open(page_size, DT_BITS, &other) == 0);
+	check(dt_tracker_open_shared(other, page_size, DT_BITS, &tracker) == 0);
+	check(dt_tracker_add(other, arena, 4 * page_size, DT_DENSE, NULL) == 0);
+	check(dt_tracker_add(tracker, arena, 4 * page_size, DT_DENSE, NULL) == 0);
+	map_anew((struct part){2, 3});
+	for (int i = 0; i < 2; i++)
+		check(dt_write_watch(tracker, DT_LIST_TAKE, arena, 4 * page_size, addresses, &n, NULL) == -DT_ELOST);
+	check(dt_tracker_replace(other, arena + 2 * page_size, page_size) == 0);
+	check(dt_write_watch(tracker, DT_LIST_TAKE, arena + page_size, page_size, addresses, &n, NULL) == 0);
+	check(n == 1 && addresses[0] == arena + page_size);
+	check(dt_reset_write_watch(tracker, arena, 4 * page_size) == 0);
+	check(dt_write_watch(tracker, DT_LIST_PEEK, arena, 4 * page_size, addresses, &n, NULL) == 0 && n == 0);
+	dt_tracker_close(tracker);
+	dt_tracker_close(other);
+}
+
+// A thread in the middle of a mark: it has found its range, and is about to set the first bit when that faults.
+static struct {
+	struct dt_cards *cards;
+	char *heap, *words; // the page of the bit
+	uint64_t from, to;  // pages that are removed then
+} marking;
+
+static void remove_meanwhile(int signal)
+{
+	(void)signal;
+	check(mprotect(marking.words, page_size, PROT_READ | PROT_WRITE) == 0);
+	check(dt_ranges_remove(marking.cards, (uintptr_t)marking.heap + marking.from * page_size,
+			       (uintptr_t)marking.heap + marking.to * page_size) == 0);
+}
+
+// Marks a page while other ones of its range are removed, or all are; how many cards the next take has.
+static int64_t mark_beside_removal(uint64_t pages, uint64_t page, uint8_t *map)
+{
+	char *block = (char *)marking.cards->segments.by_address[0]->marked;
+	uint64_t address = (uintptr_t)marking.heap + page * page_size;
+	marking.words = block + page / 8 - (uintptr_t)(block + page / 8) % page_size;
+	check(marking.words > block && marking.words + page_size < block + pages / 8);
+	check(mprotect(marking.words, page_size, PROT_READ) == 0);
+	check(dt_cards_mark(marking.cards, address, 1) == 0);
+	return dt_cards_look(marking.cards, DT_COLLECT, 0, 0, map, dt_cards_map_bytes(marking.cards));
+}
+
+static void try_late_marks(void)
+{
+	const uint64_t pages = 32 * page_size, middle = pages / 2; // four pages of bits
+	const struct sigaction meanwhile = {.sa_handler = remove_meanwhile};
+	struct sigaction before[2];
+	struct dt_session *own = open_tracker(DT_HOLES_REPORTED);
+	uint64_t cursor, first;
+	uint8_t *map = malloc(pages);
+	marking.heap = mmap(NULL, pages * page_size, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	check(map && marking.heap != MAP_FAILED && dt_cursor_open(own, &cursor) == 0);
+	check(dt_cards_open(own, cursor, (uint32_t)page_shift, DT_BYTES, &marking.cards) == 0);
+	check(sigaction(SIGSEGV, &meanwhile, &before[0]) == 0 && sigaction(SIGBUS, &meanwhile, &before[1]) == 0);
+	for (int whole = 0; whole < 2; whole++) {
+		uint64_t start = (uintptr_t)marking.heap;
+		check(dt_ranges_add(marking.cards, start, start + pages * page_size, DT_SPARSE, &first) == 0);
+		marking.from = whole ? 0 : middle + 1;
+		marking.to = whole ? pages : middle + 2;
+		check(mark_beside_removal(pages, middle, map) == !whole);
+		check(whole || map[first + middle]);
+		check(dt_cards_look(marking.cards, DT_COLLECT, 0, 0, map, dt_cards_map_bytes(marking.cards)) == 0);
+		check(!marking.cards->marks.removed);
+		dt_ranges_remove_all(marking.cards);
+	}
+	sigaction(SIGSEGV, &before[0], NULL);
+	sigaction(SIGBUS, &before[1], NULL);
+	dt_cards_close(marking.cards);
+	dt_session_release(own);
+	munmap(marking.heap, pages * page_size);
+	free(map);
+}
+
 void try_ranges(uint64_t *random)
 {
 	arena = memory + (-(uintptr_t)memory & (4 * page_size - 1));
 	try_numbers();
+	try_removed_marks();
+	try_late_marks();
+	try_shared_watch();
 	for (int i = 0; i < 4; i++)
 		try_shared(random);
 	for (uint64_t quarter = 1; quarter <= 16; quarter *= 4) { // of a page

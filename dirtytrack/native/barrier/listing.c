@@ -147,10 +147,8 @@ static long look_at_pages(struct dt_cards *cards, int verb, const struct dt_look
 			  size_t *page_size)
 {
 	uint64_t size, pages;
-	int error = check(cards, look, &size);
-	if (!error)
-		error = dt_look_do(cards, look, verb);
-	if (!error && (error = check(cards, look, &size))) { // one was found lost by the look itself
+	int error = dt_look_do(cards, look, verb);
+	if (!error && (error = check(cards, look, &size))) { // a look finds what is lost, and what is no longer
 		dt_epoch_abort(&cards->epoch);
 		return error;
 	}
