@@ -276,20 +276,21 @@ static size_t given_out;
 
 static void *give_out(size_t bytes, void *context)
 {
-	check(context == &given_out);
+	check(context == &given_out && bytes && bytes % 64 == 0);
 	given_out += bytes;
 	return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
 static void take_in(void *memory, size_t bytes, void *context)
 {
-	check(context == &given_out);
+	check(context == &given_out && bytes % 64 == 0);
 	munmap(memory, bytes);
 }
 
 static void allocator(void)
 {
 	struct dt_tracker *tracker;
+	struct dt_snapshot *snapshot;
 	uint8_t *out = malloc(1 << 16);
 	check(dt_set_memory(NULL, take_in, NULL) == -EINVAL);
 	check(dt_set_memory(give_out, take_in, &given_out) == 0);
@@ -300,6 +301,10 @@ static void allocator(void)
 	check(dt_set_memory(give_out, take_in, &given_out) == -EBUSY);
 	check(dt_tracker_take(tracker, out, 1 << 13, NULL) == 0);
 	dt_tracker_close(tracker);
+	check(dt_snapshot_open(&snapshot) == 0 && dt_snapshot_add(snapshot, memory + 1, 1000001, DT_DENSE) == 0);
+	memory[7] = 9;
+	check(dt_snapshot_rollback(snapshot, NULL) == 0 && memory[7] == 1);
+	dt_snapshot_close(snapshot);
 	munmap(memory, page << 16);
 	free(out);
 }
@@ -379,6 +384,8 @@ static void steady(void)
 	char *heap = map(PAGES);
 	check(dt_tracker_open(page, DT_BITS, &tracker) == 0);
 	check(dt_tracker_add(tracker, heap, PAGES * page, DT_DENSE, NULL) == 0);
+	for (size_t at = 2500; at < 3500; at += 5) // of which each leaves one range more
+		check(dt_tracker_remove(tracker, heap + at * page, page) == 0);
 	check(dt_tracker_prepare(tracker) == 0);
 	long before = allocations;
 	for (int turn = 0; turn < 2000; turn++) {

@@ -86,6 +86,12 @@ static void *map(size_t bytes)
 	return block;
 }
 
+// The bytes that a source is asked for, for a block that is a mapping of its own. 0: there is no such size.
+static size_t whole(size_t bytes)
+{
+	return (bytes + 63) & ~(size_t)63;
+}
+
 static void unmap(void *block, size_t bytes)
 {
 	if (source.unmap)
@@ -151,7 +157,7 @@ static void *take(unsigned class, bool *is_fresh_ret)
 void *dt_alloc(size_t bytes)
 {
 	if (bytes > (size_t)1 << LARGEST)
-		return map(bytes);
+		return whole(bytes) ? map(whole(bytes)) : NULL;
 	unsigned class = size_class(bytes);
 	bool is_fresh = false;
 	void *block = take_at_hand(class);
@@ -166,7 +172,7 @@ void dt_free(void *pointer, size_t bytes)
 		return;
 	if (bytes > (size_t)1 << LARGEST) {
 		dt_takes_copy(bytes / 16); // most such blocks are buffers that were hardly used
-		unmap(pointer, bytes);
+		unmap(pointer, whole(bytes));
 		return;
 	}
 	unsigned class = size_class(bytes);
