@@ -26,8 +26,9 @@
 // Stores are seen by page: where cards are smaller than a page, all cards of a written page are dirty.
 //
 // Every function may be called from any thread; calls on one tracker take turns, but for dt_tracker_mark, which takes
-// no lock. Looks (takes, peeks, runs, write watch) and marks allocate no memory once dt_tracker_prepare was called
-// since the last add, or a take. In a forked child all but dt_tracker_close return -DT_EFORKED, and touch nothing.
+// no lock. Looks (takes, peeks, runs, write watch) and marks allocate no memory once dt_tracker_prepare was called, or
+// all was taken, since the last add or remove. In a forked child all but dt_tracker_close return -DT_EFORKED, and touch
+// nothing.
 //
 // Stopped threads. A collector may stop other threads by a signal, in whose handler they wait, at any instant, also in
 // the middle of any function here, and may then call every function. None waits for a thread that was stopped:
@@ -212,8 +213,8 @@ DT_API size_t dt_tracker_map_bytes(struct dt_tracker *tracker);
 // address is first_card + (address - start) / card size.
 DT_API long dt_tracker_ranges(struct dt_tracker *tracker, struct dt_range *ranges, size_t room);
 
-// Makes room for the next looks, and for those after it until a range is added, so that they ask nobody for memory: to
-// be called outside of a pause.
+// Makes room for the next looks, until a range is added or a part removed, so that they ask nobody for memory: to be
+// called outside of a pause.
 DT_API int dt_tracker_prepare(struct dt_tracker *tracker);
 
 // Writes the whole map: the cards stored to since the last take, and re-arms their pages, atomically page by page.
@@ -315,7 +316,7 @@ DT_API int dt_snapshot_advance(struct dt_snapshot *snapshot, size_t *pages);
 
 // Is given bytes that differ: their address, and what they were and are, both in memory of the library's that stays
 // until it returns. Anything but 0 ends the diff, which returns it: a positive number, so that it is no error. It may
-// call no function of the same snapshot.
+// call no function of the same snapshot, and has to return (no longjmp); signals are blocked meanwhile.
 typedef int dt_difference(void *context, void *start, size_t bytes, const void *before, const void *after);
 
 // Calls a function with all bytes in which the memory differs from the copy, by the order in which memory was added,
