@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -11,6 +12,7 @@ from dirtytrack.checkpoint.records import CommitLog, Root, UnreadableError
 
 _PREFIX = "states/"
 _FORMAT = "dirtytrack state of DCP"
+_CHAIN = re.compile(r"rank-[0-9]{5,}-[0-9a-f]{16}")  # nothing else becomes a part of a path
 
 
 class Commits:
@@ -28,9 +30,12 @@ class Commits:
     def read(self, number: int) -> Mapping[str, Any] | None:
         """What was committed under a number; None: nothing that is whole."""
         try:
-            return self._log.read(number).body
-        except (FileNotFoundError, UnreadableError):
-            return None
+            body = self._log.read(number).body
+            if all(_CHAIN.fullmatch(chain) for chain, _ in body["chains"]):
+                return body
+        except (FileNotFoundError, UnreadableError, KeyError, TypeError, ValueError):
+            pass
+        return None
 
     def begin(self) -> None:
         """Gets to know the newest one, after which the next one is made.

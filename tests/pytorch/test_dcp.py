@@ -14,7 +14,7 @@ import pytest
 from _lib.support import library
 from dirtytrack import ChainError, CheckpointError, ClosedError, StoreError
 from dirtytrack.checkpoint import Chain, Checkpointer
-from dirtytrack.checkpoint.records import Root
+from dirtytrack.checkpoint.records import CommitLog, Root
 
 torch = library("torch")
 pytestmark = [
@@ -151,6 +151,23 @@ def test_parts_of_tensors_are_read(tmp_path: Path) -> None:
     assert same(into["a"], state["a"].double())
     assert torch.equal(into["b"], state["b"])
     assert torch.equal(into["c"], state["c"])
+
+
+@pytest.mark.parametrize("chains", [[["../victim", "0"]], [["", "0"]], [[3, "0"]], [1], 7, None])
+def test_a_commit_that_leads_elsewhere_is_none(tmp_path: Path, chains: Any) -> None:
+    """Nothing outside is read or removed, and other states stay."""
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "thesis").write_text("all of it")
+    forged = CommitLog(Root.of(tmp_path / "state").bucket(), "states/", "dirtytrack state of DCP")
+    forged.append(lambda _number: {"chains": chains, "label": None})
+    assert [*DcpReader(tmp_path / "state").states()] == []
+    state = {"table": torch.randn(500, 64)}
+    with DcpWriter(tmp_path / "state", keep=1) as writer:
+        for _ in range(4):
+            dcp.save(state, storage_writer=writer, no_dist=True)
+    assert 1 not in forged.all()
+    assert same(_load(tmp_path / "state", state), state)
+    assert (tmp_path / "victim" / "thesis").read_text() == "all of it"
 
 
 def test_a_restart_and_keeping(tmp_path: Path) -> None:
