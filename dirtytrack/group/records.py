@@ -24,6 +24,7 @@ _FORMAT = "dirtytrack group"
 _TRIES = 100  # to open a group, beside others that do so, too
 
 # What becomes a part of a path is nothing but this: a record may come from anybody.
+RUN_NAME = re.compile(r"[0-9]{10,}-[0-9a-f]{16}")
 _INCARNATION = re.compile(r"[0-9a-f]{16}")
 _FOLDER = re.compile(r"parts/[0-9]{10,}-[0-9a-f]{16}/[0-9a-f]{6,16}")
 

@@ -13,6 +13,7 @@ from typing import Any, Self
 from dirtytrack.checkpoint import Checkpointer, Save
 from dirtytrack.checkpoint.records import Keywords, Options, Root, check_regions
 from dirtytrack.errors import CheckpointError
+from dirtytrack.group.records import RUN_NAME
 
 _GRACE_PERIOD = 3600.0  # seconds, of an object store
 
@@ -93,7 +94,8 @@ class Settings:
             return
         with suppress(OSError):
             for folder in (self.local.place / "parts").iterdir():
-                if folder.name.partition("-")[0] < run.partition("-")[0]:
+                is_run = RUN_NAME.fullmatch(folder.name)  # what else is there is not ours
+                if is_run and folder.name.partition("-")[0] < run.partition("-")[0]:
                     shutil.rmtree(folder, ignore_errors=True)
 
 

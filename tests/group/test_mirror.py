@@ -49,12 +49,18 @@ def test_new_machines_go_on_with_what_the_mirror_has(tmp_path):
 
 
 def test_a_node_forgets_what_earlier_runs_have_left_on_it(tmp_path):
-    """The mirror has it."""
+    """The mirror has it. What is not of a run stays."""
     mirror = f"memory://{tmp_path.name}"
+    foreign = ["000-wing", ".git"]
+    for rank in (0, 1):
+        for name in foreign:
+            (tmp_path / f"0-node-{rank}" / "parts" / name).mkdir(parents=True)
     for _ in range(2):
         no_errors(_train(tmp_path, mirror, 0, 2, 2))
     for rank in (0, 1):
-        assert len([*(tmp_path / f"0-node-{rank}" / "parts").iterdir()]) == 1
+        left = {one.name for one in (tmp_path / f"0-node-{rank}" / "parts").iterdir()}
+        assert left > {*foreign}
+        assert len(left) == 3
 
 
 def test_a_part_that_the_mirror_has_skipped_is_a_vote(tmp_path, monkeypatch):
