@@ -5,12 +5,12 @@ makes it short. The files are documented in ``docs/format.md``, the promises in 
 the extra: pip install "dirtytrack[checkpoint]".
 """
 
+from dirtytrack._progress import ShowProgress
 from dirtytrack.checkpoint.chain import Chain, Checkpoint, Problem
 from dirtytrack.checkpoint.checkpointer import Checkpointer
 from dirtytrack.checkpoint.difference import Difference
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.intervals import interval
-from dirtytrack.checkpoint.progress import ShowProgress
 from dirtytrack.checkpoint.restore import load, restore
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.schedule import Schedule

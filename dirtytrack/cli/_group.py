@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dirtytrack._progress import ShowProgress
 from dirtytrack._text import count, plain, size
-from dirtytrack.checkpoint.progress import ShowProgress
 from dirtytrack.cli._arguments import store_options
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dirtytrack._progress import ShowProgress
 from dirtytrack._text import count, plain, size
-from dirtytrack.checkpoint.progress import ShowProgress
 from dirtytrack.cli import _group
 from dirtytrack.cli._arguments import add_store_options, at_least, place, store_options
 from dirtytrack.errors import ChainError
