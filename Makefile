@@ -11,7 +11,7 @@ C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks docs e
 PY_INCLUDE = $(shell $(PY) -c "import sysconfig; print(sysconfig.get_path('include'))")
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
-.PHONY: amalgamation demo doctor help quick test test-tracking test-checkpoint test-torch test-mpi engines bench stress leaks torture fuzz kernels kernels-ci lint lint-c types docs docs-look wheel release pythons check hooks clean
+.PHONY: demo doctor help quick test test-tracking test-checkpoint test-torch test-mpi engines bench stress leaks torture fuzz pythons kernels kernels-ci lint lint-c release types docs docs-look wheel amalgamation check hooks clean
 
 demo: $(VENV)/.built ## run the demo
 	$(PY) -m dirtytrack demo

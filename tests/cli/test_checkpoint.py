@@ -324,7 +324,7 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
     def appear(*_: int) -> None:
         (out / "w.npy").write_text("mine")
 
-    monkeypatch.setattr("dirtytrack.checkpoint.progress.ShowProgress.__call__", appear)
+    monkeypatch.setattr("dirtytrack._progress.ShowProgress.__call__", appear)
     code, _, err = call("restore", chain.path, "--into", out)
     assert (code, "File exists" in err) == (1, True)
     assert os.listdir(out) == ["w.npy"]
@@ -383,7 +383,7 @@ def test_an_interrupt_leaves_no_file(
     def interrupt(*_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dirtytrack.checkpoint.progress.ShowProgress.__call__", interrupt)
+    monkeypatch.setattr("dirtytrack._progress.ShowProgress.__call__", interrupt)
     for verb in ("verify", "restore", "compact"):
         assert call(*chain.arguments(verb, tmp_path / "out")[1:]) == (130, "", "")
     assert os.listdir(tmp_path / "out") == []

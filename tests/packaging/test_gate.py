@@ -131,7 +131,10 @@ def test_editors_are_told_what_the_formatters_check() -> None:
         assert re.findall(key, (ROOT / file).read_text()) == [editors[section]["max_line_length"]]
 
 
-@pytest.mark.parametrize("broken", [None, "test", "lint", "types", "wheel", "kernels-ci"])
+_STEPS = ["test", "test-mpi", "lint", "types", "docs", "wheel", "kernels-ci"]
+
+
+@pytest.mark.parametrize("broken", [None, *_STEPS])
 def test_ci_stops_at_the_step_that_fails(tmp_path: Path, broken: str | None) -> None:
     """.ci/run takes the steps in order, in strict mode, and fails with the first that does."""
     (tmp_path / ".ci").mkdir()
@@ -141,7 +144,6 @@ def test_ci_stops_at_the_step_that_fails(tmp_path: Path, broken: str | None) -> 
     )
     environment = {"PATH": os.environ["PATH"], "BROKEN": broken or "none"}
     result = limits.run([tmp_path / ".ci/run"], env=environment)
-    steps = ["test", "lint", "types", "wheel", "kernels-ci"]
-    taken = steps if broken is None else steps[: steps.index(broken) + 1]
+    taken = _STEPS if broken is None else _STEPS[: _STEPS.index(broken) + 1]
     assert (tmp_path / "log").read_text().split("\n")[:-1] == [f"{step} 1" for step in taken]
     assert (result.returncode == 0) == (broken is None)

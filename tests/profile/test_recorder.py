@@ -277,6 +277,7 @@ def test_ctrl_c_ends_it_with_a_report(folder: Path) -> None:
     """As from a terminal, to the program and to the recorder: the program ends as ever, the file is there."""
     (folder / "program.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(100)\n")
     command = [sys.executable, "-m", "dirtytrack", "record", "program.py"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background of a shell lack
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as recording:
