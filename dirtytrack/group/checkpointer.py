@@ -243,6 +243,7 @@ class GroupCheckpointer(Handle, Owner):
             CheckpointError: with *wait*, as `GroupSave.wait`.
         """
         text = check_meta(meta)
+        self._check_process()
         with self._mutex:
             self._check()
             if self._is_driven:
@@ -284,6 +285,7 @@ class GroupCheckpointer(Handle, Owner):
             Others: as `save`.
         """
         text = check_meta(meta)
+        self._check_process()
         with self._mutex:
             self._check()
             if not self._is_driven:
@@ -308,6 +310,7 @@ class GroupCheckpointer(Handle, Owner):
             TimeoutError: there was no progress for *timeout* seconds.
             ClosedError, ForkedError: not a GroupCheckpointer of this process any more.
         """
+        self._check_process()
         with self._mutex:
             self._check()
             self._settle()
@@ -386,18 +389,18 @@ class GroupCheckpointer(Handle, Owner):
             self._checkpoints.close()
 
     def _close(self, *, is_normal: bool) -> None:
+        if not lib.dt_is_address_space(self._process):
+            self._checkpoints.close()
+            self._closed = True
+            return
         with self._mutex:
             if self._closed:
                 return
             self._closed = True
             try:
-                if lib.dt_is_address_space(self._process):
-                    self._end(is_normal)
-                else:
-                    self._checkpoints.close()
+                self._end(is_normal)
             finally:
-                if lib.dt_is_address_space(self._process):
-                    self._undo.close()
+                self._undo.close()
 
     def _end(self, is_normal: bool) -> None:
         if self._is_driven:
@@ -484,9 +487,12 @@ class GroupCheckpointer(Handle, Owner):
     def _is_forgotten(self) -> bool:
         return bool(lib.dt_is_address_space(self._process))
 
-    def _check(self) -> None:
+    def _check_process(self) -> None:
+        # Before the mutex: a thread may hold it that a child does not have, as one that waits in flush.
         if not lib.dt_is_address_space(self._process):
             raise ForkedError(f"{self!r} belongs to another process, which goes on with it")
+
+    def _check(self) -> None:
         if self._closed:
             raise ClosedError(f"{self!r} is closed: open the group again")
 

@@ -17,6 +17,7 @@ from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
 from dirtytrack.checkpoint.write import compaction
 from dirtytrack.group import GroupChain, GroupCheckpointer, file_coordinator
 from dirtytrack.group.records import Records
+from dirtytrack.group.voter import Voter
 
 NAMES = [f"shard-{at}" for at in range(5)]
 PLACES = ["directory", "memory"]
@@ -599,9 +600,50 @@ def test_it_belongs_to_its_process(tmp_path, in_a_child):
                 checkpoints.save()
             checkpoints.close()
 
-        in_a_child(child)
+        assert in_a_child(child).error == ""
         checkpoints.save("parent", wait=True)
     assert GroupChain(tmp_path / "g").meta == "parent"
+
+
+def test_a_child_does_not_wait_for_a_thread_that_it_does_not_have(tmp_path, monkeypatch, in_a_child):
+    """Its parent's waits in flush, while it forks."""
+    forked, waits = threading.Event(), threading.Event()
+    wait_for = Voter.wait_for
+
+    def wait_for_it(self, *args):
+        waits.set()
+        wait_for(self, *args)
+
+    monkeypatch.setattr(Voter, "wait_for", wait_for_it)
+
+    def rank(coordinator):
+        arrays = shards(NAMES, coordinator.rank, 2)
+        checkpoints = GroupCheckpointer.open(tmp_path / "g", arrays, coordinator=coordinator, fsync=False)
+        if coordinator.rank:
+            forked.wait(60)
+            checkpoints.save()
+            checkpoints.close()
+            return None
+        save = checkpoints.save()
+        waiting = threading.Thread(target=checkpoints.flush)
+        waiting.start()
+        assert waits.wait(60)
+
+        def child():
+            for act in (checkpoints.save, checkpoints.flush, checkpoints.prepare):
+                with pytest.raises(ForkedError):
+                    act()
+            checkpoints.close()
+
+        try:
+            return in_a_child(child).error
+        finally:
+            forked.set()
+            waiting.join()
+            assert save.state == "committed"
+            checkpoints.close()
+
+    assert no_errors(in_ranks(2, rank))[0] == ""
 
 
 @pytest.fixture
