@@ -26,8 +26,8 @@ def compact_group(
 ) -> int:
     """Does without all but the newest states of a group, and makes bases of the oldest parts that stay.
 
-    A run that is going on in a directory has its chains, so this is refused. One in an object store is
-    overtaken by this: its processes get a BusyError.
+    A run that is going on in a directory has its chains, so this is refused. One that has committed no state
+    yet, and one in an object store, are overtaken by this: their processes get a BusyError.
 
     Args:
         path: of the group; where there is a *mirror*, that.

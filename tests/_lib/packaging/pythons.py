@@ -24,6 +24,7 @@ TREE = CACHE / "root"
 VERSIONS = ("3.13", "3.14", "3.15")  # what the suite has
 # Mounts are this shell's own, and gone with it.
 _INSIDE = """
+mount --bind "$TREE" "$TREE" # so that its root is a mount, as a system's is
 for at in proc sys dev; do mount --rbind "/$at" "$TREE/$at"; done
 mkdir -p "$TREE/src" && mount --bind "$SOURCE" "$TREE/src"
 exec chroot "$TREE" env --chdir=/src "PYTHONPATH=/src:/packages/$VERSION" PATH=/usr/bin:/usr/sbin \
