@@ -191,7 +191,7 @@ def test_at_the_limit_of_address_space(tmp_path: Path, name: str) -> None:
         for left in (*range(0, 1 << 20, 1 << 16), *range(1 << 20, 1 << 28, 1 << 23)):
             resource.setrlimit(resource.RLIMIT_AS, (used + left, resource.RLIM_INFINITY))
             error = _error_of(_OPENINGS[name], session, memory, tmp_path)
-            resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             if error is None:
                 return
             assert not isinstance(error, UnsupportedError)
