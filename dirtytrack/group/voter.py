@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Literal
 
 from dirtytrack._lifetime.background import Background
+from dirtytrack._lifetime.callbacks import Callbacks
 from dirtytrack.checkpoint import Save
 from dirtytrack.errors import BusyError, ChainError, CheckpointError, ForkedError
 from dirtytrack.group.ballots import Ballots, Vote, digest
@@ -53,11 +54,11 @@ class Job:
         self.cause = ""
         self.is_cast = self.is_told = False
         self.process = lib.dt_address_space()
-        self._callbacks: list[Callable[[], object]] = []
+        self._callbacks = Callbacks(_logger)
 
     def when_done(self, act: Callable[[], object]) -> None:
         """Has something done when it is decided: by the thread that learns it, or now."""
-        self._callbacks.append(act)
+        self._callbacks.add(act)
         if self.state != "captured":
             self._tell()
 
@@ -68,14 +69,7 @@ class Job:
         self._tell()
 
     def _tell(self) -> None:
-        # Two threads may do this at once: what one has popped the other does not see.
-        while self._callbacks:
-            with suppress(IndexError):
-                act = self._callbacks.pop(0)
-                try:
-                    act()
-                except Exception:
-                    _logger.exception("a callback of save %d of a group failed", self.number)
+        self._callbacks.call(f"save {self.number} of a group")
 
 
 class Voter:

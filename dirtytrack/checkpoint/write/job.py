@@ -6,9 +6,9 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
+from dirtytrack._lifetime.callbacks import Callbacks
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.structures import BLOCK, Kind
 from dirtytrack.checkpoint.write.capture import Capture, Captured
@@ -90,14 +90,14 @@ class Job:
         self.cause: Exception | None = None
         self.process = lib.dt_address_space()
         self._begun = time.perf_counter()
-        self._callbacks: list[Callable[[], object]] = []
+        self._callbacks = Callbacks(_logger)
 
     def when_done(self, act: Callable[[], object]) -> None:
         """Has something done when it is committed or has failed: by the thread that writes, or now.
 
         If that raises an Exception it is logged.
         """
-        self._callbacks.append(act)
+        self._callbacks.add(act)
         if self.state != "captured":  # and whoever does that may have looked at the list before
             self._tell()
 
@@ -142,11 +142,4 @@ class Job:
         self._tell()
 
     def _tell(self) -> None:
-        # Two threads may do this at once: what one has popped the other does not see.
-        while self._callbacks:
-            with suppress(IndexError):
-                act = self._callbacks.pop(0)
-                try:
-                    act()
-                except Exception:
-                    _logger.exception("a callback of checkpoint %d failed", self.number)
+        self._callbacks.call(f"checkpoint {self.number}")
