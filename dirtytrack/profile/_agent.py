@@ -106,8 +106,9 @@ def _variables() -> Iterator[tuple[str, Any]]:
         is_own = title == "__main__" or (isinstance(path, str) and not path.startswith(_LIBRARIES))
         (own if is_own else others).append((title, module))
     yield from _globals(sorted(own, key=lambda item: item[0] != "__main__"))
-    for frame in list(sys._current_frames().values()):
-        yield from _locals(frame)
+    frames = list(sys._current_frames().values())
+    while frames:  # one is this one: a name for it would keep it and its variables for long
+        yield from _locals(frames.pop())
     yield from _globals(others)
 
 
@@ -206,7 +207,7 @@ class Agent:
     def serve(self) -> None:
         """Tells of arrays when SIGURG comes, of the end, and of no fork's child."""
         os.register_at_fork(before=self._count_fork, after_in_child=self._leave_to_parent)
-        atexit.register(self._end)
+        atexit.register(self.end)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGURG, self._tell_arrays)
             signal.siginterrupt(signal.SIGURG, False)
@@ -245,7 +246,8 @@ class Agent:
         finally:
             self._lock.release()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """The program ends; more may still be written, and told by another end."""
         self._send({"end": True, "forks": self._forks})
 
     def _count_fork(self) -> None:
@@ -373,10 +375,15 @@ def run(fd: int, phases: list[str], is_module: bool, program: list[str]) -> None
         raise SystemExit(f"dirtytrack record: {error}") from None
     agent.serve()
     agent.begin()
-    if is_module:
-        runpy.run_module(program[0], run_name="__main__", alter_sys=True)
-    else:
-        runpy.run_path(program[0], run_name="__main__")
+    try:
+        # The variables are kept until the last look: without them memory would go, and what it had written.
+        _variables = (
+            runpy.run_module(program[0], run_name="__main__", alter_sys=True)
+            if is_module
+            else runpy.run_path(program[0], run_name="__main__")
+        )
+    finally:
+        agent.end()
 
 
 def answer(address: str, with_userfaultfd: bool) -> None:

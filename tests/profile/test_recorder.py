@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import signal
@@ -9,13 +10,15 @@ import socket
 import subprocess
 import sys
 import time
+import types
+import weakref
 from pathlib import Path
 
 import pytest
 
 from _lib.support import PAGE_SIZE
 from dirtytrack import DirtyTrackError, UnsupportedError
-from dirtytrack.profile import Recording, Report, recorder
+from dirtytrack.profile import Recording, Report, _agent, recorder
 from dirtytrack.profile.recorder import Pace, record
 
 pytestmark = pytest.mark.slow
@@ -259,6 +262,39 @@ for step in range(40):
         cells[start:stop] = [writes] * (stop - start)
     front, back = cells[: len(cells) // 8], cells[len(cells) // 2 :]
     assert sum(front) / len(front) > sum(back) / len(back)
+
+
+@pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "1 / 0"])
+def test_what_is_written_last_is_seen(folder: Path, capfd: pytest.CaptureFixture[str], end: str) -> None:
+    """The last look comes before the program's variables go, and their memory with them."""
+    (folder / "program.py").write_text(f"""
+import mmap, os, signal, numpy as np
+table = np.frombuffer(mmap.mmap(-1, 64 * {PAGE_SIZE}, mmap.MAP_PRIVATE), np.uint8).reshape(64, {PAGE_SIZE})
+os.kill(os.getpid(), signal.SIGURG)  # arrays are looked for
+table[5:12] = 1
+{end}
+""")
+    report, code = record(["program.py"], pace=Pace(60.0, 1.0))  # no look but at the beginning and the end
+    assert code == {"": 0, "1 / 0": 1}.get(end, 3)
+    (table,) = [area for area in report.recording.areas if area.name == "table"]
+    assert table.distinct == 7
+    assert ("ZeroDivisionError" in capfd.readouterr().err) == (end == "1 / 0")
+
+
+def test_looking_for_arrays_keeps_nothing_alive() -> None:
+    """What is looked through goes as ever, without a collection of cycles."""
+    module = types.ModuleType("passing")
+    sys.modules["passing"] = module
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        _agent.arrays()
+        reference = weakref.ref(module)
+        del module, sys.modules["passing"]
+        assert reference() is None
+    finally:
+        if is_enabled:
+            gc.enable()
 
 
 def test_what_a_program_without_userfaultfd_says() -> None:
