@@ -76,7 +76,8 @@ def read_corpus(limit: int, vocabulary: int, rng: np.random.Generator) -> Corpus
 def _sources(library: str) -> Iterator[Path]:
     for folder, folders, names in os.walk(library):
         folders[:] = sorted(set(folders) - _SKIPPED)
-        yield from (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
+        paths = (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
+        yield from (path for path in paths if path.is_file())  # Debian's may be links to a missing /etc
 
 
 class Batch(NamedTuple):

@@ -116,6 +116,15 @@ def test_counts_below_one_are_refused(option, capsys):
     assert "must be a whole number from 1 on" in capsys.readouterr().err
 
 
+def test_a_source_that_leads_nowhere_is_left_out(tmp_path, monkeypatch):
+    """Debian's library has links to /etc, where a small container has nothing."""
+    (tmp_path / "real.py").write_text("one two two", encoding="utf-8")
+    (tmp_path / "sitecustomize.py").symlink_to(tmp_path / "missing.py")
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    corpus = _embedding.read_corpus(100, 10, np.random.default_rng(1))
+    assert (corpus.files, corpus.words) == (1, ["two", "one"])
+
+
 def test_a_step_writes_its_own_rows_only():
     """A training step changes the input rows of the words in its text, and no others."""
     rng = np.random.default_rng(3)
