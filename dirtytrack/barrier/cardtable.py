@@ -16,7 +16,7 @@ from dirtytrack._lifetime.undo import Undo
 from dirtytrack.barrier.segment import Segment
 from dirtytrack.errors import LIMITS, ClosedError, ForkedError, RegionLostError, kernel_error
 from dirtytrack.kernel.touch import refuse_unwritable
-from dirtytrack.native import ffi, lib
+from dirtytrack.native import cards_look, ffi, lib
 from dirtytrack.tracking import (
     Region,
     Session,
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
 _LAYOUTS = {"bits": lib.DT_BITS, "bytes": lib.DT_BYTES}
 _MOST_SHIFT = 47  # all of user space
-_MAP = ffi.typeof("uint8_t[]")
-# Found once: to look up a name of `lib` or `ffi` takes as long as a twentieth of a system call.
-_PEEK, _COLLECT, _look, _from_buffer = lib.DT_PEEK, lib.DT_COLLECT, lib.dt_cards_look, ffi.from_buffer
+_PEEK, _COLLECT = int(lib.DT_PEEK), int(lib.DT_COLLECT)  # found once: a look-up takes 20 ns
 
 
 class CardTable(Handle, Owner):
@@ -95,6 +93,7 @@ class CardTable(Handle, Owner):
             if self._consumer.call(lib.dt_cards_open, shift, _LAYOUTS[layout], self._owned):
                 raise MemoryError(f"no memory for a card table. {LIMITS[errno.ENOMEM]}")
             self._native: Any = self._owned[0]
+            self._address = int(ffi.cast("uintptr_t", self._native))
             self._next_number = itertools.count(1).__next__
             self._heard = 0  # the number of the last take that has told its caller
             self._undo.callback(self._shrink_all)
@@ -283,20 +282,16 @@ class CardTable(Handle, Owner):
         return f"<dirtytrack.barrier.CardTable: {state}, cards of {self._card_size} bytes>"
 
     def _look(self, verb: int, number: int, out: Buffer) -> int:
+        if type(out) is not bytearray:  # whose memory is malloc's
+            _refuse_unwritable(out)
+        if not self._tracker.is_in_place():
+            self._tracker.find_moved()
         try:
-            cards = _from_buffer(_MAP, out, True)
+            found = cards_look(self._address, verb, number, self._heard, out)
         except (TypeError, ValueError, BufferError) as error:
-            raise type(error)(f"out is a writable, contiguous buffer of bytes: {error}") from None
-        try:
-            if type(out) is not bytearray:  # whose memory is malloc's
-                refuse_unwritable("out", int(ffi.cast("uintptr_t", cards)), len(cards), "Nothing was taken.")
-            arguments = self._native, verb, number, self._heard, cards, len(cards)
-            found = self._tracker.call(_look, arguments)
-            if found < 0:
-                raise self._error(found, len(cards))
-        except BaseException:
-            ffi.release(cards)  # no error may keep an exported view alive: see objects/_views.py
-            raise
+            raise _no_map(error) from None
+        if found < 0:
+            raise self._error(found, _nbytes(out))
         return found
 
     def _pieces(self, start: int, stop: int) -> list[tuple[Region, int, int]]:
@@ -387,3 +382,20 @@ def _check_card_size(card_size: int) -> int:
 def _range_of(memory: object) -> tuple[int, int]:
     found = memory if isinstance(memory, Region) else resolve(memory)  # a region need not be tracked any more
     return found.address, found.nbytes
+
+
+def _refuse_unwritable(out: Buffer) -> None:
+    try:
+        with ffi.from_buffer("uint8_t[]", out, True) as cards:
+            refuse_unwritable("out", int(ffi.cast("uintptr_t", cards)), len(cards), "Nothing was taken.")
+    except (TypeError, ValueError, BufferError) as error:
+        raise _no_map(error) from None
+
+
+def _no_map(error: Exception) -> Exception:
+    return type(error)(f"out is a writable, contiguous buffer of bytes: {error}")
+
+
+def _nbytes(out: Buffer) -> int:
+    with memoryview(out) as view:
+        return view.nbytes

@@ -1,5 +1,7 @@
 """The C core, private: ``lib`` has its functions, ``ffi`` its types; ``_core.pyi`` is the typed contract.
 
+A function that stands beside them is a call so short that cffi would take as long (``binding/calls.h``).
+
 It knows no Python and no policy. Its folders, of which each includes only from those above it in this list:
 
 - ``base``: memory of its own, run lists, bitmaps, where the bytes of a region lie, the clock.
@@ -13,6 +15,17 @@ It knows no Python and no policy. Its folders, of which each includes only from 
 and the binding.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from dirtytrack.native._core import ffi, lib
 
-__all__ = ["ffi", "lib"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["cards_look", "ffi", "lib"]
+
+cards_look: Callable[[int, int, int, int, object], int]
+if lib.dt_add_calls(id(globals())):
+    raise MemoryError("no memory for the functions of the C core")

@@ -43,6 +43,8 @@ class Tracker:
         warns: whether a page that has changed without being reported is a warning, and not an error.
         listing: what `list_regions` has found, until a region comes or goes.
         default_cursor: identifier of the cursor that exists from the start.
+        is_in_place: says whether the objects of all regions have the storage that they had; no, where
+            `find_moved` has to look. It is another function whenever regions come or go.
         closed: whether it is closed.
     """
 
@@ -83,7 +85,7 @@ class Tracker:
         self._membership = threading.RLock()  # held while regions come and go
         self._regions: dict[int, Region] = {}
         self.listing: tuple[int, tuple[Region, ...]] | None = None
-        self._movable: Places | None = None  # None: not listed since regions changed
+        self.is_in_place: Callable[[], object] = _unknown
         self.closed = False
         _trackers[id(self)] = weakref.ref(self)
 
@@ -131,12 +133,21 @@ class Tracker:
         """Makes a native call that looks at tracked memory, and returns its result, also if that is an error.
 
         Before it, objects that can get other storage are asked whether they still have theirs. The region of
-        one that has not is lost, and the call finds it so.
+        one that has not is lost, and the call finds it so. Whoever makes such a call without this asks so.
         """
-        movable = self._movable or self._list_movable()
-        if not movable.hold():
-            self._find_moved(self.regions)
+        if not self.is_in_place():
+            self.find_moved()
         return function(*arguments)
+
+    def find_moved(self) -> None:
+        """Looks for the regions whose objects have got other storage: they are lost."""
+        if not self.is_usable:  # as the native call will find; a thread of the parent may have the lock
+            return
+        with self._membership:
+            memories = [region._memory for region in self._regions.values()]
+            self.is_in_place = Places(one.place for one in memories if one and one.place).hold
+        if not self.is_in_place():
+            self._find_moved(self.regions)
 
     def add(self, region: Region) -> None:
         """Tracks a region: it is armed when this returns.
@@ -254,7 +265,7 @@ class Tracker:
         for region in self.regions:  # in a forked child
             region._memory = None
         self._regions.clear()
-        self._movable = None
+        self.is_in_place = _unknown
         _trackers.pop(id(self), None)
 
     def __repr__(self) -> str:
@@ -291,7 +302,7 @@ class Tracker:
         )
         if not error:
             self._regions[region.id] = region
-            self.listing = self._movable = None
+            self.listing, self.is_in_place = None, _unknown
         return error, failure
 
     def _drop(self, region: Region) -> int:
@@ -299,7 +310,7 @@ class Tracker:
         # with the rest.
         with self._membership:
             self._regions.pop(region.id, None)
-            self.listing = self._movable = None
+            self.listing, self.is_in_place = None, _unknown
             result = lib.dt_session_remove(self._native, region.id)
             if result > 0:  # a part is unmapped or another's; what is ours lies in mappings of its own
                 start, stop = region.page_range
@@ -316,20 +327,16 @@ class Tracker:
         theirs = [one for rival in rivals for one in rival.regions] if self.backend.exclusive else []
         return [one for one in theirs if one.page_range[0] < stop and start < one.page_range[1]]
 
-    def _list_movable(self) -> Places:
-        if not self.is_usable:  # as the native call will find; a thread of the parent may have the lock
-            return Places(())
-        with self._membership:
-            memories = [region._memory for region in self._regions.values()]
-            self._movable = movable = Places(one.place for one in memories if one and one.place)
-        return movable
-
     def _find_moved(self, regions: Iterable[Region]) -> None:
         for region in regions:
             memory = region._memory
             if memory is not None and not memory.still_there():
                 region._lost_ranges = (region.page_range,)
                 lib.dt_session_lose_region(self._native, region.id)
+
+
+def _unknown() -> bool:
+    return False  # regions have come or gone
 
 
 def _page_size(region: Region) -> int:
