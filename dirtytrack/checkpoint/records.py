@@ -107,6 +107,21 @@ class Root(NamedTuple):
                 return True
             return any(name.number == number for name in FileName.among(store.names()))
 
+    def check_unclaimed(self, folder: str, lock: LockName) -> None:
+        """Makes sure that nobody writes to the chains in a folder. In an object store that can't be seen.
+
+        Raises:
+            BusyError: somebody does; it says who.
+            OSError: as the place says.
+        """
+        if self.is_remote:
+            return
+        above = Path(self.place, folder)
+        for name in sorted(os.listdir(above)) if above.is_dir() else ():  # noqa: PTH208 - names alone
+            with ExitStack() as undo:
+                store = open_store(above / name, undo, fsync=self.fsync, lock=lock)
+                store.claim().close()
+
     def has_chain(self) -> bool:
         """Whether a chain lies right there, and not below it."""
         if isinstance(self.place, str):

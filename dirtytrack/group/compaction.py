@@ -26,8 +26,8 @@ def compact_group(
 ) -> int:
     """Does without all but the newest states of a group, and makes bases of the oldest parts that stay.
 
-    A run that is going on in a directory has its chains, so this is refused. One that has committed no state
-    yet, and one in an object store, are overtaken by this: their processes get a BusyError.
+    A run that is going on in a directory has its chains, so this is refused. One in an object store is
+    overtaken by this: its processes get a BusyError.
 
     Args:
         path: of the group; where there is a *mirror*, that.
@@ -54,6 +54,9 @@ def compact_group(
     states = records.states()[-keep:]
     if not states:
         raise ChainError(f"{root.place} holds no state of a group")
+    newest = records.newest()
+    if newest is not None:  # of a run that has saved nothing yet no state tells
+        root.check_unclaimed(f"parts/{newest.run}", lock)
     wanted: dict[str, set[str]] = {}
     for state in states:
         for part in state.parts:

@@ -1,0 +1,55 @@
+"""A group is made short where no run is going on; one that is going on is not disturbed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dirtytrack import BusyError
+from dirtytrack.group import GroupChain, GroupCheckpointer, compact_group
+
+
+def _save(place, states):
+    array = np.zeros(2000)
+    with GroupCheckpointer.open(place, {"a": array}, fsync=False) as checkpoints:
+        for step in range(states):
+            array[step] = step
+            checkpoints.save(step, wait=True)
+
+
+def test_a_run_that_has_saved_nothing_yet_is_not_overtaken(tmp_path):
+    """It has opened the group, and nothing of its own is in the states that stay."""
+    place = tmp_path / "group"
+    _save(place, 3)
+    array = np.zeros(2000)
+    with GroupCheckpointer.open(place, {"a": array}, fsync=False) as checkpoints:
+        with pytest.raises(BusyError, match="writes to it"):
+            compact_group(place)
+        assert len(GroupChain(place)) == 3
+        checkpoints.save(3, wait=True)
+    assert compact_group(place) == GroupChain(place).newest.number
+    assert GroupChain(place).meta == 3
+
+
+def test_workers_of_a_driver_are_not_overtaken(tmp_path):
+    """What they write to has other names."""
+    place = tmp_path / "group"
+    _save(place, 2)
+    run = GroupCheckpointer.begin(place)
+    with GroupCheckpointer.open(place, {"a": np.zeros(2000)}, at=run, fsync=False) as worker:
+        with pytest.raises(BusyError, match="writes to it"):
+            compact_group(place)
+        GroupCheckpointer.commit(place, [worker.prepare(2)])
+    assert GroupChain(place).meta == 2
+
+
+def test_a_run_in_an_object_store_is_overtaken(tmp_path):
+    """Nobody can be seen there: its next save says so."""
+    place = f"memory://{tmp_path.name}"
+    _save(place, 2)
+    array = np.zeros(2000)
+    with GroupCheckpointer.open(place, {"a": array}) as checkpoints:
+        compact_group(place)
+        with pytest.raises(BusyError, match="another run"):
+            checkpoints.save(2, wait=True)
+    assert GroupChain(place).meta == 1
