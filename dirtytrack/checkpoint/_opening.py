@@ -191,7 +191,7 @@ class Opened(Handle, Owner):
         """
         self = cls.__new__(cls)
         begin = functools.partial(origin.resume, at=at, strict=strict, progress=progress)
-        self._set_up(path, into, Options(**keywords), begin, create=False)
+        self._set_up(path, into, Options.of(keywords), begin, create=False)
         return self
 
     @classmethod
@@ -213,7 +213,7 @@ class Opened(Handle, Owner):
         """
         self = cls.__new__(cls)
         begin = functools.partial(origin.start_or_resume, strict=strict, progress=progress)
-        self._set_up(path, regions, Options(**keywords), begin)
+        self._set_up(path, regions, Options.of(keywords), begin)
         return self
 
     @property

@@ -5,6 +5,7 @@ For what is built on chains, such as states of many processes.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 from dirtytrack.checkpoint._arguments import check_meta, check_regions
 from dirtytrack.checkpoint.format.structures import FileName
+from dirtytrack.checkpoint.read.archive import opened
 from dirtytrack.checkpoint.store import find_place, is_object_store, open_store
 from dirtytrack.checkpoint.store.bucket import Bucket, Found, retried
 from dirtytrack.checkpoint.store.commits import Commit, CommitLog, sealed, unsealed
@@ -41,6 +43,9 @@ __all__ = [
     "sealed",
     "unsealed",
 ]
+
+
+_MOST_SHARED = 1000  # files of a state that a branch begins with
 
 
 class Root(NamedTuple):
@@ -93,6 +98,35 @@ class Root(NamedTuple):
         if isinstance(self.place, str):
             return open_bucket(self.place, self.options)
         return DirectoryBucket(self.place, fsync=self.fsync)
+
+    def branch(self, source: str, at: str, target: str, lock: LockName = "record") -> None:
+        """Begins a chain with a state of another one, whose files it has, too, without their being read.
+
+        In a directory a file has a name in both folders then; an object store makes copies. Whatever becomes
+        of the one chain does nothing to the other.
+
+        Args:
+            source: folder of the other chain.
+            at: identifier of its state.
+            target: folder of the new one, which is not there.
+            lock: as for `Checkpointer`.
+
+        Raises:
+            ChainError: the state can't be found.
+            OSError: the place has no links or no copies, a file was removed meanwhile, or there are too many.
+        """
+        with ExitStack() as undo:
+            theirs = open_store(self.below(source), undo, options=self.options)
+            with opened(theirs, newest=True) as archive:
+                names = [str(file.name) for file in archive.find(at).files()]
+            if len(names) > _MOST_SHARED:
+                told = f"the state stands on {len(names)} files, more than {_MOST_SHARED}"
+                raise OSError(errno.EMLINK, told, theirs.place)
+            ours = open_store(
+                self.below(target), undo, create=True, fsync=self.fsync, lock=lock, options=self.options
+            )
+            undo.callback(ours.claim().close)
+            ours.adopt(theirs, names)
 
     def has_checkpoint(self, number: int) -> bool:
         """Whether the chain right there has a checkpoint of that number.

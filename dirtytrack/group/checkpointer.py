@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import json
 import os
-import secrets
 import threading
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self, Unpack
 
 from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.undo import Undo
-from dirtytrack.checkpoint import Save
 from dirtytrack.checkpoint.records import Keywords, StoreOptions, check_meta
-from dirtytrack.errors import ChainError, CheckpointError, ClosedError, ForkedError, GroupError
+from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.group import driver
-from dirtytrack.group.ballots import Ballots
-from dirtytrack.group.coordinator import Alone, Coordinator, agree
-from dirtytrack.group.garbage import collect
-from dirtytrack.group.opening import open_together
-from dirtytrack.group.records import Part, Record, Records, overtaken
-from dirtytrack.group.restoring import restore_parts
+from dirtytrack.group.coordinator import Coordinator
+from dirtytrack.group.opening import join_together
 from dirtytrack.group.save import GroupSave
 from dirtytrack.group.settings import Settings
-from dirtytrack.group.voter import Job, Voter
+from dirtytrack.group.voting import Voting
+from dirtytrack.group.worker import Worker
 from dirtytrack.native import lib
-
-_ATTEMPTS = 3  # of a save, where earlier ones turn out to have failed
-_FIRST_WAIT, _LONGEST_WAIT = 0.005, 0.25  # seconds between a look at the mirror and the next one
 
 
 class GroupCheckpointer(Handle, Owner):
@@ -55,17 +45,9 @@ class GroupCheckpointer(Handle, Owner):
     Methods may be called from any thread; they take turns.
     """
 
-    def __init__(self, settings: Settings, rank: int, world: int, timeout: float | None) -> None:
+    def __init__(self) -> None:
         """Use `open`."""
-        self._settings, self._rank, self._world, self._timeout = settings, rank, world, timeout
-        self._undo = Undo()
-        self._begun: Undo | None = self._undo
-        self._mutex = threading.RLock()
-        self._saves = 0
-        self._last: Job | None = None
-        self._is_driven = False
-        self._prepared: list[str] = []
-        self._process = lib.dt_address_space()
+        raise TypeError("a group is opened by all of its processes: GroupCheckpointer.open()")
 
     @classmethod
     def open(
@@ -114,27 +96,19 @@ class GroupCheckpointer(Handle, Owner):
         """
         if isinstance(at, bool):
             raise TypeError(f"at is the number of a state, or what begin() has returned, not {at!r}")
-        if at is not None and not isinstance(at, int):
-            return cls._open_for_driver(path, regions, coordinator, at, timeout, keywords)
-        coordinator = Alone() if coordinator is None else coordinator
-        if not isinstance(coordinator, Coordinator):
-            raise TypeError(f"coordinator has rank, world, gather, broadcast and close, not {coordinator!r}")
+        self = cls.__new__(cls)
+        self._set_up()
         try:
-            settings: Settings | Exception
-            try:
-                settings = Settings.of(path, regions, keywords)
-            except Exception as error:
-                settings = error
-            run = open_together(coordinator, settings, at, strict)
-            assert isinstance(settings, Settings)  # else that was raised
-            self = cls(settings, coordinator.rank, coordinator.world, timeout)
-            try:
-                agree(coordinator, lambda: self._join(run), lambda _: None)
-            except BaseException:
-                self._undo.close()
-                raise
-        finally:
-            coordinator.close()
+            if at is None or isinstance(at, int):
+                given = functools.partial(Settings.of, path, regions, timeout, keywords)
+                self._member = join_together(coordinator, given, at, strict, self._undo)
+            else:
+                if coordinator is not None:
+                    raise TypeError("who has a driver needs no coordinator")
+                self._member = Worker(Settings.of(path, regions, timeout, keywords), at, self._undo)
+        except BaseException:
+            self._undo.close()
+            raise
         self._begun, self._closed = None, False
         return self
 
@@ -198,24 +172,24 @@ class GroupCheckpointer(Handle, Owner):
 
         None where there is none, as in a new group.
         """
-        newest = self._newest
+        newest = self._member.newest
         return None if newest is None else json.loads(json.dumps(newest.meta))
 
     @property
     def number(self) -> int:
         """The number of that state; 0 where there is none."""
-        newest = self._newest
+        newest = self._member.newest
         return 0 if newest is None else newest.number
 
     @property
     def resumed(self) -> bool:
         """Whether it goes on with a state that was there, and so has restored its memory."""
-        return self._first is not None
+        return self._member.first is not None
 
     @property
     def rank(self) -> int:
         """Of this process."""
-        return self._rank
+        return self._member.rank
 
     @property
     def closed(self) -> bool:
@@ -246,22 +220,9 @@ class GroupCheckpointer(Handle, Owner):
         self._check_process()
         with self._mutex:
             self._check()
-            if self._is_driven:
+            if not isinstance(self._member, Voting):
                 raise RuntimeError(f"{self!r} has a driver: prepare(), and have the driver commit() that")
-            self._voter.raise_overtaken()
-            self._saves += 1
-            job = self._last = Job(self._saves, self._ballots.number(self._saves), text)
-            self._voter.begin(job)  # from here on the others count on a vote
-            try:
-                part = self._capture(meta, pause)
-            except BaseException as error:
-                self._voter.failed(job, error)
-                if not isinstance(error, CheckpointError):
-                    raise
-            else:
-                self._voter.captured(job, part)
-                self._retain()
-        save = self._save_of(job)
+            save = self._member.save(meta, text, pause)
         if wait:
             save.wait()
         return save
@@ -288,18 +249,9 @@ class GroupCheckpointer(Handle, Owner):
         self._check_process()
         with self._mutex:
             self._check()
-            if not self._is_driven:
+            if not isinstance(self._member, Worker):
                 raise RuntimeError(f"{self!r} has no driver: save()")
-            part = self._capture(meta, pause)
-            self._prepared.append(part.id)
-            self._follow_driver()
-            part.wait()
-            wait = _FIRST_WAIT
-            while not self._settings.is_durable(self._checkpoints, part):
-                time.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
-        names = tuple(sorted(self._settings.regions))
-        return driver.vote(self._run, Part(self._folder, part.id, part.number, names), text)
+            return self._member.prepare(meta, text, pause)
 
     def flush(self) -> None:
         """Waits until it is known what becomes of all saves so far.
@@ -313,7 +265,8 @@ class GroupCheckpointer(Handle, Owner):
         self._check_process()
         with self._mutex:
             self._check()
-            self._settle()
+            if isinstance(self._member, Voting):  # what is prepared is durable
+                self._member.settle()
 
     def close(self) -> None:
         """Waits until all saves are decided and the other processes close, too; idempotent.
@@ -332,65 +285,15 @@ class GroupCheckpointer(Handle, Owner):
     ) -> None:
         self._close(is_normal=kind is None)
 
-    @classmethod
-    def _open_for_driver(
-        cls,
-        path: Any,
-        regions: Mapping[str, object],
-        coordinator: Coordinator | None,
-        run: Mapping[str, Any],
-        timeout: float | None,
-        keywords: Keywords,
-    ) -> Self:
-        if coordinator is not None:
-            raise TypeError("who has a driver needs no coordinator")
-        settings = Settings.of(path, regions, keywords)
-        records = Records(settings.root.bucket())
-        record, state = driver.run_of(run, settings.root, records)
-        self = cls(settings, 0, 0, timeout)
-        try:
-            self._begin(records, record, state, f"parts/{record.run}/{secrets.token_hex(8)}")
-        except BaseException:
-            self._undo.close()
-            raise
-        self._is_driven = True
-        self._begun, self._closed = None, False
-        return self
-
-    def _join(self, run: Record) -> None:
-        records = Records(self._settings.root.bucket())
-        if records.find(run.number) is None:
-            raise GroupError(
-                f"record {run.number}, by which rank 0 has opened the group, is not in "
-                f"{self._settings.place} here: the path has to be one that all processes see, or each node's "
-                "own, with mirror="
-            )
-        self._ballots = Ballots(records, run, self._rank, self._settings.keep)
-        self._begin(records, run, run.state, self._ballots.folder(self._rank))
-        durable = functools.partial(self._settings.is_durable, self._checkpoints)
-        self._voter = Voter(self._ballots, durable, self._committed)
-        self._undo.callback(self._voter.stop)
-        self._voter.start_thread()
-
-    def _begin(self, records: Records, run: Record, state: int, folder: str) -> None:
-        settings = self._settings
-        self._records, self._run, self._folder = records, run, folder
-        self._first = self._known = restore_parts(settings.root, records, state, settings.regions)
-        self._checkpoints = settings.start_chain(folder)
-        self._undo.callback(self._give_up)
-        settings.forget_older(run.run)
-
-    @property
-    def _newest(self) -> Record | None:
-        return self._known if self._is_driven else self._voter.newest or self._first
-
-    def _give_up(self) -> None:
-        with suppress(OSError):
-            self._checkpoints.close()
+    def _set_up(self) -> None:
+        self._mutex, self._process = threading.RLock(), lib.dt_address_space()
+        self._begun: Undo | None
+        self._begun = self._undo = Undo()
+        self._member: Voting | Worker
 
     def _close(self, *, is_normal: bool) -> None:
         if not lib.dt_is_address_space(self._process):
-            self._checkpoints.close()
+            self._member.forget()
             self._closed = True
             return
         with self._mutex:
@@ -398,91 +301,9 @@ class GroupCheckpointer(Handle, Owner):
                 return
             self._closed = True
             try:
-                self._end(is_normal)
+                self._member.end(is_normal)
             finally:
                 self._undo.close()
-
-    def _end(self, is_normal: bool) -> None:
-        if self._is_driven:
-            self._checkpoints.close()
-            return
-        try:
-            with suppress(CheckpointError):  # it is a vote
-                self._checkpoints.close()
-            if is_normal:
-                self._settle()
-        finally:
-            self._voter.stop()
-            self._voter.end(self._saves + 1)
-        if is_normal and self._voter.overtaken is None:
-            self._wait_for_others()
-
-    def _wait_for_others(self) -> None:
-        try:
-            self._voter.wait_for_ends(self._saves + 1, self._timeout)
-        except ChainError as error:
-            raise GroupError(f"{self._settings.place}: {error}") from None
-        except TimeoutError as error:
-            raise TimeoutError(errno.ETIMEDOUT, str(error), self._settings.place) from None
-
-    def _settle(self) -> None:
-        # Until all are decided. What the newest has come to is told, unless it was.
-        for job in self._voter.pending:
-            self._wait_for(job)
-        last = self._last
-        if last is not None and not last.is_told and not (last.state == "overtaken" and self._voter.is_told):
-            self._save_of(last).wait(0)
-
-    def _wait_for(self, job: Job) -> None:
-        while job.state == "captured":
-            seen = self._voter.progress
-            try:
-                self._voter.wait_for(job, self._timeout)
-            except TimeoutError:
-                if self._voter.progress == seen:
-                    raise
-
-    def _save_of(self, job: Job) -> GroupSave:
-        return GroupSave(job, self._voter, self._settings.place)
-
-    def _capture(self, meta: Any, pause: AbstractContextManager[object] | None) -> Save:
-        for left in reversed(range(_ATTEMPTS)):
-            try:
-                return self._checkpoints.save(meta, pause=pause)
-            except CheckpointError:  # mostly an earlier one's, and this one was not begun
-                if not left:
-                    raise
-        raise AssertionError("unreachable")
-
-    def _retain(self) -> None:
-        # What others may yet commit, and what they have: `keep` of the process's own chain knows neither.
-        keep = self._settings.keep
-        if keep is not None:
-            undecided = [job.part.id for job in self._voter.pending if job.part is not None]
-            self._checkpoints.retain({*self._voter.committed[-keep:], *undecided})
-
-    def _follow_driver(self) -> None:
-        # What it has committed so far, and what of that and of what it may yet commit has to stay.
-        newest = self._records.newest()
-        if newest is not None and newest.incarnation != self._run.incarnation:
-            overtaken(self._settings.place, newest)
-        if newest is not None and newest.state and newest.state != self.number:
-            self._known = self._records.find(newest.state)
-        if self._settings.keep is not None:
-            parts = [part for state in self._records.states() for part in state.parts]
-            committed = [part.id for part in parts if part.folder == self._folder]
-            if committed and committed[-1] in self._prepared:
-                del self._prepared[: self._prepared.index(committed[-1])]
-            self._checkpoints.retain({*committed[-self._settings.keep :], *self._prepared})
-
-    def _committed(self, record: Record) -> None:
-        keep = self._settings.keep
-        if keep is None:
-            return
-        del self._voter.committed[:-keep]
-        if record.number % self._world == self._rank:  # one of them, each in its turn
-            with suppress(OSError, ChainError):
-                collect(self._records, self._settings.grace_period)
 
     def _is_forgotten(self) -> bool:
         return bool(lib.dt_is_address_space(self._process))
@@ -497,6 +318,5 @@ class GroupCheckpointer(Handle, Owner):
             raise ClosedError(f"{self!r} is closed: open the group again")
 
     def __repr__(self) -> str:
-        rank = "a driver's" if self._is_driven else f"rank {self._rank} of {self._world}"
-        state = "closed" if self._closed else rank
-        return f"<dirtytrack.group.GroupCheckpointer on {self._settings.place}: {state}>"
+        state = "closed" if self._closed else self._member.title
+        return f"<dirtytrack.group.GroupCheckpointer on {self._member.place}: {state}>"

@@ -3,33 +3,65 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint.records import Root
 from dirtytrack.errors import GroupError
-from dirtytrack.group.coordinator import Coordinator, agree
+from dirtytrack.group.coordinator import Alone, Coordinator, agree
 from dirtytrack.group.records import Record, Records, as_record
 from dirtytrack.group.settings import Settings
+from dirtytrack.group.voting import Voting
 
 _SHOWN = 5  # names in a message
 
 
-def open_together(
-    coordinator: Coordinator, settings: Settings | Exception, at: int | None, strict: bool
-) -> Record:
-    """The record by which rank 0 opens the group, once all processes fit together.
+def join_together(
+    coordinator: Coordinator | None,
+    given: Callable[[], Settings],
+    at: int | None,
+    strict: bool,
+    undo: Undo,
+) -> Voting:
+    """This process as one of a new run, once all of them fit together and are ready.
 
     Args:
-        coordinator: of the processes.
-        settings: of this process; or what is wrong with them, of which the others are told.
+        coordinator: of the processes, which is closed; None: there is only this one.
+        given: the settings of this process; what is wrong with them the others are told, too.
         at: the number of the state to begin with. None: the newest.
         strict: whether all names of the group have to be there, and no others.
+        undo: ends what this begins.
 
     Raises:
         GroupError: they don't fit together, or another one has failed.
-        Others: as `open_run`, in the process of rank 0; and *settings*.
+        TypeError: it is no coordinator.
+        Others: as `open_run`, in the process of rank 0; as *given*, and as `Voting`.
     """
+    coordinator = Alone() if coordinator is None else coordinator
+    if not isinstance(coordinator, Coordinator):
+        raise TypeError(f"coordinator has rank, world, gather, broadcast and close, not {coordinator!r}")
+    joined: list[Voting] = []
+    try:
+        settings: Settings | Exception
+        try:
+            settings = given()
+        except Exception as error:
+            settings = error
+        run = _open_together(coordinator, settings, at, strict)
+        assert isinstance(settings, Settings)  # else that was raised
+        join = functools.partial(Voting, settings, run, coordinator.rank, undo)
+        agree(coordinator, lambda: joined.append(join()), lambda _: None)
+    finally:
+        coordinator.close()
+    return joined[0]
+
+
+def _open_together(
+    coordinator: Coordinator, settings: Settings | Exception, at: int | None, strict: bool
+) -> Record:
+    # The record by which rank 0 opens the group.
 
     def report() -> dict[str, Any]:
         if isinstance(settings, Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,10 +13,12 @@ from typing import Any, Self
 
 from dirtytrack.checkpoint import Checkpointer, Save
 from dirtytrack.checkpoint.records import Keywords, Options, Root, check_regions
-from dirtytrack.errors import CheckpointError
+from dirtytrack.errors import ChainError, CheckpointError
 from dirtytrack.group.records import RUN_NAME
 
 _GRACE_PERIOD = 3600.0  # seconds, of an object store
+
+_logger = logging.getLogger("dirtytrack.group")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Settings:
         local: where this process writes.
         root: where the group is, which all see; the mirror, if there is one.
         mirror: its URL.
+        timeout: seconds without progress after which waiting for the other processes ends; None: never.
         keep: how many states stay; None: all.
         grace_period: seconds for which what is superfluous stays.
         keywords: of the process's Checkpointer.
@@ -36,24 +40,30 @@ class Settings:
     local: Root
     root: Root
     mirror: str | None
+    timeout: float | None
     keep: int | None
     grace_period: float
     keywords: Keywords
 
     @classmethod
-    def of(cls, path: Any, regions: Mapping[str, object], keywords: Keywords) -> Self:
+    def of(cls, path: Any, regions: Mapping[str, object], timeout: float | None, keywords: Keywords) -> Self:
         """Checks everything, and touches nothing.
 
         Raises:
             TypeError, ValueError, ImportError: as for `Checkpointer`.
         """
-        options = Options(**keywords)
+        options = Options.of(keywords)
+        if not isinstance(timeout, int | float | None) or isinstance(timeout, bool):
+            raise TypeError(f"timeout is a number of seconds, or None, not {timeout!r}")
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout={timeout}: seconds, from 0 on; None sets no bound")
         if not isinstance(options.keep, int | None):
             raise TypeError(f"keep of a group is a number of states, or None, not {options.keep!r}")
         local = Root.of(path, None if options.mirror else options.store_options, fsync=options.fsync)
         root = Root.of(options.mirror or path, options.store_options, fsync=options.fsync)
         checked = check_regions(regions)
-        return cls(checked, local, root, options.mirror, options.keep, grace_of(root, options), keywords)
+        grace_period = grace_of(root, options)
+        return cls(checked, local, root, options.mirror, timeout, options.keep, grace_period, keywords)
 
     @property
     def place(self) -> str:
@@ -66,10 +76,35 @@ class Settings:
         Raises:
             As `Checkpointer`.
         """
+        return Checkpointer(self.local.below(folder), self.regions, **self._keywords_of(folder))
+
+    def branch(self, source: str, at: str, folder: str) -> bool:
+        """Begins the chain of this process with a state of another folder; says whether it could."""
+        lock = self.keywords.get("lock", "record")
+        try:
+            self.root.branch(source, at, folder, lock)
+        except (ChainError, OSError) as error:
+            _logger.info("%s/%s begins with a base: %s", self.place, folder, error)
+            return False
+        if self.mirror is not None:
+            with suppress(ChainError, OSError):  # what this machine does not have the mirror has
+                self.local.branch(source, at, folder, lock)
+        return True
+
+    def resume_chain(self, folder: str, at: str) -> Checkpointer:
+        """Restores a state of the chain of this process, and goes on with it.
+
+        Raises:
+            As `Checkpointer.resume`.
+        """
+        place = self.local.below(folder)
+        return Checkpointer.resume(place, self.regions, at=at, strict=False, **self._keywords_of(folder))
+
+    def _keywords_of(self, folder: str) -> Keywords:
         mine: Keywords = {**self.keywords}
         if self.mirror is not None:
             mine["mirror"] = f"{self.mirror.rstrip('/')}/{folder}"
-        return Checkpointer(self.local.below(folder), self.regions, **mine)
+        return mine
 
     def is_durable(self, checkpoints: Checkpointer, part: Save) -> bool:
         """Whether a part that this process has committed is where the others can read it.

@@ -134,7 +134,8 @@ class Archive:
         """
         if isinstance(at, bool) or not isinstance(at, int | str):
             raise TypeError(f"a checkpoint is called by its number or its identifier, not by {at!r}")
-        self._complete()
+        if not (isinstance(at, str) and at in self._nodes):
+            self._complete()
         found = self._nodes.get(at) if isinstance(at, str) else self._numbered.get(at)
         if found is not None:
             return found

@@ -69,6 +69,14 @@ class Bucket(Protocol):
     def upload(self, key: str, pieces: Iterator[Buffer], part_bytes: int) -> None:
         """Makes an object of pieces, as they come, in parts of so many bytes; what fails leaves nothing."""
 
+    def copy_from(self, other: Bucket, key: str) -> None:
+        """Makes an object that another place of the service has under this key; its bytes don't come here.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: it can't be done; of another service, for one.
+        """
+
     def get(self, key: str) -> bytes:
         """All of an object.
 
@@ -106,12 +114,15 @@ class Bucket(Protocol):
 class ObstoreBucket:
     """See `Bucket`. It is of no use to a forked child, where obstore's threads are missing."""
 
-    def __init__(self, place: str, store: Any, prefix: str = "") -> None:
-        """Takes a store of obstore, and of it what begins with a prefix."""
+    def __init__(
+        self, place: str, store: Any, prefix: str = "", reopen: Callable[[str], ObstoreBucket] | None = None
+    ) -> None:
+        """Takes a store of obstore, and of it what begins with a prefix; *reopen* gives another URL's."""
         import obstore  # an extra
 
         self.place = place
         self._store, self._obstore, self._prefix = store, obstore, prefix
+        self._reopen = reopen
         self._process = lib.dt_address_space()
 
     def put_new(self, key: str, data: Buffer) -> bool:
@@ -138,6 +149,20 @@ class ObstoreBucket:
                 chunk_size=part_bytes,
                 max_concurrency=_IN_FLIGHT,
                 use_multipart=True,
+            )
+
+    def copy_from(self, other: Bucket, key: str) -> None:
+        """See `Bucket`."""
+        place = _common(self.place, other.place)
+        if place is None or self._reopen is None or not isinstance(other, ObstoreBucket):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), f"{other.place}/{key}")
+        above = self._reopen(place)
+        begins = len(place) + 1
+        with other._naming(key):
+            self._obstore.copy(
+                above._store,
+                above._prefix + f"{other.place}/{key}"[begins:],
+                above._prefix + f"{self.place}/{key}"[begins:],
             )
 
     def get(self, key: str) -> bytes:
@@ -232,6 +257,16 @@ def _translate(error: Exception) -> tuple[type[OSError], int, str]:
     if "builder error" in told:
         return OSError, errno.EPROTO, f"{told}. An endpoint of plain http needs store_options allow_http=true"
     return OSError, errno.EIO, told
+
+
+def _common(one: str, other: str) -> str | None:
+    # The URL above both; None: they have not even a bucket in common.
+    parts = []
+    for mine, its in zip(one.split("/"), other.split("/"), strict=False):
+        if mine != its:
+            break
+        parts.append(mine)
+    return "/".join(parts) if len(parts) > 2 else None
 
 
 def _is_about_bucket(error: Exception) -> bool:

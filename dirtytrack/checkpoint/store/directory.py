@@ -22,6 +22,7 @@ from dirtytrack.checkpoint.store.new_file import DirectoryNewFile
 from dirtytrack.checkpoint.store.protocol import (
     Exchange,
     FileRemovedError,
+    Store,
     StoreRemovedError,
     UnreadableError,
     Usage,
@@ -113,6 +114,19 @@ class Directory:
                 self._folder.unlink(name)
         if names and self._fsync:
             self._folder.sync()
+
+    def adopt(self, other: Store, names: Sequence[str]) -> None:
+        """See `Store`. A file has a name in both directories then."""
+        if not isinstance(other, Directory):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), other.place)
+        try:
+            for name in names:
+                self._folder.link(other._folder, name)
+            if self._fsync:
+                self._folder.sync()
+        except BaseException:
+            self.remove(names[::-1])
+            raise
 
     def claim(self) -> WriterLock:
         """See `Store`."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dirtytrack.checkpoint.store.bucket import Found
+from dirtytrack.checkpoint.store.bucket import Bucket, Found
 from dirtytrack.checkpoint.store.directory import Directory
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ class DirectoryBucket:
     def upload(self, key: str, pieces: Iterator[Buffer], part_bytes: int) -> None:
         """See `Bucket`; as `put`."""
         self.put(key, b"".join(map(bytes, pieces)))
+
+    def copy_from(self, other: Bucket, key: str) -> None:
+        """See `Bucket`."""
+        self.put(key, other.get(key))
 
     def get(self, key: str) -> bytes:
         """See `Bucket`."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dirtytrack.checkpoint.store.packed import write_packed
-from dirtytrack.checkpoint.store.protocol import GO_ON, Condition, Exchange, UnreadableError, Usage
+from dirtytrack.checkpoint.store.protocol import GO_ON, Condition, Exchange, Store, UnreadableError, Usage
 from dirtytrack.errors import BusyError
 from dirtytrack.native import ffi, lib
 
@@ -75,6 +75,15 @@ class MemoryStore:
         """See `Store`."""
         for name in names:
             self.files.pop(name, None)
+
+    def adopt(self, other: Store, names: Sequence[str]) -> None:
+        """See `Store`."""
+        if not isinstance(other, MemoryStore):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), other.place)
+        for name in names:
+            if name not in other.files:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), other.locate(name))
+            self.files[name] = other.files[name]
 
     def claim(self) -> MemoryClaim:
         """See `Store`."""

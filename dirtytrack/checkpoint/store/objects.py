@@ -13,13 +13,14 @@ import os
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dirtytrack.checkpoint.store.bucket import Bucket, Found, retried
 from dirtytrack.checkpoint.store.commits import CommitLog
 from dirtytrack.checkpoint.store.garbage import DATA, collect
 from dirtytrack.checkpoint.store.object_file import ObjectFile, opening
-from dirtytrack.checkpoint.store.protocol import Exchange, UnreadableError, Usage
+from dirtytrack.checkpoint.store.protocol import Exchange, Store, UnreadableError, Usage
 from dirtytrack.checkpoint.store.ranges import Ranges
 from dirtytrack.checkpoint.store.states import NOT_YET, Entry, State, read_newest
 from dirtytrack.checkpoint.store.uploads import Upload
@@ -27,6 +28,7 @@ from dirtytrack.errors import BusyError
 
 GRACE_PERIOD = 3600.0  # seconds
 
+_COPIES = 16  # at a time
 _WALKS = 20  # at most, beside a writer that compacts all the time
 
 _logger = logging.getLogger("dirtytrack.checkpoint")
@@ -109,6 +111,17 @@ class ObjectStore:
             kept = [live[name] for name in files] if live.keys() >= set(files) else []
             claim.commit(kept, [one for one in live.values() if one not in kept])
             self._collect_garbage(claim)
+
+    def adopt(self, other: Store, names: Sequence[str]) -> None:
+        """See `Store`. The service makes copies, many at a time."""
+        if not isinstance(other, ObjectStore):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), other.place)
+        with ThreadPoolExecutor(_COPIES, "dirtytrack copies") as pool:
+            copied = pool.map(lambda name: self.bucket.copy_from(other.bucket, DATA + name), names)
+            for _ in copied:
+                pass  # the first that fails raises
+        with self._mutex:
+            self._claimed().commit([other._entries[name]._replace(commit=NOT_YET) for name in names])
 
     def claim(self) -> ObjectClaim:
         """See `Store`. It keeps nobody out: of two that have one, the second to commit learns that it lost.

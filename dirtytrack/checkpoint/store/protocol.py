@@ -273,6 +273,16 @@ class Store(Protocol):
         For who has the claim.
         """
 
+    def adopt(self, other: Store, names: Sequence[str]) -> None:
+        """Has files of another store of this kind, too, without their bytes being read.
+
+        They are a state, a base first, and that is the newest one from here on. For who has the claim, while
+        there is no file.
+
+        Raises:
+            OSError: it can't be done here, or one is gone by now. Some are here, perhaps, and are no state.
+        """
+
     def claim(self) -> Claim:
         """Takes the right to write, and removes what writers that died have left.
 

@@ -71,6 +71,14 @@ class Folder:
         status = os.fstat(self.fd)
         return status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWOTH
 
+    def link(self, other: Folder, name: str) -> None:
+        """Gives a file of another directory its name in this one, too, if the file system has such names."""
+        with other.naming(name):
+            if not stat.S_ISREG(os.stat(name, dir_fd=other.fd, follow_symlinks=False).st_mode):
+                raise OSError(errno.ELOOP, "it is no regular file")  # a symlink need not lead there from here
+        with self.naming(name):
+            os.link(name, name, src_dir_fd=other.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+
     def unlink(self, name: str) -> None:
         """Removes a file.
 

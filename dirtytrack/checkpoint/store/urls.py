@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import threading
@@ -105,7 +106,10 @@ def open_bucket(url: str, options: StoreOptions | None) -> ObstoreBucket:
     place = url.rstrip("/")
     if scheme_of(url) == "memory":
         folder = urlsplit(url).path.strip("/")
-        return ObstoreBucket(place, _memory(url, options), f"{folder}/" if folder else "")
+        prefix = f"{folder}/" if folder else ""
+        return ObstoreBucket(
+            place, _memory(url, options), prefix, functools.partial(open_bucket, options=None)
+        )
     keywords = _checked(scheme_of(url) or "", options or {})
     _refuse_child(url)
     try:
@@ -116,7 +120,7 @@ def open_bucket(url: str, options: StoreOptions | None) -> ObstoreBucket:
         raise StoreError(
             f"{url}: {said(error)}. Options are the keywords of obstore.store.from_url"
         ) from error
-    return ObstoreBucket(place, store)
+    return ObstoreBucket(place, store, reopen=functools.partial(open_bucket, options=options))
 
 
 def _refuse_child(url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import SupportsIndex, TypedDict, get_args
+from typing import Self, SupportsIndex, TypedDict, get_args
 
 from dirtytrack.checkpoint.format.structures import BLOCK
 from dirtytrack.checkpoint.store import is_object_store
@@ -58,6 +58,19 @@ class Options:
     mirror: str | None = None
     mirror_timeout: float | None = 300.0
     mirror_bandwidth: float | None = None
+
+    @classmethod
+    def of(cls, keywords: Keywords) -> Self:
+        """The keywords that somebody gave.
+
+        Raises:
+            TypeError: one of them is none of a Checkpointer's. Others: as `Options`.
+        """
+        known = Keywords.__annotations__
+        for name in keywords:
+            if name not in known:
+                raise TypeError(f"unexpected keyword argument {name!r}: there are {', '.join(known)}")
+        return cls(**keywords)
 
     def __post_init__(self) -> None:
         if self.session is not None and not isinstance(self.session, Session):

@@ -67,6 +67,11 @@ class ModelBucket:
             self.requests["upload"] += 1
             self._set(key, data)
 
+    def copy_from(self, other: ModelBucket, key: str) -> None:
+        with self._mutex:
+            self.requests["copy"] += 1
+            self._set(key, other._find(key))
+
     def get(self, key: str) -> bytes:
         self.requests["get"] += 1
         return self._find(key)
@@ -130,6 +135,9 @@ class FaultyBucket:
 
     def upload(self, key: str, pieces: Iterator[Any], part_bytes: int) -> None:
         self._trouble.step("upload", lambda: self._bucket.upload(key, pieces, part_bytes))
+
+    def copy_from(self, other: FaultyBucket, key: str) -> None:
+        self._trouble.step("copy", lambda: self._bucket.copy_from(other._bucket, key))
 
     def get(self, key: str) -> bytes:
         return self._trouble.step("get", lambda: self._bucket.get(key))

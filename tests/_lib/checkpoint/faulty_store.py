@@ -79,6 +79,11 @@ class FaultyStore:
         """May fail, as all below."""
         return self._trouble.step("names", self._store.names)
 
+    def adopt(self, other: Store, names: Sequence[str]) -> None:
+        """Of another one with trouble."""
+        assert isinstance(other, FaultyStore)
+        self._trouble.step("adopt", lambda: self._store.adopt(other._store, names))
+
     def usage(self) -> list[Usage]:
         return self._trouble.step("usage", self._store.usage)
 

@@ -1,0 +1,120 @@
+"""The chain that a process of a group writes in a run: it goes on with a part of a state, or begins anew."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
+from typing import Any
+
+from dirtytrack.checkpoint import Checkpointer, Save
+from dirtytrack.errors import CheckpointError
+from dirtytrack.group.records import Part, Record, Records
+from dirtytrack.group.restoring import find_state, restore_parts
+from dirtytrack.group.settings import Settings
+
+_ATTEMPTS = 3  # of a save, where earlier ones turn out to have failed
+
+
+class PartWriter:
+    """See above.
+
+    Attributes:
+        run: that it belongs to.
+        first: the state that the process's memory was restored from; None: there was none.
+    """
+
+    def __init__(self, settings: Settings, records: Records, run: Record, state: int, folder: str) -> None:
+        """Restores a state, and is ready for the first save.
+
+        Args:
+            settings: of the process.
+            records: of the group.
+            run: that the process belongs to.
+            state: number of the state; 0: there is none.
+            folder: of the chain, below the group's place; nobody else's.
+
+        Raises:
+            ChainError: the state can't be restored.
+            Others: as `Checkpointer`.
+        """
+        self.run = run
+        self._settings, self._folder = settings, folder
+        self.first = find_state(settings.root, records, state)
+        self._checkpoints = self._go_on() or self._begin()
+        settings.forget_older(run.run)
+
+    def _go_on(self) -> Checkpointer | None:
+        # Who has what one process had before writes no base.
+        mine = {*self._settings.regions}
+        for part in () if self.first is None else self.first.parts:
+            if {*part.names} == mine and self._settings.branch(part.folder, part.id, self._folder):
+                return self._settings.resume_chain(self._folder, part.id)
+        return None
+
+    def _begin(self) -> Checkpointer:
+        if self.first is not None:
+            restore_parts(self._settings.root, self.first, self._settings.regions)
+        return self._settings.start_chain(self._folder)
+
+    def capture(self, meta: Any, pause: AbstractContextManager[object] | None) -> Save:
+        """Captures the process's part of a state.
+
+        Raises:
+            As `Checkpointer.save`.
+        """
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                return self._checkpoints.save(meta, pause=pause)
+            except CheckpointError:  # mostly an earlier one's, and this one was not begun
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    def retain(self, identifiers: Iterable[str]) -> None:
+        """Has these checkpoints stay: `keep` of the chain does not know what others have or may commit."""
+        self._checkpoints.retain(identifiers)
+
+    def is_durable(self, part: Save) -> bool:
+        """Whether it is where the others can read it.
+
+        Raises:
+            As `Settings.is_durable`.
+        """
+        return self._settings.is_durable(self._checkpoints, part)
+
+    def make_durable(self, part: Save) -> None:
+        """Waits until it is where the others can read it.
+
+        Raises:
+            CheckpointError: it never will be.
+            TimeoutError: the mirror made no progress for *mirror_timeout*.
+            BusyError: another writer has committed to the mirror.
+        """
+        part.wait()
+        if self._settings.mirror is not None:
+            self._checkpoints.flush()
+        if not self.is_durable(part):
+            told = "the mirror does not have this checkpoint: another writer has committed to it"
+            raise CheckpointError(errno.EBUSY, told, self._settings.place, (part.number,))
+
+    def as_part(self, part: Save) -> Part:
+        """As records name it."""
+        return Part(self._folder, part.id, part.number, tuple(sorted(self._settings.regions)))
+
+    def is_own(self, part: Part) -> bool:
+        """Whether it is of this chain."""
+        return part.folder == self._folder
+
+    def close(self) -> None:
+        """Ends it.
+
+        Raises:
+            As `Checkpointer.close`.
+        """
+        self._checkpoints.close()
+
+    def give_up(self) -> None:
+        """Ends it, whatever becomes of what was saved."""
+        with suppress(OSError):
+            self._checkpoints.close()

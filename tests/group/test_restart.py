@@ -1,0 +1,183 @@
+"""A run goes on with what the run before it has written: a part of the same names by a delta."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from _lib.group.ranks import in_ranks, no_errors, shards
+from dirtytrack import BusyError
+from dirtytrack.checkpoint import Chain
+from dirtytrack.group import GroupChain, GroupCheckpointer
+
+NAMES = [f"shard-{at}" for at in range(4)]
+
+
+def _step_on(arrays, step):
+    # Of few blocks: what has all of them is a base.
+    for name, array in arrays.items():
+        array[step] = step + 100 * int(name.removeprefix("shard-"))
+
+
+def _after(name, steps):
+    arrays = shards([name], 0, 1)
+    for step in range(1, steps + 1):
+        _step_on(arrays, step)
+    return arrays[name]
+
+
+@pytest.fixture(params=["directory", "memory", "mirror"])
+def place(request, tmp_path):
+    """Where a group is, and the keywords that say so to a rank."""
+    url = f"memory://{tmp_path.name}-{request.param}"
+    if request.param == "mirror":
+        return url, lambda rank: (tmp_path / f"node-{rank}", {"mirror": url})
+    found = tmp_path / "group" if request.param == "directory" else url
+    return found, lambda _: (found, {})
+
+
+def _train(where, world, steps, names=NAMES, **options):
+    def rank(coordinator):
+        path, keywords = where(coordinator.rank)
+        arrays = shards(names, coordinator.rank, world)
+        keywords |= {"coordinator": coordinator, "fsync": False, **options}
+        with GroupCheckpointer.open(path, arrays, **keywords) as checkpoints:
+            found = checkpoints.meta["step"] if checkpoints.resumed else 0
+            for step in range(found + 1, found + 1 + steps):
+                _step_on(arrays, step)
+                checkpoints.save({"step": step})
+        return found
+
+    return no_errors(in_ranks(world, rank))
+
+
+def _check(place, step):
+    chain = GroupChain(place)
+    assert chain.meta == {"step": step}
+    for state in chain:
+        for name in NAMES:
+            np.testing.assert_array_equal(chain.load(name, at=state.number), _after(name, state.meta["step"]))
+    assert chain.verify() == []
+    return chain
+
+
+def _kinds(chain):
+    # Of the newest state's files, part by part.
+    found = []
+    for part in chain.newest.parts:
+        with chain.open_part(part) as opened:
+            found.append([one.kind for one in opened])
+    return found
+
+
+def test_the_same_processes_go_on_with_deltas(place):
+    """In a folder of their own, which needs no other: what the old run's becomes does not matter."""
+    url, where = place
+    _train(where, 2, 2)
+    assert _train(where, 2, 2) == [2, 2]
+    chain = _check(url, 4)
+    assert _kinds(chain) == [["base", "delta", "delta", "delta"]] * 2
+    assert len({part.folder for state in chain for part in state.parts}) == 4
+    first = chain.checkpoints[0].parts
+    bucket = _bucket(url)
+    bucket.delete([one.key for part in first for one in bucket.find(f"{part.folder}/")])  # all of the old run
+    newest = GroupChain(url)
+    for name in NAMES:
+        np.testing.assert_array_equal(newest.load(name), _after(name, 4))
+
+
+def _bucket(place):
+    from dirtytrack.checkpoint.records import Root
+
+    return Root.of(place).bucket()
+
+
+def test_other_names_begin_with_a_base(place):
+    """A part is a process's; whoever has others than that needs all of them."""
+    url, where = place
+    _train(where, 2, 1)
+    assert _train(where, 3, 1) == [1, 1, 1]
+    kinds = _kinds(_check(url, 2))
+    assert sorted(map(len, kinds)) == [1, 1, 1]
+    assert _train(where, 3, 1) == [2, 2, 2]
+    assert _kinds(_check(url, 3)) == [["base", "delta"]] * 3
+
+
+def test_an_older_state_is_gone_on_with(place):
+    """As a branch, by which the later ones are no longer states of the group."""
+    url, where = place
+    _train(where, 2, 3)
+    second = GroupChain(url).checkpoints[1]
+    assert second.meta == {"step": 2}
+    assert _train(where, 2, 1, at=second.number) == [2, 2]
+    chain = GroupChain(url)
+    assert [state.meta["step"] for state in chain] == [1, 2, 3]
+    assert _kinds(_check(url, 3)) == [["base", "delta", "delta"]] * 2
+
+
+def test_what_is_not_needed_any_more_goes(place):
+    """With many restarts and `keep` a chain stays as short as without them."""
+    url, where = place
+    for at in range(6):
+        assert _train(where, 2, 2, keep=2, grace_period=0) == [2 * at] * 2
+    chain = _check(url, 12)
+    assert len(chain) == 2
+    assert max(map(len, _kinds(chain))) <= 8
+    assert len({one.key.split("/")[1] for one in _bucket(url).find("parts/")}) == 1
+
+
+def test_a_straggler_can_not_take_files_away(tmp_path):
+    """Though it goes on with its own chain, and makes it short, when the next run has its files."""
+    place = f"memory://{tmp_path.name}"
+    array, newer = np.zeros(50_000), np.zeros(50_000)
+    options = {"keep": 1, "grace_period": 0}
+    with GroupCheckpointer.open(place, {"a": array}, **options) as old:
+        for step in range(3):
+            array[step] = step + 1
+            old.save(step, wait=True)
+        with GroupCheckpointer.open(place, {"a": newer}, **options) as new:
+            assert newer[:4].tolist() == [1, 2, 3, 0]
+            for step in range(5):
+                array[step] = -1
+                with pytest.raises(BusyError):
+                    old.save(step, wait=True)
+            newer[3] = 4
+            new.save(3, wait=True)
+    chain = GroupChain(place)
+    assert chain.load("a")[:5].tolist() == [1, 2, 3, 4, 0]
+    assert chain.verify() == []
+
+
+def test_a_file_system_without_links_begins_with_bases(tmp_path, monkeypatch):
+    """Nothing is lost by it."""
+
+    def refuse(*_args, **_keywords):
+        raise PermissionError(1, "Operation not permitted")
+
+    def where(_):
+        return tmp_path / "group", {}
+
+    _train(where, 2, 2)
+    monkeypatch.setattr(os, "link", refuse)
+    assert _train(where, 2, 2) == [2, 2]
+    assert _kinds(_check(tmp_path / "group", 4)) == [["base", "delta"]] * 2
+
+
+def test_a_worker_of_a_driver_goes_on_with_a_delta(tmp_path):
+    """With what the run before has committed, or its own run."""
+    array = np.zeros(50_000)
+    place = tmp_path / "group"
+    for start in range(3):
+        run = GroupCheckpointer.begin(place)
+        for again in range(2):
+            with GroupCheckpointer.open(place, {"a": array}, at=run, fsync=False) as worker:
+                array[2 * start + again] = 1
+                GroupCheckpointer.commit(place, [worker.prepare(2 * start + again)])
+            array[:] = 0
+    chain = GroupChain(place)
+    assert chain.load("a").sum() == 6
+    with chain.open_part(chain.newest.parts[0]) as opened:
+        assert isinstance(opened, Chain)
+        assert [one.kind for one in opened] == ["base"] + ["delta"] * 5
