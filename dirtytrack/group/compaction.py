@@ -9,7 +9,7 @@ from dirtytrack.checkpoint import Chain, compact
 from dirtytrack.checkpoint.records import CompressionName, LockName, Options, Root, StoreOptions
 from dirtytrack.errors import ChainError
 from dirtytrack.group.garbage import collect
-from dirtytrack.group.records import Records
+from dirtytrack.group.records import Record, Records
 from dirtytrack.group.settings import grace_of
 
 
@@ -55,24 +55,15 @@ def compact_group(
     if not states:
         raise ChainError(f"{root.place} holds no state of a group")
     newest = records.newest()
-    if newest is not None:  # of a run that has saved nothing yet no state tells
-        root.check_unclaimed(f"parts/{newest.run}", lock)
-    wanted: dict[str, set[str]] = {}
-    for state in states:
-        for part in state.parts:
-            wanted.setdefault(part.folder, set()).add(part.id)
-    for folder, identifiers in wanted.items():
-        place = root.below(folder)
-        with Chain(place, store_options=root.options) as chain:
-            ids = [one.id for one in chain.checkpoints]
-        if missing := identifiers - {*ids}:
-            raise ChainError(
-                f"{place} has no checkpoint {min(missing)}, which a state needs: verify the group"
-            )
-        oldest = min(map(ids.index, identifiers))
+    runs = {state.run for state in states} | ({newest.run} if newest else set())
+    for run in sorted(runs):  # the newest may have saved nothing yet
+        root.check_unclaimed(f"parts/{run}", lock)
+    short = {folder: _how_many(root, folder, ids) for folder, ids in _needed(states).items()}
+    records.open([], keep=keep)  # first: what is removed next is nobody's state then, whatever ends this
+    for folder, count in short.items():
         compact(
-            place,
-            len(ids) - oldest,
+            root.below(folder),
+            count,
             compression=compression,
             fsync=fsync,
             lock=lock,
@@ -80,6 +71,24 @@ def compact_group(
             store_options=root.options,
             grace_period=grace_period,
         )
-    records.open([], keep=keep)
     collect(records, grace_of(root, options))
     return states[0].number
+
+
+def _needed(states: list[Record]) -> dict[str, set[str]]:
+    # The checkpoints of each chain that the states have.
+    needed: dict[str, set[str]] = {}
+    for state in states:
+        for part in state.parts:
+            needed.setdefault(part.folder, set()).add(part.id)
+    return needed
+
+
+def _how_many(root: Root, folder: str, identifiers: set[str]) -> int:
+    # Checkpoints of a chain, from the oldest of those on.
+    place = root.below(folder)
+    with Chain(place, store_options=root.options) as chain:
+        ids = [one.id for one in chain.checkpoints]
+    if missing := identifiers - {*ids}:
+        raise ChainError(f"{place} has no checkpoint {min(missing)}, which a state needs: verify the group")
+    return len(ids) - min(map(ids.index, identifiers))

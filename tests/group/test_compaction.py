@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dirtytrack import BusyError
-from dirtytrack.group import GroupChain, GroupCheckpointer, compact_group
+from dirtytrack.group import GroupChain, GroupCheckpointer, compact_group, compaction
 
 
 def _save(place, states):
@@ -53,3 +53,39 @@ def test_a_run_in_an_object_store_is_overtaken(tmp_path):
         with pytest.raises(BusyError, match="another run"):
             checkpoints.save(2, wait=True)
     assert GroupChain(place).meta == 1
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_what_ends_it_leaves_no_state_without_its_parts(tmp_path, monkeypatch, at):
+    """What is to go is no state any more before the first of its files goes."""
+    place = tmp_path / "group"
+    _save(place, 2)
+    _save(place, 2)
+    compact, done = compaction.compact, []
+
+    def interrupted(*args, **keywords):
+        compact(*args, **keywords)
+        done.append(args)
+        if len(done) == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(compaction, "compact", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        compact_group(place, 3)
+    chain = GroupChain(place)
+    assert [state.meta for state in chain] == [1, 0, 1]
+    assert chain.verify() == []
+
+
+def test_a_straggler_of_an_older_run_is_seen(tmp_path):
+    """Before anything is done."""
+    place = tmp_path / "group"
+    array = np.zeros(2000)
+    with GroupCheckpointer.open(place, {"a": array}, fsync=False) as old:
+        old.save(0, wait=True)
+        _save(place, 1)
+        before = [one.name for one in (place / "records").iterdir()]
+        with pytest.raises(BusyError, match="writes to it"):
+            compact_group(place, 2)
+        assert [one.name for one in (place / "records").iterdir()] == before
+    assert compact_group(place, 2) == GroupChain(place).checkpoints[0].number

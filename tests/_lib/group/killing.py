@@ -12,14 +12,17 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from _lib.group.ranks import after, shards, step_on
-from dirtytrack import Session
-from dirtytrack.group import GroupChain, GroupCheckpointer, file_coordinator
+from _lib.support import in_child
+from dirtytrack import ChainError, Session
+from dirtytrack.group import GroupChain, GroupCheckpointer, compact_group, file_coordinator
 
 ROUNDS = int(os.environ.get("DIRTYTRACK_TORTURE_KILLS") or 100)  # more by `make torture`
 
@@ -31,34 +34,71 @@ _LIVES = 15  # runs of a group, at most
 _COMPARED = 3  # of the states that are there, the newest
 
 
+@dataclass(frozen=True)
+class Where:
+    """Where the groups of a `Killer` are.
+
+    Attributes:
+        folder: of this test.
+        url: below which they are; None: they are directories.
+        options: ``store_options`` of the URL.
+        has_nodes: whether each rank has a directory of its own, of which the URL is the mirror.
+    """
+
+    folder: Path
+    url: str | None = None
+    options: Mapping[str, Any] | None = None
+    has_nodes: bool = False
+
+    def group(self, number: int) -> tuple[Path | str, dict[str, Any]]:
+        """The place of one, and keywords for who reads it."""
+        if self.url is None:
+            return self.folder / f"group-{number}", {}
+        return f"{self.url}/group-{number}", {"store_options": self.options}
+
+    def opening(self, number: int, rank: int) -> tuple[Path | str, dict[str, Any]]:
+        """The path for a rank, and keywords for it."""
+        place, keywords = self.group(number)
+        if self.url is None:
+            return place, {"fsync": False}
+        keywords |= {"fsync": False, "grace_period": 0}
+        if not self.has_nodes:
+            return place, keywords
+        return self.folder / f"node-{rank}" / f"group-{number}", keywords | {"mirror": place}
+
+
 class Killer:
-    """Starts the processes of a group, kills one of them, and then the others.
+    """Starts the processes of a group, kills one of them, and then the others; and who makes it short.
 
     Attributes:
         killed: how many rounds ended how.
         states: how many were compared.
     """
 
-    def __init__(self, path: Path, seed: int) -> None:
+    def __init__(self, where: Where, seed: int) -> None:
         self.killed: Counter[str] = Counter()
         self.states = 0
-        self._path, self._draw = path, random.Random(seed)
-        self._rounds = 0
+        self._where, self._path, self._draw = where, where.folder, random.Random(seed)
+        self._rounds = self._group = 0
+        self._world = 1
         self._begin()
 
     def _begin(self) -> None:
-        self._place = self._path / f"group-{self._rounds}"
+        self._group += 1
         self._reported = self._newest = 0  # steps
         self._lives = self._draw.randint(2, _LIVES)
 
     def kill(self) -> None:
         """A round: some saves, a kill at random, and what is there then."""
-        world = self._draw.randint(1, 4)
+        if self._draw.random() < 0.5:  # else as many as before, who go on with what they have
+            self._world = self._draw.randint(1, 4)
         self._rounds += 1
+        if self._newest and self._draw.random() < 0.3:
+            self._compact()
         before = self._reported
         reader, log = os.pipe()
         meeting = self._path / f"meeting-{self._rounds}"
-        pids = [self._start(rank, world, meeting, log) for rank in range(world)]
+        pids = [self._start(rank, self._world, meeting, log) for rank in range(self._world)]
         os.close(log)
         try:
             self._listen(reader, pids)
@@ -72,24 +112,33 @@ class Killer:
         self.killed["saving" if self._reported > before else "before the first state"] += 1
         self._check()
         shutil.rmtree(meeting, ignore_errors=True)
+        if self._where.has_nodes and self._draw.random() < 0.2:  # another machine is next
+            shutil.rmtree(self._path / f"node-{self._draw.randrange(self._world)}", ignore_errors=True)
         self._lives -= 1
         if not self._lives:
-            shutil.rmtree(self._place, ignore_errors=True)
+            for one in (f"group-{self._group}", *(f"node-{rank}/group-{self._group}" for rank in range(4))):
+                shutil.rmtree(self._path / one, ignore_errors=True)
             self._begin()
 
     def _start(self, rank: int, world: int, meeting: Path, log: int) -> int:
         draw = random.Random(self._draw.randrange(1 << 32))
-        options = {"keep": (1, 2, None)[self._rounds % 3], "fsync": False}
-        pid = os.fork()
-        if pid == 0:
-            try:
-                _run(self._place, rank, world, meeting, log, draw, self._newest, options)
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-            finally:
-                os._exit(1)
-        return pid
+        place, options = self._where.opening(self._group, rank)
+        options |= {"keep": (1, 2, None)[self._rounds % 3]}
+        return _forked(lambda: _run(place, rank, world, meeting, log, draw, self._newest, options))
+
+    def _compact(self) -> None:
+        # Nobody else is there. It is killed, or ends.
+        place, options = self._where.group(self._group)
+        if self._where.url is not None:
+            options |= {"grace_period": 0}
+        pid = _forked(lambda: compact_group(place, self._draw.randint(1, 2), fsync=False, **options))
+        is_killed = self._draw.random() < 0.5
+        if is_killed:
+            time.sleep(self._draw.uniform(0, 0.1))
+            os.kill(pid, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        assert code in ((0, -signal.SIGKILL) if is_killed else (0,)), code
+        self.killed["compacting" if code else "compacted"] += 1
 
     def _listen(self, reader: int, pids: list[int]) -> None:
         # Until so many were reported, or for a moment; then one of them dies, and the others a little later.
@@ -116,35 +165,54 @@ class Killer:
             pass
 
     def _check(self) -> None:
-        # The states that are there, each whole and of one step; the newest is not older than what was told.
-        if not (self._place / "records").exists():
-            assert not self._reported
-            return
-        try:
-            chain = GroupChain(self._place)
-        except ValueError:
-            assert not self._reported
-            return
-        for state in chain.checkpoints[-_COMPARED:]:
-            for name in _NAMES:
-                found = chain.load(name, at=state.number)
-                np.testing.assert_array_equal(found, after(name, state.meta["step"], _SIZE))
-            self.states += 1
-        assert chain.verify() == []
-        newest = chain.meta["step"]
+        # In a child: of a store of obstore's that this process has opened a forked one could open none.
+        done = in_child(self._find)
+        assert (done.status, done.error) == (0, ""), done.error
+        states, newest = done.value
+        self.states += states
         assert newest >= max(self._reported, self._newest), (newest, self._reported, self._newest)
         self._newest = newest
 
+    def _find(self) -> tuple[int, int]:
+        # How many states were compared, each whole and of one step; and the step of the newest one.
+        place, options = self._where.group(self._group)
+        try:
+            chain = GroupChain(place, **options)
+        except ChainError:
+            return 0, 0
+        compared = chain.checkpoints[-_COMPARED:]
+        for state in compared:
+            for name in _NAMES:
+                found = chain.load(name, at=state.number)
+                np.testing.assert_array_equal(found, after(name, state.meta["step"], _SIZE))
+        assert chain.verify() == []
+        return len(compared), chain.meta["step"]
+
+
+def _forked(act: Callable[[], object]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        act()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
 
 def _run(
-    place: Path,
+    place: Path | str,
     rank: int,
     world: int,
     meeting: Path,
     log: int,
     draw: random.Random,
     newest: int,
-    options: dict[str, object],
+    options: dict[str, Any],
 ) -> NoReturn:
     with Session() as session:
         arrays = shards(_NAMES, rank, world, _SIZE)

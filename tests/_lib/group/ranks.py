@@ -85,9 +85,12 @@ def shards(names: list[str], rank: int, world: int, size: int = 3000) -> dict[st
 
 
 def step_on(arrays: dict[str, np.ndarray], step: int) -> None:
-    """What a step of a training does to memory: some of it is the step's, and no two names have the same."""
+    """What a step of a training does to memory: some of it is the step's, and no two names have the same.
+
+    Only some steps write all over it.
+    """
     for name, array in arrays.items():
-        array[:: 7 + step % 5] = step * 1000 + int(name.removeprefix("shard-"))
+        array[: len(array) // (1 + step % 4) : 7 + step % 5] = step * 1000 + int(name.removeprefix("shard-"))
         array[step % len(array)] += 1
 
 
