@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
-import mmap
 import os
 import pickle
 import shutil
@@ -20,7 +19,7 @@ import numpy as np
 import dirtytrack
 from dirtytrack.checkpoint import Checkpointer, restore
 
-from .fixtures import PAGE, BareScan, address, c_library, memory_folder, size, some_pages, touched
+from .fixtures import PAGE, BareScan, address, c_library, memory_folder, size, some_pages, touched, warm
 from .harness import Budget, Outcome, Scale, Seconds, Side, compare, measure, require_memory, row
 
 _WRITE = 1 << 22  # bytes that the yardsticks write or read at a time
@@ -60,12 +59,6 @@ def _saved(scale: Scale, *, gib: float = 1, place: Path | None = None, **options
             yield saved
         finally:
             saved.close()
-
-
-def _warm(nbytes: int) -> None:
-    # Touches so much memory and frees it: a virtual machine gets back from its host what was free for seconds
-    # ten times as slowly, and the page cache is made of it.
-    mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 
 def _noise(nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -143,6 +136,7 @@ def checkpoint_durable(scale: Scale) -> Iterator[Outcome]:
             plain.unlink(missing_ok=True)
             pages = np.sort(some_pages(saved.pages, 0.1, pair))
             runs = np.stack([pages, pages + np.uint64(1)], axis=1)
+            warm(saved.region.nbytes // 8)
 
         def gather_and_write() -> None:
             fd = os.open(plain, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -252,13 +246,13 @@ def _base(
             for path in Path(folder).iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             os.sync()
-            _warm(nbytes + nbytes // 4)
+            warm(nbytes + nbytes // 4)
 
         def begin(_pair: int) -> None:
             forget()
             path = Path(folder, str(next(names)))
             kept.append(Checkpointer(path, {"a": region}, session=session, compression=compression))
-            _warm(nbytes + nbytes // 4)
+            warm(nbytes + nbytes // 4)
 
         outcome = compare(
             f"base, {size(nbytes)}" + ("" if compression == "none" else ", compressed"),

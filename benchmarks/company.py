@@ -24,7 +24,7 @@ from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Checkpointer
 from dirtytrack.snapshot import History, Snapshot
 
-from .fixtures import PAGE, VEC, Tracked, busy_thread, memory_folder, size, some_pages, touched
+from .fixtures import PAGE, VEC, Tracked, busy_thread, memory_folder, size, some_pages, touched, warm
 from .harness import Budget, Figure, Outcome, Scale, Side, compare, require_memory, row
 
 _LONG = 1e-3  # seconds
@@ -306,6 +306,7 @@ class _Delta:
         """Saves a tenth that was written, and waits for nothing."""
         self.chain.flush()
         self.array[some_pages(self.array.nbytes // PAGE, 0.1, pair) * PAGE] += 1
+        warm(self.array.nbytes // 8)
         self.chain.save()
 
     def __enter__(self) -> Self:

@@ -16,7 +16,7 @@ import numpy as np
 import dirtytrack
 from dirtytrack.checkpoint import Checkpointer
 
-from .fixtures import PAGE, memory_folder, size, some_pages
+from .fixtures import PAGE, memory_folder, size, some_pages, warm
 from .harness import Budget, Outcome, Scale, Side, Unavailable, compare, require_memory, row
 
 _ROW = PAGE // 4  # numbers on a page
@@ -284,10 +284,14 @@ def _trained(scale: Scale, torch: Any, nbytes: int, stack: ExitStack, *, is_alig
         for _ in range(steps):
             plain.step()
 
+    def prepare(_pair: int) -> None:
+        chain.flush()
+        warm(int(3 * _SHARE * nbytes) * steps // _EVERY)
+
     where = ", aligned to pages" if is_aligned else ""
     return compare(
         f"{steps} steps of a torch trainer, {size(nbytes)}{where}, a save of {_SHARE:.0%} every {_EVERY}",
-        Side(train_and_save, lambda _: chain.flush()),
+        Side(train_and_save, prepare),
         Side(train, name="without saves"),
         pairs=scale.repeat(15),
         faster=True,
