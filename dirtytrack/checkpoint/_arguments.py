@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
+from dirtytrack._json import check
 from dirtytrack.checkpoint.format.description import MAX_DIGITS
 from dirtytrack.checkpoint.format.layout import check_name
-from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION
+from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION, MAX_DESCRIPTION_MEMORY
 from dirtytrack.tracking import Region, refuse_overlaps, resolve
 
 _MAX_META = MAX_DESCRIPTION // 2
@@ -61,6 +62,10 @@ def check_meta(meta: Any) -> str:
         raise ValueError(
             f"meta of {len(encoded)} bytes: at most {_MAX_META}; large data belongs into a region"
         )
+    try:
+        check(encoded.encode(), MAX_DESCRIPTION_MEMORY // 2)
+    except ValueError as error:
+        raise ValueError(f"meta holds too many values: {error}; large data belongs into a region") from None
     return encoded
 
 

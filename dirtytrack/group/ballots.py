@@ -224,8 +224,10 @@ class Ballots:
 
     def _read(self, keys: list[str]) -> Iterable[Vote]:
         def read(key: str) -> Vote:
-            data: bytes = retried(lambda: self._bucket.get(key))
-            return self._decode(key, data)
+            try:
+                return self._decode(key, retried(lambda: self._bucket.get(key)))
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError, UnreadableError) as error:
+                raise ChainError(f"{self._records.place}/{key} is damaged: {error!r}") from None
 
         if len(keys) <= _THREADS:
             return [read(key) for key in keys]
@@ -233,18 +235,15 @@ class Ballots:
             return [*pool.map(read, keys)]
 
     def _decode(self, key: str, data: bytes) -> Vote:
-        try:
-            body = unsealed(data)
-            if (body.pop("format"), body.pop("version")) != (_FORMAT, 1):
-                raise UnreadableError("another format")
-            incarnation, (identifier, number) = body.pop("incarnation"), body.pop("part")
-            vote = Vote(part=(str(identifier), int(number)), **body)
-            told = f"{self._prefix}{vote.save:010}/{vote.rank:06}-{vote.state}.json"
-            if (told, incarnation) != (key, self.run.incarnation):
-                raise UnreadableError(f"it was put as {told}")
-            return vote
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError, UnreadableError) as error:
-            raise ChainError(f"{self._records.place}/{key} is damaged: {error!r}") from None
+        body = unsealed(data)
+        if (body.pop("format"), body.pop("version")) != (_FORMAT, 1):
+            raise UnreadableError("another format")
+        incarnation, (identifier, number) = body.pop("incarnation"), body.pop("part")
+        vote = Vote(part=(str(identifier), int(number)), **body)
+        told = f"{self._prefix}{vote.save:010}/{vote.rank:06}-{vote.state}.json"
+        if (told, incarnation) != (key, self.run.incarnation):
+            raise UnreadableError(f"it was put as {told}")
+        return vote
 
 
 def _ranks(ranks: list[int]) -> str:

@@ -10,19 +10,15 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 from dirtytrack.native import ffi, lib
+from dirtytrack.profile import _limits
+from dirtytrack.profile._limits import clean
 from dirtytrack.profile.recording import Area, Column, Count, Phase, Recording, Share, Tally, WorkingSet
 
-_CELLS = 1 << 16  # of an area's counts, at most
-_COLUMN_CELLS = 128  # of an area, in a column
-_COLUMNS = 240  # at most, before they are thinned to half as many
 _FEWEST_COLUMNS = 16
-_ENTRIES = 1 << 20  # runs of counts of all areas together
-_COLUMN_ENTRIES = 1 << 18  # counts in all columns together
-_AREAS = 4096
-_PHASES = 512
 _OTHERS = "(others)"
 
 _new = ffi.new_allocator(lib.dt_block_new, lib.dt_block_free, should_clear_after_alloc=True)
@@ -68,8 +64,8 @@ class _Bitmap:
 class _Cells:
     """How often the pages of an area were written, by cell."""
 
-    def __init__(self, pages: int, most: int) -> None:
-        self.shift = max(0, (-(-pages // most) - 1).bit_length())
+    def __init__(self, pages: int, cell: int) -> None:
+        self.shift = cell.bit_length() - 1
         self._length = ((pages - 1) >> self.shift) + 1
         self.counts = _new("uint32_t[]", self._length)
 
@@ -78,6 +74,11 @@ class _Cells:
 
     def runs(self) -> tuple[Count, ...]:
         return _counts([int(count) for count in ffi.unpack(self.counts, self._length)])
+
+
+def _cell(pages: int, most: int) -> int:
+    # Pages in a cell, a power of two, so that there are at most so many cells.
+    return 1 << max(0, (-(-pages // most) - 1).bit_length())
 
 
 def _counts(numbers: Sequence[int]) -> tuple[Count, ...]:
@@ -92,11 +93,12 @@ def _counts(numbers: Sequence[int]) -> tuple[Count, ...]:
     return tuple(found)
 
 
-def _added(one: tuple[Count, ...], other: tuple[Count, ...]) -> tuple[Count, ...]:
-    numbers = [0] * max(one[-1].stop, other[-1].stop)
-    for start, stop, writes in (*one, *other):
+def _summed(counts: Sequence[Count], factor: int) -> tuple[Count, ...]:
+    # Of runs in any order, in cells that are so many times as large.
+    numbers = [0] * -(-max((count.stop for count in counts), default=0) // factor)
+    for start, stop, writes in counts:
         for cell in range(start, stop):
-            numbers[cell] += writes
+            numbers[cell // factor] += writes
     return _counts(numbers)
 
 
@@ -152,6 +154,7 @@ class _OpenColumn:
         self.shares[share.phase] = _sum(before, share)
 
     def closed(self) -> Column:
+        """It as it is."""
         counts = {area: cells.runs() for area, cells in self.cells.items()}
         return Column(self.start, self.stop, tuple(self.shares.values()), counts)
 
@@ -163,7 +166,9 @@ class Ledger:
         self._areas: list[_AreaSums] = []
         self._phases: dict[str, _PhaseSums] = {}
         self._columns: list[Column] = []
-        self._most_columns = _COLUMNS
+        self._most_columns = _limits.COLUMNS - 1  # one is open
+        self._column_factor = 1  # by which cells in columns are larger than they would have to be
+        self._pairs = 0
         self._windows = [_Window(WorkingSet(interval, 0, 0.0, 0, 0)) for interval in sorted(set(intervals))]
         self._until = 0.0
         self._open = _OpenColumn(0.0, 0.0)
@@ -177,19 +182,20 @@ class Ledger:
 
     def area(self, area: Area) -> int | None:
         """Begins to count an area; its index, or None if there are too many already."""
-        if len(self._areas) >= _AREAS:
+        if len(self._areas) >= _limits.AREAS:
             return None
         pages = area.page_count
-        cells, column_cells = _Cells(pages, _CELLS), _Cells(pages, _COLUMN_CELLS)
-        described = replace(area, cell=1 << cells.shift, column_cell=1 << column_cells.shift)
-        self._areas.append(_AreaSums(described, cells, _Bitmap(pages)))
+        cell = _cell(pages, _limits.CELLS)
+        column_cell = _cell(pages, _limits.COLUMN_CELLS) * self._column_factor
+        described = replace(area, name=clean(area.name, _limits.NAME), cell=cell, column_cell=column_cell)
+        self._areas.append(_AreaSums(described, _Cells(pages, cell), _Bitmap(pages)))
         return len(self._areas) - 1
 
     def rename(self, index: int, area: Area) -> None:
         """Says better what an area is: another name, kind, shape."""
         sums = self._areas[index]
         cell, column_cell = sums.area.cell, sums.area.column_cell
-        sums.area = replace(area, cell=cell, column_cell=column_cell)
+        sums.area = replace(area, name=clean(area.name, _limits.NAME), cell=cell, column_cell=column_cell)
 
     def add(self, phase: str, until: float, found: Iterable[Written]) -> None:
         """Charges what a collect found to the phase that was the current one since the collect before it.
@@ -208,8 +214,7 @@ class Ledger:
         if self._until - self._open.start > 2 * self._until / self._most_columns:
             self._columns.append(self._open.closed())
             self._open = _OpenColumn(since, self._until)
-            if len(self._columns) > self._most_columns:
-                self._thin()
+            self._thin()
         self._open.stop = self._until
         pages = 0
         for written in found:
@@ -221,7 +226,8 @@ class Ledger:
             self._close(window)
 
     def _phase(self, name: str) -> _PhaseSums:
-        if name not in self._phases and len(self._phases) >= _PHASES:
+        name = clean(name)
+        if name not in self._phases and len(self._phases) >= _limits.PHASES - 1:
             name = _OTHERS
         return self._phases.setdefault(name, _PhaseSums(len(self._phases), name))
 
@@ -231,9 +237,7 @@ class Ledger:
         area.writes += written.pages
         area.seen += area.distinct.add(written)
         area.cells.add(written)
-        pair = phase.pairs.get(written.area)
-        if pair is None:
-            pair = phase.pairs[written.area] = _Pair(_Bitmap(page_count))
+        pair = self._pair(phase, written.area)
         pair.writes += written.pages
         pair.nbytes += written.nbytes
         pair.distinct += pair.seen.add(written)
@@ -244,8 +248,18 @@ class Ledger:
             window.nbytes += seen.add(written) * area.area.page_size
         column = self._open.cells.get(written.area)
         if column is None:
-            column = self._open.cells[written.area] = _Cells(page_count, _COLUMN_CELLS)
+            column = self._open.cells[written.area] = _Cells(page_count, area.area.column_cell)
         column.add(written)
+
+    def _pair(self, phase: _PhaseSums, area: int) -> _Pair:
+        if area not in phase.pairs:
+            if self._pairs >= _limits.TALLIES - _limits.AREAS:
+                phase = self._phases.setdefault(_OTHERS, _PhaseSums(len(self._phases), _OTHERS))
+            else:
+                self._pairs += 1
+        if area not in phase.pairs:
+            phase.pairs[area] = _Pair(_Bitmap(self._areas[area].area.page_count))
+        return phase.pairs[area]
 
     def _close(self, window: _Window) -> None:
         took = self._until - window.began
@@ -264,20 +278,17 @@ class Ledger:
             seen.clear()
 
     def _thin(self) -> None:
-        # Columns next to each other are put together as long as they are short: at most half of them stay.
-        while True:
-            longest = 4 * self._until / self._most_columns
-            thinned: list[Column] = []
-            for column in self._columns:
-                if thinned and column.stop - thinned[-1].start <= longest:
-                    thinned[-1] = _together(thinned[-1], column)
-                else:
-                    thinned.append(column)
-            self._columns = thinned
-            entries = sum(len(runs) for column in thinned for runs in column.counts.values())
-            if entries <= _COLUMN_ENTRIES or self._most_columns <= _FEWEST_COLUMNS:
-                return
-            self._most_columns //= 2
+        # Fewer columns; where there are few already, larger cells in them.
+        while len(self._columns) > self._most_columns or _runs(self._columns) > _limits.COLUMN_COUNTS:
+            if len(self._columns) <= self._most_columns:
+                if self._most_columns <= _FEWEST_COLUMNS:
+                    self._columns = [*map(_coarser_column, self._columns)]
+                    self._column_factor *= 2
+                    for one in self._areas:
+                        one.area = _with_coarser_columns(one.area)
+                    continue
+                self._most_columns //= 2
+            self._columns = _joined(self._columns, 4 * self._until / self._most_columns)
 
     def recording(
         self,
@@ -292,23 +303,25 @@ class Ledger:
         notes: Iterable[str] = (),
     ) -> Recording:
         """Returns everything so far."""
+        areas = [
+            replace(one.area, writes=one.writes, distinct=one.seen, counts=one.cells.runs())
+            for one in self._areas
+        ]
+        columns = [one for one in (*self._columns, self._open.closed()) if one.shares]
+        while _runs(columns) > _limits.COLUMN_COUNTS:
+            areas, columns = [*map(_with_coarser_columns, areas)], [*map(_coarser_column, columns)]
         return Recording(
             kind=kind,
-            program=program,
+            program=clean(program),
             started=started,
             duration=self._until,
             collects=self.collects,
             overhead=overhead,
             watched=watched,
             assumed=assumed,
-            python=python or platform.python_version(),
-            kernel=platform.release(),
-            areas=_bounded(
-                [
-                    replace(one.area, writes=one.writes, distinct=one.seen, counts=one.cells.runs())
-                    for one in self._areas
-                ]
-            ),
+            python=clean(python or platform.python_version()),
+            kernel=clean(platform.release()),
+            areas=_bounded(areas),
             phases=tuple(
                 Phase(
                     one.name,
@@ -321,27 +334,45 @@ class Ledger:
                 )
                 for one in self._phases.values()
             ),
-            columns=tuple(one for one in (*self._columns, self._open.closed()) if one.shares),
+            columns=tuple(columns),
             working_sets=tuple(window.total for window in self._windows),
-            notes=tuple(notes),
+            notes=tuple(clean(note) for note in islice(notes, _limits.NOTES)),
         )
 
 
 def _bounded(areas: list[Area]) -> tuple[Area, ...]:
-    # Larger cells for the areas with the most entries, until a file of them can be read again.
-    while sum(len(area.counts) for area in areas) > _ENTRIES:
+    # Larger cells for the areas with the most runs, as long as there are too many.
+    while sum(len(area.counts) for area in areas) > _limits.COUNTS:
         most = max(len(area.counts) for area in areas)
         areas = [_coarser(area) if len(area.counts) > most // 2 else area for area in areas]
     return tuple(areas)
 
 
 def _coarser(area: Area) -> Area:
-    # Two cells become one.
-    numbers = [0] * (-(-area.counts[-1].stop // 2))
-    for start, stop, writes in area.counts:
-        for cell in range(start, stop):
-            numbers[cell // 2] += writes
-    return replace(area, cell=area.cell * 2, counts=_counts(numbers))
+    return replace(area, cell=area.cell * 2, counts=_summed(area.counts, 2))
+
+
+def _with_coarser_columns(area: Area) -> Area:
+    return replace(area, column_cell=area.column_cell * 2)
+
+
+def _coarser_column(column: Column) -> Column:
+    return replace(column, counts={area: _summed(runs, 2) for area, runs in column.counts.items()})
+
+
+def _runs(columns: Iterable[Column]) -> int:
+    return sum(len(runs) for column in columns for runs in column.counts.values())
+
+
+def _joined(columns: Iterable[Column], longest: float) -> list[Column]:
+    # Columns next to each other are put together as long as they are short: at most half of them stay.
+    found: list[Column] = []
+    for column in columns:
+        if found and column.stop - found[-1].start <= longest:
+            found[-1] = _together(found[-1], column)
+        else:
+            found.append(column)
+    return found
 
 
 def _together(one: Column, other: Column) -> Column:
@@ -350,7 +381,7 @@ def _together(one: Column, other: Column) -> Column:
         shares[share.phase] = _sum(shares.get(share.phase, Share(share.phase, 0.0, 0)), share)
     counts = dict(one.counts)
     for area, runs in other.counts.items():
-        counts[area] = _added(counts[area], runs) if area in counts else runs
+        counts[area] = _summed((*counts[area], *runs), 1) if area in counts else runs
     return Column(one.start, other.stop, tuple(shares.values()), counts)
 
 

@@ -6,28 +6,32 @@ is checked to be what the data model says it is.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import itertools
 import json
 import math
 import os
+import stat
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from dirtytrack._json import parse
 from dirtytrack.errors import RecordingError
+from dirtytrack.profile import _limits
 from dirtytrack.profile.recording import Area, Column, Count, Phase, Recording, Share, Tally, WorkingSet
 
 VERSION = 1
 _FORMAT = "dirtytrack recording"
-_MOST_FILE = 64 << 20  # bytes of a file
-_MOST_TEXT = 128 << 20  # bytes of its JSON
+_MODE = 0o600
+_MOST_FILE = 32 << 20  # bytes of a file
+_MOST_TEXT = 32 << 20  # bytes of its JSON
+_MOST_MEMORY = 448 << 20  # bytes that its JSON takes as objects
 _MOST = 1 << 62  # of any whole number
-_LONGEST = 4096  # characters of a text
-_AREAS, _PHASES, _COLUMNS, _WORKING_SETS, _NOTES, _AXES = 4096, 1024, 1024, 64, 64, 64
-_CELLS = {"cell": 1 << 16, "column_cell": 128}
+_CELLS = {"cell": _limits.CELLS, "column_cell": _limits.COLUMN_CELLS}
 
 T = TypeVar("T")
 
@@ -80,12 +84,18 @@ def write(recording: Recording, path: Path, *, force: bool) -> None:
 
     Raises:
         FileExistsError: there is one, and *force* is False. OSError: it can't be written.
+        ValueError: it could not be read again.
     """
-    data = gzip.compress(json.dumps(encode(recording), separators=(",", ":")).encode(), 6, mtime=0)
+    text = json.dumps(encode(recording), separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        _parse(text)
+    except _Wrong as error:
+        raise ValueError(f"a recording that can't be read again: {error}") from None
     reserve_file(path, force=force)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        partial.write_bytes(data)
+        partial.touch(_MODE)
+        partial.write_bytes(gzip.compress(text, 6, mtime=0))
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -96,12 +106,17 @@ def write(recording: Recording, path: Path, *, force: bool) -> None:
 def reserve_file(path: Path, *, force: bool) -> None:
     """Sees to it that a file can be written, and takes its name: an empty file, if there is none.
 
+    It is for its owner alone: it holds names of variables, and the program's arguments.
+
     Raises:
-        FileExistsError: there is one, and *force* is False. OSError: it can't be written.
+        FileExistsError: there is one, and *force* is False, or it is no regular file. OSError: it can't be
+            written.
     """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "what has that name is no regular file, and stays", str(path))
     try:
-        with path.open("ab" if force else "xb"):
-            pass
+        path.touch(_MODE, exist_ok=force)
     except FileExistsError as error:
         raise FileExistsError(
             error.errno, "there is a file of that name: --force replaces it", str(path)
@@ -127,14 +142,20 @@ def read(path: Path) -> Recording:
     try:
         if len(data) > _MOST_FILE:
             raise _Wrong(f"it has more than {_MOST_FILE} bytes")
-        return _recording(json.loads(_decompressed(data)))
-    except (_Wrong, ValueError, RecursionError, zlib.error) as error:
-        why = str(error) or type(error).__name__
-        raise RecordingError(f"{path} is no recording of dirtytrack that can be read: {why}") from None
+        return _parse(_decompressed(data))
+    except (_Wrong, zlib.error) as error:
+        raise RecordingError(f"{path} is no recording of dirtytrack that can be read: {error}") from None
 
 
 class _Wrong(Exception):
     """What is wrong with it."""
+
+
+def _parse(text: bytes) -> Recording:
+    try:
+        return _recording(parse(text, _MOST_MEMORY))
+    except (ValueError, RecursionError) as error:
+        raise _Wrong(str(error) or type(error).__name__) from None
 
 
 def _decompressed(data: bytes) -> bytes:
@@ -166,8 +187,8 @@ def _real(value: Any, what: str) -> float:
     return float(value)
 
 
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or len(value) > _LONGEST:
+def _text(value: Any, what: str, most: int = _limits.TEXT) -> str:
+    if not isinstance(value, str) or len(value) > most:
         _wrong(what, value)
     try:
         value.encode()
@@ -207,7 +228,7 @@ _HEAD: dict[str, Callable[[Any, str], Any]] = {
     "kernel": _text,
 }
 _AREA: dict[str, Callable[[Any, str], Any]] = {
-    "name": _text,
+    "name": lambda value, what: _text(value, what, _limits.NAME),
     "kind": _text,
     "address": _whole,
     "nbytes": lambda value, what: _whole(value, what, 1, 1 << 56),
@@ -239,13 +260,24 @@ def _recording(data: Any) -> Recording:
         raise _Wrong(f"it is of version {str(version)[:20]}, and this dirtytrack reads version {VERSION}")
     if (kind := _field(data, "kind")) not in ("profile", "record"):
         _wrong("kind", kind)
-    areas = _list(_field(data, "areas"), "areas", _AREAS, _area)
-    phases = _list(_field(data, "phases"), "phases", _PHASES, lambda one: _phase(one, areas))
+    areas = _list(_field(data, "areas"), "areas", _limits.AREAS, _area)
+    phases = _list(_field(data, "phases"), "phases", _limits.PHASES, lambda one: _phase(one, areas))
     columns = _list(
-        _field(data, "columns"), "columns", _COLUMNS, lambda one: _column(one, areas, len(phases))
+        _field(data, "columns"), "columns", _limits.COLUMNS, lambda one: _column(one, areas, len(phases))
     )
     if any(one.stop > other.start + 1e-9 for one, other in itertools.pairwise(columns)):
         raise _Wrong("its columns overlap")
+    for what, many, most in (
+        ("counts of areas", (area.counts for area in areas), _limits.COUNTS),
+        ("tallies", (phase.tallies for phase in phases), _limits.TALLIES),
+        (
+            "counts of columns",
+            (runs for column in columns for runs in column.counts.values()),
+            _limits.COLUMN_COUNTS,
+        ),
+    ):
+        if sum(map(len, many)) > most:
+            raise _Wrong(f"it has more than {most} {what}")
     return Recording(
         **_fields(data, _HEAD),
         kind=kind,
@@ -255,10 +287,10 @@ def _recording(data: Any) -> Recording:
         working_sets=_list(
             _field(data, "working_sets"),
             "working_sets",
-            _WORKING_SETS,
+            _limits.WORKING_SETS,
             lambda one: WorkingSet(**_fields(one, _WORKING_SET)),
         ),
-        notes=_list(_field(data, "notes"), "notes", _NOTES, lambda one: _text(one, "a note")),
+        notes=_list(_field(data, "notes"), "notes", _limits.NOTES, lambda one: _text(one, "a note")),
     )
 
 
@@ -268,7 +300,7 @@ def _area(value: Any) -> Area:
         _wrong("an area's kind", fields["kind"])
     if fields["offset"] >= fields["page_size"]:
         _wrong("an area's offset", fields["offset"])
-    shape = _list(_field(value, "shape"), "a shape", _AXES, lambda one: _whole(one, "a length", 1))
+    shape = _list(_field(value, "shape"), "a shape", _limits.AXES, lambda one: _whole(one, "a length", 1))
     if shape and math.prod(shape) * fields["itemsize"] != fields["nbytes"]:
         _wrong("a shape", shape)
     area = Area(**fields, shape=shape)

@@ -14,6 +14,7 @@ from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import ffi, lib
+from dirtytrack.profile import _limits
 from dirtytrack.profile._ledger import Ledger, Written
 from dirtytrack.profile._ticker import Ticker
 from dirtytrack.profile.functions import Functions, find_functions
@@ -76,6 +77,8 @@ class Profile(Handle, Owner):
         """
         found = find_functions(functions)
         self._intervals = tuple(_seconds("an interval", interval) for interval in intervals)
+        if len(set(self._intervals)) > _limits.WORKING_SETS:
+            raise ValueError(f"{len(set(self._intervals))} intervals: at most {_limits.WORKING_SETS}")
         every = None if every is None else _seconds("every", every)
         self._process = lib.dt_address_space()
         self._lock = threading.RLock()

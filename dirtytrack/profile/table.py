@@ -40,27 +40,23 @@ def heading(recording: Recording) -> str:
 
 def phase_rows(recording: Recording) -> list[tuple[str, ...]]:
     """By phase and area, the most written first; the titles before them."""
-    total = sum(phase.nbytes for phase in recording.phases) or 1
-    rows = [
+    found = [(phase, tally) for phase in recording.phases for tally in phase.tallies]
+    found.sort(key=lambda one: -one[1].nbytes)
+    total = sum(tally.nbytes for _, tally in found) or 1
+    shown: list[tuple[str, ...]] = [
         (
-            phase.title,
-            recording.areas[tally.area].name,
+            plain(shorten(phase.title, _LONGEST)),
+            plain(shorten(recording.areas[tally.area].name, _LONGEST)),
             _number(tally.writes),
             size(tally.nbytes),
             f"{tally.nbytes / total:.1%}",
             _number(tally.distinct),
             f"{tally.rewritten:.1f}x",
         )
-        for phase in recording.phases
-        for tally in phase.tallies
+        for phase, tally in found[:_PHASES]
     ]
-    order = sorted(
-        range(len(rows)),
-        key=lambda row: [-tally.nbytes for phase in recording.phases for tally in phase.tallies][row],
-    )
-    shown = [tuple(plain(shorten(cell, _LONGEST)) for cell in rows[row]) for row in order[:_PHASES]]
-    if len(rows) > _PHASES:
-        shown.append((f"and {len(rows) - _PHASES} more", *[""] * 6))
+    if len(found) > _PHASES:
+        shown.append((f"and {len(found) - _PHASES} more", *[""] * 6))
     titles = ("phase", "region", "page-writes", "bytes", "share", "pages", "each")
     return [titles, *shown]
 

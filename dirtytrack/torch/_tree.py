@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from dirtytrack._json import check, parse
+
 _PLAIN = frozenset({bool, int, float, str, type(None)})  # what JSON has itself
 _TENSORS = frozenset({torch.Tensor, torch.nn.Parameter})
 _KEYS = frozenset({str, int})
@@ -30,6 +32,7 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
     name: kind for kind, name in (*_SEQUENCES.items(), *_MAPPINGS.items())
 }
 _DEEPEST = 200
+_MOST_MEMORY = 1 << 30  # bytes of the plain values when they are read
 
 Token = Any  # a str, or a tuple that begins with one
 Path = tuple[Any, ...]  # keys, from the outermost
@@ -292,10 +295,20 @@ _SIMPLE: dict[str, Callable[[Any], Any]] = {
 
 
 def encode(parts: Any) -> bytes:
-    """JSON, also of numbers that are none: it is read by `decode` alone."""
-    return json.dumps(parts, separators=(",", ":")).encode()
+    """JSON, also of numbers that are none: it is read by `decode` alone.
+
+    Raises:
+        ValueError: it holds more than `decode` reads.
+    """
+    data = json.dumps(parts, separators=(",", ":")).encode()
+    check(data, _MOST_MEMORY)
+    return data
 
 
 def decode(data: bytes | bytearray | memoryview) -> Any:
-    """What `encode` was given; tuples are lists."""
-    return json.loads(bytes(data))
+    """What `encode` was given; tuples are lists.
+
+    Raises:
+        ValueError, RecursionError: it is something else.
+    """
+    return parse(bytes(data), _MOST_MEMORY)

@@ -30,6 +30,7 @@ from dirtytrack.torch.loading import load
 
 _FORMAT = "dirtytrack checkpoint of lightning"
 _OF_OBJECT_STORES = {"store_options", "grace_period", "mirror", "mirror_timeout", "mirror_bandwidth"}
+_MOST = 1 << 16  # bytes of a file that names a checkpoint
 _WHOLE = "checkpoint"  # what the chain calls the checkpoint
 
 
@@ -144,11 +145,12 @@ class KeepRandomStates(Callback):
 def _read(file: Path) -> tuple[Path, str]:
     # The chain and the checkpoint that a file names.
     try:
-        found = json.loads(file.read_bytes())
+        with file.open("rb") as opened:
+            found = json.loads(opened.read(_MOST))
         if found["format"] != _FORMAT:
             raise ValueError(found["format"])
         return Path(os.path.normpath(file.parent / found["chain"])), str(found["id"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ChainError(f"{file} was not saved by ChainCheckpointIO: load it without the plugin") from error
 
 

@@ -121,6 +121,7 @@ def _in_itself():
         (_nested(), ValueError, "nested"),
         (_in_itself(), ValueError, "in itself"),
         pytest.param("x" * (1 << 25), ValueError, "large data belongs into a region", id="long"),
+        pytest.param([[]] * 4_000_000, ValueError, "too many values: .*, and at most 512.0 MiB", id="many"),
         (np.zeros(3), TypeError, "meta must be JSON"),
     ],
 )

@@ -18,6 +18,8 @@ from _lib.checkpoint.files import open_file, opened, segments
 from _lib.checkpoint.forge import BLOCK, IN_PLACE, RAW, SEGMENT_BYTES, ZEROS, ZSTD, File, Run
 from _lib.checkpoint.intercept import intercepted
 from _lib.support import resident_bytes
+from dirtytrack._json import footprint
+from dirtytrack.checkpoint.format import description
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import Encoding, FormatError
 from dirtytrack.checkpoint.read.state import State
@@ -278,6 +280,17 @@ def test_a_description_takes_memory_by_its_length(tmp_path, what):
     text = _text(meta="meta").replace(b'"meta": "meta"', b'"meta": [' + f"{what},".encode() * 300_000 + b"0]")
     path = _file().write(tmp_path, text=text)
     assert _peak(lambda: open_file(path).close()) < 64 * len(text)
+
+
+def test_a_description_that_would_take_too_much_is_not_decoded(tmp_path, monkeypatch):
+    """It is weighed before: here from a limit on that is a byte lower than what it weighs."""
+    text = _text(meta=[[]] * 10_000)
+    path = _file().write(tmp_path, text=text)
+    monkeypatch.setattr(description, "MAX_DESCRIPTION_MEMORY", footprint(text))
+    open_file(path).close()
+    monkeypatch.setattr(description, "MAX_DESCRIPTION_MEMORY", footprint(text) - 1)
+    with pytest.raises(FormatError, match=r"as objects its JSON may take 1\.4 MiB"):
+        open_file(path)
 
 
 @pytest.mark.parametrize("step", [0, 1, BLOCK, 8 * BLOCK - 1])

@@ -10,6 +10,7 @@ import pytest
 from _lib.checkpoint.buckets import FaultyBucket, ModelBucket
 from _lib.checkpoint.faulty_store import Trouble
 from dirtytrack import BusyError, ChainError
+from dirtytrack.checkpoint.store import commits
 from dirtytrack.group.ballots import Ballots, Vote, digest
 from dirtytrack.group.garbage import collect
 from dirtytrack.group.records import Records
@@ -150,14 +151,19 @@ def test_a_process_that_is_behind_learns_what_was_decided():
     assert "was so far behind" in late.decide(1, META).reason
 
 
-def test_a_damaged_vote_is_told():
-    """By its place."""
+def test_a_damaged_vote_is_told(monkeypatch):
+    """By its place; also one that would take too much memory."""
     bucket, ranks = _group(2)
     for ballots in ranks:
         _vote(ballots)
     key = next(key for key in bucket.objects if key.endswith("1/000001-saved.json"))
+    whole = bucket.objects[key]
     bucket.objects[key] = b"x", 0.0
     with pytest.raises(ChainError, match=r"000001-saved\.json is damaged"):
+        ranks[0].decide(1, META)
+    bucket.objects[key] = whole
+    monkeypatch.setattr(commits, "_MOST_MEMORY", 100)
+    with pytest.raises(ChainError, match=r"000000-saved\.json is damaged.*as objects its JSON may take"):
         ranks[0].decide(1, META)
 
 

@@ -9,6 +9,8 @@ import xxhash
 
 from _lib.checkpoint.buckets import ModelBucket
 from dirtytrack import BusyError, ChainError, UnsupportedError
+from dirtytrack._json import footprint
+from dirtytrack.checkpoint.store import commits
 from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
 from dirtytrack.group.garbage import collect
 from dirtytrack.group.records import Part, Record, Records, as_record
@@ -150,6 +152,25 @@ def test_a_damaged_record_is_not_used():
 
 
 RUN = f"0000000001-{'0' * 16}"
+
+
+def test_a_record_that_would_take_too_much_memory(tmp_path, monkeypatch):
+    """As bytes, or as what its JSON becomes: it is damaged. None is made that could not be read again."""
+    records = Records(DirectoryBucket(tmp_path))
+    run = records.open(NAMES)
+    _commit(records, run, 2)
+    path = tmp_path / records.log.key(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(commits, "_MOST_MEMORY", footprint(path.read_bytes().partition(b"\n")[0]) - 1)
+        with pytest.raises(ChainError, match="is damaged: as objects its JSON may take"):
+            records.find(2)
+        with pytest.raises(ValueError, match="as objects its JSON may take"):
+            _commit(records, run, 3)
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ChainError, match="is damaged: it has 1099511627776 bytes, and at most 134217728"):
+        records.find(2)
+    assert Records(DirectoryBucket(tmp_path)).newest().number == 1
 
 
 @pytest.mark.parametrize(

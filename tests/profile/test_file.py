@@ -5,16 +5,23 @@ from __future__ import annotations
 import copy
 import gzip
 import json
+import os
 import random
+import stat
+import sys
 import zlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from _lib import limits
 from _lib.profile.recordings import RECORDING
 from dirtytrack import RecordingError
-from dirtytrack.profile import Report, file
+from dirtytrack.profile import Column, Count, Phase, Recording, Report, Share, Tally, _limits, file
+from dirtytrack.profile._ledger import Ledger
 
 pytestmark = pytest.mark.anywhere
 
@@ -105,6 +112,138 @@ def test_too_much_is_refused_before_it_is_there(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(random.Random(1).randbytes(2000))
     with pytest.raises(RecordingError, match="more than 1000 bytes"):
         Report.load(path)
+
+
+def _numbers(count: int, cells: int) -> tuple[Count, ...]:
+    return tuple(Count(cell, cell + 1, (1 << 31) + cell) for cell in range(min(count, cells)))
+
+
+def _largest() -> Recording:
+    # As much of everything as there may be, at a time.
+    name, path = "\U0001f600" * (_limits.NAME - 6), "\U0001f600" * (_limits.TEXT - 4)
+    shape = (*[1] * (_limits.AXES - 2), 128, 4096)
+    counts = _numbers(_limits.COUNTS // _limits.AREAS, 128)
+    area = replace(RECORDING.areas[0], shape=shape, itemsize=1, nbytes=128 * 4096, offset=0, counts=counts)
+    area = replace(area, writes=1 << 60, distinct=128, cell=1)
+    tallies = [Tally(place, 1 << 60, 1 << 61, 128) for place in range(_limits.TALLIES // _limits.PHASES)]
+    shares = tuple(Share(phase, 1 / 3, 1 << 60) for phase in range(_limits.PHASES))
+    runs = {place: (Count(0, 127, 1 << 40),) for place in range(_limits.COLUMN_COUNTS // _limits.COLUMNS)}
+    return replace(
+        RECORDING,
+        program="\U0001f600" * _limits.TEXT,
+        areas=tuple(replace(area, name=f"{name}{place}") for place in range(_limits.AREAS)),
+        phases=tuple(
+            Phase(f"{path}{place}", 1 << 60, 1 / 3, tuple(tallies)) for place in range(_limits.PHASES)
+        ),
+        columns=tuple(Column(turn, turn + 1.0, shares, runs) for turn in range(_limits.COLUMNS)),
+        working_sets=(RECORDING.working_sets[0],) * _limits.WORKING_SETS,
+        notes=("\U0001f600" * _limits.TEXT,) * _limits.NOTES,
+    )
+
+
+@pytest.mark.slow
+def test_the_largest_recording_is_read_again(tmp_path: Path) -> None:
+    """At each limit at a time, and within those of the file."""
+    recording = _largest()
+    path = tmp_path / "largest"
+    Report(recording).save(path)
+    assert Report.load(path).recording == recording
+    text = gzip.decompress(path.read_bytes())
+    assert len(text) < file._MOST_TEXT
+    assert path.stat().st_size < file._MOST_FILE
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("COUNTS", 1), ("TALLIES", 0), ("COLUMN_COUNTS", 1), ("AREAS", 0), ("PHASES", 1)]
+)
+def test_what_could_not_be_read_again_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    """One more than there may be of anything, in a recording that somebody has put together."""
+    monkeypatch.setattr(_limits, limit, value)
+    with pytest.raises(ValueError, match=f"read again: .*(at most|more than) {value}\\b"):
+        Report(RECORDING).save(tmp_path / "more")
+    assert list(tmp_path.iterdir()) == []
+
+
+_MILLIONS: dict[str, Callable[[], bytes]] = {
+    "lists": lambda: b"[%s]" % b",".join([b"[]"] * 8_000_000),
+    "objects": lambda: b"[%s]" % b",".join([b"{}"] * 8_000_000),
+    "numbers": lambda: b"[%s]" % b",".join([b"1e9"] * 8_000_000),
+    "texts": lambda: b"[%s]" % b",".join([b'"ab"'] * 6_000_000),
+    "wide texts": lambda: b'["%s\\ud83d\\ude00"]' % (b"a" * 33_000_000),
+    "keys": lambda: b"{%s}" % b",".join(b'"%d":0' % key for key in range(2_000_000)),
+    "nesting": lambda: b"[" * 33_000_000,
+}
+_READ = """
+import resource, sys
+from dirtytrack import RecordingError
+from dirtytrack.profile import Report
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+before = peak()
+try:
+    Report.load(sys.argv[1])
+except RecordingError:
+    print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", _MILLIONS)
+def test_hostile_files_take_bounded_memory(tmp_path: Path, what: str) -> None:
+    """Some 100 KiB, of which more would be made than there is memory for."""
+    path = tmp_path / "hostile"
+    path.write_bytes(gzip.compress(_MILLIONS[what](), 1))
+    done = limits.run([sys.executable, "-c", _READ, path])
+    assert not done.stderr
+    assert int(done.stdout) < 512  # MiB
+
+
+def test_texts_that_can_not_be_kept_are_cut_or_escaped(tmp_path: Path) -> None:
+    """Long names and paths, arguments that are no characters, too many notes: the file is read again."""
+    ledger = Ledger([1.0])
+    ledger.area(replace(RECORDING.areas[0], name="a\udcff" + "b" * 5000))
+    ledger.add("phase\udcff/" * 1000, 1.0, [])
+    notes = [f"{number}" * 3000 for number in range(1, 100)]
+    recording = ledger.recording(
+        "record", program="x.py \udcff" + " y" * 3000, started=0.0, overhead=0.0, watched=0, notes=notes
+    )
+    Report(recording).save(tmp_path / "run")
+    read = Report.load(tmp_path / "run").recording
+    assert read == recording
+    assert read.program.startswith("x.py \\udcff y y")
+    assert read.areas[0].name.startswith("a\\udcffbbb")
+    assert len(read.notes) == 64
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "link"])
+def test_only_regular_files_are_replaced(tmp_path: Path, kind: str) -> None:
+    """Whatever is asked for: no device, no pipe, no link."""
+    path, other = tmp_path / "there", tmp_path / "other"
+    other.write_bytes(b"other")
+    {"directory": path.mkdir, "fifo": lambda: os.mkfifo(path), "link": lambda: path.symlink_to(other)}[kind]()
+    before = path.lstat()
+    with pytest.raises(FileExistsError, match="no regular file"):
+        Report(RECORDING).save(path, force=True)
+    assert path.lstat() == before
+    assert other.read_bytes() == b"other"
+
+
+def test_a_recording_is_for_its_owner(tmp_path: Path) -> None:
+    """Whatever the umask permits: names of variables and arguments are in it."""
+    path = tmp_path / "run"
+    before = os.umask(0)
+    try:
+        Report(RECORDING).save(path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.chmod(0o644)
+        Report(RECORDING).save(path, force=True)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
 
 
 _CHANGES: list[tuple[tuple[Any, ...], Any]] = [

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dirtytrack.native import ffi
-from dirtytrack.profile import Area, Recording, _ledger, file
+from dirtytrack.profile import Area, Recording, _limits, file
 from dirtytrack.profile._ledger import Ledger, Written
 
 pytestmark = pytest.mark.anywhere
@@ -115,7 +115,7 @@ def test_sums_are_those_of_a_model(found: list[tuple[str, float, dict[int, set[i
 
 def test_an_hour_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a simulated clock, at a collect every 300 ms: columns, memory and the file do not grow with time."""
-    monkeypatch.setattr(_ledger, "_COLUMN_ENTRIES", 4000)
+    monkeypatch.setattr(_limits, "COLUMN_COUNTS", 4000)
     draw = random.Random(1)
     ledger = Ledger([0.05, 60.0])
     for _ in range(4):
@@ -141,8 +141,8 @@ def test_an_hour_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_many_phases_and_areas_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is beyond it is put together, and nothing is lost; areas beyond it are refused."""
-    monkeypatch.setattr(_ledger, "_PHASES", 10)
-    monkeypatch.setattr(_ledger, "_AREAS", 3)
+    monkeypatch.setattr(_limits, "PHASES", 11)
+    monkeypatch.setattr(_limits, "AREAS", 3)
     ledger = Ledger([])
     assert [ledger.area(area(8)) for _ in range(5)] == [0, 1, 2, None, None]
     for turn in range(100):
@@ -168,7 +168,7 @@ def test_large_areas_have_larger_cells() -> None:
 
 def test_a_file_of_it_can_always_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     """More counts than it may have are put together in larger cells."""
-    monkeypatch.setattr(_ledger, "_ENTRIES", 300)
+    monkeypatch.setattr(_limits, "COUNTS", 300)
     ledger = Ledger([])
     for pages in (1000, 600, 10):
         ledger.area(area(pages))

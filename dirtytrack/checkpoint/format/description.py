@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, Self, get_args
 
+from dirtytrack._json import parse
 from dirtytrack.checkpoint.format.layout import Layout, check_table
-from dirtytrack.checkpoint.format.structures import FormatError, Kind, shortened
+from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION_MEMORY, FormatError, Kind, shortened
 
 Consistency = Literal["proven", "paused", "stopped", "unproven"]
 
@@ -80,7 +81,8 @@ def _regions(found: Any) -> tuple[Layout, ...]:
 
 def _parse(data: bytes) -> Any:
     # JSON as every reader understands it: no key twice, no NaN, no integer that takes long.
-    return json.loads(data.decode(), object_pairs_hook=_unique, parse_int=_integer, parse_constant=_refuse)
+    hooks = {"object_pairs_hook": _unique, "parse_int": _integer, "parse_constant": _refuse}
+    return parse(data, MAX_DESCRIPTION_MEMORY, **hooks)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

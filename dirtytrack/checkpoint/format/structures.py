@@ -16,6 +16,7 @@ SEGMENT_BYTES = 1 << 22  # a segment has at most so many, not being zeros: no re
 SEGMENT_RUNS = 1024  # at most
 LINEAR_ALIGNMENT = 65536  # a multiple of every page size
 MAX_DESCRIPTION = 1 << 26
+MAX_DESCRIPTION_MEMORY = 1 << 30  # bytes that it takes as objects
 MAX_NUMBER = (1 << 63) - 1
 NO_PARENT = bytes(16)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+MOST_WHOLE = 1 << 27  # bytes of an object that is read in one piece
 _PAGE = 1000  # objects in a page of a listing, as all services have it
 _SHOWN = 300  # characters of what a service says
 _ANSWER = re.compile(r"status code: ([0-9]{3} [A-Za-z ]+)")
@@ -82,6 +83,7 @@ class Bucket(Protocol):
 
         Raises:
             FileNotFoundError: there is none.
+            ValueError: it has more than `MOST_WHOLE` bytes.
         """
 
     def get_range(self, key: str, start: int, stop: int) -> Buffer:
@@ -168,7 +170,9 @@ class ObstoreBucket:
     def get(self, key: str) -> bytes:
         """See `Bucket`."""
         with self._naming(key):
-            return bytes(self._obstore.get(self._store, self._prefix + key).bytes())
+            found = self._obstore.get(self._store, self._prefix + key)
+            check_whole(int(found.meta["size"]))
+            return bytes(found.bytes())
 
     def get_range(self, key: str, start: int, stop: int) -> Buffer:
         """See `Bucket`."""
@@ -281,6 +285,16 @@ def said(error: BaseException) -> str:
         return ": ".join(part for part in (answer[1], code and code[1], message and message[1]) if part)
     told = " ".join(text.partition("\n\nDebug source:")[0].split())
     return told if len(told) <= _SHOWN else f"{told[: _SHOWN - 3]}..."
+
+
+def check_whole(nbytes: int) -> None:
+    """Refuses an object that is too large to be read in one piece.
+
+    Raises:
+        ValueError: it is.
+    """
+    if nbytes > MOST_WHOLE:
+        raise ValueError(f"it has {nbytes} bytes, and at most {MOST_WHOLE} are read")
 
 
 def retried(act: Callable[[], _T], times: int = 2) -> _T:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from dirtytrack._json import check, parse
 from dirtytrack.checkpoint.format.codec import checksum
 from dirtytrack.checkpoint.store.bucket import Bucket, Found, retried
 from dirtytrack.checkpoint.store.protocol import GO_ON, OvertakenError, UnreadableError
@@ -31,6 +32,7 @@ _LAST = 10**20 - 1
 _NAME = re.compile(r"([0-9]{20})\.json")
 _STEPS = 1000  # numbers to ask for one by one, before the whole listing is read
 _TRIES = 20  # to find a commit that is neither removed nor replaced meanwhile
+_MOST_MEMORY = 1 << 30  # bytes that an object takes when it is read
 _OWN_ATTEMPTS = 100  # of this writer that may have got there after they were given up
 
 _logger = logging.getLogger("dirtytrack.checkpoint")
@@ -112,8 +114,8 @@ class CommitLog:
             UnreadableError: it is damaged, or of a version that is not known here.
             OSError: as the bucket says.
         """
-        data: bytes = retried(lambda: self._bucket.get(self.key(number)))
         try:
+            data: bytes = retried(lambda: self._bucket.get(self.key(number)))
             return _decode(data, number, self._kind)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UnreadableError(f"{self.locate(number)} is damaged: {error}") from None
@@ -276,8 +278,13 @@ class CommitLog:
 
 
 def sealed(body: Mapping[str, Any]) -> bytes:
-    """JSON on a line, and its checksum on another."""
+    """JSON on a line, and its checksum on another.
+
+    Raises:
+        ValueError: it is more than `unsealed` reads.
+    """
     line = json.dumps(body, separators=(",", ":")).encode()
+    check(line, _MOST_MEMORY)
     return b"%s\n%016x\n" % (line, checksum(line))
 
 
@@ -290,7 +297,7 @@ def unsealed(data: bytes) -> dict[str, Any]:
     line, _, end = data.partition(b"\n")
     if end != b"%016x\n" % checksum(line):
         raise ValueError("the checksum does not fit")
-    body = json.loads(line)
+    body = parse(line, _MOST_MEMORY)
     if not isinstance(body, dict):
         raise ValueError("it is no object")
     return body

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dirtytrack.checkpoint.store.bucket import Bucket, Found
+from dirtytrack.checkpoint.store.bucket import MOST_WHOLE, Bucket, Found, check_whole
 from dirtytrack.checkpoint.store.directory import Directory
 
 if TYPE_CHECKING:
@@ -54,11 +54,13 @@ class DirectoryBucket:
 
     def copy_from(self, other: Bucket, key: str) -> None:
         """See `Bucket`."""
-        self.put(key, other.get(key))
+        self.put(key, other.get_range(key, 0, other.size(key)))
 
     def get(self, key: str) -> bytes:
         """See `Bucket`."""
-        return (self._path / key).read_bytes()
+        with (self._path / key).open("rb") as file:
+            check_whole(os.fstat(file.fileno()).st_size)
+            return file.read(MOST_WHOLE)
 
     def get_range(self, key: str, start: int, stop: int) -> Buffer:
         """See `Bucket`."""

@@ -7,9 +7,10 @@ import mmap
 from collections.abc import Mapping
 from dataclasses import replace
 
+from dirtytrack._json import check
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint.format.layout import Layout
-from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION
+from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION, MAX_DESCRIPTION_MEMORY
 from dirtytrack.objects import Description
 from dirtytrack.tracking import Region, Session, resolve, session_for, track_many
 
@@ -94,8 +95,13 @@ class Holdings:
             self.regions[name] = self.regions[owner]
             layout = Layout.of(name, found[name], self.regions[owner].page_size)
             self.layouts.append(replace(layout, same_as=places[owner]))
-        length = len(json.dumps([layout.to_json() for layout in self.layouts]))
-        if length > _MAX_TABLE:
+        table = json.dumps([layout.to_json() for layout in self.layouts]).encode()
+        if len(table) > _MAX_TABLE:
             raise ValueError(
-                f"names and element types take {length} bytes in each file: at most {_MAX_TABLE}; give bytes"
+                f"names and element types take {len(table)} bytes in each file: at most {_MAX_TABLE}; give "
+                "bytes"
             )
+        try:
+            check(table, MAX_DESCRIPTION_MEMORY // 2)
+        except ValueError as error:
+            raise ValueError(f"these are too many regions: {error}") from None
