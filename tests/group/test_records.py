@@ -164,6 +164,7 @@ def test_a_record_that_would_take_too_much_memory(tmp_path, monkeypatch):
         patch.setattr(commits, "_MOST_MEMORY", footprint(path.read_bytes().partition(b"\n")[0]) - 1)
         with pytest.raises(ChainError, match="is damaged: as objects its JSON may take"):
             records.find(2)
+        patch.setattr(commits, "_MOST_MEMORY", 500)
         with pytest.raises(ValueError, match="as objects its JSON may take"):
             _commit(records, run, 3)
     with path.open("r+b") as file:
