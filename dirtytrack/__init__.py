@@ -1,7 +1,7 @@
 """Which pages of my memory were written since I last asked?
 
-The public names, and nothing else. Each is imported when it is first asked for, so that importing this costs
-next to nothing. Behind them stand the packages, each built on those above it in this list:
+The public names, and nothing else. But for the errors each is imported when it is first asked for, so that
+importing this costs next to nothing. Behind them stand the packages, each built on those above it in this list:
 
     errors       every exception
     native       the C core, private
@@ -20,7 +20,7 @@ next to nothing. Behind them stand the packages, each built on those above it in
 The wheel has a plugin of pytest, which therefore would rewrite the library's assertions: PYTEST_DONT_REWRITE.
 """
 
-TYPE_CHECKING = False  # type checkers know the name; importing `typing` takes longer than all of this
+TYPE_CHECKING = False  # type checkers know the name
 if TYPE_CHECKING:
     from dirtytrack import kernel
     from dirtytrack.c_interface import get_include, get_sources
@@ -57,21 +57,32 @@ if TYPE_CHECKING:
         empty,
     )
 else:
+    import errno as _errno
+    from importlib import import_module as _import_module
+
+    from dirtytrack import errors as _errors  # what has to be said where no file can be opened any more
+
     # The lowest first: those above import them anyway.
     _HOMES = ("errors", "c_interface", "kernel.support", "tracking", "snapshot")
 
     def __getattr__(name):
         """A public name, when it is first asked for."""
-        from importlib import import_module
-
         names = globals()
         for home in _HOMES if name in __all__ else ():
-            module = import_module(f"{__name__}.{home}")
+            module = _import(f"{__name__}.{home}")
             if name not in names and hasattr(module, name):
                 names[name] = getattr(module, name)
             if name in names:  # also a package, which its import has put there
                 return names[name]
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def _import(module):
+        try:
+            return _import_module(module)
+        except OSError as error:
+            if error.errno not in (_errno.EMFILE, _errno.ENFILE):
+                raise
+            raise _errors.kernel_error(error.errno, f"import of {module}") from error
 
     def __dir__():
         return sorted({*globals(), *__all__})

@@ -11,6 +11,7 @@ import _cffi_backend
 import pytest
 
 import dirtytrack
+from dirtytrack import errors
 
 # What a session may do without, with what of the standard library takes long.
 _HEAVY = {
@@ -37,9 +38,15 @@ def _loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_the_import_loads_nothing_else() -> None:
-    """Neither a part of its own nor a module of the standard library, and no descriptor."""
-    assert _loaded_by("import dirtytrack") == {"dirtytrack"}
+def _own(loaded: set[str]) -> set[str]:
+    return {name for name in loaded if name.startswith("dirtytrack")}
+
+
+def test_the_import_loads_the_errors_only() -> None:
+    """No other part of its own, nothing slow of the standard library, and no descriptor."""
+    loaded = _loaded_by("import dirtytrack")
+    assert _own(loaded) == {"dirtytrack", "dirtytrack.errors"}
+    assert not loaded & _HEAVY
 
 
 def test_a_session_is_light_and_opens_nothing() -> None:
@@ -51,8 +58,7 @@ def test_a_session_is_light_and_opens_nothing() -> None:
 
 def test_an_error_loads_errors_only() -> None:
     """Who handles it need not be able to track."""
-    loaded = _loaded_by("from dirtytrack import BusyError")
-    assert {name for name in loaded if name.startswith("dirtytrack")} == {"dirtytrack", "dirtytrack.errors"}
+    assert _own(_loaded_by("from dirtytrack import BusyError")) == {"dirtytrack", "dirtytrack.errors"}
 
 
 def test_every_public_name_is_there_when_it_is_asked_for() -> None:
@@ -80,7 +86,32 @@ def test_a_name_that_is_not_there() -> None:
     with pytest.raises(AttributeError, match="module 'dirtytrack' has no attribute 'wach'"):
         dirtytrack.wach  # noqa: B018
     program = "import dirtytrack; hasattr(dirtytrack, 'wach')"
-    assert not any(name.startswith("dirtytrack.") for name in _loaded_by(program))
+    assert _own(_loaded_by(program)) == {"dirtytrack", "dirtytrack.errors"}
+
+
+@pytest.mark.parametrize("name", sorted({*dirtytrack.__all__} - {*dir(errors)} - {"__version__"}))
+def test_a_name_that_is_asked_for_without_a_descriptor(name: str) -> None:
+    """It can't be imported: an error that names the limit. Later it is there."""
+    program = f"""
+import errno, os, resource
+import dirtytrack
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+try:
+    while True: taken.append(os.open("/dev/null", 0))
+except OSError: pass
+try:
+    dirtytrack.{name}
+except dirtytrack.DirtyTrackError as error:
+    assert isinstance(error, dirtytrack.KernelError) and error.errno == errno.EMFILE, error
+    assert "RLIMIT_NOFILE" in str(error), error
+else:
+    raise AssertionError("it was there already")
+for descriptor in taken: os.close(descriptor)
+dirtytrack.{name}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_version_is_that_of_the_package() -> None:
