@@ -1,7 +1,7 @@
 """Which pages of my memory were written since I last asked?
 
 The public names, and nothing else. But for the errors each is imported when it is first asked for, so that
-importing this costs next to nothing. Behind them stand the packages, each built on those above it in this list:
+importing this costs next to nothing. Behind them stand the packages, each built on those above it here:
 
     errors       every exception
     native       the C core, private

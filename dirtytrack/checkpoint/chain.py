@@ -426,7 +426,7 @@ class Chain(Owner):
         self._check()
         node = self._archive.newest if at is None else self._archive.find(at)
         layouts = node.layouts
-        region = self._archive.find_region(layouts, name)
+        (region,) = self._archive.find_regions(layouts, [name])
         nbytes = layouts[region].nbytes
         end = nbytes if stop is None else stop
         if not 0 <= start <= end <= nbytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
@@ -162,18 +162,19 @@ class Archive:
             nodes.append(self._nodes[parent])
         return nodes[::-1]
 
-    def find_region(self, layouts: Layouts, name: str) -> int:
-        """The place of a region in a table.
+    def find_regions(self, layouts: Layouts, names: Sequence[str]) -> list[int]:
+        """The places of regions in a table.
 
         Raises:
-            ChainError: there is none of that name.
+            ChainError: there is none of one of these names.
         """
-        names = [layout.name for layout in layouts]
-        if name not in names:
-            raise ChainError(
-                f"the chain in {self.store.place} has no region {name!r}. It has {first_few_of(names)}"
-            )
-        return names.index(name)
+        places = {layout.name: place for place, layout in enumerate(layouts)}
+        for name in names:
+            if name not in places:
+                raise ChainError(
+                    f"the chain in {self.store.place} has no region {name!r}. It has {first_few_of(places)}"
+                )
+        return [places[name] for name in names]
 
     def read(self, node: Node, action: Callable[[State], _T]) -> _T:
         """What *action* makes of a state.

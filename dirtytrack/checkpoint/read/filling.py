@@ -46,7 +46,7 @@ def fill(
     """
 
     def write(state: State) -> None:
-        places = [archive.find_region(state.layouts, target.layout.name) for target in targets]
+        places = archive.find_regions(state.layouts, [target.layout.name for target in targets])
         for place, target in zip(places, targets, strict=True):
             if reason := state.layouts[place].mismatch(target.layout):
                 raise ChainError(reason)
