@@ -14,7 +14,7 @@ from pathlib import Path
 from dirtytrack.cli._arguments import above_zero, at_least
 from dirtytrack.cli.record import add_pace, pace_of, told
 from dirtytrack.profile import file
-from dirtytrack.profile.recorder import attach
+from dirtytrack.profile.attaching import attach
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,8 +3,8 @@
 The program runs as ever, with its own input, output and arguments. The recording is written when it ends,
 also by Ctrl-C, to SCRIPT.dirtytrack in the current directory; 'dirtytrack report' shows it. Watched are the
 heap, the stack and all private anonymous memory: Python's objects, numpy arrays, tensors. Arrays are named
-where variables of modules and running functions lead to them. Processes that it forks are not recorded. A
-program that tracks memory with dirtytrack itself can't be: memory has one userfaultfd.
+where variables of modules and running functions lead to them. Processes that it forks are recorded with
+--follow-forks. A program that tracks memory with dirtytrack itself can't be: memory has one userfaultfd.
 
 The exit code is the program's; 1 if it could not be recorded, and a line on stderr says why.
 """
@@ -19,7 +19,8 @@ from dirtytrack._text import duration, printable, size
 from dirtytrack.cli._arguments import above_zero
 from dirtytrack.profile import file
 from dirtytrack.profile.functions import check_name
-from dirtytrack.profile.recorder import Pace, record
+from dirtytrack.profile.recorder import Pace
+from dirtytrack.profile.running import record
 
 _INTERRUPTED = 128
 
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="charge what is written during calls of this function to it; may be repeated. Before Python "
         "3.12 not of the program itself, only of modules, which are imported before it begins",
+    )
+    parser.add_argument(
+        "--follow-forks",
+        action="store_true",
+        help="record forked children as well, each as a phase of its own, up to 256; one that executes "
+        "another program is not followed there",
     )
     parser.add_argument("-m", dest="is_module", action="store_true", help="run a module, as python -m does")
     parser.add_argument("program", metavar="script.py", help="the program, or with -m the module")
@@ -94,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
             is_module=args.is_module,
             phases=args.phase,
             pace=pace_of(args),
+            follow_forks=args.follow_forks,
         )
         report.save(path, force=True)
     except BaseException:

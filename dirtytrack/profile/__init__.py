@@ -6,7 +6,17 @@ recording. The guide is ``docs/profile.md``.
 """
 
 from dirtytrack.profile.profile import PhaseBlock, Profile
-from dirtytrack.profile.recording import Area, Column, Count, Phase, Recording, Share, Tally, WorkingSet
+from dirtytrack.profile.recording import (
+    Area,
+    Column,
+    Count,
+    Phase,
+    Process,
+    Recording,
+    Share,
+    Tally,
+    WorkingSet,
+)
 from dirtytrack.profile.report import Report
 
 __all__ = [
@@ -15,6 +25,7 @@ __all__ = [
     "Count",
     "Phase",
     "PhaseBlock",
+    "Process",
     "Profile",
     "Recording",
     "Report",

@@ -24,9 +24,10 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 _SYSCALL = {"x86_64": 323}.get(platform.machine(), 282)
 _OPEN_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | 1  # UFFD_USER_MODE_ONLY
@@ -37,11 +38,14 @@ _FEATURES = (
     1 << 15,
 )  # WP_ASYNC, WP_UNPOPULATED, WP_HUGETLBFS_SHMEM; at least the first
 
+_libc = ctypes.CDLL(None, use_errno=True)  # now: a child of a fork may wait for ever for the loader's lock
+
 _LEAST = 1 << 16  # bytes of an array that is told
 _MOST_ARRAYS = 2000
 _DEEPEST = 3
 _PATIENCE = 0.05  # seconds of computing for a look at all variables
 _LIBRARIES = tuple(dict.fromkeys(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")))
+_LONGEST = 1000  # characters of a phase that a forked child begins in
 _RECORDER = "(recorder)"
 _CO_OPTIMIZED = 1  # of a code: a function's
 _REFERENCES = 3  # to a dictionary of variables: the frame's, ours, and that of who counts
@@ -53,8 +57,7 @@ def open_userfaultfd() -> int:
     Raises:
         OSError: it can't be had here.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(_SYSCALL, _OPEN_FLAGS)
+    fd = _libc.syscall(_SYSCALL, _OPEN_FLAGS)
     if fd < 0:
         error = ctypes.get_errno()
         try:
@@ -183,11 +186,22 @@ def _described(address: int, nbytes: int, shape: list[int], itemsize: int) -> di
 
 
 class Agent:
-    """The end of the line in the recorded program."""
+    """The end of the line in the recorded program, and in each of its forked children that is recorded."""
 
-    def __init__(self, line: socket.socket) -> None:
-        self._line = line
-        self._lock = threading.Lock()
+    def __init__(self, line: socket.socket, door: socket.socket | None = None) -> None:
+        """Says nothing yet.
+
+        Args:
+            line: to the recorder.
+            door: where forked children come in. None: they are not recorded.
+        """
+        self._take(line)
+        self._door = door
+        if door is not None:
+            door.set_inheritable(False)
+            self._door_inode = os.fstat(door.fileno()).st_ino
+        self._lock = threading.RLock()
+        self._depth = 0
         self._process = os.getpid()
         self._open: dict[int, list[str]] = {}
         self._owed = 0  # answers that have not come; an interrupt may have ended the wait for one
@@ -205,16 +219,25 @@ class Agent:
         os.close(fd)
 
     def serve(self) -> None:
-        """Tells of arrays when SIGURG comes, of the end, and of no fork's child."""
-        os.register_at_fork(before=self._count_fork, after_in_child=self._leave_to_parent)
+        """Tells of arrays when SIGURG comes, of the end, and of forks."""
+        os.register_at_fork(before=self._count_fork, after_in_child=self._go_on_in_child)
         atexit.register(self.end)
+        leave = os._exit
+
+        def leave_with_a_word(status: int) -> NoReturn:
+            try:
+                self.end()
+            finally:
+                leave(status)
+
+        os._exit = leave_with_a_word
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGURG, self._tell_arrays)
             signal.siginterrupt(signal.SIGURG, False)
 
     def enter(self, name: str) -> None:
         """A phase begins in this thread."""
-        with self._lock:
+        with self._turn() as is_mine:
             paths = self._open.setdefault(threading.get_ident(), [])
             if not paths:
                 paths.append(name)
@@ -222,55 +245,105 @@ class Agent:
                 outer = paths[-1]
                 is_same = outer == name or outer.endswith(f"/{name}") or outer.count("/") >= 32
                 paths.append(outer if is_same else f"{outer}/{name}")
-            self._send({"phase": self._label()})
+            if is_mine:
+                self._send({"phase": self._label()})
 
     def leave(self) -> None:
         """It ends."""
-        with self._lock:
+        with self._turn() as is_mine:
             paths = self._open.get(threading.get_ident(), [])
             if paths:
                 paths.pop()
             if not paths:
                 self._open.pop(threading.get_ident(), None)
-            self._send({"phase": self._label()})
+            if is_mine:
+                self._send({"phase": self._label()})
+
+    @contextmanager
+    def _turn(self) -> Iterator[bool]:
+        # One message at a time, and not in the middle of another one, where a handler of signals may run: it
+        # would take the answer.
+        with self._lock:
+            self._depth += 1
+            try:
+                yield self._depth == 1
+            finally:
+                self._depth -= 1
 
     def _label(self) -> str:
         return " + ".join(sorted({paths[-1] for paths in self._open.values() if paths}))
 
     def _tell_arrays(self, _number: int, _frame: FrameType | None) -> None:
-        if not self._lock.acquire(blocking=False):  # it has come in the middle of something
+        if not self._lock.acquire(blocking=False):  # another thread is in the middle of something
             return
         try:
-            self._send({"phase": _RECORDER})
-            self._send({"arrays": arrays(), "phase": self._label()})
+            with self._turn() as is_mine:
+                if is_mine:
+                    self._send({"phase": _RECORDER})
+                    self._send({"arrays": arrays(), "phase": self._label()})
         finally:
             self._lock.release()
 
     def end(self) -> None:
         """The program ends; more may still be written, and told by another end."""
-        self._send({"end": True, "forks": self._forks})
+        with self._turn() as is_mine:
+            if is_mine:
+                self._send({"end": True, "forks": self._forks})
 
     def _count_fork(self) -> None:
         self._forks += 1
 
-    def _leave_to_parent(self) -> None:
-        # A child is another process: its memory is not recorded, and its words are not for the recorder.
+    def _go_on_in_child(self) -> None:
+        # A child is another process: its memory is not its parent's, and so it has another line, or none.
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._forks = self._owed = 0
+        thread = threading.get_ident()
+        self._open = {thread: self._open[thread]} if thread in self._open else {}
         self._process = -1
-        self._lock = threading.Lock()
         self._line.close()
-        if signal.getsignal(signal.SIGURG) == self._tell_arrays:
+        if self._door is not None:
+            with suppress(OSError):
+                self._knock(self._door)
+        if self._process == -1 and signal.getsignal(signal.SIGURG) == self._tell_arrays:
             signal.signal(signal.SIGURG, signal.SIG_DFL)
+
+    def _knock(self, door: socket.socket) -> None:
+        if not _is_socket(door, self._door_inode):
+            return
+        fd = open_userfaultfd()
+        try:
+            line, other = socket.socketpair()
+            with other:
+                message = {"parent": os.getppid(), "phase": self._label()[:_LONGEST]}
+                fds = struct.pack("2i", fd, other.fileno())
+                told = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)]
+                door.sendmsg([json.dumps(message).encode()], told, socket.MSG_NOSIGNAL)
+        finally:
+            os.close(fd)
+        if line.recv(1):
+            self._process = os.getpid()
+            self._take(line)
+        else:  # nobody listens, or there are too many
+            line.close()
+
+    def _take(self, line: socket.socket) -> None:
+        line.set_inheritable(False)
+        self._line = line
+        self._inode = os.fstat(line.fileno()).st_ino
 
     def _send(self, message: dict[str, Any], fd: int | None = None) -> None:
         if self._process != os.getpid():
             return
         try:
+            if not _is_socket(self._line, self._inode):
+                raise ConnectionError
             data = json.dumps(message).encode() + b"\n"
             self._owed += 1
             if fd is not None:
                 sent = socket.send_fds(self._line, [data], [fd])
                 data = data[sent:]
-            self._line.sendall(data)
+            self._line.sendall(data, socket.MSG_NOSIGNAL)
             while self._owed > 0:
                 answers = len(self._line.recv(self._owed))
                 if not answers:
@@ -278,6 +351,11 @@ class Agent:
                 self._owed -= answers
         except OSError:  # nobody listens any more: the program goes on
             self._process = -1
+
+
+def _is_socket(one: socket.socket, inode: int) -> bool:
+    # A program that has closed all descriptors, as daemons do, may have another one by this number.
+    return os.fstat(one.fileno()).st_ino == inode
 
 
 def watch(agent: Agent, names: list[str]) -> None:
@@ -363,12 +441,12 @@ def _wrap(agent: Agent, name: str) -> None:
     setattr(holder, attribute, type(stored)(phase) if is_method else phase)
 
 
-def run(fd: int, phases: list[str], is_module: bool, program: list[str]) -> None:
-    """Runs a program as ``python program`` does, with the recorder at the other end of a socket."""
+def run(line: int, door: int | None, phases: list[str], is_module: bool, program: list[str]) -> None:
+    """Runs a program as ``python program`` does, with the recorder at the other end of these sockets."""
     sys.argv[:] = program
     folder = Path.cwd() if is_module else Path(program[0]).resolve().parent
     sys.path.insert(0, str(folder))
-    agent = Agent(socket.socket(fileno=fd))
+    agent = Agent(socket.socket(fileno=line), None if door is None else socket.socket(fileno=door))
     try:
         watch(agent, phases)
     except (ValueError, ImportError) as error:

@@ -12,6 +12,7 @@ CELLS = 1 << 16  # of an area's counts
 COLUMN_CELLS = 128  # of an area, in a column
 COUNTS = 1 << 17  # runs of counts, of all areas together
 COLUMN_COUNTS = 1 << 17  # the same, of all columns together
+PROCESSES = 257  # the program and its forked children
 WORKING_SETS = 64
 NOTES = 64
 AXES = 64

@@ -6,7 +6,7 @@ import bisect
 import mmap
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from dirtytrack._text import shorten
@@ -14,7 +14,8 @@ from dirtytrack.errors import BusyError, KernelError
 from dirtytrack.kernel import Userfaultfd, mappings, pagemap
 from dirtytrack.kernel.pagemap import Category, ScanFlags
 from dirtytrack.native import ffi
-from dirtytrack.profile._ledger import Ledger, Written
+from dirtytrack.profile._counters import Written
+from dirtytrack.profile._ledger import Ledger
 from dirtytrack.profile.recording import Area
 
 _PAGE = mmap.PAGESIZE
@@ -70,22 +71,50 @@ class _Stretch(NamedTuple):
     base: int  # the address of the area's page 0
 
 
-class Memory:
-    """The private anonymous memory of a process, registered and scanned."""
+@dataclass
+class _Found:
+    """The areas that were found, in all processes together, by their index.
 
-    def __init__(self, pid: int, userfaultfd: Userfaultfd, ledger: Ledger) -> None:
+    Attributes:
+        areas: what they are.
+        arrays: those of arrays, also of former ones.
+        mappings: those of mappings, by their addresses.
+        ends: of areas of mappings: the highest address that was mapped.
+    """
+
+    areas: dict[int, Area] = field(default_factory=dict)
+    arrays: dict[tuple[str, int, tuple[int, ...], int], int] = field(default_factory=dict)
+    mappings: dict[tuple[int, int], int] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict)
+
+
+class Memory:
+    """The private anonymous memory of a process, registered and scanned.
+
+    A forked child's has the areas of its parent: there are no others at these addresses.
+    """
+
+    def __init__(
+        self, pid: int, userfaultfd: Userfaultfd, ledger: Ledger, parent: Memory | None = None
+    ) -> None:
+        """Finds nothing yet.
+
+        Args:
+            pid: the process.
+            userfaultfd: its own.
+            ledger: where areas are counted.
+            parent: of a forked child: the memory that it has a copy of.
+        """
         self._pid = pid
         self._userfaultfd = userfaultfd
         self._ledger = ledger
+        self._found: _Found = _Found() if parent is None else parent._found
         self._plain: list[_Stretch] = []  # areas of mappings, by address
         self._arrays: list[_Stretch] = []  # of the arrays that there are now
-        self._known: dict[
-            tuple[str, int, tuple[int, ...], int], int
-        ] = {}  # areas of arrays, also of former ones
-        self._areas: dict[int, Area] = {}
-        self._ends: dict[int, int] = {}  # of areas of mappings: the highest address that was mapped
         self._stretches: list[_Stretch] = []  # all of these, no two of which overlap
-        self._is_stale = False
+        if parent is not None:
+            self._plain, self._arrays = [*parent._plain], [*parent._arrays]
+        self._is_stale = True
         self.busy = 0  # bytes that another userfaultfd has
         self.watched = 0  # bytes, at most at a time
         self.mappings = 0  # changes when there are other large mappings
@@ -126,19 +155,29 @@ class Memory:
                     ((start - stretch.base) // _PAGE, (stop - stretch.base) // _PAGE)
                 )
                 place += 1
+        areas = self._found.areas
         for area, list_ in runs.items():
             pages = sum(stop - start for start, stop in list_)
             nbytes = pages * _PAGE
             if list_[0][0] == 0:
-                nbytes -= self._areas[area].offset
-            if list_[-1][1] == self._areas[area].page_count:
-                nbytes -= list_[-1][1] * _PAGE - self._areas[area].offset - self._areas[area].nbytes
+                nbytes -= areas[area].offset
+            if list_[-1][1] == areas[area].page_count:
+                nbytes -= list_[-1][1] * _PAGE - areas[area].offset - areas[area].nbytes
             yield Written(area, ffi.new("struct dt_run[]", list_), len(list_), pages, nbytes)
+
+    def arm(self) -> None:
+        """Forgets what was written up to now."""
+        for _ in self.scan():
+            pass
+
+    def close(self) -> None:
+        """The process goes on, and nothing of it is watched any more."""
+        self._userfaultfd.close()
 
     def finish(self) -> None:
         """Says how long areas of mappings really were; nothing is scanned after it."""
-        for index, end in self._ends.items():
-            area = self._areas[index]
+        for index, end in self._found.ends.items():
+            area = self._found.areas[index]
             self._ledger.rename(index, replace(area, nbytes=end - area.address))
 
     def _written(self, start: int, stop: int) -> list[pagemap.PageRegion]:
@@ -182,7 +221,7 @@ class Memory:
             place = bisect.bisect_right(self._plain, at, key=lambda one: one.start)
             before = self._plain[place - 1] if place else None
             if before is not None and at < before.stop:
-                self._ends[before.area] = max(self._ends[before.area], min(before.stop, stop))
+                self._found.ends[before.area] = max(self._found.ends[before.area], min(before.stop, stop))
                 at = before.stop
                 continue
             limit = self._plain[place].start if place < len(self._plain) else _END
@@ -190,16 +229,24 @@ class Memory:
             if stop - start < _WINDOW:
                 low = max(at // _WINDOW * _WINDOW, before.stop if before is not None else 0)
                 high = min((at // _WINDOW + 1) * _WINDOW, limit)
-            title = name if name.startswith("[") else f"anonymous {low:#x}"
-            area = Area(title, "mapping", low, high - low, 0, _PAGE)
-            index = self._ledger.area(area)
+            index = self._area_at(low, high, name)
             if index is None:
                 return
-            self._areas[index] = area
-            self._ends[index] = min(high, stop)
+            self._found.ends[index] = max(self._found.ends.get(index, 0), min(high, stop))
             self._plain.insert(place, _Stretch(low, high, index, low))
             self._is_stale = True
             at = high
+
+    def _area_at(self, low: int, high: int, name: str) -> int | None:
+        index = self._found.mappings.get((low, high))
+        if index is None:
+            title = name if name.startswith("[") else f"anonymous {low:#x}"
+            area = Area(title, "mapping", low, high - low, 0, _PAGE)
+            index = self._ledger.area(area)
+            if index is not None:
+                self._found.areas[index] = area
+                self._found.mappings[low, high] = index
+        return index
 
     def _area_of(self, array: Array) -> int | None:
         offset = array.address % _PAGE
@@ -208,17 +255,17 @@ class Memory:
         count = 1
         for length in shape:
             count *= length
-        if not shape or count * itemsize != array.nbytes:
+        if not shape or min(shape) < 1 or count * itemsize != array.nbytes:
             shape, itemsize = (), 1
         area = Area(array.name, "array", array.address, array.nbytes, offset, _PAGE, shape, itemsize)
-        index = self._known.get(key)
+        index = self._found.arrays.get(key)
         if index is None:
             index = self._ledger.area(area)
         else:
             self._ledger.rename(index, area)
         if index is not None:
-            self._known[key] = index
-            self._areas[index] = area
+            self._found.arrays[key] = index
+            self._found.areas[index] = area
         return index
 
     def _arrange(self) -> None:

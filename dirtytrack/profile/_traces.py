@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from dirtytrack.profile.recording import Recording
+from dirtytrack.profile.recording import Column, Recording
 
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"  # its name; nobody fetches it
 
 
 def perfetto(recording: Recording) -> dict[str, Any]:
-    """Counters of bytes written, by area, and the phases as slices.
+    """Counters of bytes written, by area, and the phases as slices, those of each process on a track.
 
     Where columns were put together the phases within one stand one after the other, each as long as it took.
     """
@@ -19,14 +19,12 @@ def perfetto(recording: Recording) -> dict[str, Any]:
         {"name": "process_name", "ph": "M", **process, "args": {"name": recording.program}},
         {"name": "thread_name", "ph": "M", **process, "args": {"name": "phases"}},
     ]
+    for number, child in enumerate(recording.processes[1:], 2):
+        name = {"name": f"process {child.pid}"}
+        events.append({"name": "thread_name", "ph": "M", "pid": 1, "tid": number, "args": name})
     written: set[int] = set()
     for column in recording.columns:
-        at = column.start
-        for share in column.shares:
-            slice_ = {"name": recording.phases[share.phase].title, "cat": "phase", "ph": "X", "ts": at * 1e6}
-            arguments = {"pages": share.writes}
-            events.append({**slice_, "dur": share.seconds * 1e6, **process, "args": arguments})
-            at += share.seconds
+        events += _slices(recording, column)
         for index in sorted(written | set(column.counts)):
             area = recording.areas[index]
             pages = sum((stop - start) * writes for start, stop, writes in column.counts.get(index, ()))
@@ -34,6 +32,20 @@ def perfetto(recording: Recording) -> dict[str, Any]:
             events.append({**counter, "args": {"bytes": pages * area.page_size}})
         written = set(column.counts)
     return {"traceEvents": events, "displayTimeUnit": "ms"}
+
+
+def _slices(recording: Recording, column: Column) -> list[dict[str, Any]]:
+    # From the end, since a process may have been looked at before the column begins and not since.
+    found: list[dict[str, Any]] = []
+    starts: dict[int, float] = {}
+    for share in reversed(column.shares):
+        phase = recording.phases[share.phase]
+        stop = starts.get(phase.process, column.stop)
+        start = starts[phase.process] = max(stop - share.seconds, 0.0)
+        slice_ = {"name": phase.title, "cat": "phase", "ph": "X", "ts": start * 1e6}
+        where = {"pid": 1, "tid": 1 + phase.process}
+        found.append({**slice_, "dur": (stop - start) * 1e6, **where, "args": {"pages": share.writes}})
+    return found[::-1]
 
 
 def speedscope(recording: Recording) -> dict[str, Any]:

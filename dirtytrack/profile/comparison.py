@@ -29,7 +29,8 @@ class Row:
 def compare(first: Recording, second: Recording) -> list[Row]:
     """Returns a row for each phase and name that either has, those with the largest difference first.
 
-    Memory without a name of its own, which lies elsewhere in each run, is taken together.
+    Memory without a name of its own, which lies elsewhere in each run, is taken together, and so are forked
+    children, which have other numbers.
     """
     one, other = _sums(first), _sums(second)
     rows = []
@@ -46,7 +47,10 @@ def _sums(recording: Recording) -> dict[tuple[str, str], tuple[int, int]]:
     for phase in recording.phases:
         for tally in phase.tallies:
             name = recording.areas[tally.area].name
-            key = phase.title, "anonymous" if name.startswith("anonymous 0x") else name
+            title = phase.title
+            if phase.process:
+                title = title.replace(f"process {recording.processes[phase.process].pid}", "(children)", 1)
+            key = title, "anonymous" if name.startswith("anonymous 0x") else name
             nbytes, distinct = sums.get(key, (0, 0))
             sums[key] = nbytes + tally.nbytes, distinct + tally.distinct
     return sums

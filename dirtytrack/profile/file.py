@@ -22,7 +22,17 @@ from typing import Any, NoReturn, TypeVar
 from dirtytrack._json import parse
 from dirtytrack.errors import RecordingError
 from dirtytrack.profile import _limits
-from dirtytrack.profile.recording import Area, Column, Count, Phase, Recording, Share, Tally, WorkingSet
+from dirtytrack.profile.recording import (
+    Area,
+    Column,
+    Count,
+    Phase,
+    Process,
+    Recording,
+    Share,
+    Tally,
+    WorkingSet,
+)
 
 VERSION = 1
 _FORMAT = "dirtytrack recording"
@@ -56,6 +66,7 @@ def encode(recording: Recording) -> dict[str, Any]:
                 "name": phase.name,
                 "collects": phase.collects,
                 "seconds": phase.seconds,
+                "process": phase.process,
                 "tallies": [[one.area, one.writes, one.nbytes, one.distinct] for one in phase.tallies],
             }
             for phase in recording.phases
@@ -72,6 +83,7 @@ def encode(recording: Recording) -> dict[str, Any]:
         "working_sets": [
             {name: getattr(one, name) for name in _WORKING_SET} for one in recording.working_sets
         ],
+        "processes": [{name: getattr(one, name) for name in _PROCESS} for one in recording.processes],
     }
 
 
@@ -247,6 +259,16 @@ _WORKING_SET: dict[str, Callable[[Any, str], Any]] = {
     "nbytes": _whole,
     "peak": _whole,
 }
+_PROCESS: dict[str, Callable[[Any, str], Any]] = {
+    "pid": _whole,
+    "parent": _whole,
+    "start": _real,
+    "stop": _real,
+    "collects": _whole,
+    "writes": _whole,
+    "distinct": _whole,
+    "nbytes": _whole,
+}
 
 
 def _fields(value: Any, table: dict[str, Callable[[Any, str], Any]]) -> dict[str, Any]:
@@ -261,7 +283,9 @@ def _recording(data: Any) -> Recording:
     if (kind := _field(data, "kind")) not in ("profile", "record"):
         _wrong("kind", kind)
     areas = _list(_field(data, "areas"), "areas", _limits.AREAS, _area)
-    phases = _list(_field(data, "phases"), "phases", _limits.PHASES, lambda one: _phase(one, areas))
+    processes = _list(_field(data, "processes"), "processes", _limits.PROCESSES, _process)
+    last = max(len(processes) - 1, 0)
+    phases = _list(_field(data, "phases"), "phases", _limits.PHASES, lambda one: _phase(one, areas, last))
     columns = _list(
         _field(data, "columns"), "columns", _limits.COLUMNS, lambda one: _column(one, areas, len(phases))
     )
@@ -290,6 +314,7 @@ def _recording(data: Any) -> Recording:
             _limits.WORKING_SETS,
             lambda one: WorkingSet(**_fields(one, _WORKING_SET)),
         ),
+        processes=processes,
         notes=_list(_field(data, "notes"), "notes", _limits.NOTES, lambda one: _text(one, "a note")),
     )
 
@@ -330,7 +355,14 @@ def _counts(value: Any, cells: int) -> tuple[Count, ...]:
     return found
 
 
-def _phase(value: Any, areas: Sequence[Area]) -> Phase:
+def _process(value: Any) -> Process:
+    process = Process(**_fields(value, _PROCESS))
+    if process.stop < process.start or process.distinct > process.writes:
+        _wrong("a process", value)
+    return process
+
+
+def _phase(value: Any, areas: Sequence[Area], last: int) -> Phase:
     def tally(row: Any) -> Tally:
         area, writes, nbytes, distinct = _list(row, "a tally", 4, lambda one: _whole(one, "a tally"))
         if area >= len(areas) or distinct > min(areas[area].page_count, writes):
@@ -342,6 +374,7 @@ def _phase(value: Any, areas: Sequence[Area]) -> Phase:
         _whole(_field(value, "collects"), "collects"),
         _real(_field(value, "seconds"), "seconds"),
         _list(_field(value, "tallies"), "tallies", len(areas), tally),
+        _whole(_field(value, "process"), "a process", 0, last),
     )
 
 

@@ -15,7 +15,8 @@ from dirtytrack._lifetime.handle import Handle
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import ffi, lib
 from dirtytrack.profile import _limits
-from dirtytrack.profile._ledger import Ledger, Written
+from dirtytrack.profile._counters import Written
+from dirtytrack.profile._ledger import Ledger
 from dirtytrack.profile._ticker import Ticker
 from dirtytrack.profile.functions import Functions, find_functions
 from dirtytrack.profile.recording import OUTSIDE, Area

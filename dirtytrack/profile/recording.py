@@ -107,16 +107,18 @@ class Phase:
     Attributes:
         name: its names from the outermost one on, joined by "/"; those of phases that were open in several
             threads at a time, joined by " + "; "" outside of all phases. What was written in an inner phase
-            is the inner one's.
+            is the inner one's. In a forked child it begins with that, as in "process 4711/step".
         collects: how many collects were charged to it.
         seconds: how long it was the current one.
         tallies: by area, in which it wrote something.
+        process: index of the process that it was in.
     """
 
     name: str
     collects: int
     seconds: float
     tallies: tuple[Tally, ...] = ()
+    process: int = 0
 
     @property
     def title(self) -> str:
@@ -170,8 +172,36 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Process:
+    """One of the processes of a program that forks.
+
+    Attributes:
+        pid: its number.
+        parent: its parent's.
+        start: seconds from the beginning of the recording, when it began to be recorded.
+        stop: the same, when it ended.
+        collects: how often it was looked at.
+        writes: page-writes.
+        distinct: how many different pages it wrote: of a forked child that many have come apart from its
+            parent's, or are new.
+        nbytes: bytes on these pages.
+    """
+
+    pid: int
+    parent: int
+    start: float
+    stop: float
+    collects: int = 0
+    writes: int = 0
+    distinct: int = 0
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
 class WorkingSet:
     """How much is written within a time, as a cursor that is collected as often would see it.
+
+    Of a program that forks it is that of its first process.
 
     Attributes:
         interval: seconds. A window ends at the first collect after it.
@@ -205,15 +235,19 @@ class Recording:
         collects: how often it looked.
         overhead: seconds that the program waited for that. Its write faults come on top: one for each
             page-write, but those of pages that were left open.
-        watched: bytes of the memory that was watched, at most at a time.
+        watched: bytes of the memory that was watched, at most at a time; of a program that forks, that of its
+            first process.
         assumed: page-writes that an adaptive session reported without proof.
         python: version.
         kernel: release.
-        areas: the memory.
+        areas: the memory. Forked children have an area in common with their parent where it is at the same
+            addresses, though it is not the same memory: the phases tell them apart.
         phases: those that were the current one at some time.
         columns: what was written over time, one after the other.
         working_sets: by interval, ascending.
         notes: what a reader has to know.
+        processes: the program itself, and the forked children that were recorded; empty where no forks were
+            followed.
     """
 
     kind: Literal["profile", "record"]
@@ -231,6 +265,7 @@ class Recording:
     columns: tuple[Column, ...]
     working_sets: tuple[WorkingSet, ...]
     notes: tuple[str, ...] = ()
+    processes: tuple[Process, ...] = ()
 
     @property
     def writes(self) -> int:

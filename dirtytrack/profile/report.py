@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class Report:
                 }
                 for phase in recording.phases
             },
+            "processes": [asdict(one) for one in recording.processes],
             "working_sets": [
                 {"interval": one.interval, "windows": one.windows, "mean": one.mean, "peak": one.peak}
                 for one in recording.working_sets

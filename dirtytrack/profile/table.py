@@ -8,6 +8,7 @@ from dirtytrack._text import columns, duration, plain, shorten, size
 from dirtytrack.profile.recording import Recording
 
 HOTTEST = 10  # ranges that are shown
+_PROCESSES = 20  # rows of processes
 _PHASES = 40  # rows of phases, at most
 _LONGEST = 32  # characters of a name
 
@@ -17,6 +18,9 @@ def lines(recording: Recording) -> Iterator[str]:
     yield heading(recording)
     yield ""
     yield from columns(phase_rows(recording), "<<>>>>>")
+    if recording.processes:
+        yield ""
+        yield from columns(process_rows(recording), "<>>>>>")
     if len(recording.working_sets):
         yield ""
         yield from columns(working_set_rows(recording), "<>>>")
@@ -59,6 +63,25 @@ def phase_rows(recording: Recording) -> list[tuple[str, ...]]:
         shown.append((f"and {len(found) - _PHASES} more", *[""] * 6))
     titles = ("phase", "region", "page-writes", "bytes", "share", "pages", "each")
     return [titles, *shown]
+
+
+def process_rows(recording: Recording) -> list[tuple[str, ...]]:
+    """What each process wrote, those that wrote the most different pages first; the titles before them."""
+    found = sorted(recording.processes, key=lambda one: -one.nbytes)
+    rows: list[tuple[str, ...]] = [
+        (
+            f"{one.pid}, of {one.parent}" if one.parent else f"{one.pid}",
+            duration(one.start),
+            duration(one.stop - one.start),
+            _number(one.writes),
+            _number(one.distinct),
+            size(one.nbytes),
+        )
+        for one in found[:_PROCESSES]
+    ]
+    if len(found) > _PROCESSES:
+        rows.append((f"and {len(found) - _PROCESSES} more", *[""] * 5))
+    return [("process", "from", "for", "page-writes", "pages", "bytes of these"), *rows]
 
 
 def working_set_rows(recording: Recording) -> list[tuple[str, ...]]:

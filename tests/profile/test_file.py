@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 
 from _lib import limits
-from _lib.profile.recordings import RECORDING
+from _lib.profile.recordings import FAMILY, RECORDING
 from dirtytrack import RecordingError
-from dirtytrack.profile import Column, Count, Phase, Recording, Report, Share, Tally, _limits, file
+from dirtytrack.profile import Column, Count, Phase, Process, Recording, Report, Share, Tally, _limits, file
 from dirtytrack.profile._ledger import Ledger
 
 pytestmark = pytest.mark.anywhere
@@ -36,7 +36,9 @@ def stored(folder: Path, data: Any) -> Path:
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     """All of it, and as JSON that other programs can read."""
     path = tmp_path / "run.dirtytrack"
-    Report(RECORDING).save(path)
+    Report(FAMILY).save(path)
+    assert Report.load(path).recording == FAMILY
+    Report(RECORDING).save(path, force=True)
     assert Report.load(path).recording == RECORDING
     assert Report.load(str(path)).recording == RECORDING
     data = json.loads(gzip.decompress(path.read_bytes()))
@@ -137,6 +139,8 @@ def _largest() -> Recording:
         ),
         columns=tuple(Column(turn, turn + 1.0, shares, runs) for turn in range(_limits.COLUMNS)),
         working_sets=(RECORDING.working_sets[0],) * _limits.WORKING_SETS,
+        processes=(Process(1 << 22, 1 << 22, 1 / 3, 2 / 3, 1 << 60, 1 << 60, 1 << 60, 1 << 60),)
+        * _limits.PROCESSES,
         notes=("\U0001f600" * _limits.TEXT,) * _limits.NOTES,
     )
 
@@ -290,6 +294,11 @@ _CHANGES: list[tuple[tuple[Any, ...], Any]] = [
     (("columns", 0, "counts"), [[0, [0, 9, 1]]]),
     (("columns", 0, "counts"), [[0]]),
     (("working_sets", 0, "interval"), []),
+    (("phases", 1, "process"), 2),
+    (("processes", 1, "pid"), -1),
+    (("processes", 1, "stop"), 0.5),
+    (("processes", 1, "distinct"), 10),
+    (("processes",), None),
 ]
 
 
@@ -297,7 +306,7 @@ _CHANGES: list[tuple[tuple[Any, ...], Any]] = [
 def test_each_part_is_checked(tmp_path: Path, place: tuple[Any, ...], value: Any) -> None:
     """What is no such number, name or list; and whatever is missing."""
     for missing in (False, True):
-        data = copy.deepcopy(json.loads(json.dumps(file.encode(RECORDING))))
+        data = copy.deepcopy(json.loads(json.dumps(file.encode(FAMILY))))
         inner = data
         for step in place[:-1]:
             inner = inner[step]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from dirtytrack.native import ffi
 from dirtytrack.profile import Area, Recording, _limits, file
-from dirtytrack.profile._ledger import Ledger, Written
+from dirtytrack.profile._counters import Written
+from dirtytrack.profile._ledger import Ledger
 
 pytestmark = pytest.mark.anywhere
 

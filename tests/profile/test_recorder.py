@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 import weakref
@@ -18,8 +19,10 @@ import pytest
 
 from _lib.support import PAGE_SIZE
 from dirtytrack import DirtyTrackError, UnsupportedError
-from dirtytrack.profile import Recording, Report, _agent, recorder
-from dirtytrack.profile.recorder import Pace, record
+from dirtytrack.profile import Recording, Report, _agent, _limits
+from dirtytrack.profile._protocol import Line
+from dirtytrack.profile.recorder import Pace
+from dirtytrack.profile.running import record
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +135,7 @@ def test_a_program_ends_as_it_would(
     assert ended == code
     assert said in capfd.readouterr().err
     assert report.recording.collects >= 1
-    is_abrupt = "_exit" in program or "SIGKILL" in program
+    is_abrupt = "SIGKILL" in program
     assert any("without a word" in note for note in report.recording.notes) == is_abrupt
 
 
@@ -155,6 +158,197 @@ writers.few()
     assert any("forked 3 times" in note for note in report.recording.notes)
     calls = {phase.name: phase.collects for phase in report.recording.phases}
     assert calls["writers:few"] == 1
+
+
+_FAMILY = """
+import os, signal, threading, writers
+
+def child(*pages, end=lambda: os._exit(0)):
+    pid = os.fork()
+    if pid == 0:
+        writers.store(*pages)
+        end()
+    os.waitpid(pid, 0)
+"""
+
+
+def _pages_of(recording: Recording, area: str) -> list[tuple[int, int]]:
+    """Page-writes and pages of an area, of each forked child that has written it, in their order."""
+    found = {}
+    for phase in recording.phases:
+        for tally in phase.tallies:
+            if recording.areas[tally.area].name == area and phase.process:
+                writes, distinct = found.get(phase.process, (0, 0))
+                found[phase.process] = (writes + tally.writes, distinct + tally.distinct)
+    return [found[process] for process in sorted(found)]
+
+
+@pytest.mark.parametrize(
+    ("program", "pages"),
+    [
+        ("child(1, 2, 3)\nchild(4)\nchild(5, 6)", [(3, 3), (1, 1), (2, 2)]),
+        ("child(1, 2, end=lambda: child(5, 6, 7))", [(2, 2), (3, 3)]),
+        ("threading.Thread(target=child, args=(1, 2)).start()", [(2, 2)]),
+        ("child(1, 2, end=lambda: sys.exit(3))", [(2, 2)]),
+        (
+            "import multiprocessing\n"
+            "one = multiprocessing.get_context('fork').Process(target=writers.store, args=(8, 9))\n"
+            "one.start(); one.join()",
+            [(2, 2)],
+        ),
+    ],
+    ids=["children", "grandchild", "thread", "exit", "multiprocessing"],
+)
+def test_forked_children_are_followed(folder: Path, program: str, pages: list[tuple[int, int]]) -> None:
+    """Each has the pages that it wrote itself, exactly: nothing of its parent's, which are the same pages."""
+    (folder / "program.py").write_text(f"""{_FAMILY}
+import sys
+os.kill(os.getpid(), signal.SIGURG)  # arrays are looked for
+writers.store(0, 1, 2, 30)
+{program}
+""")
+    report, code = record(["program.py"], pace=Pace(60.0, 1.0), follow_forks=True)
+    assert code == 0
+    recording = report.recording
+    assert _pages_of(recording, "writers.table") == pages
+    first, *children = recording.processes
+    assert len(children) == len(pages)
+    assert {child.parent for child in children} <= {first.pid, *(child.pid for child in children)}
+    assert all(0 < child.start <= child.stop <= recording.duration for child in children)
+    assert all(child.distinct >= distinct for child, (_, distinct) in zip(children, pages, strict=True))
+    assert sum(one.writes for one in recording.processes) == recording.writes
+    assert not any("without a word" in note for note in recording.notes)
+    Report(recording).save(folder / "family")
+    assert Report.load(folder / "family").recording == recording
+
+
+def test_a_child_is_in_the_phase_that_it_was_forked_in(folder: Path) -> None:
+    """And has phases of its own, beside its parent's."""
+    (folder / "writers.py").write_text(f"""{_WRITERS}
+import os
+def forks():
+    pid = os.fork()
+    if pid == 0:
+        store(40)
+        few()
+        os._exit(0)
+    few()
+    os.waitpid(pid, 0)
+""")
+    (folder / "program.py").write_text("import writers\nwriters.forks()\n")
+    report, _ = record(
+        ["program.py"], phases=["writers:forks", "writers:few"], pace=Pace(60.0, 1.0), follow_forks=True
+    )
+    pid = report.recording.processes[1].pid
+    calls = {phase.name: phase.collects for phase in report.recording.phases if "few" in phase.name}
+    assert calls == {
+        "writers:forks/writers:few": 1,
+        f"process {pid}/writers:forks/writers:few": 1,
+    }
+    assert f"process {pid}/writers:forks" in {phase.name for phase in report.recording.phases}
+
+
+def test_a_child_that_is_killed_or_becomes_another_program(folder: Path) -> None:
+    """It is not waited for; what it wrote after its last look is missing, and the report says so."""
+    (folder / "program.py").write_text(f"""{_FAMILY}
+import sys
+child(1, end=lambda: os.kill(os.getpid(), signal.SIGKILL))
+child(2, end=lambda: os.execv(sys.executable, [sys.executable, "-c", "import os; os.fork()"]))
+child(3)
+""")
+    report, code = record(["program.py"], pace=Pace(60.0, 1.0), follow_forks=True)
+    assert code == 0
+    assert len(report.recording.processes) == 4
+    assert any("Of 2 forked children the last look is missing" in note for note in report.recording.notes)
+
+
+def test_more_children_than_there_may_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The later ones run as ever, are not recorded, and are counted."""
+    monkeypatch.setattr(_limits, "PROCESSES", 3)
+    (folder / "program.py").write_text(f"{_FAMILY}\nfor page in range(5): child(page)\n")
+    report, code = record(["program.py"], pace=_QUICK, follow_forks=True)
+    assert code == 0
+    assert len(report.recording.processes) == 3
+    assert "3 of 5 forked children could not be recorded." in report.recording.notes
+
+
+def test_children_outlive_the_program(folder: Path) -> None:
+    """The recording ends with the program; a daemon that it leaves goes on."""
+    os.mkfifo(folder / "fifo")
+    (folder / "program.py").write_text("""
+import os, select
+parent = os.getpid()
+reader, writer = os.pipe()
+if os.fork() == 0:
+    os.write(writer, b"up")
+    while os.getppid() == parent: select.select([], [], [], 0.01)
+    with open("fifo", "w") as fifo: fifo.write("went on")
+    os._exit(0)
+os.read(reader, 2)
+""")
+    report, code = record(["program.py"], pace=_QUICK, follow_forks=True)
+    assert code == 0
+    assert len(report.recording.processes) == 2
+    assert (folder / "fifo").read_text() == "went on"
+
+
+def test_a_program_that_closes_everything(folder: Path) -> None:
+    """As daemons do: nothing of the recorder's comes to what has those numbers then."""
+    (folder / "program.py").write_text("""
+import os, socket, writers
+os.closerange(3, 100)
+ends = [socket.socketpair() for _ in range(8)]
+writers.few()
+pid = os.fork()
+if pid == 0:
+    writers.few()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+for one, other in ends:
+    for end in (one, other):
+        end.setblocking(False)
+        try: said = end.recv(100)
+        except BlockingIOError: continue
+        raise SystemExit(f"heard {said}")
+""")
+    _, code = record(["program.py"], phases=["writers:few"], pace=_QUICK, follow_forks=True)
+    assert code == 0
+
+
+class _Signalled(socket.socket):
+    """A socket at which a signal comes just before something is sent."""
+
+    def sendall(self, data: object, flags: int = 0) -> None:  # type: ignore[override]
+        os.kill(os.getpid(), signal.SIGURG)
+        super().sendall(data, flags)  # type: ignore[arg-type]
+
+
+def test_a_signal_in_the_middle_of_a_message_takes_no_answer() -> None:
+    """Whatever is said then: nobody waits for an answer that another one has got."""
+    ours, its = socket.socketpair()
+    agent = _agent.Agent(_Signalled(fileno=its.detach()))
+    before = signal.signal(signal.SIGURG, lambda *_: (agent.enter("handler"), agent.leave(), agent.end()))
+    heard: list[dict[str, object]] = []
+
+    def hear() -> None:
+        line = Line(ours)
+        while not line.is_over:
+            for message in line.read():
+                heard.append(message)
+                line.answer()
+
+    thread = threading.Thread(target=hear)
+    thread.start()
+    try:
+        agent.enter("a")
+        agent.leave()
+        agent.end()
+    finally:
+        signal.signal(signal.SIGURG, before)
+        agent._line.close()
+        thread.join()
+        ours.close()
+    assert heard == [{"phase": "a"}, {"phase": ""}, {"end": True, "forks": 0}]
 
 
 def test_arrays_are_found_where_variables_lead(folder: Path) -> None:
@@ -303,10 +497,10 @@ def test_what_a_program_without_userfaultfd_says() -> None:
     with ours, its:
         its.sendall(b'{"failed": "Operation not permitted", "errno": 1}\n')
         with pytest.raises(UnsupportedError, match="In the program: Operation not permitted"):
-            recorder._Lines(ours).hello()
+            Line(ours).hello()
         its.close()
         with pytest.raises(DirtyTrackError, match="ended before"):
-            recorder._Lines(ours).hello()
+            Line(ours).hello()
 
 
 def test_ctrl_c_ends_it_with_a_report(folder: Path) -> None:

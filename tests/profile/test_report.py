@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from _lib.profile.recordings import RECORDING
+from _lib.profile.recordings import FAMILY, RECORDING
 from dirtytrack.profile import Phase, Recording, Report, Tally
+from dirtytrack.profile.comparison import compare
 
 pytestmark = pytest.mark.anywhere
 
@@ -80,6 +81,25 @@ def test_perfetto(tmp_path: Path) -> None:
     ]
     counters = [(one["ts"], one["args"]["bytes"]) for one in events if one["ph"] == "C"]
     assert counters == [(0.0, 4 * 4096), (6e6, 4 * 4096)]
+
+
+def test_forked_children(tmp_path: Path) -> None:
+    """Each has a row, a track of its own in a trace, and is one of the children where runs are compared."""
+    lines = str(Report(FAMILY)).splitlines()
+    titles = next(place for place, line in enumerate(lines) if line.split()[:2] == ["process", "from"])
+    assert lines[titles + 1].split() == ["4712,", "of", "4711", "1", "s", "11", "s", "9", "3", "12.0", "KiB"]
+    assert lines[titles + 2].split() == ["4711", "0", "us", "12.5", "s", "0", "0", "0", "B"]
+    assert Report(FAMILY).to_dict()["processes"][1]["parent"] == 4711
+    Report(FAMILY).to_perfetto(tmp_path / "trace.json")
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert sorted((one["tid"], one["ts"], one["dur"]) for one in events if one["ph"] == "X") == [
+        (1, 4.5e6, 1.5e6),
+        (2, 1.5e6, 4.5e6),
+        (2, 6e6, 6.5e6),
+    ]
+    other = replace(FAMILY, processes=(FAMILY.processes[0], replace(FAMILY.processes[1], pid=99)))
+    other = replace(other, phases=(FAMILY.phases[0], replace(FAMILY.phases[1], name="process 99/step")))
+    assert [row.phase for row in compare(FAMILY, other)] == ["(children)/step"]
 
 
 def test_speedscope(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dirtytrack.profile import Area, Column, Count, Phase, Recording, Share, Tally, WorkingSet
+from dataclasses import replace
+
+from dirtytrack.profile import Area, Column, Count, Phase, Process, Recording, Share, Tally, WorkingSet
 
 _AREA = Area(
     name="<table> \u2028 é",
@@ -38,4 +40,12 @@ RECORDING = Recording(
     ),
     working_sets=(WorkingSet(1.0, 12, 12.2, 12 * 8192, 12288), WorkingSet(60.0, 0, 0.0, 0, 0)),
     notes=("a note",),
+)
+
+# The same of a program that has forked.
+FAMILY = replace(
+    RECORDING,
+    kind="record",
+    phases=(RECORDING.phases[0], replace(RECORDING.phases[1], name="process 4712/step", process=1)),
+    processes=(Process(4711, 0, 0.0, 12.5, 7, 0, 0, 0), Process(4712, 4711, 1.0, 12.0, 70, 9, 3, 12288)),
 )
