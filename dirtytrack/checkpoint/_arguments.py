@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -90,23 +89,6 @@ def _check_number(value: Any, where: str) -> None:
     # What other readers could not read.
     if isinstance(value, int) and value.bit_length() > MAX_DIGITS * math.log2(10):
         raise ValueError(f"{where} is an integer of more than {MAX_DIGITS} digits")
-
-
-def check_ids(identifiers: Iterable[str]) -> frozenset[str]:
-    """Identifiers of checkpoints.
-
-    Raises:
-        TypeError, ValueError: some are none.
-    """
-    if isinstance(identifiers, str):
-        raise TypeError(f"pass a list of identifiers, not the one {identifiers!r}")
-    found = frozenset(identifiers)
-    for one in found:
-        if not isinstance(one, str):
-            raise TypeError(f"a checkpoint's identifier is a str of 32 digits, not {one!r}")
-        if not re.fullmatch("[0-9a-f]{32}", one):
-            raise ValueError(f"{one[:40]!r} is no identifier of a checkpoint: 32 hexadecimal digits")
-    return found
 
 
 def check_pause(pause: Any) -> AbstractContextManager[object] | None:

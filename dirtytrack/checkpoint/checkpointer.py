@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from dirtytrack._lifetime.turns import in_turn
-from dirtytrack.checkpoint._arguments import check_ids, check_meta, check_pause, check_regions
+from dirtytrack.checkpoint._arguments import check_meta, check_pause, check_regions
 from dirtytrack.checkpoint._opening import Opened
 from dirtytrack.checkpoint.read.lineage import first_few_of
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.schedule import Schedule
 from dirtytrack.checkpoint.statistics import Statistics
 from dirtytrack.checkpoint.write.experience import Forecast
+from dirtytrack.checkpoint.write.retained import Retained
 
 
 class Checkpointer(Opened):
@@ -183,20 +184,22 @@ class Checkpointer(Opened):
         self._check()
         self._bind(lambda _: regions)
 
-    def retain(self, checkpoints: Iterable[str]) -> None:
+    def retain(self, checkpoints: Iterable[str], *, since: str | None = None) -> None:
         """Says which checkpoints `keep` and `compact` must not remove, in place of those of the last call.
 
         It may be called from a `Save.add_done_callback`, and right after a save, which need not be committed.
 
         Args:
             checkpoints: identifiers of states, such as `Save.id`; those that are not there do no harm.
+            since: identifier of one that stays with all that came after it. A *mirror* then gets each of
+                them, however far it is behind; else it leaves out what became superfluous meanwhile.
 
         Raises:
             TypeError, ValueError: no identifiers of checkpoints.
             ClosedError, ForkedError: not a Checkpointer of this process any more.
         """
         self._check_usable()
-        self._pipeline.compactor.retained = check_ids(checkpoints)
+        self._pipeline.compactor.retained = Retained.of(checkpoints, since)
 
     def flush(self) -> None:
         """Waits until everything captured is committed, for a compaction under way, and for the mirror.

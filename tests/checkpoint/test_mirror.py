@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import types
 from contextlib import closing
 
@@ -68,6 +69,39 @@ def _states(place, sizes):
     with Chain(place) as chain:
         assert chain.verify() == ()
         return {one.number: {name: chain.read(name, at=one.id) for name in sizes} for one in chain}
+
+
+def test_states_that_need_no_other_are_copied_one_by_one(far, tmp_path):
+    """Also those that are committed while the copy gets others."""
+    gates = {1: threading.Semaphore(0), 2: threading.Semaphore(0)}
+    begun = {1: threading.Event(), 2: threading.Event()}
+    put_new = far.bucket.put_new
+
+    def waiting(key, data):
+        number = 10**20 - 1 - int(key[8:28]) if key.startswith("commits/") else 0
+        if number in gates:
+            begun[number].set()
+            assert gates[number].acquire(timeout=60)
+        return put_new(key, data)
+
+    far.bucket.put_new = waiting
+    memory = bytearray(20_000)
+    contents = {}
+
+    def save(*numbers):
+        for number in numbers:
+            memory[:] = bytes([number]) * len(memory)
+            assert checkpoints.save(wait=True).kind == "base"
+            contents[number] = {"a": bytes(memory)}
+
+    with Checkpointer.open(tmp_path, {"a": memory}, mirror=URL) as checkpoints:
+        save(1)
+        for number, more in ((1, (2, 3)), (2, (4, 5))):
+            assert begun[number].wait(60)
+            save(*more)
+            gates[number].release()
+        checkpoints.flush()
+        assert _states(far.store(), ["a"]) == _states(tmp_path, ["a"]) == contents
 
 
 def test_what_is_committed_is_copied_behind_it(far, tmp_path):

@@ -225,6 +225,29 @@ def test_an_upload_that_fails_is_told_by_its_save(bucket):
     assert (load(ObjectStore(failing))["a"] == array).all()
 
 
+def test_a_reader_beside_a_compaction_misses_nothing(bucket):
+    """The commits that it is about to read are replaced by one between its requests."""
+    memory = bytearray(20_000)
+
+    class Between(ModelBucket):
+        def find(self, prefix):
+            if prefix == "commits/" and self.act is not None:
+                act, self.act = self.act, None
+                act()
+            return super().find(prefix)
+
+    between = Between()
+    with Checkpointer(ObjectStore(between, 0), {"a": memory}, keep=2) as checkpoints:
+        between.act = None
+        for number in range(3):
+            memory[:] = bytes([number + 1]) * len(memory)
+            checkpoints.save(wait=True)
+        between.act = lambda: checkpoints.compact(wait=True)
+        names = ObjectStore(between).names()
+        assert between.act is None
+    assert sorted(int(name[:10]) for name in names) == [2, 3]
+
+
 def test_a_second_writer_is_told_when_it_commits(bucket):
     """Not when it opens. Its save raises BusyError, its close does not again, and what is there stays."""
     world = _chain(bucket, 2)

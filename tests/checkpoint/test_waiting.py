@@ -206,6 +206,22 @@ class TestRetain:
         with Chain(place) as chain:
             assert [one.number for one in chain] == [4]
 
+    def test_all_since_one_stay(self, place, array):
+        """Each by a file of its own, on one base."""
+        with Checkpointer(place, {"a": array}, keep=1) as checkpoints:
+            for number in range(14):
+                save = _save(checkpoints, array)
+                if number == 3:
+                    checkpoints.retain([], since=save.id)
+            checkpoints.compact(wait=True)
+            with Chain(place) as chain:
+                assert [one.number for one in chain] == [*range(4, 15)]
+                assert [one.kind for one in chain] == ["base", *["delta"] * 10]
+            checkpoints.retain([])
+            checkpoints.compact(wait=True)
+        with Chain(place) as chain:
+            assert [one.number for one in chain] == [14]
+
     def test_from_a_callback(self, place, array):
         """Which is where a commit of all ranks is known."""
         with Checkpointer(place, {"a": array}, keep=1) as checkpoints:
@@ -228,6 +244,9 @@ class TestRetain:
             ):
                 with pytest.raises(error):
                     checkpoints.retain(bad)
-            checkpoints.retain(["ab" * 16])
+            for bad, error in ((3, TypeError), ("ab", ValueError)):
+                with pytest.raises(error):
+                    checkpoints.retain([], since=bad)
+            checkpoints.retain(["ab" * 16], since="ab" * 16)
         with pytest.raises(dirtytrack.ClosedError):
             checkpoints.retain([])

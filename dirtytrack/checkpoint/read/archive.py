@@ -14,7 +14,7 @@ from dirtytrack.checkpoint.read.lineage import Node, Nodes, arrange, first_few_o
 from dirtytrack.checkpoint.read.opening import Opened, open_files, open_newest
 from dirtytrack.checkpoint.read.state import DamagedFile, State
 from dirtytrack.checkpoint.store import Place, open_store
-from dirtytrack.checkpoint.store.protocol import FileRemovedError, Store
+from dirtytrack.checkpoint.store.protocol import GROUP_FOLDERS, FileRemovedError, Store
 from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.errors import ChainError
 
@@ -293,7 +293,7 @@ class Archive:
         place = self.store.place
         if not self._files and not self._damaged:
             told = ""
-            if self.store.maps and {"records", "parts"}.issubset(self.store.names()):
+            if self.store.has_folders(GROUP_FOLDERS):
                 told = " of one process: a group has saved there, which GroupChain reads"
             raise ChainError(f"{place} holds no checkpoint{told}")
         chains: dict[bytes, list[FileName]] = {}

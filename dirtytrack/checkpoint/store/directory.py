@@ -87,6 +87,10 @@ class Directory:
     def newest_names(self) -> None:
         """See `Store`."""
 
+    def has_folders(self, names: Sequence[str]) -> bool:
+        """See `Store`."""
+        return {*names}.issubset(self._folder.names())
+
     def usage(self) -> list[Usage]:
         """See `Store`."""
         found = []

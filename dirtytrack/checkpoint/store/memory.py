@@ -52,6 +52,10 @@ class MemoryStore:
     def newest_names(self) -> None:
         """See `Store`."""
 
+    def has_folders(self, names: Sequence[str]) -> bool:
+        """See `Store`. There is nothing else."""
+        return False
+
     def usage(self) -> list[Usage]:
         """See `Store`."""
         named = [Usage(name, len(data), False) for name, data in self.files.copy().items()]

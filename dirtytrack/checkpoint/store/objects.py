@@ -8,6 +8,7 @@ chain shorter is a *floor*: it names all that stays, and no commit below it coun
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import threading
@@ -70,6 +71,10 @@ class ObjectStore:
     def newest_names(self) -> list[str]:
         """See `Store`."""
         return [one.name for one in self.know(self._newest().entries)]
+
+    def has_folders(self, names: Sequence[str]) -> bool:
+        """See `Store`."""
+        return all(retried(functools.partial(self.bucket.first_page, f"{name}/")) for name in names)
 
     def usage(self) -> list[Usage]:
         """See `Store`. What no commit names is unfinished."""
@@ -171,6 +176,9 @@ class ObjectStore:
         found = {one.name: one for one in newest.entries}
         log, covered = CommitLog(self.bucket), {one.commit for one in newest.files} | {newest.number}
         numbers = retried(log.all)
+        is_cut = newest.number and max(floor, 1) not in numbers  # or it comes late
+        if is_cut and self._newest().floor != newest.floor:
+            raise FileNotFoundError(errno.ENOENT, "there is a newer floor", self.place)
         for number in sorted(numbers, reverse=True):
             if floor <= number < newest.number and (number not in covered or number == floor):
                 try:

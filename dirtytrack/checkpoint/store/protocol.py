@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Exchange = tuple[Sequence[str], str]  # the files that a state stands on, and the base that was made for it
 
+GROUP_FOLDERS = ("records", "parts")  # beside no file of a chain, where a group of processes has saved
+
 # What somebody can do whose Checkpointer can't write any more, while memory is newer than the chain.
 GO_ON = (
     "To keep what is in memory begin a chain in another directory, or at another URL; to go back to the last "
@@ -239,6 +241,9 @@ class Store(Protocol):
 
     def newest_names(self) -> list[str] | None:
         """Enough of them for the newest state, with the greatest number; None if `names` is as quick."""
+
+    def has_folders(self, names: Sequence[str]) -> bool:
+        """Whether something else lies beside the files, in folders of these names."""
 
     def usage(self) -> list[Usage]:
         """What all files take, those without a name of their own too."""

@@ -7,7 +7,7 @@ import functools
 import json
 import secrets
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
 from dirtytrack.checkpoint.write.keep import Keep, Record
 from dirtytrack.checkpoint.write.options import Options
+from dirtytrack.checkpoint.write.retained import NOTHING, Retained
 from dirtytrack.errors import ChainError, CheckpointError
 from dirtytrack.native import ffi
 
@@ -52,6 +53,7 @@ def compact(
     compression: CompressionName = "auto",
     fsync: bool = True,
     lock: LockName = "record",
+    retain: Iterable[str] = (),
     progress: Progress | None = None,
     store_options: StoreOptions | None = None,
     grace_period: float | None = None,
@@ -70,6 +72,7 @@ def compact(
         fsync: whether the base is on the disk before the first file is removed. Without, a crash of the
             machine may cost the chain.
         lock: as for `Checkpointer`.
+        retain: identifiers of checkpoints that stay all the same, as `Checkpointer.retain` has them.
         progress: called now and then with the bytes of regions done so far, and in all.
         store_options: as for `Checkpointer`.
         grace_period: the same.
@@ -90,6 +93,7 @@ def compact(
         store_options=store_options,
         grace_period=grace_period,
     )
+    retained = Retained.of(retain)
     with ExitStack() as undo:
         store = open_store(
             path,
@@ -104,7 +108,9 @@ def compact(
         before = disk_usage(store)
         claim = store.claim()
         undo.callback(claim.close)
-        number = shorten(store, claim, Compression(compression), options.policy or Keep(), progress)
+        number = shorten(
+            store, claim, Compression(compression), options.policy or Keep(), progress, retained=retained
+        )
         after = disk_usage(store)
     removed = tuple(sorted(before.keys() - after.keys()))
     return Compacted(number, removed, sum(before.values()) - sum(after.values()))
@@ -118,11 +124,11 @@ def shorten(
     progress: Progress | None = None,
     *,
     at: int | None = None,
-    retained: frozenset[str] = frozenset(),
+    retained: Retained = NOTHING,
 ) -> int:
     """Does what `compact` does, for who has the claim, of the checkpoints that lead to number *at*.
 
-    The *retained* ones, by identifier, stay, too.
+    The *retained* ones stay, too.
 
     Returns:
         The number of the checkpoint that is a base now.
@@ -132,7 +138,9 @@ def shorten(
     """
     with opened(store) as archive:
         head = archive.newest if at is None else archive.find(at)
-        node = archive.lineage(head)[-policy.newest :][0]
+        lineage = archive.lineage(head)
+        first = max(0, len(lineage) - policy.newest)
+        node = lineage[min([first, *[at for at, one in enumerate(lineage) if one.id == retained.since]])]
         # Of those that an earlier compaction has kept, the parents are gone: they are in nobody's lineage.
         chosen = policy.chosen([_record(one) for one in archive.nodes if one.number <= head.number])
 
@@ -146,7 +154,7 @@ def shorten(
         bases = {make_base(one): one for one in [*kept, node]}
         base = next(reversed(bases))
         needed = {*bases} | _needed_by_branches(archive, node)
-        others = retained - {one.id for one in bases.values()}
+        others = retained.ids - {one.id for one in bases.values()}
         needed |= {file.name for one in archive.nodes if one.id in others for file in one.files()}
     claim.renew()
     older = [name for name in FileName.among(store.names()) if name.number <= base.number]
@@ -250,7 +258,7 @@ class Compactor:
     """Compacts a chain beside its writer, by itself when there are twice as many checkpoints as have to stay.
 
     Attributes:
-        retained: identifiers of checkpoints that stay all the same.
+        retained: checkpoints that stay all the same.
         has_found_damage: whether a checkpoint of the writer's own turned out not to be readable.
     """
 
@@ -268,7 +276,7 @@ class Compactor:
         self._policy = policy or Keep()
         self._keep = policy.newest if policy else None
         self._numbers = numbers  # of the checkpoints that lead to the newest, ascending
-        self.retained: frozenset[str] = frozenset()
+        self.retained = NOTHING
         self.has_found_damage = False
         self._failure: Exception | None = None
         self._due = 2 * self._keep if self._keep else None  # after how many checkpoints
@@ -351,4 +359,6 @@ class Compactor:
                 self._due = len(self._numbers) + self._keep
         else:
             del self._numbers[: bisect_left(self._numbers, base)]  # in place: the worker may be appending
-            self._due = 2 * self._keep if self._keep else None
+            if self._keep:
+                # Where more stay than that, it need not be done again at once.
+                self._due = self._keep + max(self._keep, bisect_left(self._numbers, head) + 1)

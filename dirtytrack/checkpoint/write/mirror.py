@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.format.structures import FileName, FormatError, Kind
@@ -57,11 +57,18 @@ class MirrorStatistics:
     last_failure: str
 
 
+class _Pending(NamedTuple):
+    # A checkpoint that the copy does not have: since when, and what it stood on then.
+    since: float
+    files: list[str]
+
+
 class Mirror:
     """Uploads what is committed to a store, and makes the copy short when the chain becomes so.
 
     Whatever it finds, it makes the copy's newest state that of the chain: so it goes on after any failure,
-    and after a crash, where it was. What a compaction removes before it was uploaded is not missed.
+    and after a crash, where it was. What was committed since comes before that, in order, each as a state of
+    its own, as far as it is there: what a compaction removes before it was uploaded is not missed.
     """
 
     def __init__(
@@ -78,7 +85,7 @@ class Mirror:
         self._store, self._target, self._bandwidth = store, target, bandwidth
         self._files = [*files]
         self._footing: Footing | None = None
-        self._pending: dict[int, float] = {}  # checkpoints that the copy does not have, and since when
+        self._pending: dict[int, _Pending] = {}  # checkpoints that the copy does not have
         self._spared: set[str] = set()  # older files, which the chain had when the copy was made short
         self._number = 0
         self._state: MirrorState = "idle"
@@ -101,9 +108,9 @@ class Mirror:
 
     def committed(self, number: int) -> None:
         """Is told of every checkpoint that was committed, by the thread that has committed it."""
-        self._pending[number] = time.monotonic()
         if self._footing is not None:
             self._files = self._footing.files
+        self._pending[number] = _Pending(time.monotonic(), self._files)
         self._thread.put(self._run)
 
     def wait(self, timeout: float | None) -> None:
@@ -152,7 +159,7 @@ class Mirror:
 
     def statistics(self) -> MirrorStatistics:
         """How far it is."""
-        pending = [*self._pending.values()]
+        pending = [one.since for one in self._pending.copy().values()]
         return MirrorStatistics(
             self._target.place,
             self._state,
@@ -202,7 +209,14 @@ class Mirror:
             self._wake.get(timeout=seconds)
 
     def _synchronize(self) -> None:
-        files = self._find_files()
+        newest = self._files  # first: what comes before it is pending by now
+        for number, one in sorted(self._pending.copy().items()):
+            if newest and self._number < number < _number(newest[-1]):
+                self._bring(self._find_files(one.files))
+        self._bring(self._find_files(newest))
+
+    def _bring(self, files: list[str]) -> None:
+        # The copy has this state, and does without what the chain does without.
         if not files:
             return
         base, there = files[0], self._target.newest_names() or []
@@ -222,21 +236,23 @@ class Mirror:
             self._shorten(base, [])
         self._note(_number(files[-1]))
 
-    def _find_files(self) -> list[str]:
-        # What the newest state stands on now: a compaction may have made a base of some of it.
-        names = [parsed for name in self._files if (parsed := FileName.parse(name)) is not None]
+    def _find_files(self, files: Sequence[str]) -> list[str]:
+        # What a state stands on now: a compaction may have made a base of some of it, or removed it.
+        names = [parsed for name in files if (parsed := FileName.parse(name)) is not None]
         if not names:
             return []
         footing = Footing(self._store, names)
         try:
             footing.check()
-        except FootingLostError:  # the next save is a base, which will have everything
+        except FootingLostError:  # of the newest: the next save is a base, which will have everything
             return []
         return footing.files
 
     def _shorten(self, base: str, instead: Sequence[Exchange]) -> None:
         # The copy does without what the chain does without, and gets the bases that are kept.
-        here, there = FileName.among(self._store.names()), set(self._target.names())
+        # Twice: a single listing beside a compaction may miss its base.
+        names = {*self._store.names()} | {*self._store.names()}
+        here, there = FileName.among(names), set(self._target.names())
         kept = []
         for name in here:
             if name.kind is Kind.BASE and name.number < _number(base) and str(name) not in there:

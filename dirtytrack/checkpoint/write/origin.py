@@ -20,7 +20,7 @@ from dirtytrack.checkpoint.read.archive import opened
 from dirtytrack.checkpoint.read.filling import Target, fill
 from dirtytrack.checkpoint.read.lineage import Node, first_few_of
 from dirtytrack.checkpoint.read.populated import populated
-from dirtytrack.checkpoint.store.protocol import Store
+from dirtytrack.checkpoint.store.protocol import GROUP_FOLDERS, Store
 from dirtytrack.checkpoint.write.table import Table, fits, new_table_name
 from dirtytrack.errors import ChainError
 from dirtytrack.kernel.touch import Memory
@@ -65,7 +65,7 @@ def start(store: Store, layouts: list[Layout], _regions: dict[str, Region]) -> O
             "there is a chain already: resume() it, open() it, or choose another path",
             store.place,
         )
-    if store.maps and {"records", "parts"}.issubset(store.names()):
+    if store.has_folders(GROUP_FOLDERS):
         raise FileExistsError(
             errno.EEXIST,
             "a group of processes has saved there: GroupCheckpointer.open() it, or choose another path",

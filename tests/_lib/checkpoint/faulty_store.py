@@ -84,6 +84,10 @@ class FaultyStore:
         assert isinstance(other, FaultyStore)
         self._trouble.step("adopt", lambda: self._store.adopt(other._store, names))
 
+    def has_folders(self, names: Sequence[str]) -> bool:
+        """May fail."""
+        return self._trouble.step("has_folders", lambda: self._store.has_folders(names))
+
     def usage(self) -> list[Usage]:
         return self._trouble.step("usage", self._store.usage)
 
