@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,6 +155,27 @@ class Root(NamedTuple):
             with ExitStack() as undo:
                 store = open_store(above / name, undo, fsync=self.fsync, lock=lock)
                 store.claim().close()
+
+    def usage(self, folder: str) -> dict[str, int]:
+        """Bytes that each file of the chains below a folder takes, by its place; with two names, once.
+
+        Raises:
+            OSError: as the place says.
+        """
+        if self.is_remote:
+            bucket = self.bucket()
+            there = retried(lambda: [*bucket.find(f"{folder}/")])
+            return {one.key: one.nbytes for one in there if FileName.parse(one.key.rpartition("/")[2])}
+        found, seen = {}, set()
+        for above, _, names in os.walk(Path(self.place, folder)):
+            for name in filter(FileName.parse, names):
+                path = Path(above, name)
+                with suppress(FileNotFoundError):  # removed since
+                    status = path.lstat()
+                    is_first = (status.st_dev, status.st_ino) not in seen
+                    seen.add((status.st_dev, status.st_ino))
+                    found[str(path.relative_to(self.place))] = status.st_blocks * 512 * is_first
+        return found
 
     def has_chain(self) -> bool:
         """Whether a chain lies right there, and not below it."""

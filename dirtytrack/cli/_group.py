@@ -25,15 +25,17 @@ def is_group(args: argparse.Namespace) -> bool:
 
 
 def show(args: argparse.Namespace) -> int:
-    """Shows the states."""
+    """Shows the states, and what their parts take."""
+    from dirtytrack.cli import _group_report
+
     chain = _open(args)
+    parts = _group_report.parts_of(chain)
     if args.json:
-        states = [_facts(state) for state in chain]
-        print(json.dumps({"path": str(args.path), "newest": chain.newest.number, "states": states}))
-        return 0
-    for state in chain:
-        what = f"{count(state.world, 'process')}".replace("processs", "processes")
-        print(f"{state.number}  {what}, {count(len(state.names), 'region')}, meta {json.dumps(state.meta)}")
+        states = [_facts(state) | _group_report.facts(state, parts) for state in chain]
+        told = {"path": str(args.path), "newest": chain.newest.number, "states": states}
+        print(json.dumps(told | {"disk_bytes": sum(parts.files.values())}))
+    else:
+        print(*_group_report.table(chain, parts), sep="\n")
     return 0
 
 
@@ -85,10 +87,11 @@ def restore(args: argparse.Namespace) -> int:
 
 def compact(args: argparse.Namespace) -> int:
     """Does without all but the newest states."""
+    from dirtytrack.cli import _report
     from dirtytrack.group import compact_group
 
     with ShowProgress("compact") as progress:
-        oldest = compact_group(
+        done = compact_group(
             args.path,
             args.keep,
             compression=args.compression,
@@ -99,9 +102,10 @@ def compact(args: argparse.Namespace) -> int:
             grace_period=args.grace_period,
         )
     if args.json:
-        print(json.dumps({"path": str(args.path), "oldest": oldest}))
+        print(json.dumps({"path": str(args.path), **done._asdict()}))
     else:
-        print(f"The group begins with state {oldest}.")
+        begins = f"The group begins with state {done.number}"
+        print(*_report.compacted(begins, done.removed, done.disk_bytes, done.freed_bytes), sep="\n")
     return 0
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from dirtytrack._text import count, plain, shorten, size
 from dirtytrack.checkpoint import Chain, Checkpoint, Difference
 
+Row = tuple[str, ...]
+
 _TITLES = (
     "checkpoint",
     "kind",
@@ -44,21 +46,39 @@ def facts(checkpoint: Checkpoint, taken: dict[str, int]) -> dict[str, Any]:
 
 def table(chain: Chain, taken: dict[str, int]) -> Iterator[str]:
     """A line for each checkpoint, its meta cut to the width of the terminal; then the sums."""
-    most = max(taken.values(), default=0) or 1
-    rows = [_TITLES, *(_row(checkpoint, taken, most) for checkpoint in chain)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    room = max(_LEAST_META, columns - sum(widths[:-1]) - 2 * len(widths[:-1]))
-    for *cells, meta in rows:
-        aligned = [f"{cell:{side}{width}}" for cell, side, width in zip(cells, _SIDES, widths, strict=False)]
-        yield "  ".join([*aligned, shorten(meta, room)])
-    on_disk = f"{size(sum(taken.values()))} on disk in {count(len(taken), 'file')}"
-    yield f"{count(len(chain), 'checkpoint')}; {on_disk}"
+    most = max(taken.values(), default=0)
+    yield from aligned(_TITLES, _SIDES, [_row(checkpoint, taken, most) for checkpoint in chain])
+    yield f"{count(len(chain), 'checkpoint')}; {on_disk(taken)}"
     if len(chain):
-        regions = chain.newest.regions
-        names = ", ".join(f"{json.dumps(layout.name)} {size(layout.nbytes)}" for layout in regions)
-        total = size(sum(layout.nbytes for layout in regions if layout.is_stored))
-        yield shorten(f"{count(len(regions), 'region')}, {total}: {names}", columns)
+        yield listed([(layout.name, layout.nbytes, layout.is_stored) for layout in chain.newest.regions])
+
+
+def aligned(titles: Row, sides: str, rows: Sequence[Row]) -> Iterator[str]:
+    """A line for the titles and one for each row; the last column is cut to the width of the terminal."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    room = max(_LEAST_META, _columns() - sum(widths[:-1]) - 2 * len(widths[:-1]))
+    for *cells, meta in (titles, *rows):
+        line = [f"{cell:{side}{width}}" for cell, side, width in zip(cells, sides, widths, strict=False)]
+        yield "  ".join([*line, shorten(meta, room)])
+
+
+def on_disk(taken: dict[str, int]) -> str:
+    """What files take."""
+    return f"{size(sum(taken.values()))} on disk in {count(len(taken), 'file')}"
+
+
+def listed(regions: Sequence[tuple[str, int, bool]]) -> str:
+    """Regions with their bytes, and whether those are stored; cut to the width of the terminal."""
+    names = ", ".join(f"{json.dumps(name)} {size(nbytes)}" for name, nbytes, _ in regions)
+    total = size(sum(nbytes for _, nbytes, is_stored in regions if is_stored))
+    return shorten(f"{count(len(regions), 'region')}, {total}: {names}", _columns())
+
+
+def compacted(begins: str, removed: Sequence[str], taken: int, freed: int) -> Iterator[str]:
+    """What was removed, where it begins now, and what it takes."""
+    yield from (f"removed {name}" for name in removed)
+    change = "less" if freed >= 0 else "more"
+    yield f"{begins}. It takes {size(taken)} on disk, {size(abs(freed))} {change} than before."
 
 
 def difference(found: Difference) -> dict[str, Any]:
@@ -88,10 +108,10 @@ def problems(chain: Chain) -> Iterator[str]:
 
 def title(checkpoint: Checkpoint) -> str:
     """Which checkpoint it is, for a sentence."""
-    return f"{checkpoint.number} of {_time(checkpoint.created)} ({checkpoint.consistency})"
+    return f"{checkpoint.number} of {when(checkpoint.created)} ({checkpoint.consistency})"
 
 
-def _difference(found: Difference) -> tuple[str, ...]:
+def _difference(found: Difference) -> Row:
     name = json.dumps(found.name)
     layout = found.after or found.before
     assert layout is not None
@@ -104,30 +124,58 @@ def _difference(found: Difference) -> tuple[str, ...]:
     return name, found.kind, blocks, size(found.nbytes), str(found.elements)
 
 
-def _row(checkpoint: Checkpoint, taken: dict[str, int], most: int) -> tuple[str, ...]:
-    # Of the statistics, which may say anything, what can be true.
-    blocks = [checkpoint.statistics.get(key) for key in ("blocks_written", "blocks_stored")]
+def _row(checkpoint: Checkpoint, taken: dict[str, int], most: int) -> Row:
+    nbytes = taken.get(checkpoint.file, 0)
     return (
         str(checkpoint.number),
         checkpoint.kind,
-        _time(checkpoint.created),
-        size(taken.get(checkpoint.file, 0)),
-        "#" * -(-taken.get(checkpoint.file, 0) * _BAR // most),
-        *(str(number) if type(number) is int and 0 <= number < 1 << 62 else "-" for number in blocks),
-        _pause(checkpoint.statistics.get("pause")),
+        when(checkpoint.created),
+        size(nbytes),
+        bar(nbytes, most),
+        *(amount(blocks(checkpoint, key)) for key in ("blocks_written", "blocks_stored")),
+        lasting(pause(checkpoint)),
         checkpoint.consistency,
         json.dumps(checkpoint.meta),
     )
 
 
-def _time(seconds: float) -> str:
+def bar(nbytes: int, most: int) -> str:
+    """As long as so many bytes are beside the most."""
+    return "#" * -(-nbytes * _BAR // (most or 1))
+
+
+# Of the statistics, which may say anything, what can be true.
+def blocks(checkpoint: Checkpoint, key: str) -> int | None:
+    """Of a save, those that were written or stored."""
+    number: Any = checkpoint.statistics.get(key)
+    return number if type(number) is int and 0 <= number < 1 << 62 else None
+
+
+def pause(checkpoint: Checkpoint) -> float | None:
+    """Of a save, in seconds."""
+    seconds: Any = checkpoint.statistics.get("pause")
+    return seconds if type(seconds) in (int, float) and 0 <= seconds < _FOREVER else None
+
+
+def amount(number: int | None) -> str:
+    """A number, if it is known."""
+    return "-" if number is None else str(number)
+
+
+def lasting(seconds: float | None) -> str:
+    """A time, if it is known."""
+    if seconds is None:
+        return "-"
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.2f} ms"
+
+
+def when(seconds: float) -> str:
+    """A time since 1970."""
     try:
         return datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
     except (ValueError, OverflowError, OSError):  # beyond any calendar
         return f"{seconds:g} s"
 
 
-def _pause(seconds: Any) -> str:
-    if type(seconds) not in (int, float) or not 0 <= seconds < _FOREVER:
-        return "-"
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.2f} ms"
+def _columns() -> int:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize

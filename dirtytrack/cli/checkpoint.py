@@ -397,11 +397,9 @@ def _compact(args: argparse.Namespace) -> int:
                 freed_bytes=done.freed_bytes,
             )
         else:
+            begins = f"The chain begins with checkpoint {done.number}"
             _print_lines(
-                *(f"removed {name}" for name in done.removed),
-                f"The chain begins with checkpoint {done.number}. It takes {size(taken)} on disk, "
-                f"{size(abs(done.freed_bytes))} {'less' if done.freed_bytes >= 0 else 'more'} than before.",
-                *_report.problems(chain),
+                *_report.compacted(begins, done.removed, taken, done.freed_bytes), *_report.problems(chain)
             )
     return 0
 

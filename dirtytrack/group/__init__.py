@@ -6,7 +6,7 @@ pip install "dirtytrack[checkpoint]", or for a URL "dirtytrack[cloud]".
 
 from dirtytrack.group.chain import GroupChain, GroupCheckpoint
 from dirtytrack.group.checkpointer import GroupCheckpointer
-from dirtytrack.group.compaction import compact_group
+from dirtytrack.group.compaction import CompactedGroup, compact_group
 from dirtytrack.group.coordinator import Coordinator
 from dirtytrack.group.file_coordinator import file_coordinator
 from dirtytrack.group.mpi_coordinator import mpi_coordinator
@@ -15,6 +15,7 @@ from dirtytrack.group.save import GroupSave
 from dirtytrack.group.torch_coordinator import torch_coordinator
 
 __all__ = [
+    "CompactedGroup",
     "Coordinator",
     "GroupChain",
     "GroupCheckpoint",

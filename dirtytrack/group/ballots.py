@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from dirtytrack.checkpoint.records import Found, UnreadableError, retried, sealed, unsealed
 from dirtytrack.errors import ChainError
+from dirtytrack.group.coordinator import SHOWN, ranks_of
 from dirtytrack.group.records import Part, Record, Records, overtaken
 
 VoteState = Literal["saved", "failed", "ended"]
@@ -23,7 +24,6 @@ VoteState = Literal["saved", "failed", "ended"]
 _FORMAT = "dirtytrack vote"
 _NAME = re.compile(r"([0-9]{10})/([0-9]{6})-(saved|failed|ended)\.json")
 _THREADS = 16  # that read votes, where there are more
-_SHOWN = 5  # ranks that a reason names
 
 
 class Vote(NamedTuple):
@@ -208,10 +208,10 @@ class Ballots:
     def _wrong(self, votes: list[Vote]) -> str:
         failed = [vote for vote in votes if vote.state == "failed"]
         if failed:
-            return "; ".join(f"rank {vote.rank} could not save: {vote.error}" for vote in failed[:_SHOWN])
+            return "; ".join(f"rank {vote.rank} could not save: {vote.error}" for vote in failed[:SHOWN])
         ended = [vote for vote in votes if vote.state == "ended"]
         if ended:
-            ranks = _ranks([vote.rank for vote in ended])
+            ranks = ranks_of([vote.rank for vote in ended])
             return (
                 f"{ranks} closed after {ended[0].save - 1} saves, and others save once more. "
                 "Nothing is committed until all of them are started again"
@@ -219,7 +219,7 @@ class Ballots:
         first = votes[0]
         others = [vote.rank for vote in votes if vote.meta != first.meta]
         if others:
-            return f"{_ranks(others)} gave another meta than rank {first.rank}: it has to be the same"
+            return f"{ranks_of(others)} gave another meta than rank {first.rank}: it has to be the same"
         return ""
 
     def _read(self, keys: list[str]) -> Iterable[Vote]:
@@ -244,9 +244,3 @@ class Ballots:
         if (told, incarnation) != (key, self.run.incarnation):
             raise UnreadableError(f"it was put as {told}")
         return vote
-
-
-def _ranks(ranks: list[int]) -> str:
-    shown = ", ".join(map(str, ranks[:_SHOWN]))
-    more = "" if len(ranks) <= _SHOWN else f" and {len(ranks) - _SHOWN} more"
-    return f"rank{'s' * (len(ranks) > 1)} {shown}{more}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -68,11 +69,12 @@ class GroupCheckpoint:
 class GroupChain:
     """The states of a group, for reading. A collection of `GroupCheckpoint`.
 
-    It knows the states that are there when it is made. What is read of them is checked then.
+    It knows the newest state when it is made, by a few requests. The older ones are read, many at a time,
+    when they are asked for. What is read of states is checked then.
     """
 
     def __init__(self, path: os.PathLike[str] | str, *, store_options: StoreOptions | None = None) -> None:
-        """Reads the records of a group in a directory, or at a URL; with *mirror*, at that.
+        """Reads the newest records of a group in a directory, or at a URL; with *mirror*, at that.
 
         Args:
             path: of the group.
@@ -83,9 +85,12 @@ class GroupChain:
             OSError: as the place says.
         """
         self._root = Root.of(path, store_options)
-        self._states = tuple(GroupCheckpoint._of(one) for one in Records(self._root.bucket()).states())
-        if not self._states:
+        self._records = Records(self._root.bucket())
+        self._last = self._records.newest()
+        state = self._records.find(self._last.state) if self._last is not None and self._last.state else None
+        if state is None or state.kind != "committed":
             raise ChainError(f"{self._root.place} holds no state of a group")
+        self._newest = GroupCheckpoint._of(state)
 
     @staticmethod
     def is_at(path: os.PathLike[str] | str, *, store_options: StoreOptions | None = None) -> bool:
@@ -104,13 +109,22 @@ class GroupChain:
 
     @property
     def checkpoints(self) -> tuple[GroupCheckpoint, ...]:
-        """The states, by number."""
+        """The states, by number.
+
+        Raises:
+            OSError, ChainError: as when it was made.
+        """
         return self._states
+
+    @functools.cached_property
+    def _states(self) -> tuple[GroupCheckpoint, ...]:
+        found = tuple(GroupCheckpoint._of(one) for one in self._records.states(self._last))
+        return found or (self._newest,)  # which was removed meanwhile
 
     @property
     def newest(self) -> GroupCheckpoint:
         """The state with the greatest number."""
-        return self._states[-1]
+        return self._newest
 
     @property
     def meta(self) -> Any:
@@ -129,6 +143,8 @@ class GroupChain:
         Raises:
             ChainError: there is none.
         """
+        if at == self._newest.number:
+            return self._newest
         for state in self._states:
             if state.number == at:
                 return state
@@ -221,6 +237,4 @@ class GroupChain:
         return self.newest if at is None else self[at]
 
     def __repr__(self) -> str:
-        return (
-            f"<dirtytrack.group.GroupChain in {self.path}: {len(self)} states, newest {self.newest.number}>"
-        )
+        return f"<dirtytrack.group.GroupChain in {self.path}: newest state {self.newest.number}>"

@@ -146,6 +146,8 @@ class GroupCheckpointer(Handle, Owner):
     ) -> int:
         """Commits in a driver what its workers have prepared: for all of them or for none.
 
+        The votes of the newest state are no other one: a driver whose answer got lost may call it again.
+
         Args:
             path: as for `begin`.
             votes: what each worker's `prepare` has returned, of one step, in any order.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 from dirtytrack.checkpoint import Chain, compact
 from dirtytrack.checkpoint.records import CompressionName, LockName, Options, Root, StoreOptions
@@ -11,6 +12,22 @@ from dirtytrack.errors import ChainError
 from dirtytrack.group.garbage import collect
 from dirtytrack.group.records import Record, Records
 from dirtytrack.group.settings import grace_of
+
+
+class CompactedGroup(NamedTuple):
+    """What a compaction of a group did.
+
+    Attributes:
+        number: of the oldest state that stays.
+        removed: the files that are gone, by their places below the group's.
+        disk_bytes: what all files of parts take now; what has a name in two folders counts once.
+        freed_bytes: room gained; negative if new bases take more than what was removed.
+    """
+
+    number: int
+    removed: tuple[str, ...]
+    disk_bytes: int
+    freed_bytes: int
 
 
 def compact_group(
@@ -23,7 +40,7 @@ def compact_group(
     progress: Callable[[int, int], None] | None = None,
     store_options: StoreOptions | None = None,
     grace_period: float | None = None,
-) -> int:
+) -> CompactedGroup:
     """Does without all but the newest states of a group, and makes bases of the oldest parts that stay.
 
     A run that is going on in a directory has its chains, so this is refused. One in an object store is
@@ -40,7 +57,7 @@ def compact_group(
         grace_period: the same.
 
     Returns:
-        The number of the oldest state that stays.
+        What became of it.
 
     Raises:
         ChainError: there is no state, or one of those to keep can't be read.
@@ -58,7 +75,9 @@ def compact_group(
     runs = {state.run for state in states} | ({newest.run} if newest else set())
     for run in sorted(runs):  # the newest may have saved nothing yet
         root.check_unclaimed(f"parts/{run}", lock)
-    short = {folder: _how_many(root, folder, ids) for folder, ids in _needed(states).items()}
+    needed = _needed(states)
+    short = {folder: _how_many(root, folder, ids) for folder, ids in needed.items()}
+    before = root.usage("parts")
     records.open([], keep=keep)  # first: what is removed next is nobody's state then, whatever ends this
     for folder, count in short.items():
         compact(
@@ -67,12 +86,17 @@ def compact_group(
             compression=compression,
             fsync=fsync,
             lock=lock,
+            retain=needed[folder],  # also where a gap lies between them
             progress=progress,
             store_options=root.options,
             grace_period=grace_period,
         )
     collect(records, grace_of(root, options))
-    return states[0].number
+    after = root.usage("parts")
+    freed = sum(before.values()) - sum(after.values())
+    return CompactedGroup(
+        states[0].number, (*sorted(before.keys() - after.keys()),), sum(after.values()), freed
+    )
 
 
 def _needed(states: list[Record]) -> dict[str, set[str]]:

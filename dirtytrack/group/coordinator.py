@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from dirtytrack.errors import GroupError
 
+SHOWN = 5  # ranks, or names, in a message
+
 _T = TypeVar("_T")
 
 
@@ -71,7 +73,7 @@ def agree(coordinator: Coordinator, mine: Callable[[], _T], decide: Callable[[li
         errors = {rank: one["error"] for rank, one in enumerate(reports) if "error" in one}
         try:
             if errors:
-                raise GroupError("; ".join(f"rank {rank}: {told}" for rank, told in errors.items()))
+                raise GroupError(_together(errors))
             verdict = {"value": decide([one["value"] for one in reports])}
         except Exception as error:
             failure = failure or error
@@ -82,3 +84,19 @@ def agree(coordinator: Coordinator, mine: Callable[[], _T], decide: Callable[[li
     if "error" in verdict:
         raise failure or GroupError(f"the group was not opened. {verdict['error']}")
     return verdict["value"]
+
+
+def _together(errors: dict[int, str]) -> str:
+    # What ranks say, each thing once.
+    ranks: dict[str, list[int]] = {}
+    for rank, told in errors.items():
+        ranks.setdefault(told, []).append(rank)
+    shown = [f"{ranks_of(some)}: {told}" for told, some in [*ranks.items()][:SHOWN]]
+    return "; ".join([*shown, *[f"and {len(ranks) - SHOWN} other errors"] * (len(ranks) > SHOWN)])
+
+
+def ranks_of(ranks: list[int]) -> str:
+    """Some ranks, for a message."""
+    shown = ", ".join(map(str, ranks[:SHOWN]))
+    more = "" if len(ranks) <= SHOWN else f" and {len(ranks) - SHOWN} more"
+    return f"rank{'s' * (len(ranks) > 1)} {shown}{more}"

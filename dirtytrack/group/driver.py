@@ -82,6 +82,10 @@ def commit(
         if newest.run != run:
             overtaken(str(root.place), newest)
         state = records.find(newest.state)
+        if state is not None and state.run == run:
+            if {*state.parts} == {*parts}:
+                return state.number  # it was committed, and the answer got lost
+            _check_newer(parts, state)
         if strict and state is not None:
             check_names(root, state, {name for part in parts for name in part.names})
         number = newest.number + 1
@@ -97,6 +101,16 @@ def commit(
     raise BusyError(
         errno.EBUSY, f"commit to {root.place}", remedy="Others commit all the time: a run has one driver"
     )
+
+
+def _check_newer(parts: tuple[Part, ...], state: Record) -> None:
+    before = {part.folder: part.number for part in state.parts}
+    for at, part in enumerate(parts):
+        if part.number <= before.get(part.folder, 0):
+            raise GroupError(
+                f"vote {at} is of checkpoint {part.number} of its worker, and state {state.number} has its "
+                f"{before[part.folder]}: a vote is for one state. Have all workers prepare() the next one"
+            )
 
 
 def _check_votes(votes: Sequence[Mapping[str, Any]]) -> tuple[tuple[Part, ...], str, Any]:

@@ -10,12 +10,10 @@ from typing import Any
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint.records import Root
 from dirtytrack.errors import GroupError
-from dirtytrack.group.coordinator import Alone, Coordinator, agree
+from dirtytrack.group.coordinator import SHOWN, Alone, Coordinator, agree
 from dirtytrack.group.records import Record, Records, as_record
 from dirtytrack.group.settings import Settings
 from dirtytrack.group.voting import Voting
-
-_SHOWN = 5  # names in a message
 
 
 def join_together(
@@ -142,5 +140,5 @@ def _check_reports(reports: list[dict[str, Any]]) -> None:
 
 
 def _listed(names: list[str]) -> str:
-    more = "" if len(names) <= _SHOWN else f" and {len(names) - _SHOWN} more"
-    return ", ".join(map(repr, names[:_SHOWN])) + more
+    more = "" if len(names) <= SHOWN else f" and {len(names) - SHOWN} more"
+    return ", ".join(map(repr, names[:SHOWN])) + more

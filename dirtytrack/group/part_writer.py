@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ from dirtytrack.group.records import Part, Record, Records
 from dirtytrack.group.restoring import find_state, restore_parts
 from dirtytrack.group.settings import Settings
 
+_MOST_FOLLOWED = 100  # saves that a mirror is to have one by one; one that is further behind leaves some out
 _ATTEMPTS = 3  # of a save, where earlier ones turn out to have failed
 
 
@@ -71,9 +72,15 @@ class PartWriter:
                     raise
         raise AssertionError("unreachable")
 
-    def retain(self, identifiers: Iterable[str]) -> None:
-        """Has these checkpoints stay: `keep` of the chain does not know what others have or may commit."""
-        self._checkpoints.retain(identifiers)
+    def retain(self, committed: Sequence[str], undecided: Sequence[str]) -> None:
+        """Has these checkpoints stay: `keep` of the chain does not know what others have or may commit.
+
+        They come in order, and a mirror is to have each of those that are not decided, too: if each process's
+        left out some, there might be no state that all have.
+        """
+        wanted = [*committed, *undecided]
+        followed = undecided[-_MOST_FOLLOWED:] if len(undecided) > _MOST_FOLLOWED else wanted
+        self._checkpoints.retain(wanted, since=followed[0] if followed else None)
 
     def is_durable(self, part: Save) -> bool:
         """Whether it is where the others can read it.

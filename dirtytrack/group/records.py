@@ -11,7 +11,8 @@ import errno
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple, NoReturn, Self
 
 from dirtytrack.checkpoint.records import Bucket, Commit, CommitLog, UnreadableError
@@ -21,6 +22,8 @@ Kind = Literal["opened", "committed", "aborted"]
 
 _PREFIX = "records/"
 _FORMAT = "dirtytrack group"
+_AHEAD = 64  # records that are read at once
+_READERS = 16  # threads
 _TRIES = 100  # to open a group, beside others that do so, too
 
 # What becomes a part of a path is nothing but this: a record may come from anybody.
@@ -198,19 +201,31 @@ class Records:
         except UnreadableError as error:
             raise ChainError(str(error)) from error
 
-    def states(self) -> list[Record]:
-        """All that were committed and are to stay, the newest last."""
+    def states(self, newest: Record | None = None) -> list[Record]:
+        """All that were committed and are to stay, the newest last; up to the one that the newest record has.
+
+        Args:
+            newest: that record. None: it is looked for.
+        """
+        newest = newest or self.newest()
         found: list[Record] = []
-        newest = self.newest()
+        ahead: dict[int, Future[Record | None]] = {}
         number = 0 if newest is None else newest.state
         while newest is not None and number and number >= newest.oldest:
-            record = self.find(number)
+            if number not in ahead:
+                ahead = self._read_ahead(range(number, max(number - _AHEAD, newest.oldest - 1, 0), -1))
+            record = ahead[number].result()
             if record is None:  # from there on down there is no gap
                 break
             if record.kind == "committed":
                 found.append(record)
             number = number - 1 if record.kind == "committed" else record.state
         return found[::-1]
+
+    def _read_ahead(self, numbers: Iterable[int]) -> dict[int, Future[Record | None]]:
+        # Most of them are wanted; what is wrong with one that is not does no harm.
+        with ThreadPoolExecutor(_READERS, "dirtytrack records") as pool:
+            return {number: pool.submit(self.find, number) for number in numbers}
 
     def offer(self, record: Record) -> Record:
         """Makes it, if there is none of its number; returns the one that is there then.

@@ -276,7 +276,8 @@ class Voter:
                 self.committed.append(job.part.id)
             job.settle("committed")
         else:
-            _logger.warning("save %d of a group was not committed: %s", record.number, record.reason)
+            level = logging.DEBUG if self._ballots.rank else logging.WARNING  # once for all of them
+            _logger.log(level, "save %d of a group was not committed: %s", record.number, record.reason)
             job.settle("aborted", record.reason)
         self._pending.popleft()
         if record.kind == "committed":

@@ -144,7 +144,7 @@ class Voting:
         keep = self._settings.keep
         if keep is not None:
             undecided = [job.part.id for job in self._voter.pending if job.part is not None]
-            self._writer.retain({*self._voter.committed[-keep:], *undecided})
+            self._writer.retain(self._voter.committed[-keep:], undecided)
 
     def _committed(self, record: Record) -> None:
         keep = self._settings.keep

@@ -93,4 +93,4 @@ class Worker:
             committed = [part.id for part in parts if self._writer.is_own(part)]
             if committed and committed[-1] in self._prepared:
                 del self._prepared[: self._prepared.index(committed[-1])]
-            self._writer.retain({*committed[-self._settings.keep :], *self._prepared})
+            self._writer.retain(committed[-self._settings.keep :], self._prepared)

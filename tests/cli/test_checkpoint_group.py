@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +29,41 @@ def place(request, tmp_path):
 def test_states_are_listed(place, capsys):
     """As lines, and as JSON."""
     assert main(["checkpoint", "list", place]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == [f'{2 + at}  1 process, 2 regions, meta {{"step": {at}}}' for at in range(3)]
+    head, *lines, total, regions = capsys.readouterr().out.splitlines()
+    assert re.split("  +", head.strip()) == [
+        *("state", "parts", "created", "on disk", "written", "stored", "pause", "consistency", "meta")
+    ]
+    for at, line in enumerate(lines):
+        number, kind, created, nbytes, bar, written, stored, pause, *rest = re.split("  +", line.strip())
+        assert (number, kind) == (str(2 + at), ("1 base", "1 delta", "1 delta")[at])
+        datetime.fromisoformat(created)
+        assert (float(nbytes.split()[0]) > 0, {*bar}) == (True, {"#"})
+        assert int(written) >= int(stored) == 1  # pages may be shared with what others write
+        assert (float(pause.split()[0]) > 0, rest) == (True, ["proven", f'{{"step": {at}}}'])
+    assert total.startswith("3 states; ")
+    assert total.endswith(" on disk in 3 files")
+    assert regions.startswith('2 regions, 15.7 KiB: "a" 15.6 KiB, "b" ')
     assert main(["checkpoint", "list", "--json", place]) == 0
     said = json.loads(capsys.readouterr().out)
     assert [state["state"] for state in said["states"]] == [2, 3, 4]
     assert said["states"][0]["parts"][0]["names"] == ["a", "b"]
+    for state in said["states"]:
+        (part,) = state["checkpoints"]
+        assert (part["id"], state["disk_bytes"] > 0) == (state["parts"][0]["id"], True)
+    assert said["disk_bytes"] == sum(state["disk_bytes"] for state in said["states"])
+
+
+def test_a_state_with_a_damaged_part_is_listed(place, capsys):
+    """And what is wrong with it."""
+    if "://" in place:
+        return
+    part = GroupChain(place).newest.parts[0]
+    delta = sorted((Path(place) / part.folder).glob("*.delta"))[-1]
+    delta.write_bytes(delta.read_bytes()[:-1])
+    assert main(["checkpoint", "list", place]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split()[:3] == ["4", "1", "missing"]
+    assert lines[-2:] == ["1 file can't be used:", f"  {delta.name}: {lines[-1].partition(': ')[2]}"]
 
 
 def test_a_state_is_restored(place, tmp_path, capsys):
@@ -65,7 +96,13 @@ def test_a_group_is_verified(place, capsys):
 def test_a_group_is_compacted(place, capsys):
     """The newest states stay, with what they hold; a run that comes after it goes on."""
     assert main(["checkpoint", "compact", place, "--keep", "2", "--grace-period", "0"]) == 0
-    assert capsys.readouterr().out == "The group begins with state 3.\n"
+    *removed, told = capsys.readouterr().out.splitlines()
+    folder = GroupChain(place).newest.parts[0].folder
+    assert all(line.startswith(f"removed {folder}/") for line in removed)
+    assert len(removed) == 2
+    nbytes = "[0-9.]+ [KMi]*B"
+    begins = "The group begins with state 3"
+    assert re.fullmatch(rf"{begins}\. It takes {nbytes} on disk, {nbytes} (less|more) than before\.", told)
     chain = GroupChain(place)
     assert [state.number for state in chain] == [3, 4]
     assert chain.load("a", at=3)[:4].tolist() == [0, 1, 0, 0]

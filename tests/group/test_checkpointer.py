@@ -12,7 +12,7 @@ import pytest
 
 from _lib.group.ranks import after, in_ranks, no_errors, shards, step_on
 from dirtytrack import BusyError, ChainError, CheckpointError, ClosedError, ForkedError, GroupError
-from dirtytrack.checkpoint import Checkpointer
+from dirtytrack.checkpoint import Chain, Checkpointer, load
 from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
 from dirtytrack.checkpoint.write import compaction
 from dirtytrack.group import GroupChain, GroupCheckpointer, file_coordinator
@@ -498,6 +498,10 @@ def test_processes_that_count_differently_are_refused(tmp_path):
         ({"options": {"compression": "bad"}}, ValueError, "compression"),
         ({"options": {"keep": 0}}, ValueError, "keep=0"),
         ({"place": "ftp://x/y"}, ValueError, "ftp"),
+        ({"options": {"timeout": "x"}}, TypeError, "timeout is a number of seconds"),
+        ({"options": {"timeout": -1}}, ValueError, "timeout=-1"),
+        ({"options": {"timeout": float("nan")}}, ValueError, "timeout=nan"),
+        ({"options": {"kepp": 3}}, TypeError, "unexpected keyword argument 'kepp': there are session, keep"),
     ],
 )
 def test_what_is_wrong_in_one_process_is_told_to_all(tmp_path, bad, kind, words):
@@ -516,6 +520,21 @@ def test_what_is_wrong_in_one_process_is_told_to_all(tmp_path, bad, kind, words)
     _all_say([other, own], words)
     assert "rank 1: " in str(other)
     assert not (tmp_path / "g").exists()
+
+
+def test_what_is_wrong_in_all_processes_is_said_once(tmp_path):
+    """With the first few of them."""
+    errors = in_ranks(9, lambda coordinator: _open_wrong(tmp_path / "g", coordinator))
+    assert [type(error) for error in errors] == [ValueError] * 8 + [GroupError]
+    told = str(errors[-1])
+    assert told.startswith("the group was not opened. ranks 0, 1, 2, 3, 4 and 3 more: ValueError: keep=0")
+    assert told.count("keep=0") == 1
+
+
+def _open_wrong(place, coordinator):
+    keep = 0 if coordinator.rank < 8 else 1
+    name = f"a{coordinator.rank}"
+    return GroupCheckpointer.open(place, {name: np.zeros(3)}, coordinator=coordinator, keep=keep)
 
 
 def test_what_is_no_coordinator_and_no_state_is_refused(tmp_path):
@@ -548,13 +567,29 @@ def test_a_chain_of_one_process_is_no_group(place):
         GroupCheckpointer.open(place, {"a": array})
 
 
-def test_a_directory_of_a_group_takes_no_chain_of_one_process(tmp_path):
-    """They would be taken for each other."""
-    train(tmp_path / "g", 1, 1)
+def test_where_a_group_is_there_is_no_chain_of_one_process(place):
+    """They would be taken for each other; who looks for one is told what to use."""
+    train(place, 1, 1)
     for begin in (Checkpointer, Checkpointer.open):
         with pytest.raises(FileExistsError, match="a group of processes has saved there"):
-            begin(tmp_path / "g", {"a": np.zeros(3)})
-    check(tmp_path / "g", 1)
+            begin(place, {"a": np.zeros(3)})
+    for read in (Chain, load):
+        with pytest.raises(ChainError, match=r"no checkpoint of one process.*which GroupChain reads"):
+            read(place)
+    check(place, 1)
+
+
+def test_a_file_is_no_group(tmp_path):
+    """It is named as it was given."""
+    path = tmp_path / "file"
+    path.write_text("x")
+    for act in (GroupChain, GroupCheckpointer.begin, lambda path: GroupCheckpointer.open(path, {"a": []})):
+        with pytest.raises((NotADirectoryError, TypeError, ValueError)) as caught:
+            act(path)
+        assert "records" not in str(caught.value)
+    with pytest.raises(NotADirectoryError) as caught:
+        GroupChain(path)
+    assert caught.value.filename == str(path)
 
 
 def test_a_path_that_not_all_see_is_found_out(tmp_path, monkeypatch):

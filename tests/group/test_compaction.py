@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dirtytrack import BusyError
+from dirtytrack import BusyError, CheckpointError
 from dirtytrack.group import GroupChain, GroupCheckpointer, compact_group, compaction
+from dirtytrack.group.settings import Settings
 
 
 def _save(place, states):
@@ -27,7 +28,7 @@ def test_a_run_that_has_saved_nothing_yet_is_not_overtaken(tmp_path):
             compact_group(place)
         assert len(GroupChain(place)) == 3
         checkpoints.save(3, wait=True)
-    assert compact_group(place) == GroupChain(place).newest.number
+    assert compact_group(place).number == GroupChain(place).newest.number
     assert GroupChain(place).meta == 3
 
 
@@ -88,4 +89,29 @@ def test_a_straggler_of_an_older_run_is_seen(tmp_path):
         with pytest.raises(BusyError, match="writes to it"):
             compact_group(place, 2)
         assert [one.name for one in (place / "records").iterdir()] == before
-    assert compact_group(place, 2) == GroupChain(place).checkpoints[0].number
+    assert compact_group(place, 2).number == GroupChain(place).checkpoints[0].number
+
+
+def test_a_part_beyond_a_gap_stays(tmp_path, monkeypatch):
+    """Of a save that was not committed a mirror need not have anything; then nothing leads across."""
+    place = tmp_path / "group"
+    is_durable = Settings.is_durable
+
+    def refusing(self, checkpoints, part):
+        if part.number == 2:
+            raise CheckpointError(61, "the mirror was too slow", self.place)
+        return is_durable(self, checkpoints, part)
+
+    monkeypatch.setattr(Settings, "is_durable", refusing)
+    array = np.zeros(2000)
+    with GroupCheckpointer.open(place, {"a": array}, fsync=False) as checkpoints:
+        for step in range(3):
+            array[:] = step + 1  # all of it: each is a base
+            save = checkpoints.save(step)
+            save.part.wait()
+    folder = place / GroupChain(place).newest.parts[0].folder
+    next(folder.glob("0000000002-*.base")).unlink()
+    compact_group(place, 2)
+    chain = GroupChain(place)
+    assert [state.meta for state in chain] == [0, 2]
+    assert [chain.load("a", at=state.number)[0] for state in chain] == [1, 3]

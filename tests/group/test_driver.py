@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from _lib.group.ranks import after, shards, step_on
 from dirtytrack import BusyError, ChainError, GroupError
+from dirtytrack.checkpoint.store.bucket import ObstoreBucket
 from dirtytrack.group import GroupChain, GroupCheckpointer, file_coordinator
 
 NAMES = [f"shard-{at}" for at in range(4)]
@@ -133,6 +135,54 @@ def test_votes_that_do_not_fit_together_are_refused(place):
     GroupCheckpointer.commit(place, votes[:1], strict=False)
     assert GroupChain(place).newest.names == ("shard-0", "shard-2")
     _close(workers)
+
+
+def test_votes_are_for_one_state(place):
+    """The same ones again are the same state, in whatever order; older ones are refused."""
+    workers = _workers(place, 2)
+    votes = [worker.step(1) for worker in workers]
+    number = GroupCheckpointer.commit(place, votes)
+    assert GroupCheckpointer.commit(place, votes[::-1]) == number
+    newer = [worker.step(2) for worker in workers]
+    with pytest.raises(GroupError, match="vote 1 is of checkpoint 1 of its worker, and state 2 has its 1"):
+        GroupCheckpointer.commit(place, [newer[0], votes[1] | {"meta": {"step": 2}}])
+    assert GroupCheckpointer.commit(place, newer) == number + 1
+    with pytest.raises(GroupError, match="a vote is for one state"):
+        GroupCheckpointer.commit(place, votes)
+    assert [state.number for state in _check(place, 2)] == [number, number + 1]
+    _close(workers)
+
+
+def test_a_worker_does_not_wait_for_a_mirror_for_ever(tmp_path, monkeypatch):
+    """Without progress it ends, and says so; what is prepared later is not lost."""
+    mirror = f"memory://{tmp_path.name}"
+    run = GroupCheckpointer.begin(mirror)
+    array = {"a": np.zeros(3)}
+    options = {"at": run, "mirror": mirror, "mirror_timeout": 0.05}
+    is_away = True
+    put_new = ObstoreBucket.put_new
+
+    def failing(self, key, data):
+        if is_away and "/parts/" in self.place:
+            raise OSError(5, "away")
+        return put_new(self, key, data)
+
+    with GroupCheckpointer.open(tmp_path / "node", array, **options) as worker:
+        monkeypatch.setattr(ObstoreBucket, "put_new", failing)
+        with pytest.raises(TimeoutError, match="progress"):
+            worker.prepare(1)
+        is_away = False
+        array["a"][1] = 2
+        vote = _until_it_is_there(lambda: worker.prepare(2))
+        GroupCheckpointer.commit(mirror, [vote])
+    chain = GroupChain(mirror)
+    assert (chain.meta, chain.load("a").tolist()) == (2, [0, 2, 0])
+
+
+def _until_it_is_there(act):
+    while True:
+        with suppress(TimeoutError):
+            return act()
 
 
 def test_a_run_is_what_begin_returns(tmp_path):

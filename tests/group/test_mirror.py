@@ -9,6 +9,7 @@ import pytest
 
 from _lib.group.ranks import after, in_ranks, no_errors, shards, step_on
 from dirtytrack import CheckpointError
+from dirtytrack.checkpoint.store.bucket import ObstoreBucket
 from dirtytrack.group import GroupChain, GroupCheckpointer
 from dirtytrack.group.settings import Settings
 
@@ -81,3 +82,33 @@ def test_a_part_that_the_mirror_has_skipped_is_a_vote(tmp_path, monkeypatch):
             one.save(1).wait(60)
         one.save(2).wait(60)
     assert [state.meta for state in GroupChain(f"memory://{tmp_path.name}")] == [2]
+
+
+def test_a_mirror_that_is_far_behind_has_what_the_others_have(tmp_path, monkeypatch):
+    """Though the process's own chain is made short meanwhile: else there might be no state that all have."""
+    mirror = f"memory://{tmp_path.name}"
+    gates = [threading.Event(), threading.Event()]
+    put_new = ObstoreBucket.put_new
+
+    def waiting(self, key, data):
+        rank = int(self.place[-1]) if "/parts/" in self.place else None
+        if rank is not None and key.startswith("commits/"):
+            assert gates[rank].wait(60)
+        return put_new(self, key, data)
+
+    def rank(coordinator):
+        arrays = shards(NAMES, coordinator.rank, 2)
+        node = tmp_path / f"node-{coordinator.rank}"
+        keywords = {"coordinator": coordinator, "mirror": mirror, "keep": 1, "fsync": False}
+        with GroupCheckpointer.open(node, arrays, **keywords) as checkpoints:
+            saves = []
+            for step in range(1, 9):
+                step_on(arrays, step)
+                saves.append(checkpoints.save({"step": step}))
+                saves[-1].part.wait()
+            gates[coordinator.rank].set()
+        return [save.state for save in saves]
+
+    monkeypatch.setattr(ObstoreBucket, "put_new", waiting)
+    assert no_errors(in_ranks(2, rank)) == [["committed"] * 8] * 2
+    assert GroupChain(mirror).meta == {"step": 8}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from unittest.mock import ANY
 
 import pytest
 import xxhash
@@ -266,3 +268,21 @@ def test_a_run_travels_as_plain_data():
     """By way of JSON."""
     _, run = _committed(1)
     assert as_record(json.loads(json.dumps(run.to_json()))) == run
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "huge"])
+def test_what_is_no_record_is_damaged(tmp_path, kind):
+    """Nobody waits for its other end, and no memory is taken for it; the one before it counts."""
+    records = Records(DirectoryBucket(tmp_path, fsync=False))
+    run = records.open(NAMES)
+    path = tmp_path / records.log.key(2)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    assert Records(DirectoryBucket(tmp_path)).newest() == run._replace(created=ANY)
+    with pytest.raises(ChainError, match="is damaged"):
+        records.find(2)

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.anywhere
 class _Ballots:
     # Of a run whose saves are all aborted; before that each look raises one of some errors.
 
-    def __init__(self, *errors):
-        self.rank, self.place = 0, "place"
+    def __init__(self, *errors, rank=0):
+        self.rank, self.place = rank, "place"
         self.run = SimpleNamespace(world=2)
         self.votes = []
         self._errors = [*errors]
@@ -37,8 +37,8 @@ def voter_of():
     """A voter with a thread, on such ballots."""
     made = []
 
-    def make(*errors):
-        voter = Voter(_Ballots(*errors), lambda _: True, lambda _: None)
+    def make(*errors, rank=0):
+        voter = Voter(_Ballots(*errors, rank=rank), lambda _: True, lambda _: None)
         made.append(voter)
         voter.start_thread()
         return voter
@@ -87,3 +87,12 @@ def test_what_is_not_known_to_be_durable_at_the_end_is_voted_against():
     voter.stop()
     assert ballots.votes == [(2, "failed")]
     assert [job.state for job in jobs] == ["abandoned", "abandoned"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_what_is_not_committed_is_logged_by_one_process(voter_of, caplog, rank):
+    """All know it, and a thousand lines that say the same help nobody."""
+    voter = voter_of(rank=rank)
+    voter.wait_for(_failed(voter, 1), 60)
+    told = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert told == ["save 2 of a group was not committed: why not"] * (rank == 0)

@@ -117,7 +117,7 @@ class CommitLog:
         try:
             data: bytes = retried(lambda: self._bucket.get(self.key(number)))
             return _decode(data, number, self._kind)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, UnreadableError) as error:
             raise UnreadableError(f"{self.locate(number)} is damaged: {error}") from None
 
     def all(self) -> dict[int, Found]:

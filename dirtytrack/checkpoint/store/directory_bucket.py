@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dirtytrack.checkpoint.store.bucket import MOST_WHOLE, Bucket, Found, check_whole
+from dirtytrack.checkpoint.store.bucket import Bucket, Found, check_whole
 from dirtytrack.checkpoint.store.directory import Directory
 
 if TYPE_CHECKING:
@@ -57,10 +57,21 @@ class DirectoryBucket:
         self.put(key, other.get_range(key, 0, other.size(key)))
 
     def get(self, key: str) -> bytes:
-        """See `Bucket`."""
-        with (self._path / key).open("rb") as file:
-            check_whole(os.fstat(file.fileno()).st_size)
-            return file.read(MOST_WHOLE)
+        """See `Bucket`. Whoever may write there could have put anything.
+
+        Raises:
+            UnreadableError: it is no file.
+        """
+        where = self._path / key
+        folder = self._open(where.parent)
+        try:
+            with closing(folder.open(where.name)) as file:
+                check_whole(file.nbytes)
+                data = bytearray(file.nbytes)
+                file.read_into(0, [memoryview(data)])
+                return bytes(data)
+        finally:
+            folder.close()
 
     def get_range(self, key: str, start: int, stop: int) -> Buffer:
         """See `Bucket`."""
@@ -70,7 +81,11 @@ class DirectoryBucket:
 
     def size(self, key: str) -> int:
         """See `Bucket`."""
-        return (self._path / key).stat().st_size
+        try:
+            return (self._path / key).stat().st_size
+        except NotADirectoryError:
+            self._open(self._path).close()  # or it says so of the place
+            raise
 
     def first_page(self, prefix: str) -> list[Found]:
         """See `Bucket`."""
@@ -99,6 +114,14 @@ class DirectoryBucket:
                 except OSError:
                     break  # something else is in it, or it is gone
                 folder = folder.parent
+
+    def _open(self, folder: Path) -> Directory:
+        try:
+            return Directory(folder)
+        except NotADirectoryError:
+            if self._path.is_dir():
+                raise
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self.place) from None
 
     def _publish(self, where: Path, data: Buffer) -> bool:
         folder = Directory(where.parent, create=True, fsync=self._fsync)

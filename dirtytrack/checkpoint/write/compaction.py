@@ -155,11 +155,12 @@ def shorten(
         base = next(reversed(bases))
         needed = {*bases} | _needed_by_branches(archive, node)
         others = retained.ids - {one.id for one in bases.values()}
-        needed |= {file.name for one in archive.nodes if one.id in others for file in one.files()}
+        older = [one for one in archive.nodes if one.number < node.number and one.id in others]
+        needed |= {file.name for one in older for file in one.files()}  # the newer ones stand on the base
     claim.renew()
-    older = [name for name in FileName.among(store.names()) if name.number <= base.number]
+    there = [name for name in FileName.among(store.names()) if name.number <= base.number]
     # The newest first: whatever ends this, what is left of the older checkpoints is complete.
-    superfluous = [str(name) for name in reversed(older) if name not in needed]
+    superfluous = [str(name) for name in reversed(there) if name not in needed]
     instead = [([str(file.name) for file in one.files()], str(name)) for name, one in bases.items()]
     store.remove(superfluous, instead[::-1])
     return node.number

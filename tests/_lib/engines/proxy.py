@@ -11,11 +11,21 @@ from typing import NamedTuple
 
 
 class Request(NamedTuple):
-    """What was asked, and whether only if nothing is there."""
+    """What was asked.
+
+    Attributes:
+        method: "PUT", for instance.
+        path: with the query.
+        is_conditional: whether it is to be done only if nothing is there.
+        is_copy: whether it is of what the service has already.
+        nbytes: of its body.
+    """
 
     method: str
     path: str
     is_conditional: bool
+    is_copy: bool
+    nbytes: int
 
 
 class Proxy:
@@ -66,8 +76,9 @@ class Proxy:
             for name, value in handler.headers.items()
             if not (self.strips_conditions and name.lower() == "if-none-match")
         }
-        conditional = "if-none-match" in {name.lower() for name in handler.headers}
-        request = Request(handler.command, handler.path, conditional)
+        names = {name.lower() for name in handler.headers}
+        is_conditional, is_copy = "if-none-match" in names, "x-amz-copy-source" in names
+        request = Request(handler.command, handler.path, is_conditional, is_copy, len(body))
         with self._mutex:
             at = len(self.requests)
             self.requests.append(request)

@@ -1,4 +1,8 @@
-"""Groups whose processes are killed again and again, and what every state that was reported has to hold."""
+"""Groups whose processes are killed again and again, and what every state that was reported has to hold.
+
+As a program it does so in a process that no other test has used: what one forks that has opened a store of
+obstore's can open none. It is told of rounds, a seed and a `Where`, as JSON.
+"""
 
 from __future__ import annotations
 
@@ -231,3 +235,16 @@ def _run(
             if draw.random() < 0.4:
                 save.wait()
                 os.write(log, json.dumps({"step": step}).ljust(_LINE).encode())
+
+
+def _main() -> None:
+    told = json.loads(sys.argv[1])
+    where = Where(Path(told["folder"]), told["url"], told["options"], told["has_nodes"])
+    killer = Killer(where, told["seed"])
+    for _ in range(told["rounds"]):
+        killer.kill()
+    print(json.dumps({"states": killer.states, "killed": killer.killed}))
+
+
+if __name__ == "__main__":
+    _main()
