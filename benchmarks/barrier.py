@@ -33,6 +33,8 @@ from .harness import Budget, Outcome, Scale, Side, Unavailable, compare, measure
 _CDEF = """
 struct dt_tracker;
 int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracker);
+struct dt_api;
+int dt_tracker_open_on(const struct dt_api *, size_t card_size, unsigned flags, struct dt_tracker **tracker);
 void dt_tracker_close(struct dt_tracker *tracker);
 int dt_tracker_add(struct dt_tracker *, void *start, size_t bytes, unsigned flags, uint64_t *first_card);
 size_t dt_tracker_map_bytes(struct dt_tracker *tracker);
@@ -168,6 +170,39 @@ def take_range(scale: Scale) -> Iterator[Outcome]:
     )
     for tracker, _ in sides:
         native.dt_tracker_close(tracker)
+
+
+@row("take-session", Budget(1.2))
+def take_session(scale: Scale) -> Iterator[Outcome]:
+    """A tracker on a Session, which calls another copy of the library by a table, beside one of its own."""
+    ffi, native = _native()
+    arrays = touched(PAGE), touched(PAGE)
+    with dirtytrack.Session() as session:
+        opened = ffi.new("struct dt_tracker *[2]")
+        table = ffi.cast("struct dt_api *", session.c_api())
+        errors = [
+            native.dt_tracker_open_on(table, PAGE, 0, opened),
+            native.dt_tracker_open(PAGE, 0, opened + 1),
+        ]
+        for tracker, array in zip(opened, arrays, strict=True):
+            errors.append(
+                native.dt_tracker_add(tracker, ffi.cast("void *", address(array)), PAGE, 0, ffi.NULL)
+            )
+        if any(errors):
+            raise Unavailable(f"a tracker failed: {errors}")
+        takes = [
+            functools.partial(native.dt_tracker_take, tracker, ffi.new("uint8_t[1]"), 1, ffi.NULL)
+            for tracker in opened
+        ]
+        yield compare(
+            "dt_tracker_take, one page, on a Session",
+            Side(takes[0]),
+            Side(takes[1], name="the same on its own"),
+            pairs=scale.repeat(200),
+            loops=100,
+        )
+        for tracker in opened:
+            native.dt_tracker_close(tracker)
 
 
 @row("rollback-c", Budget(1.2))

@@ -294,6 +294,27 @@ class Session(Handle, Owner):
         pages = whole.region.geometry.pages_of(whole.start + start, whole.start + stop)
         self._tracker.mark(whole.region, *pages)
 
+    def c_api(self) -> int:
+        """Lets a native runtime of this process track memory with this session.
+
+        A collector in C and checkpoints in Python can have the same heap so, which one userfaultfd tracks:
+        ``dt_tracker_open_on`` of ``dirtytrack.h`` opens a tracker on what this returns
+        (``docs/runtimes.md``). Each sees every store, whatever the other takes. The ranges of such a tracker
+        are none of `regions`.
+
+        The first call waits for those under way. From then on signals are blocked while a thread is in a call
+        of this session, which costs each about half a microsecond: a collector may stop threads anywhere.
+
+        Returns:
+            The address of a ``struct dt_api``: a table of functions, with its version and size, and a handle
+            of this session. It is good as long as this object, also when that is closed: calls of a tracker
+            return ``-DT_ECLOSED`` then.
+
+        Raises:
+            ClosedError, ForkedError: not a session of this process any more.
+        """
+        return self._tracker.api()
+
     def close(self) -> None:
         """Unregisters everything and closes the descriptors; idempotent. Epochs stay readable.
 

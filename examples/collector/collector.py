@@ -39,7 +39,7 @@ def build(folder: str, name: str, *flags: str) -> ModuleType:
         f'#include "{source.name}"',
         sources=dirtytrack.get_sources(),
         include_dirs=[str(source.parent.absolute()), dirtytrack.get_include()],
-        extra_compile_args=["-std=gnu11", "-O2", "-pthread", "-fvisibility=hidden", *flags],
+        extra_compile_args=["-std=gnu11", "-O2", "-pthread", *flags],
         extra_link_args=["-pthread"],
     )
     spec = importlib.util.spec_from_file_location(name, ffi.compile(folder))

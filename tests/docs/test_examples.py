@@ -10,9 +10,10 @@ import pytest
 
 _FOLDER = Path(__file__).parents[2] / "examples"
 _EXAMPLES = sorted(_FOLDER.glob("*.py"))
+_FOLDERS = ("collector", "fuzzing", "shared_heap")
 _RUN = [
     pytest.param(path, id=path.stem, marks=pytest.mark.torch if path.stem.startswith("torch_") else ())
-    for path in [*_EXAMPLES, _FOLDER / "collector/collector.py", _FOLDER / "fuzzing/fuzzing.py"]
+    for path in [*_EXAMPLES, *(_FOLDER / f"{name}/{name}.py" for name in _FOLDERS)]
 ]
 
 

@@ -9,7 +9,7 @@
 
 struct dt_session *session;
 uint64_t page_size, page_shift;
-char *memory;
+char *memory, *arena;
 
 uint64_t draw(uint64_t *state, uint64_t below)
 {
@@ -86,6 +86,7 @@ int main(int argc, char **argv)
 	memory = mmap(NULL, (PAGES + 1) * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	check(memory != MAP_FAILED);
 	memory += (uintptr_t)memory % (2 * page_size); // the largest cards have two pages
+	arena = memory + (-(uintptr_t)memory & (4 * page_size - 1));
 	for (int i = 0; i < 300; i++) {
 		try_run_lists(&random);
 		try_bitmap(&random);
@@ -103,6 +104,7 @@ int main(int argc, char **argv)
 	try_cards(&random);
 	try_write_watch(&random);
 	try_ranges(&random);
+	try_api(&random);
 	try_resets(&random);
 	try_kinds(&random);
 	try_huge(&random);

@@ -37,6 +37,21 @@ extern struct dt_session *session;
 extern uint64_t page_size, page_shift;
 extern char *memory;
 
+enum { ARENA = 96 }; // pages
+extern char *arena;  // of the memory, aligned to the largest cards
+
+// What goes on beside a tracker that is tried out in the arena.
+struct beside {
+	void (*stored)(uint64_t page);
+	void (*mapping)(void); // some of it is about to be mapped anew
+	void (*marked)(void);  // some of it, which anybody may hear of from the next look at everything on
+	void (*looked)(void);  // at everything
+	void (*look)(uint64_t *random);
+};
+// Does everything with a tracker that has no range, at random, and closes it. others: NULL: nothing goes on beside it.
+void try_fresh_tracker(uint64_t *random, struct dt_tracker *fresh, uint64_t size, unsigned flags,
+		       const struct beside *others);
+
 // A number below a limit, of a sequence that is always the same.
 uint64_t draw(uint64_t *state, uint64_t below);
 struct dt_session *open_tracker(enum dt_hole_reporting holes);
@@ -64,6 +79,7 @@ void try_mirror(uint64_t *random);
 void try_cards(uint64_t *random);
 void try_write_watch(uint64_t *random);
 void try_ranges(uint64_t *random);
+void try_api(uint64_t *random);
 void try_resets(uint64_t *random);
 void try_kinds(uint64_t *random);
 void try_huge(uint64_t *random);

@@ -8,12 +8,12 @@
 #include "barrier/ranges.h"
 #include "driver.h"
 
-enum { ARENA = 96, ROUNDS = 400, NONE = -1 }; // pages; steps for each kind of tracker
+enum { ROUNDS = 400, NONE = -1 }; // steps for each kind of tracker
 
 static struct dt_tracker *tracker;
-static char *arena;              // aligned to the largest cards
 static uint64_t card_size, unit; // bytes; what parts begin and end on
 static bool bytes_each;          // a map has a byte for each card
+static const struct beside *beside;
 
 // What is known of each page of the arena.
 static bool tracked[ARENA], pending[ARENA];
@@ -137,6 +137,8 @@ static void look(bool take, bool finds_loss)
 	uint8_t *map = malloc(size + 1);
 	uint64_t dirty, due = 0, set = 0;
 	check(map && (take ? dt_tracker_take : dt_tracker_peek)(tracker, map, size, &dirty) == 0);
+	if (beside)
+		beside->looked();
 	if (finds_loss)
 		note_neighbours(map);
 	for (uint64_t card = 0; card < cards(); card++) {
@@ -252,6 +254,8 @@ static void store(uint64_t *random)
 	uint64_t page = draw(random, ARENA);
 	arena[page * page_size + draw(random, page_size)]++;
 	pending[page] = tracked[page];
+	if (beside)
+		beside->stored(page);
 }
 
 static void mark(uint64_t *random)
@@ -266,6 +270,8 @@ static void mark(uint64_t *random)
 	check(dt_tracker_mark(tracker, arena + start, bytes) == (all ? 0 : -DT_EUNTRACKED));
 	for (uint64_t page = start / page_size; all && page <= last; page++)
 		pending[page] = true;
+	if (beside)
+		beside->marked();
 }
 
 static void add_part(struct part part)
@@ -315,6 +321,8 @@ static void replace_part(uint64_t *random, struct part part)
 		return;
 	}
 	bool is_noticed = draw(random, 2), is_hole = draw(random, 2);
+	if (beside)
+		beside->mapping();
 	check(dt_tracker_prepare(tracker) == 0); // nothing is mapped where the hole is
 	if (is_hole && is_noticed)
 		check(munmap(at_unit(part.start), part_bytes(part)) == 0);
@@ -400,22 +408,34 @@ static void step(uint64_t *random)
 			store(random);
 	}
 	check_numbers();
+	if (beside)
+		beside->look(random);
 }
 
-static void try_tracker(uint64_t *random, unsigned flags)
+void try_fresh_tracker(uint64_t *random, struct dt_tracker *fresh, uint64_t size, unsigned flags,
+		       const struct beside *others)
 {
+	tracker = fresh;
+	card_size = size;
+	beside = others;
 	bytes_each = flags & DT_BYTES;
 	unit = card_size > page_size ? card_size : page_size;
 	memset(tracked, 0, sizeof tracked);
 	memset(pending, 0, sizeof pending);
 	for (uint64_t card = 0; card < cards(); card++)
 		number[card] = NONE;
-	check(dt_tracker_open(card_size, flags, &tracker) == 0);
 	add_part((struct part){2, ARENA * page_size / unit - 2});
 	for (int round = 0; round < ROUNDS; round++)
 		step(random);
 	look(true, false);
 	dt_tracker_close(tracker);
+}
+
+static void try_tracker(uint64_t *random, uint64_t size, unsigned flags)
+{
+	struct dt_tracker *fresh;
+	check(dt_tracker_open(size, flags, &fresh) == 0);
+	try_fresh_tracker(random, fresh, size, flags, NULL);
 }
 
 // What was removed from the middle of a range has its cards again; what was at its end leaves them to others.
@@ -518,6 +538,65 @@ static void try_removed_marks(void)
 	dt_tracker_close(tracker);
 }
 
+// A mark is the tracker's that it was made to until that one looks, whatever becomes of its ranges.
+static void try_marks_of_one(void)
+{
+	struct dt_tracker *other;
+	uint64_t dirty;
+	uint8_t map[8];
+	check(dt_tracker_open(page_size, DT_BYTES, &tracker) == 0);
+	check(dt_tracker_open_shared(tracker, page_size, DT_BYTES, &other) == 0);
+	check(dt_tracker_add(tracker, arena, 8 * page_size, DT_DENSE, NULL) == 0);
+	check(dt_tracker_add(other, arena, 8 * page_size, DT_DENSE, NULL) == 0);
+	check(dt_tracker_mark(tracker, arena + page_size, 5 * page_size) == 0);
+	check(dt_tracker_remove(tracker, arena + 3 * page_size, page_size) == 0);
+	check(dt_tracker_take(other, map, 8, &dirty) == 0 && dirty == 0);
+	check(dt_tracker_take(tracker, map, 8, &dirty) == 0 && dirty == 4 && !map[3]);
+	check(dt_tracker_take(other, map, 8, &dirty) == 0 && dirty == 4 && !map[3]);
+	dt_tracker_close(tracker);
+	dt_tracker_close(other);
+}
+
+// Memory that another tracker had, and that was mapped anew, is this one's: the other takes none of its stores.
+static void try_rivals(void)
+{
+	struct dt_tracker *old;
+	uint64_t dirty;
+	uint8_t map;
+	unit = page_size;
+	check(dt_tracker_open(page_size, DT_BITS, &old) == 0 && dt_tracker_open(page_size, DT_BITS, &tracker) == 0);
+	check(dt_tracker_add(old, arena, 4 * page_size, DT_DENSE, NULL) == 0);
+	for (int is_replaced = 0; is_replaced < 2; is_replaced++) {
+		map_anew((struct part){0, 4});
+		check((is_replaced ? dt_tracker_replace(tracker, arena, 4 * page_size)
+				   : dt_tracker_add(tracker, arena, 4 * page_size, DT_DENSE, NULL)) == 0);
+		check(dt_tracker_take(tracker, &map, 1, &dirty) == 0 && dirty == (is_replaced ? 4 : 0));
+		arena[page_size]++;
+		check(dt_tracker_take(old, &map, 1, &dirty) == 0 && dirty == 4);
+		check(dt_tracker_lost(old, NULL, 0) == 1);
+		check(dt_tracker_take(tracker, &map, 1, &dirty) == 0 && dirty == 1 && map == 2);
+		map_anew((struct part){0, 4});
+		check(dt_tracker_replace(old, arena, 4 * page_size) == 0);
+	}
+	dt_tracker_close(tracker);
+	dt_tracker_close(old);
+}
+
+// What can't be added is not touched.
+static void try_refused_first(void)
+{
+	unit = page_size;
+	check(dt_tracker_open(page_size, DT_BITS, &tracker) == 0);
+	check(dt_tracker_add(tracker, arena, 4 * page_size, DT_DENSE, NULL) == 0);
+	char *hole = arena + 4 * page_size;
+	check(munmap(hole, page_size) == 0);
+	check(dt_tracker_add(tracker, hole - page_size, 2 * page_size, DT_DENSE, NULL) == -DT_EOVERLAP);
+	check(dt_tracker_add(tracker, hole + 1, page_size, DT_DENSE, NULL) == -DT_EALIGN);
+	check(dt_tracker_add(tracker, hole, page_size, DT_DENSE, NULL) == -ENOMEM);
+	map_anew((struct part){4, 5});
+	dt_tracker_close(tracker);
+}
+
 // What one loses and the other replaces is good again for both, whatever is asked first.
 static void try_shared_watch(void)
 {
@@ -602,17 +681,16 @@ static void try_late_marks(void)
 
 void try_ranges(uint64_t *random)
 {
-	arena = memory + (-(uintptr_t)memory & (4 * page_size - 1));
 	try_numbers();
 	try_removed_marks();
 	try_late_marks();
+	try_marks_of_one();
+	try_rivals();
+	try_refused_first();
 	try_shared_watch();
 	for (int i = 0; i < 4; i++)
 		try_shared(random);
-	for (uint64_t quarter = 1; quarter <= 16; quarter *= 4) { // of a page
-		card_size = page_size / 4 * quarter;
-		try_tracker(random, quarter == 1 ? DT_BYTES : DT_BITS);
-	}
-	card_size = page_size;
-	try_tracker(random, DT_BITS | DT_KEEP_HUGE_PAGES);
+	for (uint64_t quarter = 1; quarter <= 16; quarter *= 4) // of a page
+		try_tracker(random, page_size / 4 * quarter, quarter == 1 ? DT_BYTES : DT_BITS);
+	try_tracker(random, page_size, DT_BITS | DT_KEEP_HUGE_PAGES);
 }

@@ -19,7 +19,10 @@ _HEADER = _NATIVE / "include/dirtytrack.h"
 _ROOTS = ("base/error.c", "barrier/tracker.c", "snapshot/snapshot.c")
 _OWN_INCLUDE = re.compile(r'^#include "([^"]+)"\n', re.MULTILINE)
 _SYSTEM_INCLUDE = re.compile(r"^#include <([^>]+)>.*\n", re.MULTILINE)
-_DROPPED = re.compile(r"^#pragma once\n|^#define _GNU_SOURCE\n", re.MULTILINE)
+_DROPPED = re.compile(
+    r"^#pragma (?:once|GCC visibility push\(hidden\)|GCC visibility pop)\n|^#define _GNU_SOURCE\n",
+    re.MULTILINE,
+)
 _LEFT_OUT = re.compile(r"^#ifndef DT_NATIVE_ONLY\n.*?^#endif\n", re.MULTILINE | re.DOTALL)
 # What a file defines for itself, at the beginning of a line.
 _FUNCTION = re.compile(

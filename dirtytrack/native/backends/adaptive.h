@@ -6,6 +6,10 @@
 
 #include "../core/session.h"
 
+#pragma GCC visibility push(hidden)
+
 // From here on pages that are written in scan after scan are left open, and reported as written without a fault for
 // each; to be called before anything is tracked. Not for a session that compares. 0 or -ENOMEM.
 int dt_session_adapt(struct dt_session *session);
+
+#pragma GCC visibility pop

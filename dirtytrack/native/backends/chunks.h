@@ -7,6 +7,8 @@
 
 #include "../base/runs.h"
 
+#pragma GCC visibility push(hidden)
+
 enum { DT_CHUNK_PAGES = 512 }; // of the system's size: what one page table has, where pages have 4 KiB
 
 struct dt_chunk {
@@ -35,3 +37,5 @@ size_t dt_chunks_find(const struct dt_chunks *chunks, uint64_t address);
 const struct dt_chunk *dt_chunks_holding(const struct dt_chunks *chunks, uint64_t address);
 // The addresses of a chunk, held or not.
 struct dt_run dt_chunk_range(const struct dt_chunks *chunks, const struct dt_chunk *chunk);
+
+#pragma GCC visibility pop

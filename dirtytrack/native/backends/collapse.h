@@ -16,6 +16,8 @@
 #include "../core/backend.h"
 #include "chunks.h"
 
+#pragma GCC visibility push(hidden)
+
 enum dt_stage {
 	DT_GROUNDED, // there is none
 	DT_COPIED,   // or being copied; nothing else has happened
@@ -63,3 +65,5 @@ struct dt_chunk_pages dt_collapse_compare(const struct dt_collapse *collapse);
 
 // In the lock: ends it, whatever stage it is in; the pages that were written meanwhile.
 struct dt_chunk_pages dt_collapse_land(struct dt_collapse *collapse, struct dt_backend *plain);
+
+#pragma GCC visibility pop

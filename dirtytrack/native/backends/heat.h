@@ -8,6 +8,8 @@
 #include "../base/runs.h"
 #include "chunks.h"
 
+#pragma GCC visibility push(hidden)
+
 // The block of a chunk. All zeros at first: every page is cold.
 struct dt_heat {
 	uint8_t pages[DT_CHUNK_PAGES]; // the state of each, see heat.c; of one that is not held: cold
@@ -48,3 +50,5 @@ void dt_heat_armed(const struct dt_part *part);
 void dt_heat_left_open(const struct dt_part *part);
 // Takes note that leaving pages open did not pay: none is for a while, twice as long each time.
 void dt_heat_hold(struct dt_heat *heat);
+
+#pragma GCC visibility pop

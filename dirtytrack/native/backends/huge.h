@@ -7,6 +7,8 @@
 #include "collapse.h"
 #include "split.h"
 
+#pragma GCC visibility push(hidden)
+
 struct dt_huge {
 	struct dt_backend plain; // below
 	struct dt_session *session;
@@ -30,3 +32,5 @@ static inline struct dt_split *dt_split_of(const struct dt_chunk *chunk)
 const struct dt_chunk *dt_huge_on_its_way(const struct dt_huge *huge);
 // Has the next scans report pages of that chunk.
 void dt_huge_owe(struct dt_huge *huge, const struct dt_chunk_pages *written);
+
+#pragma GCC visibility pop

@@ -5,6 +5,8 @@
 
 #include "../core/session.h"
 
+#pragma GCC visibility push(hidden)
+
 // Chunks that lie in a range as a whole.
 struct dt_huge_pages {
 	uint64_t whole;    // on a huge page when they were last looked at
@@ -21,3 +23,5 @@ struct dt_huge_pages {
 int dt_session_keep_huge_pages(struct dt_session *session, uint32_t first_wait, uint32_t most_wait);
 // Counts the chunks in [start, stop). All zeros in a session that does not keep them.
 int dt_session_huge_pages(struct dt_session *session, uint64_t start, uint64_t stop, struct dt_huge_pages *pages_ret);
+
+#pragma GCC visibility pop

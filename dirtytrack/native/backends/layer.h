@@ -3,6 +3,8 @@
 
 #include "../core/backend.h"
 
+#pragma GCC visibility push(hidden)
+
 // The one below.
 static inline struct dt_backend *dt_below(const struct dt_backend *backend)
 {
@@ -15,3 +17,5 @@ void dt_layer_disarm(struct dt_backend *backend, uint64_t start, uint64_t stop);
 bool dt_layer_still_ours(struct dt_backend *backend, uint64_t start, uint64_t stop);
 bool dt_layer_still_ours_after_scan(struct dt_backend *backend, uint64_t start, uint64_t stop);
 void dt_layer_read(struct dt_backend *backend, bool begins);
+
+#pragma GCC visibility pop

@@ -4,6 +4,8 @@
 
 #include "../core/session.h"
 
+#pragma GCC visibility push(hidden)
+
 struct dt_opening {
 	struct dt_session *session; // NULL: it is not open
 	uint64_t cursor;            // its default cursor
@@ -21,3 +23,5 @@ int dt_open_wp_async(struct dt_opening *opening, int holes);
 int dt_open_wp_async_over(struct dt_opening *opening, int userfaultfd, int pagemap, int holes);
 // Opens one that compares, over this process's pagemap where there is one. 0 or -ENOMEM.
 int dt_open_compare(struct dt_opening *opening);
+
+#pragma GCC visibility pop

@@ -8,6 +8,8 @@
 
 #include "chunks.h"
 
+#pragma GCC visibility push(hidden)
+
 enum dt_mapped {
 	DT_ON_SMALL_PAGES, // it was never seen on a huge page
 	DT_ON_HUGE_PAGE,   // when it was last looked at
@@ -45,3 +47,5 @@ bool dt_split_quiet(struct dt_split *split);
 bool dt_split_is_cold(const struct dt_split *split);
 // Notes that it could not be put back: it waits longer, too.
 void dt_split_refused(struct dt_split *split, struct dt_waits waits);
+
+#pragma GCC visibility pop

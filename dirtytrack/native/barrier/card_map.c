@@ -13,7 +13,7 @@ static size_t bytes_of(const struct dt_cards *cards, uint64_t count)
 
 size_t dt_cards_map_bytes(struct dt_cards *cards)
 {
-	if (dt_enter(&cards->lock))
+	if (dt_cards_enter(cards))
 		return 0;
 	size_t bytes = bytes_of(cards, dt_segments_all_cards(&cards->segments));
 	dt_leave(&cards->lock, 0);
@@ -125,7 +125,7 @@ static int64_t leave(struct dt_cards *cards, int64_t result)
 
 int64_t dt_cards_look(struct dt_cards *cards, int verb, uint64_t number, uint64_t heard, void *map, size_t bytes)
 {
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	if (error)
 		return error;
 	if (bytes != bytes_of(cards, dt_segments_all_cards(&cards->segments)))
@@ -139,7 +139,7 @@ int64_t dt_cards_look(struct dt_cards *cards, int verb, uint64_t number, uint64_
 
 int64_t dt_cards_look_at(struct dt_cards *cards, int verb, uint64_t start, uint64_t stop, void *map, size_t bytes)
 {
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	if (error)
 		return error;
 	error = dt_cards_check_part(cards, start, stop);
@@ -153,7 +153,7 @@ int64_t dt_cards_look_at(struct dt_cards *cards, int verb, uint64_t start, uint6
 
 int dt_cards_prepare(struct dt_cards *cards)
 {
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	if (error)
 		return error;
 	struct dt_look all = dt_look_at_all(cards);

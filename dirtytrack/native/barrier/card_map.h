@@ -3,6 +3,8 @@
 
 #include "cards.h"
 
+#pragma GCC visibility push(hidden)
+
 // The bytes of a map of all cards; 0 in a forked child.
 size_t dt_cards_map_bytes(struct dt_cards *cards);
 // Makes room for a look at everything. 0, -ENOMEM.
@@ -18,3 +20,5 @@ int64_t dt_cards_look(struct dt_cards *cards, int verb, uint64_t number, uint64_
 // -DT_EUNTRACKED: some are in no segment. -DT_EALIGN: they do not begin, or end, where a segment does, nor on a card
 // and a page.
 int64_t dt_cards_look_at(struct dt_cards *cards, int verb, uint64_t start, uint64_t stop, void *map, size_t bytes);
+
+#pragma GCC visibility pop

@@ -25,7 +25,7 @@ int dt_cards_open(struct dt_session *session, uint64_t cursor, uint32_t card_shi
 		dt_free(cards, sizeof *cards);
 		return error;
 	}
-	cards->lock.is_quiet = session->lock.is_quiet;
+	cards->lock.is_quiet = dt_lock_is_quiet(&session->lock);
 	dt_session_hold(session);
 	*cards_ret = cards;
 	return 0;
@@ -58,10 +58,23 @@ int dt_cards_fit(struct dt_cards *cards)
 	return error ? error : dt_grow(&cards->part_slices, &cards->part_room, count, sizeof *cards->part_slices);
 }
 
-static int add(struct dt_cards *cards, const struct dt_heap_segment *like, uint64_t *first_ret)
+int dt_cards_enter(struct dt_cards *cards)
 {
-	if (dt_segments_first_in(&cards->segments, dt_segment_start(like), dt_segment_stop(like)))
-		return -DT_EOVERLAP;
+	int error = dt_enter(&cards->lock);
+	if (!error && (error = dt_session_usable(cards->session)))
+		dt_leave(&cards->lock, error);
+	return error;
+}
+
+int dt_cards_check_new(const struct dt_cards *cards, uint64_t start, uint64_t stop)
+{
+	if ((start | stop) & ((1ULL << cards->segments.card_shift) - 1))
+		return -DT_EALIGN;
+	return dt_segments_first_in(&cards->segments, start, stop) ? -DT_EOVERLAP : 0;
+}
+
+static int insert(struct dt_cards *cards, const struct dt_heap_segment *like, uint64_t *first_ret)
+{
 	int error = dt_cards_fit(cards);
 	if (error)
 		return error;
@@ -81,21 +94,24 @@ static int add(struct dt_cards *cards, const struct dt_heap_segment *like, uint6
 	return 0;
 }
 
-int dt_cards_add(struct dt_cards *cards, uint64_t region, uint64_t start, uint64_t stop, uint64_t *first_ret)
+int dt_cards_insert(struct dt_cards *cards, uint64_t region, uint64_t start, uint64_t stop, uint64_t *first_ret)
 {
 	struct dt_heap_segment segment = {.extent = {.region = region, .address = start, .nbytes = stop - start}};
 	uint32_t page_shift;
-	if ((start | stop) & ((1ULL << cards->segments.card_shift) - 1))
-		return -DT_EALIGN;
-	int error = dt_enter(&cards->lock);
+	int error = dt_session_locate(cards->session, region, start, &segment.extent.offset, &page_shift);
 	if (error)
 		return error;
-	error = dt_session_locate(cards->session, region, start, &segment.extent.offset, &page_shift);
-	if (!error) {
-		segment.extent.page_size = 1ULL << page_shift;
-		error = add(cards, &segment, first_ret);
-	}
-	return dt_leave(&cards->lock, error);
+	segment.extent.page_size = 1ULL << page_shift;
+	return insert(cards, &segment, first_ret);
+}
+
+int dt_cards_add(struct dt_cards *cards, uint64_t region, uint64_t start, uint64_t stop, uint64_t *first_ret)
+{
+	int error = dt_cards_enter(cards);
+	if (error)
+		return error;
+	error = dt_cards_check_new(cards, start, stop);
+	return dt_leave(&cards->lock, error ? error : dt_cards_insert(cards, region, start, stop, first_ret));
 }
 
 void dt_cards_take_out(struct dt_cards *cards, struct dt_heap_segment *segment)
@@ -108,7 +124,7 @@ void dt_cards_take_out(struct dt_cards *cards, struct dt_heap_segment *segment)
 
 int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret)
 {
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	if (error)
 		return error;
 	struct dt_heap_segment *segment = dt_segments_find(&cards->segments, start);
@@ -121,7 +137,7 @@ int dt_cards_remove(struct dt_cards *cards, uint64_t start, uint64_t *region_ret
 
 uint64_t dt_cards_count(struct dt_cards *cards)
 {
-	if (dt_enter(&cards->lock))
+	if (dt_cards_enter(cards))
 		return 0;
 	uint64_t count = dt_segments_all_cards(&cards->segments);
 	dt_leave(&cards->lock, 0);
@@ -143,13 +159,13 @@ int dt_cards_check_part(const struct dt_cards *cards, uint64_t start, uint64_t s
 
 int dt_cards_mark(struct dt_cards *cards, uint64_t start, uint64_t bytes)
 {
-	int error = dt_lock_usable(&cards->lock);
+	int error = dt_session_usable(cards->session);
 	return error ? error : dt_mark(&cards->marks, start, start + bytes);
 }
 
 int dt_cards_first_in(struct dt_cards *cards, uint64_t start, uint64_t stop, uint64_t *start_ret)
 {
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	if (error)
 		return error;
 	const struct dt_heap_segment *segment = dt_segments_first_in(&cards->segments, start, stop);
@@ -159,7 +175,7 @@ int dt_cards_first_in(struct dt_cards *cards, uint64_t start, uint64_t stop, uin
 
 int dt_cards_is_lost(struct dt_cards *cards, uint64_t start)
 {
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	if (error)
 		return error;
 	const struct dt_heap_segment *segment = dt_segments_find(&cards->segments, start);
@@ -168,7 +184,7 @@ int dt_cards_is_lost(struct dt_cards *cards, uint64_t start)
 
 long dt_cards_unstopped(struct dt_cards *cards, int32_t *threads, size_t room)
 {
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	if (error)
 		return error;
 	const struct dt_threads *unstopped = &cards->epoch.unstopped;

@@ -4,9 +4,11 @@
 #include "../core/epoch.h"
 #include "segments.h"
 
+#pragma GCC visibility push(hidden)
+
 // A map of the cards of regions, over a cursor of its own. Functions may be called from any thread, and take turns; a
-// take allocates nothing once its buffers have grown. In a forked child all but dt_cards_close return -DT_EFORKED (or
-// 0, where they return a size).
+// take allocates nothing once its buffers have grown. All but dt_cards_close return -DT_EFORKED in a forked child, and
+// -DT_ECLOSED once the session is closed (or 0, where they return a size).
 struct dt_cards {
 	struct dt_lock lock; // of all below, but for dt_mark
 	struct dt_marks marks;
@@ -54,7 +56,15 @@ int dt_cards_is_lost(struct dt_cards *cards, uint64_t start);
 // Lists up to room threads that the last look was to stop, and has not; returns how many there are.
 long dt_cards_unstopped(struct dt_cards *cards, int32_t *threads, size_t room);
 
+// Takes the lock of a table whose session is open; given back by dt_leave. 0, -DT_EFORKED or -DT_ECLOSED.
+int dt_cards_enter(struct dt_cards *cards);
+
 // The caller of these holds the lock.
+
+// 0 if [start, stop) can be added: -DT_EALIGN, -DT_EOVERLAP.
+int dt_cards_check_new(const struct dt_cards *cards, uint64_t start, uint64_t stop);
+// Adds them, which were checked. -ENOMEM, -DT_ECLOSED.
+int dt_cards_insert(struct dt_cards *cards, uint64_t region, uint64_t start, uint64_t stop, uint64_t *first_ret);
 
 // Makes room for one more segment. 0 or -ENOMEM.
 int dt_cards_fit(struct dt_cards *cards);
@@ -63,3 +73,5 @@ void dt_cards_take_out(struct dt_cards *cards, struct dt_heap_segment *segment);
 // 0 if [start, stop) is in segments, and begins and ends where one does or on a card and a page; else -DT_EUNTRACKED or
 // -DT_EALIGN.
 int dt_cards_check_part(const struct dt_cards *cards, uint64_t start, uint64_t stop);
+
+#pragma GCC visibility pop

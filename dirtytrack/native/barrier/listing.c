@@ -86,7 +86,7 @@ static void settle(struct dt_cards *cards, uint64_t pages)
 long dt_list_runs(struct dt_cards *cards, int verb, uint64_t start, uint64_t stop, struct dt_range *runs, size_t room)
 {
 	struct listing listing = {.runs = runs, .room = room};
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	if (error)
 		return error;
 	struct dt_run wide = widen(cards, start, stop);
@@ -167,7 +167,7 @@ static long look_at_pages(struct dt_cards *cards, int verb, const struct dt_look
 long dt_list_pages(struct dt_cards *cards, int verb, uint64_t start, uint64_t stop, void **addresses, size_t room,
 		   size_t *page_size)
 {
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	if (error)
 		return error;
 	struct dt_look look = dt_look_at(cards, start, stop);

@@ -92,9 +92,9 @@ static void mark(void *context, struct dt_run addresses)
 // Gives the session what was marked since the last look.
 static void hand_over_marks(struct dt_cards *cards, const struct dt_look *look)
 {
+	dt_marks_inherit(&cards->marks);
 	if (!look->is_all || dt_marks_any(&cards->marks))
 		for_each_looked_at(segment, cards, look) dt_marks_take(segment->marked, mark, cards->session);
-	dt_marks_take_removed(&cards->marks, mark, cards->session);
 }
 
 int dt_look_do(struct dt_cards *cards, const struct dt_look *look, int verb)
@@ -105,7 +105,8 @@ int dt_look_do(struct dt_cards *cards, const struct dt_look *look, int verb)
 	for (;;) {
 		size_t n;
 		const struct dt_slice *slices = slices_of(cards, look, &n);
-		int error = dt_collect_within(cards->session, cards->cursor, verb, slices, n, &cards->epoch);
+		int error =
+			dt_collect_within(&cards->lock, cards->session, cards->cursor, verb, slices, n, &cards->epoch);
 		bool again = (error == -DT_ELOST || error == -DT_ECLOSED) && !dt_session_usable(cards->session);
 		if (!again || !find_lost(cards, look))
 			return error;
@@ -116,5 +117,5 @@ int dt_look_prepare(struct dt_cards *cards, const struct dt_look *look)
 {
 	size_t n;
 	const struct dt_slice *slices = slices_of(cards, look, &n);
-	return dt_collect_prepare(cards->session, slices, n, &cards->epoch);
+	return dt_collect_prepare(&cards->lock, cards->session, slices, n, &cards->epoch);
 }

@@ -4,6 +4,8 @@
 
 #include "cards.h"
 
+#pragma GCC visibility push(hidden)
+
 struct dt_look {
 	size_t first;        // the segments [first, stop), by address
 	size_t stop;         // exclusive
@@ -25,3 +27,5 @@ struct dt_run dt_look_part(const struct dt_look *look, const struct dt_heap_segm
 #define for_each_looked_at(each, cards, look)                                \
 	for (size_t number = (look)->first; number < (look)->stop; number++) \
 		for (struct dt_heap_segment *each = (cards)->segments.by_address[number]; each; each = NULL)
+
+#pragma GCC visibility pop

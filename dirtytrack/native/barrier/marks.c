@@ -87,19 +87,6 @@ void dt_marks_remove(struct dt_marks *marks, struct dt_marked *marked)
 	set_aside(marks, marked);
 }
 
-void dt_marks_take_removed(struct dt_marks *marks, dt_take_marks *take, void *context)
-{
-	bool is_idle = !__atomic_load_n(&marks->marking, __ATOMIC_SEQ_CST); // before the marks are taken
-	for (struct dt_marked *marked = marks->removed, *next; marked; marked = next) {
-		next = marked->next_removed;
-		dt_marks_take(marked, take, context);
-		if (is_idle)
-			dt_marked_free(marked);
-	}
-	if (is_idle)
-		marks->removed = NULL;
-}
-
 static void free_list(struct dt_marked *marked, bool removed)
 {
 	for (struct dt_marked *next; marked; marked = next) {
@@ -205,4 +192,30 @@ void dt_marks_take(struct dt_marked *marked, dt_take_marks *take, void *context)
 		}
 	}
 	take_run(marked, run, take, context);
+}
+
+struct inheritance {
+	struct dt_marks *marks;
+	struct dt_run bytes; // of the range that was taken out
+};
+
+static void inherit(void *context, struct dt_run addresses)
+{
+	const struct inheritance *of = context;
+	struct dt_run bytes = dt_run_clip(addresses, of->bytes);
+	mark_all(of->marks, bytes.start, bytes.stop);
+}
+
+void dt_marks_inherit(struct dt_marks *marks)
+{
+	bool is_idle = !__atomic_load_n(&marks->marking, __ATOMIC_SEQ_CST); // before the marks are taken
+	for (struct dt_marked *marked = marks->removed, *next; marked; marked = next) {
+		struct inheritance of = {marks, {marked->start, marked->stop}};
+		next = marked->next_removed;
+		dt_marks_take(marked, inherit, &of);
+		if (is_idle)
+			dt_marked_free(marked);
+	}
+	if (is_idle)
+		marks->removed = NULL;
 }

@@ -7,6 +7,8 @@
 
 #include "../base/extent.h"
 
+#pragma GCC visibility push(hidden)
+
 // A range: a bit for each page. It never moves.
 struct dt_marked;
 
@@ -27,12 +29,13 @@ void dt_marked_free(struct dt_marked *marked);
 // Adds a range.
 void dt_marks_add(struct dt_marks *marks, struct dt_marked *marked);
 // Puts two ranges, which make up as much, in the place of one. dt_mark finds either it or them, at any time; what was
-// marked in it is in dt_marks_take_removed.
+// marked in it they have after dt_marks_inherit.
 void dt_marks_divide(struct dt_marks *marks, struct dt_marked *marked, struct dt_marked *low, struct dt_marked *high);
 // Takes a range out.
 void dt_marks_remove(struct dt_marks *marks, struct dt_marked *marked);
-// Takes what was marked in ranges that were taken out, and frees them as soon as no dt_mark can be looking at them.
-void dt_marks_take_removed(struct dt_marks *marks, dt_take_marks *take, void *context);
+// What was marked in ranges that were taken out is marked in those that have the same bytes, and else forgotten. Frees
+// them as soon as no dt_mark can be looking at them.
+void dt_marks_inherit(struct dt_marks *marks);
 // Frees everything. Nobody is in dt_mark any more, nor will be.
 void dt_marks_free(struct dt_marks *marks);
 
@@ -43,3 +46,5 @@ int dt_mark(struct dt_marks *marks, uint64_t start, uint64_t stop);
 bool dt_marks_any(struct dt_marks *marks);
 // Takes the marked pages of a range, which are marked no longer.
 void dt_marks_take(struct dt_marked *marked, dt_take_marks *take, void *context);
+
+#pragma GCC visibility pop

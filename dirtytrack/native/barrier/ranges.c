@@ -7,20 +7,31 @@
 #include "../core/parts.h"
 #include "../core/tracking.h"
 
-int dt_ranges_add(struct dt_cards *cards, uint64_t start, uint64_t stop, unsigned flags, uint64_t *first_ret)
+static int add(struct dt_cards *cards, uint64_t start, uint64_t stop, unsigned flags, uint64_t *first_ret)
 {
 	struct dt_session *session = cards->session;
 	struct dt_failure failure;
 	uint32_t page_shift = session->backend.page_shift;
 	uint64_t page = 1ULL << page_shift, region;
-	int error = dt_session_add(session, start & ~(page - 1), (stop + page - 1) & ~(page - 1), page_shift, flags,
-				   &region, &failure);
+	struct dt_run pages = {start & ~(page - 1), (stop + page - 1) & ~(page - 1)};
+	int error = dt_cards_check_new(cards, start, stop);
+	if (!error)
+		error = dt_session_add(session, pages.start, pages.stop, page_shift, flags | DT_UNLISTED, &region,
+				       &failure);
 	if (error)
 		return error;
-	error = dt_cards_add(cards, region, start, stop, first_ret);
+	error = dt_cards_insert(cards, region, start, stop, first_ret);
 	if (error)
 		dt_session_remove(session, region);
+	else
+		dt_session_take_from_rivals(session, pages.start, pages.stop);
 	return error;
+}
+
+int dt_ranges_add(struct dt_cards *cards, uint64_t start, uint64_t stop, unsigned flags, uint64_t *first_ret)
+{
+	int error = dt_cards_enter(cards);
+	return error ? error : dt_leave(&cards->lock, add(cards, start, stop, flags, first_ret));
 }
 
 // What a segment becomes where it is divided. All of it is made before anything changes.
@@ -87,11 +98,6 @@ static int cut_at(struct dt_cards *cards, uint64_t at)
 	return 0;
 }
 
-static void mark(void *context, struct dt_run addresses)
-{
-	dt_session_mark_range(context, addresses.start, addresses.stop);
-}
-
 // After [start, stop) was repaired, or removed from between what adjoins it.
 static void recover(struct dt_cards *cards, uint64_t start, uint64_t stop)
 {
@@ -122,20 +128,20 @@ static int remove_part(struct dt_cards *cards, uint64_t start, uint64_t stop)
 		dt_cards_take_out(cards, segment);
 		dt_session_remove(cards->session, region);
 	}
-	dt_marks_take_removed(&cards->marks, mark, cards->session);
+	dt_marks_inherit(&cards->marks);
 	recover(cards, start - 1, stop + 1);
 	return 0;
 }
 
 int dt_ranges_remove(struct dt_cards *cards, uint64_t start, uint64_t stop)
 {
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	return error ? error : dt_leave(&cards->lock, remove_part(cards, start, stop));
 }
 
 void dt_ranges_remove_all(struct dt_cards *cards)
 {
-	if (dt_enter(&cards->lock))
+	if (dt_cards_enter(cards))
 		return;
 	while (cards->segments.count) {
 		struct dt_heap_segment *last = cards->segments.by_address[cards->segments.count - 1];
@@ -160,8 +166,10 @@ static int replace_part(struct dt_cards *cards, uint64_t start, uint64_t stop)
 		if (part.start >= part.stop)
 			break;
 		uint64_t mask = extent->page_size - 1;
-		error = dt_session_replace(cards->session, extent->region, part.start & ~mask,
-					   (part.stop + mask) & ~mask, &failure);
+		struct dt_run pages = {part.start & ~mask, (part.stop + mask) & ~mask};
+		error = dt_session_replace(cards->session, extent->region, pages.start, pages.stop, &failure);
+		if (!error)
+			dt_session_take_from_rivals(cards->session, pages.start, pages.stop);
 	}
 	recover(cards, start, stop);
 	return error;
@@ -169,14 +177,14 @@ static int replace_part(struct dt_cards *cards, uint64_t start, uint64_t stop)
 
 int dt_ranges_replace(struct dt_cards *cards, uint64_t start, uint64_t stop)
 {
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	return error ? error : dt_leave(&cards->lock, replace_part(cards, start, stop));
 }
 
 long dt_ranges_list(struct dt_cards *cards, bool lost_only, struct dt_range *ranges, size_t room)
 {
 	const struct dt_heap_segments *segments = &cards->segments;
-	int error = dt_enter(&cards->lock);
+	int error = dt_cards_enter(cards);
 	if (error)
 		return error;
 	size_t n = 0;

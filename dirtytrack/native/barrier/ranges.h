@@ -3,6 +3,8 @@
 
 #include "cards.h"
 
+#pragma GCC visibility push(hidden)
+
 // Tracks the bytes [start, stop), addresses, and gives them cards. Errors as of dt_session_add and dt_cards_add.
 int dt_ranges_add(struct dt_cards *cards, uint64_t start, uint64_t stop, unsigned flags, uint64_t *first_ret);
 // Forgets these bytes; what is left of ranges keeps its cards and what it has pending. If that was lost because of what
@@ -16,3 +18,5 @@ void dt_ranges_remove_all(struct dt_cards *cards);
 // Lists up to room ranges by address, or of them those that were lost when a look last looked; returns how many there
 // are.
 long dt_ranges_list(struct dt_cards *cards, bool lost_only, struct dt_range *ranges, size_t room);
+
+#pragma GCC visibility pop

@@ -9,6 +9,8 @@
 #include "../base/extent.h"
 #include "marks.h"
 
+#pragma GCC visibility push(hidden)
+
 struct dt_heap_segment {
 	struct dt_extent extent;
 	uint64_t first;           // its first card
@@ -64,3 +66,5 @@ struct dt_heap_segment *dt_segments_find(const struct dt_heap_segments *segments
 bool dt_segments_cover(const struct dt_heap_segments *segments, uint64_t start, uint64_t stop);
 // One more than the last card of any segment.
 uint64_t dt_segments_all_cards(const struct dt_heap_segments *segments);
+
+#pragma GCC visibility pop

@@ -1,5 +1,5 @@
-// The interface for native runtimes, which have no Python to open descriptors and to know the kernel: a session with a
-// card table. Arguments are looked at here.
+// The interface for native runtimes, which have no Python to open descriptors and to know the kernel. Arguments are
+// looked at here; what is done is in calls.h, since it may be another library that does it.
 #define _GNU_SOURCE
 #include "../include/dirtytrack.h"
 
@@ -13,42 +13,15 @@
 #include "../backends/opening.h"
 #include "../base/memory.h"
 #include "../core/collect.h"
-#include "../core/cursor.h"
-#include "../core/lifetime.h"
-#include "card_map.h"
-#include "listing.h"
-#include "ranges.h"
+#include "calls.h"
 
 enum { FIRST_WAIT = 8, MOST_WAIT = 4096 }; // looks
 
 struct dt_tracker {
-	struct dt_session *session;
-	uint64_t cursor;
-	struct dt_cards *cards;
+	const struct dt_calls *calls; // of the library that has the session
+	struct dt_cards *cards;       // of that one
+	struct dt_calls others;       // what they are if it is not this one
 };
-
-// The last one closes the session, with all that there is of it.
-static void leave_session(struct dt_tracker *tracker)
-{
-	struct dt_session *session = tracker->session;
-	bool is_last = __atomic_sub_fetch(&session->users, 1, __ATOMIC_ACQ_REL) == 0;
-	if (!is_last && tracker->cards)
-		dt_ranges_remove_all(tracker->cards);
-	dt_cards_close(tracker->cards);
-	if (is_last) {
-		dt_session_release(session);
-	} else {
-		dt_cursor_close(session, tracker->cursor);
-		dt_session_drop(session);
-	}
-}
-
-static void close_tracker(struct dt_tracker *tracker)
-{
-	if (tracker->session)
-		leave_session(tracker);
-	dt_free(tracker, sizeof *tracker);
-}
 
 static int keep_huge_pages(struct dt_session *session)
 {
@@ -85,46 +58,55 @@ static int open_session(struct dt_opening *opening, const struct dt_descriptors 
 	return error;
 }
 
-static int open_cards(struct dt_tracker *tracker, size_t card_size, unsigned flags)
+// A copy: the table may go before the tracker does.
+static void use_calls_of(struct dt_tracker *tracker, const struct dt_calls *calls)
 {
-	return dt_cards_open(tracker->session, tracker->cursor, (uint32_t)__builtin_ctzl(card_size), flags & DT_BYTES,
-			     &tracker->cards);
+	tracker->others = *calls;
+	tracker->calls = calls == &dt_own_calls ? calls : &tracker->others;
 }
 
-static int open_tracker(size_t card_size, unsigned flags, const struct dt_descriptors *given,
-			struct dt_tracker **tracker_ret)
+static void end_opening(struct dt_tracker *tracker, int error, struct dt_tracker **tracker_ret)
 {
-	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
-	if (!tracker)
-		return -ENOMEM;
-	struct dt_opening opening = {0};
-	int error = open_session(&opening, given);
-	tracker->session = opening.session;
-	tracker->cursor = opening.cursor;
-	if (!error) {
-		tracker->session->lock.is_quiet = true;
-		tracker->session->users = 1;
-		error = open_cards(tracker, card_size, flags);
-	}
-	if (!error)
-		error = prepare(tracker->session, flags, given->tasks);
 	if (error)
-		close_tracker(tracker);
+		dt_free(tracker, sizeof *tracker);
 	else
 		*tracker_ret = tracker;
+}
+
+static bool is_card_size(size_t card_size)
+{
+	return card_size && !(card_size & (card_size - 1));
+}
+
+static int open_own(struct dt_tracker *tracker, size_t card_size, unsigned flags, const struct dt_descriptors *given)
+{
+	struct dt_opening opening = {0};
+	int error = open_session(&opening, given);
+	if (error)
+		return error;
+	opening.session->lock.is_quiet = true;
+	tracker->calls = &dt_own_calls;
+	error = dt_open_cards(opening.session, opening.cursor, card_size, flags & DT_BYTES, &tracker->cards);
+	if (error)
+		return error;
+	error = prepare(opening.session, flags, given->tasks);
+	if (error)
+		dt_own_calls.close(tracker->cards);
 	return error;
 }
 
-// Quiet: a thread that is cancelled in the middle would leave descriptors open, or a range that has no cards.
+// Quiet: a thread that is cancelled in the middle would leave what it has opened so far.
 
 int dt_tracker_open_with(size_t card_size, unsigned flags, const struct dt_descriptors *descriptors,
 			 struct dt_tracker **tracker_ret)
 {
 	const unsigned known = DT_BYTES | DT_STOP_THREADS | DT_KEEP_HUGE_PAGES;
-	if (!card_size || card_size & (card_size - 1) || flags & ~known || !descriptors || !tracker_ret)
+	if (!is_card_size(card_size) || flags & ~known || !descriptors || !tracker_ret)
 		return -EINVAL;
 	struct dt_quiet quiet = dt_quiet_begin();
-	int error = open_tracker(card_size, flags, descriptors, tracker_ret);
+	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
+	int error = tracker ? open_own(tracker, card_size, flags, descriptors) : -ENOMEM;
+	end_opening(tracker, error, tracker_ret);
 	dt_quiet_end(&quiet);
 	return error;
 }
@@ -135,46 +117,39 @@ int dt_tracker_open(size_t card_size, unsigned flags, struct dt_tracker **tracke
 	return dt_tracker_open_with(card_size, flags, &none, tracker_ret);
 }
 
-static int open_shared(struct dt_tracker *with, size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
+int dt_tracker_open_shared(struct dt_tracker *with, size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
 {
-	uint64_t cursor;
+	if (!with || !tracker_ret || !is_card_size(card_size) || flags & ~(unsigned)DT_BYTES)
+		return -EINVAL;
+	struct dt_quiet quiet = dt_quiet_begin();
 	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
-	if (!tracker)
-		return -ENOMEM;
-	int error = dt_cursor_open(with->session, &cursor);
-	if (error) {
-		dt_free(tracker, sizeof *tracker);
-		return error;
-	}
-	*tracker = (struct dt_tracker){.session = with->session, .cursor = cursor};
-	dt_session_hold(tracker->session);
-	__atomic_add_fetch(&tracker->session->users, 1, __ATOMIC_RELAXED);
-	error = open_cards(tracker, card_size, flags);
-	if (error)
-		close_tracker(tracker);
-	else
-		*tracker_ret = tracker;
+	int error = tracker ? with->calls->share(with->cards, card_size, flags, &tracker->cards) : -ENOMEM;
+	if (!error)
+		use_calls_of(tracker, with->calls);
+	end_opening(tracker, error, tracker_ret);
+	dt_quiet_end(&quiet);
 	return error;
 }
 
-int dt_tracker_open_shared(struct dt_tracker *with, size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
+int dt_tracker_open_on(const struct dt_api *api, size_t card_size, unsigned flags, struct dt_tracker **tracker_ret)
 {
-	if (!with || !tracker_ret || !card_size || card_size & (card_size - 1) || flags & ~(unsigned)DT_BYTES)
+	if (!api || !tracker_ret || !is_card_size(card_size) || flags & ~(unsigned)DT_BYTES)
 		return -EINVAL;
+	if (api->version != DT_API_VERSION || api->bytes < sizeof *api)
+		return -DT_EVERSION;
 	struct dt_quiet quiet = dt_quiet_begin();
-	int error = open_shared(with, card_size, flags, tracker_ret);
+	struct dt_tracker *tracker = dt_alloc(sizeof *tracker);
+	int error = tracker ? api->open(api->session, card_size, flags, &tracker->cards) : -ENOMEM;
+	if (!error)
+		use_calls_of(tracker, &api->calls);
+	end_opening(tracker, error, tracker_ret);
 	dt_quiet_end(&quiet);
 	return error;
 }
 
 int dt_tracker_stop_threads(struct dt_tracker *tracker, int signal, uint64_t limit_ns)
 {
-	if (!tracker || !limit_ns)
-		return -EINVAL;
-	struct dt_quiet quiet = dt_quiet_begin();
-	int error = dt_session_stop_threads(tracker->session, signal, limit_ns, -1);
-	dt_quiet_end(&quiet);
-	return error;
+	return tracker && limit_ns ? tracker->calls->stop_threads(tracker->cards, signal, limit_ns) : -EINVAL;
 }
 
 void dt_tracker_close(struct dt_tracker *tracker)
@@ -182,7 +157,8 @@ void dt_tracker_close(struct dt_tracker *tracker)
 	if (!tracker)
 		return;
 	struct dt_quiet quiet = dt_quiet_begin();
-	close_tracker(tracker);
+	tracker->calls->close(tracker->cards);
+	dt_free(tracker, sizeof *tracker);
 	dt_quiet_end(&quiet);
 }
 
@@ -200,9 +176,7 @@ int dt_tracker_add(struct dt_tracker *tracker, void *start, size_t bytes, unsign
 	uint64_t first = 0;
 	if (!tracker || !addresses(start, bytes, &range) || flags & ~(unsigned)DT_SPARSE)
 		return -EINVAL;
-	struct dt_quiet quiet = dt_quiet_begin();
-	int error = dt_ranges_add(tracker->cards, range.start, range.stop, flags, &first);
-	dt_quiet_end(&quiet);
+	int error = tracker->calls->add(tracker->cards, range.start, range.stop, flags, &first);
 	if (!error && first_card)
 		*first_card = first;
 	return error;
@@ -213,7 +187,7 @@ int dt_tracker_remove(struct dt_tracker *tracker, void *start, size_t bytes)
 	struct dt_run part;
 	if (!tracker || !addresses(start, bytes, &part))
 		return -EINVAL;
-	return dt_ranges_remove(tracker->cards, part.start, part.stop);
+	return tracker->calls->remove(tracker->cards, part.start, part.stop);
 }
 
 int dt_tracker_replace(struct dt_tracker *tracker, void *start, size_t bytes)
@@ -221,22 +195,22 @@ int dt_tracker_replace(struct dt_tracker *tracker, void *start, size_t bytes)
 	struct dt_run part;
 	if (!tracker || !addresses(start, bytes, &part))
 		return -EINVAL;
-	return dt_ranges_replace(tracker->cards, part.start, part.stop);
+	return tracker->calls->replace(tracker->cards, part.start, part.stop);
 }
 
 uint64_t dt_tracker_cards(struct dt_tracker *tracker)
 {
-	return tracker ? dt_cards_count(tracker->cards) : 0;
+	return tracker ? tracker->calls->count(tracker->cards) : 0;
 }
 
 size_t dt_tracker_map_bytes(struct dt_tracker *tracker)
 {
-	return tracker ? dt_cards_map_bytes(tracker->cards) : 0;
+	return tracker ? tracker->calls->map_bytes(tracker->cards) : 0;
 }
 
 int dt_tracker_prepare(struct dt_tracker *tracker)
 {
-	return tracker ? dt_cards_prepare(tracker->cards) : -EINVAL;
+	return tracker ? tracker->calls->prepare(tracker->cards) : -EINVAL;
 }
 
 static int tell(int64_t found, uint64_t *dirty)
@@ -253,7 +227,7 @@ static int look(struct dt_tracker *tracker, int verb, void *map, size_t bytes, u
 	if (!tracker || (!map && bytes))
 		return -EINVAL;
 	pthread_testcancel(); // before anything is taken
-	return tell(dt_cards_look(tracker->cards, verb, 0, 0, map, bytes), dirty);
+	return tell(tracker->calls->look(tracker->cards, verb, 0, 0, map, bytes), dirty);
 }
 
 int dt_tracker_take(struct dt_tracker *tracker, void *map, size_t bytes, uint64_t *dirty)
@@ -273,7 +247,7 @@ static int look_at(struct dt_tracker *tracker, int verb, const void *start, size
 	if (!tracker || !map || !addresses(start, bytes, &part))
 		return -EINVAL;
 	pthread_testcancel();
-	return tell(dt_cards_look_at(tracker->cards, verb, part.start, part.stop, map, map_bytes), dirty);
+	return tell(tracker->calls->look_at(tracker->cards, verb, part.start, part.stop, map, map_bytes), dirty);
 }
 
 int dt_tracker_take_range(struct dt_tracker *tracker, const void *start, size_t bytes, void *map, size_t map_bytes,
@@ -300,7 +274,7 @@ long dt_tracker_runs(struct dt_tracker *tracker, unsigned flags, const void *sta
 	if (!tracker || flags & ~(unsigned)DT_LIST_TAKE || (!runs && room))
 		return -EINVAL;
 	pthread_testcancel();
-	return dt_list_runs(tracker->cards, verb_of(flags), from, to, runs, room);
+	return tracker->calls->list_runs(tracker->cards, verb_of(flags), from, to, runs, room);
 }
 
 int dt_write_watch(struct dt_tracker *tracker, unsigned flags, const void *start, size_t bytes, void **listed,
@@ -311,8 +285,8 @@ int dt_write_watch(struct dt_tracker *tracker, unsigned flags, const void *start
 	if (!tracker || flags & ~(unsigned)DT_LIST_TAKE || !listed || !count || !addresses(start, bytes, &range))
 		return -EINVAL;
 	pthread_testcancel();
-	long found = dt_list_pages(tracker->cards, verb_of(flags), range.start, range.stop, listed, *count,
-				   granularity ? granularity : &page_size);
+	long found = tracker->calls->list_pages(tracker->cards, verb_of(flags), range.start, range.stop, listed, *count,
+						granularity ? granularity : &page_size);
 	if (found >= 0)
 		*count = (size_t)found;
 	return found < 0 ? (int)found : 0;
@@ -325,25 +299,26 @@ int dt_reset_write_watch(struct dt_tracker *tracker, const void *start, size_t b
 	if (!tracker || !addresses(start, bytes, &range))
 		return -EINVAL;
 	pthread_testcancel();
-	return (int)dt_list_pages(tracker->cards, DT_COLLECT, range.start, range.stop, NULL, 0, &page_size);
+	return (int)tracker->calls->list_pages(tracker->cards, DT_COLLECT, range.start, range.stop, NULL, 0,
+					       &page_size);
 }
 
 int dt_tracker_mark(struct dt_tracker *tracker, const void *start, size_t bytes)
 {
-	return tracker ? dt_cards_mark(tracker->cards, (uintptr_t)start, bytes) : -EINVAL;
+	return tracker ? tracker->calls->mark(tracker->cards, (uintptr_t)start, bytes) : -EINVAL;
 }
 
 long dt_tracker_unstopped(struct dt_tracker *tracker, int32_t *threads, size_t room)
 {
-	return tracker && (threads || !room) ? dt_cards_unstopped(tracker->cards, threads, room) : -EINVAL;
+	return tracker && (threads || !room) ? tracker->calls->unstopped(tracker->cards, threads, room) : -EINVAL;
 }
 
 long dt_tracker_ranges(struct dt_tracker *tracker, struct dt_range *ranges, size_t room)
 {
-	return tracker && (ranges || !room) ? dt_ranges_list(tracker->cards, false, ranges, room) : -EINVAL;
+	return tracker && (ranges || !room) ? tracker->calls->list(tracker->cards, false, ranges, room) : -EINVAL;
 }
 
 long dt_tracker_lost(struct dt_tracker *tracker, struct dt_range *ranges, size_t room)
 {
-	return tracker && (ranges || !room) ? dt_ranges_list(tracker->cards, true, ranges, room) : -EINVAL;
+	return tracker && (ranges || !room) ? tracker->calls->list(tracker->cards, true, ranges, room) : -EINVAL;
 }

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 // 1 if bytes (> 0) of data are all zeros, else 0.
 int dt_is_zero(const uint8_t *data, size_t bytes);
 
@@ -14,3 +16,5 @@ static inline void dt_look_ahead(const void *from)
 	for (int line = 0; line < 8; line++)
 		__builtin_prefetch((const char *)from + line * 64);
 }
+
+#pragma GCC visibility pop

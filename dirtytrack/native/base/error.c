@@ -27,6 +27,7 @@ static const struct meaning meanings[] = {
 	{DT_EOVERLAP, "the range overlaps another one of the tracker"},
 	{DT_ESIZE, "the map has not the size that it has to have"},
 	{DT_EMISSED, "a page has changed that no scan has reported"},
+	{DT_EVERSION, "the table is of another version of the library"},
 	{EACCES, "permission denied: the memory is protected, or /proc can't be read"},
 	{EAGAIN, "there can be no more threads"},
 	{EBADF, "a descriptor is closed: one of the library's, or one that it was given"},

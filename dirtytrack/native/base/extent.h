@@ -5,6 +5,8 @@
 
 #include "runs.h"
 
+#pragma GCC visibility push(hidden)
+
 // The bytes of one region, which need not begin or end on a page.
 struct dt_extent {
 	uint64_t region;    // its identifier
@@ -24,3 +26,5 @@ struct dt_run dt_extent_bytes(const struct dt_extent *extent, struct dt_run page
 struct dt_run dt_extent_pages_of(const struct dt_extent *extent, struct dt_run bytes);
 // How many of the region's pages the extent touches, counted from the region's first one.
 uint64_t dt_extent_pages(const struct dt_extent *extent);
+
+#pragma GCC visibility pop

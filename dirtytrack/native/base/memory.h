@@ -5,6 +5,8 @@
 
 #include <stddef.h>
 
+#pragma GCC visibility push(hidden)
+
 // Zeroed memory of at least bytes (> 0), for the caller to free; NULL without memory. Large blocks cost only the pages
 // that are touched.
 void *dt_alloc(size_t bytes);
@@ -15,3 +17,5 @@ void dt_free(void *block, size_t bytes);
 // only.
 void *dt_block_new(size_t bytes);
 void dt_block_free(void *block);
+
+#pragma GCC visibility pop

@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 enum {
 	DT_SHORT_NS = 50000,   // a call that takes no longer keeps what its caller holds
 	DT_PAUSE_NS = 2000000, // the same for one that its program waits for, whoever else does: half as long in fact
@@ -41,3 +43,5 @@ static inline void dt_takes_copy(uint64_t bytes)
 {
 	dt_takes(1000 + bytes / 4);
 }
+
+#pragma GCC visibility pop

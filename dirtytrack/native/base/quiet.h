@@ -4,6 +4,8 @@
 #include <signal.h>
 #include <stdbool.h>
 
+#pragma GCC visibility push(hidden)
+
 // What a thread is to be given back at the end.
 struct dt_quiet {
 	sigset_t signals;
@@ -16,3 +18,5 @@ struct dt_quiet {
 // costs two system calls with its end. May be called from a signal handler.
 struct dt_quiet dt_quiet_begin(void);
 void dt_quiet_end(const struct dt_quiet *quiet);
+
+#pragma GCC visibility pop

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 // [start, stop): stop is exclusive. A list of runs is sorted, and its runs neither overlap nor touch.
 struct dt_run {
 	uint64_t start;
@@ -48,3 +50,5 @@ static inline struct dt_run dt_run_clip(struct dt_run run, struct dt_run within)
 		run.stop < within.stop ? run.stop : within.stop,
 	};
 }
+
+#pragma GCC visibility pop

@@ -12,6 +12,8 @@
 #include "patience.h"
 #include "quiet.h"
 
+#pragma GCC visibility push(hidden)
+
 // How somebody stops threads. All zero: not at all.
 struct dt_stopping {
 	int signal;        // that is sent; 0: no thread is stopped
@@ -54,3 +56,5 @@ void dt_free_threads(struct dt_threads *threads);
 // The calling thread is the library's own from here on: it never writes to its user's memory, and is not stopped. It
 // can't be said (-ENOMEM): then it is stopped like others, which does no harm.
 int dt_own_thread(void);
+
+#pragma GCC visibility pop

@@ -23,7 +23,7 @@ def _builder() -> FFI:
         '#include "calls.h"\n#include "core.h"\n#include "exports.h"\n#include "gil.h"\n',
         sources=sorted(map(str, _NATIVE.glob("*/*.c"))),
         include_dirs=[str(_BINDING)],
-        define_macros=_STABLE_ABI,
+        define_macros=[*_STABLE_ABI, ("DT_API", "")],  # the interface in C is not for who loads this
         depends=sorted(map(str, _NATIVE.glob("*/*.h"))),
         extra_compile_args=[
             *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"),

@@ -5,6 +5,7 @@
 #include "../backends/chunks.h"
 #include "../backends/keep_huge.h"
 #include "../backends/opening.h"
+#include "../barrier/calls.h"
 #include "../barrier/card_map.h"
 #include "../barrier/writewatch.h"
 #include "../base/address_space.h"

@@ -9,6 +9,8 @@
 #include "../core/collect.h"
 #include "block.h"
 
+#pragma GCC visibility push(hidden)
+
 // What is to be copied, and what was so far. Owned by the caller, one thread's at a time; all zero at first. All runs
 // are in the order of the extents, and then of the blocks.
 struct dt_capture {
@@ -64,3 +66,5 @@ int dt_capture(struct dt_session *session, uint64_t cursor, const struct dt_slic
 // can't be read now.
 int dt_capture_copy(struct dt_capture *capture, struct dt_piece *pieces, size_t piece_count,
 		    struct dt_failure *failure);
+
+#pragma GCC visibility pop

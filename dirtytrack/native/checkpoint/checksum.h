@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 struct dt_checksum {
 	uint64_t lanes[8];
 	uint64_t bytes;     // so far
@@ -18,3 +20,5 @@ void dt_checksum_begin(struct dt_checksum *sum);
 void dt_checksum_add(struct dt_checksum *sum, const uint8_t *data, size_t bytes);
 // Of what was added so far.
 uint64_t dt_checksum_value(const struct dt_checksum *sum);
+
+#pragma GCC visibility pop

@@ -4,6 +4,8 @@
 #include "files.h"
 #include "pack.h"
 
+#pragma GCC visibility push(hidden)
+
 enum dt_file_act {
 	DT_CREATE,       // openat; the file's descriptor is set
 	DT_PACK,         // dt_pack_add, which writes to the file as it goes, if there is one
@@ -31,3 +33,5 @@ struct dt_file_call {
 
 // Makes n calls, up to the first that fails. 0 or -errno of that; *done_ret: how many were made before it.
 int dt_file_calls(const struct dt_file_call *calls, size_t n, size_t *done_ret);
+
+#pragma GCC visibility pop

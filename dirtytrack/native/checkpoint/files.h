@@ -8,6 +8,8 @@
 
 #include "checksum.h"
 
+#pragma GCC visibility push(hidden)
+
 // Bytes that have their place in a file.
 struct dt_write {
 	uint64_t offset;
@@ -48,3 +50,5 @@ int dt_map_file(uint64_t start, size_t bytes, int fd, uint64_t offset);
 int dt_rename_noreplace(int directory, const char *from, const char *to);
 // The same; where a rename can't refuse to replace, the name is looked up before it.
 int dt_rename_new(int directory, const char *from, const char *to);
+
+#pragma GCC visibility pop

@@ -11,6 +11,8 @@
 #include "block.h"
 #include "siphash.h"
 
+#pragma GCC visibility push(hidden)
+
 struct dt_former {
 	uint64_t place; // in the table
 	struct dt_hash hash;
@@ -49,3 +51,5 @@ void dt_hash_blocks(const struct dt_hashes *hashes, const uint8_t *data, uint64_
 // by how many are not zeros. 0; or -errno, -EFAULT with the address of the first page that can't be read.
 int dt_hashes_learn(struct dt_hashes *hashes, uint64_t region, uint64_t address, uint64_t first, uint64_t stop,
 		    uint64_t *found_ret, uint64_t *refused_ret);
+
+#pragma GCC visibility pop

@@ -7,6 +7,8 @@
 #include "../base/runs.h"
 #include "block.h"
 
+#pragma GCC visibility push(hidden)
+
 // An owner is a number, from 1; a block that no segment holds is zeros, and has owner 0. What is never owned takes no
 // memory. One thread's at a time while it is changed; all zero at first.
 struct dt_owners {
@@ -52,3 +54,5 @@ int dt_place(const struct dt_owners *owners, uint32_t owner, const struct dt_blo
 // What holds zeros already is not written. Errors as above, also of what can't be read.
 int dt_place_zeros(const struct dt_owners *owners, uint64_t region, uint64_t address, uint64_t start, uint64_t stop,
 		   uint64_t *refused_ret);
+
+#pragma GCC visibility pop

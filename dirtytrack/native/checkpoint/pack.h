@@ -9,6 +9,8 @@
 #include "files.h"
 #include "hashes.h"
 
+#pragma GCC visibility push(hidden)
+
 // How a segment is stored. Other numbers are codecs, which are the caller's.
 enum {
 	DT_STORED_ZEROS = 0,
@@ -81,3 +83,5 @@ int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch);
 size_t dt_pack_index_bytes(const struct dt_pack *pack);
 // Writes it; returns its checksum.
 uint64_t dt_pack_index(const struct dt_pack *pack, uint8_t *index);
+
+#pragma GCC visibility pop

@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 struct dt_hash {
 	uint64_t low; // the first eight bytes of the output, as a little-endian number
 	uint64_t high;
@@ -18,3 +20,5 @@ enum { DT_SIPHASH_LANES = 8 }; // inputs that are worth to be given at once, whe
 // The same of n inputs of so many bytes each, one behind the other. They take less time than one by one where the bytes
 // are a multiple of 64.
 void dt_siphash_all(const uint64_t key[2], const uint8_t *data, size_t bytes, size_t n, struct dt_hash *hashes);
+
+#pragma GCC visibility pop

@@ -6,6 +6,8 @@
 #include "../kernel/touch.h"
 #include "session.h"
 
+#pragma GCC visibility push(hidden)
+
 // Shows bytes of a region after a scan that armed them, such that every store that is not among them is found by a
 // later scan. *view_ret: where they are, which is the buffer (of bytes.stop - bytes.start) where they can't be read in
 // place. 0; or -errno with *failure, -EFAULT where they can't be read now. If the session can't be used, or is NULL, it
@@ -45,3 +47,5 @@ int dt_check_runs(struct dt_touch *touch, const struct dt_extent *extent, const 
 // The same for the entries of n extents. maps: a descriptor of /proc/self/maps.
 int dt_check_entries(const struct dt_session *session, int maps, bool write, const struct dt_extent *extents, size_t n,
 		     const struct dt_entry *entries, const struct dt_run *runs, struct dt_failure *failure);
+
+#pragma GCC visibility pop

@@ -7,6 +7,8 @@
 
 #include "../base/runs.h"
 
+#pragma GCC visibility push(hidden)
+
 // The pages of one region in an epoch, as runs counted from the region's first page.
 struct dt_entry {
 	uint64_t region;    // its identifier
@@ -41,3 +43,5 @@ void dt_take_buffers(struct dt_spare_buffers *spare, struct dt_epoch_buffers *bu
 // Leaves buffers, of which so many runs were used, to later epochs, if there is need for them; then they are empty.
 void dt_leave_buffers(struct dt_spare_buffers *spare, struct dt_epoch_buffers *buffers, uint64_t used_runs);
 void dt_free_spare_buffers(struct dt_spare_buffers *spare);
+
+#pragma GCC visibility pop

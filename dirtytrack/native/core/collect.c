@@ -436,11 +436,11 @@ int dt_collect(struct dt_session *session, uint64_t cursor, int verb, const stru
 	return dt_collect_and(session, cursor, verb, slices, n, epoch, NULL, NULL);
 }
 
-int dt_collect_within(struct dt_session *session, uint64_t cursor, int verb, const struct dt_slice *slices, size_t n,
-		      struct dt_epoch *epoch)
+int dt_collect_within(const struct dt_lock *outer, struct dt_session *session, uint64_t cursor, int verb,
+		      const struct dt_slice *slices, size_t n, struct dt_epoch *epoch)
 {
 	struct collection in = collection(session, verb, epoch);
-	int error = dt_enter_within(&session->lock);
+	int error = dt_enter_within(&session->lock, outer);
 	if (error)
 		return error;
 	in.slices = slices;
@@ -448,11 +448,12 @@ int dt_collect_within(struct dt_session *session, uint64_t cursor, int verb, con
 	return dt_leave(&session->lock, look_up(&in, cursor));
 }
 
-int dt_collect_prepare(struct dt_session *session, const struct dt_slice *slices, size_t n, struct dt_epoch *epoch)
+int dt_collect_prepare(const struct dt_lock *outer, struct dt_session *session, const struct dt_slice *slices, size_t n,
+		       struct dt_epoch *epoch)
 {
 	struct collection in = collection(session, DT_PEEK, epoch);
 	uint64_t pages;
-	int error = dt_enter_within(&session->lock);
+	int error = dt_enter_within(&session->lock, outer);
 	if (error)
 		return error;
 	error = dt_request_slices(&session->regions, slices, n, &session->requests);

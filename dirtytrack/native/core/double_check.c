@@ -165,7 +165,8 @@ int dt_check_samples(struct dt_session *session, struct dt_cursor *cursor, const
 	int missed = compare_samples(session, samples, epoch, slices, n), error = 0;
 	for (size_t i = 0; !error && !slices && i < session->regions.count; i++) {
 		const struct dt_region *region = session->regions.by_address[i];
-		error = take_samples(session, samples, region, 0, dt_region_pages(region));
+		if (!(region->flags & DT_UNLISTED))
+			error = take_samples(session, samples, region, 0, dt_region_pages(region));
 	}
 	for (size_t i = 0; !error && slices && i < n; i++) {
 		const struct dt_region *region = dt_find_region(&session->regions, slices[i].region);

@@ -3,6 +3,8 @@
 
 #include "epoch.h"
 
+#pragma GCC visibility push(hidden)
+
 // From here on a share (0 to 1) of the pages that a collect calls clean is sampled at random, and compared at the
 // cursor's next collect. One that changed unreported is given to every cursor, and the collect fails with -DT_EMISSED;
 // with warn_only it succeeds, and the page is in dt_session_missed. Sparse regions are left out: reading them would
@@ -16,3 +18,5 @@ long dt_session_missed(struct dt_session *session, struct dt_run *pages, size_t 
 // before, and samples anew. 0, -DT_EMISSED or -ENOMEM. The caller holds the lock.
 int dt_check_samples(struct dt_session *session, struct dt_cursor *cursor, const struct dt_epoch *epoch,
 		     const struct dt_slice *slices, size_t n);
+
+#pragma GCC visibility pop

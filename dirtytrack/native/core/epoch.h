@@ -3,6 +3,8 @@
 
 #include "session.h"
 
+#pragma GCC visibility push(hidden)
+
 // It is made before the call that fills it, and its release gives back what nobody has settled, so that no page is in
 // the hands of nobody at any time. The caller owns it; one thread at a time may fill, settle or release it.
 struct dt_epoch {
@@ -40,3 +42,5 @@ int dt_epoch_trim(struct dt_epoch *epoch, uint64_t pages);
 
 // Gives the pages of an epoch back to a cursor. The caller holds the session's lock.
 void dt_give_back(struct dt_session *session, const struct dt_epoch *epoch, struct dt_cursor *cursor);
+
+#pragma GCC visibility pop

@@ -20,7 +20,7 @@ static int make_part(struct dt_session *session, const struct dt_region *whole, 
 		     struct dt_region **part_ret)
 {
 	struct dt_region like = {.start = start, .stop = stop, .page_shift = whole->page_shift};
-	like.flags = whole->flags & DT_SPARSE;
+	like.flags = whole->flags & ~(uint32_t)DT_LOST;
 	int error = dt_make_region(session, &like, part_ret);
 	if (!error)
 		inherit(session, *part_ret, whole);

@@ -3,6 +3,8 @@
 
 #include "session.h"
 
+#pragma GCC visibility push(hidden)
+
 // Divides a region at the address of one of its pages but the first, into two regions that have all that the cursors
 // had pending from it; it is gone itself. Nobody may hold an epoch with pages of it. -DT_ECLOSED: there is no such
 // region. -ENOMEM: it is as it was.
@@ -15,3 +17,5 @@ int dt_session_replace(struct dt_session *session, uint64_t region, uint64_t sta
 // Looks whether lost regions that touch the pages [start, stop) have lost nothing any more, since what they had lost
 // was removed or replaced. All of such a region is declared written: nobody knows what was.
 int dt_session_recover(struct dt_session *session, uint64_t start, uint64_t stop);
+
+#pragma GCC visibility pop

@@ -10,6 +10,8 @@
 #include "regions.h"
 #include "samples.h"
 
+#pragma GCC visibility push(hidden)
+
 // One consumer of a session.
 struct dt_cursor {
 	uint64_t id;             // never used again in the session; the low 32 bits are its slot; 0: the slot is free
@@ -52,3 +54,5 @@ void dt_set_runs(struct dt_bits *bits, const struct dt_region *region, const str
 // (NULL: all).
 void dt_feed_region(const struct dt_cursors *cursors, const struct dt_region *region, const struct dt_run *runs,
 		    size_t n, const struct dt_cursor *except);
+
+#pragma GCC visibility pop

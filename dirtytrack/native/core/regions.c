@@ -90,7 +90,7 @@ void dt_insert_region(struct dt_regions *regions, struct dt_region *region)
 	regions->count++;
 	regions->slots[slot_of(region)] = region;
 	regions->first_free_slot = slot_of(region) + (size_t)1;
-	regions->generation++;
+	regions->generation += !(region->flags & DT_UNLISTED);
 	update_reach(regions, at);
 }
 
@@ -107,7 +107,7 @@ void dt_take_out_region(struct dt_regions *regions, struct dt_region *region)
 	if (slot_of(region) < regions->first_free_slot)
 		regions->first_free_slot = slot_of(region);
 	regions->lost_count -= !!(region->flags & DT_LOST);
-	regions->generation++;
+	regions->generation += !(region->flags & DT_UNLISTED);
 	update_reach(regions, at);
 }
 

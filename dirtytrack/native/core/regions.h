@@ -8,9 +8,13 @@
 #include "../include/dirtytrack.h"
 #include "span.h"
 
+#pragma GCC visibility push(hidden)
+
 // Flags of a region, beside DT_SPARSE.
 enum dt_region_flags {
 	DT_LOST = 2, // its memory is no longer what was registered; stays so until the region is removed
+	// Only who knows its identifier looks at it: a native runtime's, of which the session's opener knows nothing.
+	DT_UNLISTED = 4,
 };
 
 // A tracked range of whole pages.
@@ -20,7 +24,7 @@ struct dt_region {
 	uint64_t stop;       // exclusive
 	uint64_t reach;      // the highest stop of this region and of those before it by address
 	uint32_t page_shift; // log2 of the bytes of a page
-	uint32_t flags;      // DT_SPARSE, DT_LOST
+	uint32_t flags;      // DT_SPARSE, DT_LOST, DT_UNLISTED
 };
 
 // Pages [start, stop) of a region, counted from its first page; stop is exclusive.
@@ -39,12 +43,18 @@ struct dt_regions {
 	size_t slot_room;
 	size_t first_free_slot; // none below it is free
 	size_t lost_count;      // how many are lost
-	uint64_t generation;    // rises with every insertion and every removal
+	uint64_t generation;    // rises with every insertion and every removal of one that is listed
 };
 
 static inline uint64_t dt_region_pages(const struct dt_region *region)
 {
 	return (region->stop - region->start) >> region->page_shift;
+}
+
+// Whether regions are of one kind, so that they can be scanned at once, and share pages.
+static inline bool dt_are_alike(const struct dt_region *a, const struct dt_region *b)
+{
+	return a->page_shift == b->page_shift && !((a->flags ^ b->flags) & DT_SPARSE);
 }
 
 // [start, stop) as a span of the region's kind.
@@ -75,3 +85,5 @@ void dt_lose_region(struct dt_regions *regions, struct dt_region *region);
 void dt_recover_region(struct dt_regions *regions, struct dt_region *region);
 // Frees the tables, which have to be empty.
 void dt_free_regions(struct dt_regions *regions);
+
+#pragma GCC visibility pop

@@ -19,9 +19,12 @@ int dt_request_all(const struct dt_regions *regions, struct dt_requests *request
 		return error;
 	for (size_t i = 0; i < regions->count; i++) {
 		struct dt_region *region = regions->by_address[i];
-		requests->items[i] = (struct dt_request){region, region->start, region->stop, .entry = i};
+		if (region->flags & DT_UNLISTED)
+			continue;
+		size_t entry = requests->count++;
+		requests->items[entry] = (struct dt_request){region, region->start, region->stop, .entry = entry};
 	}
-	requests->count = requests->entries = regions->count;
+	requests->entries = requests->count;
 	return 0;
 }
 
@@ -139,7 +142,7 @@ bool dt_next_batch(const struct dt_requests *requests, struct dt_batch *batch)
 	for (; at < end && at->start <= batch->span.stop; at++) {
 		if (is_lost(at))
 			continue;
-		if (at->region->page_shift != like->page_shift || at->region->flags != like->flags)
+		if (!dt_are_alike(at->region, like))
 			break;
 		if (at->stop > batch->span.stop)
 			batch->span.stop = at->stop;

@@ -3,6 +3,8 @@
 
 #include "regions.h"
 
+#pragma GCC visibility push(hidden)
+
 // Pages of one region.
 struct dt_request {
 	struct dt_region *region;
@@ -23,7 +25,7 @@ struct dt_requests {
 	size_t entries; // how many regions are asked for
 };
 
-// Asks for all pages of all regions; entry i is that of the region at i by its address. 0 or -ENOMEM.
+// Asks for all pages of all regions that are listed; their entries are in the order of addresses. 0 or -ENOMEM.
 int dt_request_all(const struct dt_regions *regions, struct dt_requests *requests);
 // Asks for n slices, those of a region next to each other; the entries are in the order of their regions. 0, -ENOMEM,
 // or -DT_ECLOSED: there is no such region.
@@ -54,3 +56,5 @@ struct dt_batch {
 
 // Goes on to the batch behind this one, which begins as zero. False: there is none.
 bool dt_next_batch(const struct dt_requests *requests, struct dt_batch *batch);
+
+#pragma GCC visibility pop

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 // A session's place in the list, which is a part of it. The list's lock protects it, but for the addresses.
 struct dt_rival {
 	struct dt_rival *next;
@@ -21,3 +23,5 @@ void dt_claim(struct dt_rival *rival, uint64_t start, uint64_t stop);
 // The newest one, older than a number, that may hold some of [start, stop); NULL: none. hold is called for it, and what
 // that holds is the caller's; *number becomes its own.
 struct dt_rival *dt_next_rival(uint64_t start, uint64_t stop, uint64_t *number, void (*hold)(struct dt_rival *rival));
+
+#pragma GCC visibility pop

@@ -8,6 +8,8 @@
 
 #include "../base/runs.h"
 
+#pragma GCC visibility push(hidden)
+
 // A page of the system's size, whatever the region's is.
 struct dt_sample {
 	uint64_t region; // its identifier
@@ -40,3 +42,5 @@ int dt_samples_fit(struct dt_samples *samples, size_t count, uint32_t page_shift
 uint8_t *dt_sample_copy(const struct dt_samples *samples, size_t at, uint32_t page_shift);
 void dt_free_samples(struct dt_samples *samples, uint32_t page_shift);
 void dt_free_double_check(struct dt_double_check *check, uint32_t page_shift);
+
+#pragma GCC visibility pop

@@ -3,6 +3,8 @@
 
 #include "session.h"
 
+#pragma GCC visibility push(hidden)
+
 // Scans a span in the session's context. Lists the written pages in out, by address, which has room for every other
 // page; returns the number of runs, or -errno: then some pages may have been armed, and have to count as written. What
 // the scan assumed goes to every cursor.
@@ -14,3 +16,5 @@ int dt_harvest(struct dt_session *session, const struct dt_region *region);
 void dt_feed(struct dt_session *session, uint64_t start, uint64_t stop);
 // Flags those of the regions that touch [start, stop) whose memory is no longer ours.
 void dt_find_losses(struct dt_session *session, uint64_t start, uint64_t stop);
+
+#pragma GCC visibility pop

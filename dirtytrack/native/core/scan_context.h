@@ -9,6 +9,8 @@
 #include "../base/runs.h"
 #include "../kernel/abi.h"
 
+#pragma GCC visibility push(hidden)
+
 enum { DT_VEC = 512 }; // PAGEMAP_SCAN's walk_end is exact up to 512 regions a call
 
 // A list of runs that somebody else counts.
@@ -36,3 +38,5 @@ void dt_scan_context_free(struct dt_scan_context *context);
 int dt_scan_context_fit(struct dt_scan_context *context, uint64_t pages);
 // Makes room for the runs of any scan of so many pages; what is in the buffer is lost. 0 or -ENOMEM.
 int dt_run_buffer_fit(struct dt_run_buffer *buffer, uint64_t pages);
+
+#pragma GCC visibility pop

@@ -36,7 +36,7 @@ int dt_session_new(const struct dt_backend *like, struct dt_session **session_re
 		close_descriptors(like);
 		return -ENOMEM;
 	}
-	*session = (struct dt_session){.backend = *like, .references = 1, .worker = DT_WORKER_INITIALIZER};
+	*session = (struct dt_session){.backend = *like, .references = 1, .users = 1, .worker = DT_WORKER_INITIALIZER};
 	session->backend.page_shift = (uint32_t)__builtin_ctzl((unsigned long)sysconf(_SC_PAGESIZE));
 	int error = dt_lock_init(&session->lock);
 	if (!error)

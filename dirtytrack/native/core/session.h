@@ -18,10 +18,12 @@
 #include "rivals.h"
 #include "worker.h"
 
+#pragma GCC visibility push(hidden)
+
 struct dt_session {
 	struct dt_lock lock;       // of all below, but for the references
 	uint32_t references;       // the opener's, and one for each epoch and card table; atomic
-	uint32_t users;            // native trackers on it, of which the last one closes it; atomic
+	uint32_t users;            // the opener, or its tracker, and more trackers: the last one closes it; atomic
 	uint64_t next_serial;      // begins the next identifier of a region or a cursor
 	struct dt_backend backend; // stays the same one once something is tracked
 	struct dt_scan_context scan;
@@ -50,7 +52,7 @@ void dt_shut_forked_session(struct dt_session *session);
 
 // 0 while the session can be used by this process, else -DT_EFORKED or -DT_ECLOSED. Takes no lock.
 int dt_session_usable(const struct dt_session *session);
-// Rises with every region added or removed; 0 if the session can't be used.
+// Rises with every region added or removed that is listed; 0 if the session can't be used.
 uint64_t dt_session_generation(struct dt_session *session);
 // Where an address of a region is: its offset from the region's first page. -DT_ECLOSED: there is no such region.
 int dt_session_locate(struct dt_session *session, uint64_t region, uint64_t address, uint64_t *offset,
@@ -69,3 +71,5 @@ void dt_begin_reading(struct dt_session *session);
 void dt_end_reading(struct dt_session *session);
 // Disarms the pages [start, stop), addresses, that the caller is about to write as a whole. May do nothing.
 int dt_session_disarm(struct dt_session *session, uint64_t start, uint64_t stop);
+
+#pragma GCC visibility pop

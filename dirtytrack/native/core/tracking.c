@@ -73,7 +73,7 @@ static bool is_mixed(const struct dt_session *session, const struct dt_region *l
 {
 	const struct dt_region *other;
 	for_each_touching(other, &session->regions, like->start, like->stop)
-		if (!(other->flags & DT_LOST) && (other->page_shift != like->page_shift || other->flags != like->flags))
+		if (!(other->flags & DT_LOST) && !dt_are_alike(other, like))
 			return true;
 	return false;
 }
@@ -104,7 +104,7 @@ static int add(struct dt_session *session, const struct dt_region *like, uint64_
 int dt_session_add(struct dt_session *session, uint64_t start, uint64_t stop, uint32_t page_shift, uint32_t flags,
 		   uint64_t *region_ret, struct dt_failure *failure)
 {
-	struct dt_region like = {.start = start, .stop = stop, .page_shift = page_shift, .flags = flags & DT_SPARSE};
+	struct dt_region like = {.start = start, .stop = stop, .page_shift = page_shift, .flags = flags};
 	int error = dt_enter(&session->lock);
 	if (error)
 		return error;

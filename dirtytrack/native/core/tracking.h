@@ -3,9 +3,11 @@
 
 #include "session.h"
 
+#pragma GCC visibility push(hidden)
+
 // Tracks the pages [start, stop), both multiples of 1 << page_shift. They are armed and clean when it returns; pages
-// shared with other regions keep what was written in them for those. flags: 0 or DT_SPARSE. On failure *failure says
-// where, and nothing of the range is left registered that no other region holds. -DT_EMIXED, -DT_EHUGETLB.
+// shared with other regions keep what was written in them for those. flags: DT_SPARSE, DT_UNLISTED. On failure *failure
+// says where, and nothing of the range is left registered that no other region holds. -DT_EMIXED, -DT_EHUGETLB.
 int dt_session_add(struct dt_session *session, uint64_t start, uint64_t stop, uint32_t page_shift, uint32_t flags,
 		   uint64_t *region_ret, struct dt_failure *failure);
 // Forgets a region and unregisters those of its pages that no other region holds. 1: some of them could not be, since
@@ -34,3 +36,5 @@ int dt_make_region(struct dt_session *session, const struct dt_region *like, str
 void dt_free_region(struct dt_session *session, struct dt_region *region);
 // Forgets every region. The caller holds the lock.
 void dt_remove_all(struct dt_session *session);
+
+#pragma GCC visibility pop

@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 #define DT_UNTIL_WOKEN UINT64_MAX
 
 struct dt_worker {
@@ -27,3 +29,5 @@ int dt_worker_start(struct dt_worker *worker, uint64_t (*act)(void *context), vo
 void dt_worker_wake(struct dt_worker *worker);
 // Ends the thread, once act has returned; nothing if there is none. The caller holds nothing that act may want.
 void dt_worker_stop(struct dt_worker *worker);
+
+#pragma GCC visibility pop

@@ -90,7 +90,8 @@ enum dt_error {
 	DT_EALIGN = 1007,     // the range does not begin and end on a card, or a part of one not on a card and a page
 	DT_EOVERLAP = 1008,   // the range overlaps another one of the tracker
 	DT_ESIZE = 1009,      // the map has not the size that it has to have
-	DT_EMISSED = 1010     // inside, too
+	DT_EMISSED = 1010,    // inside, too
+	DT_EVERSION = 1011    // the table is of another version of the library
 };
 
 // What an error means, in English; of any number, negative or not. The string is never freed.
@@ -167,11 +168,27 @@ DT_API int dt_tracker_open_with(size_t card_size, unsigned flags, const struct d
 DT_API int dt_tracker_open_shared(struct dt_tracker *with, size_t card_size, unsigned flags,
 				  struct dt_tracker **tracker);
 
+// The functions of a Session of the Python package, and a handle of it: what its c_api() has the address of. It is good
+// as long as the Session object, open or closed.
+struct dt_api;
+
+// Opens a tracker on a Session of the Python package, so that a collector in C and checkpoints in Python have the same
+// memory, which one userfaultfd tracks. It calls through the table only: the package has a copy of the library of its
+// own, which may be another version. Each sees every store, whatever the other takes; ranges of the tracker are none of
+// the Session's regions, and may overlap them. It finds stores as the Session does, with its options, and stops threads
+// if that does. Either may be closed first: once the Session is, calls but close return -DT_ECLOSED, and looks set all
+// cards of a map of the right size. To add or replace memory of which another Session has tracked some waits for a call
+// of that one; not with other threads stopped.
+//   flags: DT_BITS or DT_BYTES.
+// -DT_EVERSION: there is no table of this version there. -DT_ECLOSED. -EINVAL: no such card size, or flags.
+DT_API int dt_tracker_open_on(const struct dt_api *api, size_t card_size, unsigned flags, struct dt_tracker **tracker);
+
 // Stops other threads from here on as with DT_STOP_THREADS, by a signal of the caller's choice.
 //   signal: one that has no handler yet, or ours. It should be one that is ignored by default, such as SIGURG.
 //   limit_ns: how long a scan waits for threads to stop, in nanoseconds. Those that have not are let go.
 // -EBUSY: the signal has another handler. -EINVAL: it can't be handled, or tells of a fault or of children, or no time.
-// -EMFILE, -ENFILE. The tracker is as it was then.
+// -EMFILE, -ENFILE. -EPERM: it is on a Session of the Python package, which says so itself. The tracker is as it was
+// then.
 DT_API int dt_tracker_stop_threads(struct dt_tracker *tracker, int signal, uint64_t limit_ns);
 
 // Forgets all ranges, closes the descriptors and frees the tracker; in a forked child it only closes the child's copies

@@ -9,6 +9,8 @@
 #include "../base/runs.h"
 #include "abi.h"
 
+#pragma GCC visibility push(hidden)
+
 // PAGEMAP_SCAN as it is, on a descriptor of /proc/PID/pagemap: the number of entries of arg->vec that it filled.
 long dt_pagemap_scan(int fd, struct dt_pm_scan_arg *arg);
 
@@ -27,3 +29,5 @@ int dt_next_populated(int pagemap, uint64_t start, uint64_t stop, struct dt_run 
 // Whether a file may be behind memory of [start, start + len), as one is behind shared memory. Any doubt is a yes:
 // before Linux 6.11, and where /proc can't be read.
 bool dt_may_hold_files(uint64_t start, uint64_t len);
+
+#pragma GCC visibility pop

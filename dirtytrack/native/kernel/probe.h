@@ -1,6 +1,8 @@
 // What only a try tells of this kernel.
 #pragma once
 
+#pragma GCC visibility push(hidden)
+
 // How PAGEMAP_SCAN reports a hole as written: armed memory without a page table entry, since its pages were dropped
 // (MADV_DONTNEED) or their page table is gone.
 enum dt_hole_reporting {
@@ -15,3 +17,5 @@ enum dt_hole_reporting {
 // with UFFD_FEATURE_WP_ASYNC. pagemap: of this process; -EINVAL: of another one. (pagemap_scan_pmd_entry and
 // pagemap_scan_pte_hole in fs/proc/task_mmu.c.)
 int dt_probe_hole_reporting(int userfaultfd, int pagemap);
+
+#pragma GCC visibility pop

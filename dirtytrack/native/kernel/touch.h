@@ -10,6 +10,8 @@
 
 #include "../base/runs.h"
 
+#pragma GCC visibility push(hidden)
+
 enum { DT_PIECES = 64 }; // that one call copies
 
 // Reads memory: the bytes read, up to the first page that can't be. -errno where a filter forbids process_vm_readv(2),
@@ -40,3 +42,5 @@ int dt_may_touch_runs(struct dt_touch *touch, uint64_t base, uint64_t page_size,
 // Touches every page, as a load or a store would: 0, -EACCES or -EFAULT as above, also for the end of a file; or
 // -errno.
 int dt_try_touch(const struct dt_touch *touch, uint64_t start, uint64_t stop);
+
+#pragma GCC visibility pop

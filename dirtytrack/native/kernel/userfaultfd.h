@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 // userfaultfd(2) with the given flags (O_* and DT_UFFD_USER_MODE_ONLY): the descriptor, for the caller to close.
 int dt_uffd_syscall(int flags);
 // The same through /dev/userfaultfd, for which only the file's permissions count.
@@ -26,3 +28,5 @@ int dt_uffd_set_mode(int fd, uint64_t enable, uint64_t disable);
 
 // close(2), of any descriptor.
 int dt_close(int fd);
+
+#pragma GCC visibility pop

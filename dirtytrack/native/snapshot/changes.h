@@ -7,6 +7,8 @@
 #include "../base/extent.h"
 #include "../core/span.h"
 
+#pragma GCC visibility push(hidden)
+
 // Bytes [start, stop) of a region that differ; stop is exclusive.
 struct dt_change {
 	uint64_t region; // a number of the caller's
@@ -65,3 +67,5 @@ int dt_changes_match(const struct dt_change *changes, size_t n, const uint8_t *c
 // Writes the contents into memory.
 int dt_changes_apply(const struct dt_change *changes, size_t n, const uint8_t *contents,
 		     const struct dt_extent *memories, struct dt_failure *failure);
+
+#pragma GCC visibility pop

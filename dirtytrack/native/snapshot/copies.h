@@ -6,6 +6,8 @@
 #include "../core/collect.h"
 #include "changes.h"
 
+#pragma GCC visibility push(hidden)
+
 // n whole regions, and a copy of each. All of it is the caller's.
 struct dt_copies {
 	const struct dt_slice *slices; // all pages of each region
@@ -37,3 +39,5 @@ int dt_copies_rollback(struct dt_session *session, uint64_t cursor, const struct
 int dt_copies_verify(struct dt_session *session, uint64_t cursor, const struct dt_copies *snapshot,
 		     const struct dt_entry *entries, const struct dt_run *runs, struct dt_changes *changes,
 		     struct dt_failure *failure);
+
+#pragma GCC visibility pop

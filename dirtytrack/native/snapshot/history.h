@@ -7,6 +7,8 @@
 #include "changes.h"
 #include "page_tree.h"
 
+#pragma GCC visibility push(hidden)
+
 // A state, by its identifier. Identifiers are from 1 on; 0: none.
 struct dt_saved {
 	uint64_t number;        // 1 for the first one that was saved; 0: there is no such state
@@ -75,3 +77,5 @@ int dt_history_diff(struct dt_history *history, uint64_t from, uint64_t to, stru
 		    const struct dt_comparing *how);
 // Forgets a state, and frees what no other has.
 void dt_history_drop(struct dt_history *history, uint64_t state);
+
+#pragma GCC visibility pop

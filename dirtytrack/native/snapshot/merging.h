@@ -3,6 +3,8 @@
 
 #include "changes.h"
 
+#pragma GCC visibility push(hidden)
+
 // A list of n changes, and their contents: at `at` of each. Sorted by region and then by address; none overlap.
 struct dt_diff {
 	const struct dt_change *changes;
@@ -25,3 +27,5 @@ struct dt_conflict {
 // other; else the list's error.
 int dt_merge(struct dt_changes *merged, const struct dt_diff *earlier, const struct dt_diff *later,
 	     struct dt_conflict *conflict_ret);
+
+#pragma GCC visibility pop

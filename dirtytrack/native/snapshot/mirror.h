@@ -5,6 +5,8 @@
 #include "../base/extent.h"
 #include "../core/collect.h"
 
+#pragma GCC visibility push(hidden)
+
 // Copies bytes [start, stop) of a region, counted from its first, to its copy, which is zeros there; pages of zeros are
 // left out. Every store that the copy lacks is found by a later scan. -EFAULT: some of it can't be read, and the
 // failure says what.
@@ -15,3 +17,5 @@ int dt_mirror_fill(struct dt_session *session, const struct dt_extent *extent, u
 // aborted.
 int dt_mirror_update(struct dt_session *session, uint64_t cursor, const struct dt_slice *slice,
 		     const struct dt_extent *extent, uint8_t *copy, struct dt_epoch *epoch, uint64_t *copied);
+
+#pragma GCC visibility pop

@@ -4,6 +4,8 @@
 
 #include "pool.h"
 
+#pragma GCC visibility push(hidden)
+
 enum { DT_ZEROS = 0 }; // the number of contents that are zeros, which are not kept; and of a tree of zeros only
 
 struct dt_store {
@@ -29,3 +31,5 @@ int dt_tree_put(struct dt_store *store, uint32_t *tree, uint64_t unit, uint32_t 
 // Calls `see` with the units whose contents differ, in order, and with those; what two trees share is not looked at.
 typedef void dt_see(void *context, uint64_t unit, uint32_t a, uint32_t b);
 void dt_tree_differ(const struct dt_store *store, uint32_t a, uint32_t b, dt_see *see, void *context);
+
+#pragma GCC visibility pop

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#pragma GCC visibility push(hidden)
+
 struct dt_pool {
 	uint64_t unit;    // bytes of a thing
 	uint8_t **chunks; // of things, by number; owned, as all the arrays are
@@ -34,3 +36,5 @@ int dt_pool_take(struct dt_pool *pool, uint32_t *number_ret);
 void dt_pool_share(struct dt_pool *pool, uint32_t number);
 void dt_pool_drop(struct dt_pool *pool, uint32_t number);
 bool dt_pool_is_own(const struct dt_pool *pool, uint32_t number);
+
+#pragma GCC visibility pop

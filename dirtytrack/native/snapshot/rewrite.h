@@ -3,6 +3,8 @@
 
 #include "../core/collect.h"
 
+#pragma GCC visibility push(hidden)
+
 // What pages of n whole regions are to become. All of it is the caller's.
 struct dt_rewrite {
 	const struct dt_slice *slices; // all pages of each region
@@ -21,3 +23,5 @@ struct dt_rewrite {
 // cursors: a store is undone or pending. `taken` is for the collects; what they find beyond the pages goes back to the
 // cursor. 0, or a negative error: then a part was not written.
 int dt_rewrite(struct dt_session *session, uint64_t cursor, const struct dt_rewrite *rewrite, struct dt_epoch *taken);
+
+#pragma GCC visibility pop

@@ -20,6 +20,7 @@ from dirtytrack.tracking._core.failures import busy_signal, cannot_track, native
 from dirtytrack.tracking.region import Region
 
 _new = ffi.new_allocator(lib.dt_opening_new, lib.dt_opening_free, should_clear_after_alloc=False)
+_new_block = ffi.new_allocator(lib.dt_block_new, lib.dt_block_free, should_clear_after_alloc=False)
 _trackers: dict[int, weakref.ref[Tracker]] = {}  # those that are open, by id(): each access to it is atomic
 os.register_at_fork(after_in_child=_trackers.clear)  # (a tracker itself knows a fork without this)
 
@@ -86,6 +87,7 @@ class Tracker:
         self._regions: dict[int, Region] = {}
         self.listing: tuple[int, tuple[Region, ...]] | None = None
         self.is_in_place: Callable[[], object] = _unknown
+        self._api: Any = None  # that of `api`, made on demand
         self.closed = False
         _trackers[id(self)] = weakref.ref(self)
 
@@ -245,6 +247,22 @@ class Tracker:
         pages = ffi.new("struct dt_run[]", count)
         count = min(count, lib.dt_session_missed(self._native, pages, count)) if count else 0
         return [(pages[i].start, pages[i].stop) for i in range(count)]
+
+    def api(self) -> int:
+        """Returns the address of a table of functions for native runtimes. It stays the same.
+
+        Raises:
+            ClosedError, ForkedError: as `check`.
+        """
+        self.check()
+        with self._membership:
+            if self._api is None:
+                api = _new_block("struct dt_api *")
+                error = lib.dt_session_api(self._native, api)
+                if error:
+                    raise self.error(error)
+                self._api = api
+        return int(ffi.cast("uintptr_t", self._api))
 
     def close(self) -> None:
         """Unregisters everything and closes the descriptors; idempotent. Epochs stay readable.
