@@ -32,7 +32,7 @@ from dirtytrack.checkpoint.write.mirror import Mirror
 from dirtytrack.checkpoint.write.options import Keywords, Options
 from dirtytrack.checkpoint.write.pipeline import Pipeline
 from dirtytrack.checkpoint.write.reconciling import open_mirror
-from dirtytrack.checkpoint.write.table import Table
+from dirtytrack.checkpoint.write.table import Table, fits
 from dirtytrack.checkpoint.write.tracked import Tracked
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
@@ -175,8 +175,8 @@ class Opened(Handle, Owner):
             at: the checkpoint to go on from, by number or identifier. Later ones stay; the next save begins
                 a branch beside them, and is the newest. Default: the newest checkpoint that is intact.
             strict: whether the memory has to have the names of the chain, all and no others, which is the
-                default. If False, what both have is restored, other memory stays as it is, and other regions
-                of the chain are left out of what is saved from here on; the next save is a base then. Older
+                default. If False, what both have is restored, other memory stays as it is and is in the next
+                save, and other regions of the chain are left out of what is saved from here on. Older
                 checkpoints stay as they are.
             progress: told how much is restored, as for `restore`.
             **keywords: as for the constructor.
@@ -292,11 +292,13 @@ class Opened(Handle, Owner):
         self._descriptors.callback(claim.close)
         pair = open_mirror(self._store, options, self._descriptors, is_new=begin is origin.start)
         start = begin(self._store, holdings.layouts, holdings.regions)
-        table = Table(start.table, start.layouts, options)
+        table = committed = Table(start.layouts, start.regions, options)
+        if not fits(start.layouts, holdings.layouts):
+            table = Table(holdings.layouts, holdings.regions, options, committed)
         self._resumed = start.parent != NO_PARENT
-        held = origin.learn(holdings.regions, table) if start.files else 0
+        held = origin.learn(start.regions, committed) if self._resumed else 0
         # What is written from here on is its own.
-        consumer = self._tracked.listen(f"checkpoint of {self._store.place}", start.layouts, undo)
+        consumer = self._tracked.listen(f"checkpoint of {self._store.place}", table, committed, undo)
         table.staging.touch(held)  # the most that a save needs, as far as is known
         compression = Compression(options.compression)
         compactor = Compactor(self._store, claim, compression, options.policy, start.numbers)
@@ -311,7 +313,7 @@ class Opened(Handle, Owner):
             publish(mirror)
             listeners.append(mirror.committed)
         tell = functools.partial(_tell, tuple(listeners))
-        committer = Committer(start, table, self._store, claim, compression, tell)
+        committer = Committer(start, committed, self._store, claim, compression, tell)
         if self._mirror is not None:
             self._mirror.follow(committer.footing)
         undo.callback(committer.stop)

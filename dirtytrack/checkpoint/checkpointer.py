@@ -128,7 +128,7 @@ class Checkpointer(Opened):
         return Schedule(self, steps, seconds, sigterm)
 
     def add(self, name: str, memory: object) -> None:
-        """Has the saves from here on be of one region more. The next one is a base, the chain goes on.
+        """Has the saves from here on be of one region more. The next one stores what that holds.
 
         Args:
             name: one that no region has.
@@ -145,7 +145,7 @@ class Checkpointer(Opened):
         self._bind(lambda memories: {**memories, name: memory})
 
     def remove(self, name: str) -> None:
-        """Leaves a region out of the saves from here on, and ends its tracking. The next save is a base.
+        """Leaves a region out of the saves from here on, and ends its tracking.
 
         Older checkpoints have it as before.
 
@@ -160,10 +160,10 @@ class Checkpointer(Opened):
     def rebind(self, regions: Mapping[str, object]) -> None:
         """Gives regions other memory: a tensor that got new storage, a mapping that was lost, a larger table.
 
-        Memory of the same size and elements goes on where the old one was: the next save reads all of it, and
-        stores the blocks that differ. With other sizes or elements the next save is a base. Either way the
-        chain goes on, and older checkpoints stay as they are. Memory that was given earlier and whose object
-        has moved is found at its new place, too.
+        The next save reads all of the new memory, and stores the blocks of 4096 bytes that differ from those
+        of the old one, counted from the region's first byte; those behind its end, and its last one if that
+        is shorter, are new. Of sparse memory all that is populated is stored. Older checkpoints stay as they
+        are. Memory that was given earlier and whose object has moved is found at its new place, too.
 
         Raises:
             KeyError: there is no such region.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import BLOCK, Span
 from dirtytrack.checkpoint.read.archive import Archive
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
 from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.read.state import State
 
@@ -63,7 +64,7 @@ def differences(archive: Archive, before: Node, after: Node) -> Iterator[Differe
         raise ImportError('a comparison needs numpy: pip install "dirtytrack[numpy]"') from error
     old = {layout.name: place for place, layout in enumerate(before.layouts)}
     new = {layout.name: place for place, layout in enumerate(after.layouts)}
-    spans = [_own_blocks(archive, one, other) for one, other in ((before, after), (after, before))]
+    one, other = _Told(archive, before, after), _Told(archive, after, before)
     for name, place in new.items():
         layout = after.layouts[place]
         if name not in old:
@@ -72,9 +73,8 @@ def differences(archive: Archive, before: Node, after: Node) -> Iterator[Differe
         earlier = before.layouts[old[name]]
         found = Difference(name, earlier, layout)
         if earlier.nbytes == layout.nbytes:
-            blocks = merged([*spans[0].get(old[name], ()), *spans[1].get(place, ())])
             counts = _Counts(_itemsize(layout))
-            for first, stop in blocks:
+            for first, stop in merged(one.unlike(old[name], other, place)):
                 counts.add(
                     first * BLOCK,
                     archive.read(before, functools.partial(_read, old[name], first, stop)),
@@ -104,14 +104,37 @@ def _pieces(start: int, stop: int) -> Iterator[Span]:
         yield first, min(first + _PIECE, stop)
 
 
-def _own_blocks(archive: Archive, node: Node, other: Node) -> dict[int, list[Span]]:
-    # By place in the node's table: what files say that the other one does not stand on.
-    shared = set(other.files())
-    found = archive.read(
-        node, lambda state: state.stored_in(one for one in node.files() if one not in shared)
-    )
-    owners = [place if one.same_as is None else one.same_as for place, one in enumerate(node.layouts)]
-    return {place: found[owner] for place, owner in enumerate(owners) if owner in found}
+class _Told:
+    # What files say of the blocks of a state, by place in its table.
+
+    def __init__(self, archive: Archive, node: Node, other: Node) -> None:
+        self._archive, self._node = archive, node
+        archive.read(node, functools.partial(self._learn, {*other.files()}))
+
+    def _learn(self, files: Container[CheckpointFile], state: State) -> None:
+        shared = [file for file in state.files if file in files]
+        self._alone = state.stored_in(file for file in state.files if file not in files)
+        self._shared = shared[-1] if shared else None
+        self._origins = state.origins(shared[-1]) if shared else {}
+
+    def unlike(self, place: int, other: _Told, there: int) -> list[Span]:
+        # The blocks of a region that may differ: others are those of the last file that both have, or zeros.
+        mine, theirs = _owner(self._node, place), _owner(other._node, there)
+        origin = self._origins.get(mine)
+        if self._shared is not other._shared or (
+            self._shared is not None and (origin is None or origin != other._origins.get(theirs))
+        ):
+            return self._all.get(mine, []) + other._all.get(theirs, [])
+        return self._alone.get(mine, []) + other._alone.get(theirs, [])
+
+    @functools.cached_property
+    def _all(self) -> dict[int, list[Span]]:
+        return self._archive.read(self._node, lambda state: state.stored_in(state.files))
+
+
+def _owner(node: Node, place: int) -> int:
+    same_as = node.layouts[place].same_as
+    return place if same_as is None else same_as
 
 
 def _read(place: int, first: int, stop: int, state: State) -> bytearray:

@@ -6,7 +6,7 @@ import errno
 import functools
 import json
 import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dirtytrack.checkpoint._arguments import check_regions
@@ -125,35 +125,53 @@ def _targets(into: Mapping[str, object]) -> list[Target]:
 
 
 def _load(state: State, progress: Callable[[int, int], None] | None) -> dict[str, np.ndarray[Any, Any]]:
-    memories = []
-    for layout in stored(state.layouts):
-        memory = _obtain(layout, functools.partial(alloc, layout.nbytes))
-        _array(layout, memory)  # which there has to be, before anything is read
-        memories.append(memory)
-    targets = {
-        place: Memory(f"the array of region {layout.name!r}", memoryview(memory), "Load again", is_own=True)
-        for place, (layout, memory) in enumerate(zip(stored(state.layouts), memories, strict=True))
-    }
-    state.fill(targets, zeroed=True, progress=progress)
+    memories = {place: _allocated(layout) for place, layout in enumerate(stored(state.layouts))}
+    _fill(state, memories, progress)
     return _arrays(state, memories)
 
 
 def _map(state: State) -> dict[str, np.ndarray[Any, Any]]:
-    for layout in stored(state.base.layouts):
-        if layout.linear is None:
+    mapped: dict[int, mmap.mmap] = {}
+    others: dict[int, mmap.mmap] = {}  # which came after the base, or have another length since
+    origins = state.origins(state.base)
+    for place, layout in enumerate(stored(state.layouts)):
+        origin = origins.get(place)
+        if origin is None or state.base.layouts[origin].nbytes != layout.nbytes:
+            others[place] = _allocated(layout)
+            continue
+        if state.base.layouts[origin].linear is None:
             raise ChainError(
                 f"region {layout.name!r} can't be loaded lazily, for {state.base.name} is compressed: "
                 'compact() the chain with compression="none", or load it with lazy=False'
             )
-    memories = [
-        _obtain(layout, functools.partial(state.map, place))
-        for place, layout in enumerate(stored(state.layouts))
-    ]
-    state.complete(dict(enumerate(memories)))
-    return _arrays(state, memories)
+        mapped[place] = _obtain(layout, functools.partial(state.map, origin))
+    state.complete(mapped)
+    _fill(state, others)
+    return _arrays(state, mapped | others)
 
 
-def _arrays(state: State, memories: Sequence[mmap.mmap]) -> dict[str, np.ndarray[Any, Any]]:
+def _allocated(layout: Layout) -> mmap.mmap:
+    memory = _obtain(layout, functools.partial(alloc, layout.nbytes))
+    _array(layout, memory)  # which there has to be, before anything is read
+    return memory
+
+
+def _fill(
+    state: State, memories: Mapping[int, mmap.mmap], progress: Callable[[int, int], None] | None = None
+) -> None:
+    targets = {
+        place: Memory(
+            f"the array of region {state.layouts[place].name!r}",
+            memoryview(memory),
+            "Load again",
+            is_own=True,
+        )
+        for place, memory in memories.items()
+    }
+    state.fill(targets, zeroed=True, progress=progress)
+
+
+def _arrays(state: State, memories: Mapping[int, mmap.mmap]) -> dict[str, np.ndarray[Any, Any]]:
     arrays = {}
     for place, layout in enumerate(state.layouts):
         owner = place if layout.same_as is None else layout.same_as

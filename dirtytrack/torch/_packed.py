@@ -24,7 +24,7 @@ class Packed:
 
     Attributes:
         form: the first of them, as it was given.
-        memory: all of it, with room to spare: a region that grows makes the next save a base.
+        memory: all of it, with room to spare, since other memory is read as a whole.
     """
 
     def __init__(self, nbytes: int) -> None:

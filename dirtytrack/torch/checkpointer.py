@@ -96,8 +96,8 @@ class TorchCheckpointer(Closable):
     ) -> Save:
         """Captures everything as it is now; a thread writes it.
 
-        Where nothing but contents has changed since the last save, it is a delta of what was written. Where
-        tensors came, went, or have other shapes or types it is a base.
+        After the first save each is a delta of what was written. Where tensors came or got other memory, it
+        has all of them that is new.
 
         Args:
             meta: as for `Checkpointer.save`.

@@ -17,7 +17,7 @@ import dirtytrack
 from _lib.checkpoint.intercept import COMMITTER, Fault, by, intercepted
 from _lib.checkpoint.world import World, restored
 from _lib.interrupts import STRIDE, interrupted_at, traced
-from _lib.support import in_child
+from _lib.support import in_child, resident_bytes
 from _lib.tracked import open_cursors
 from dirtytrack import ChainError, CheckpointError, RegionLostError, Session
 from dirtytrack.checkpoint import Chain, Checkpointer, load, restore
@@ -50,7 +50,7 @@ def _copies(**arrays):
 
 
 def test_a_region_comes_and_goes(place):
-    """Each checkpoint has the regions of its time; a change is a base, and what follows are deltas."""
+    """Each checkpoint has the regions of its time, and a file only what is new."""
     a, b, states = _array(seed=1), _array(seed=2), []
     with Checkpointer(place, {"a": a}) as checkpoints:
 
@@ -68,7 +68,8 @@ def test_a_region_comes_and_goes(place):
         save(b=b)
         b[0] += 1
         save(b=b)
-    assert _kinds(place) == ["base", "delta"] * 3
+    assert _kinds(place) == ["base"] + ["delta"] * 5
+    assert [done.blocks_stored for done, _ in states] == [8, 1, 1 + 8, 2, 0, 1]
     for number, (done, contents) in enumerate(states):
         assert (done.state, done.consistency, done.number) == ("committed", "proven", number + 1)
         _expect(place, done.number, contents)
@@ -100,7 +101,7 @@ def test_other_memory_of_the_same_kind_is_a_delta(place):
 
 
 def test_a_table_that_grows(place):
-    """Rows are added to an embedding: a base, and the checkpoints before it have the old shape."""
+    """Rows are added to an embedding: they are stored, and the checkpoints before have the old shape."""
     table = dirtytrack.empty((10, 1000), np.float32)
     table[:] = 1
     with Checkpointer(place, {"table": table}) as checkpoints:
@@ -108,7 +109,9 @@ def test_a_table_that_grows(place):
         larger = dirtytrack.empty((15, 1000), np.float32)
         larger[:10], larger[10:] = table, 2
         checkpoints.rebind({"table": larger})
-        assert checkpoints.save({"rows": 15}, wait=True).kind == "base"
+        save = checkpoints.save({"rows": 15}, wait=True)
+        # Nine blocks of the old one are whole; its tenth had other bytes.
+        assert (save.kind, save.blocks_stored) == ("delta", 15 - 9)
         larger[14] = 3
         assert checkpoints.save({"rows": 15}, wait=True).kind == "delta"
     assert load(place, at=1)["table"].shape == (10, 1000)
@@ -161,18 +164,27 @@ def test_what_moved_by_itself_is_found(tmp_path):
 
 
 def test_names_of_one_memory(place):
-    """Tied memory may be untied and tied again; each is a base, since files list it once or twice."""
+    """Tied memory may be untied and tied again: what has been stored under either name is not again."""
     a = _array()
     b = a.copy()
     with Checkpointer(place, {"a": a, "tied": a}) as checkpoints:
         checkpoints.save()
         checkpoints.rebind({"tied": b})
         a[0] += 1
-        assert checkpoints.save(wait=True).kind == "base"
+        save = checkpoints.save(wait=True)
+        assert (save.kind, save.blocks_stored) == ("delta", 1 + 8)
         _expect(place, None, {"a": a, "tied": b})
         checkpoints.rebind({"tied": a})
-        assert checkpoints.save(wait=True).kind == "base"
+        save = checkpoints.save(wait=True)
+        assert (save.kind, save.blocks_stored) == ("delta", 0)
         _expect(place, None, {"a": a, "tied": a})
+        checkpoints.remove("a")
+        save = checkpoints.save(wait=True)
+        assert (save.kind, save.blocks_stored) == ("delta", 0)
+        _expect(place, None, {"tied": a})
+        checkpoints.add("a", a)
+        save = checkpoints.save(wait=True)
+        assert (save.kind, save.blocks_stored) == ("delta", 0)
         other = a.copy()
         other[9] += 1
         checkpoints.rebind({"a": other, "tied": other})
@@ -251,7 +263,8 @@ def test_a_failure_before_a_change_is_told_first(tmp_path):
         with pytest.raises(CheckpointError):
             checkpoints.add("b", b)
         checkpoints.add("b", b)
-        assert checkpoints.save(wait=True).kind == "base"
+        save = checkpoints.save(wait=True)
+        assert (save.kind, save.blocks_stored) == ("delta", 1 + 8)
     _expect(tmp_path, None, {"a": a, "b": b})
 
 
@@ -286,7 +299,7 @@ class TestResumingWithOthers:
     """strict=False, as load_state_dict has it."""
 
     def test_what_both_have_is_restored(self, place):
-        """What is missing stays as it is, what is too many is left out, and the next save is a base."""
+        """What is missing stays as it is and is saved, what is too many is left out; the rest is not new."""
         a, b = _array(seed=1), _array(seed=2)
         with Checkpointer(place, {"a": a, "b": b}) as checkpoints:
             checkpoints.save("old")
@@ -300,11 +313,39 @@ class TestResumingWithOthers:
             assert (fresh == a).all()
             assert (c == _array(seed=8)).all()
             save = checkpoints.save("new", wait=True)
-            assert (save.kind, save.number) == ("base", 2)
+            assert (save.kind, save.number, save.blocks_stored) == ("delta", 2, 8)
             fresh[0] += 1
             assert checkpoints.save(wait=True).kind == "delta"
         _expect(place, 1, {"a": a, "b": b})
         _expect(place, None, {"a": fresh, "c": c})
+
+    def test_what_was_left_out_comes_back(self, place):
+        """With other memory: what the chain has of it is not known, so nothing counts as unchanged."""
+        a, b = _array(seed=1), _array(seed=2)
+        with Checkpointer(place, {"a": a, "b": b}) as checkpoints:
+            checkpoints.save()
+        fresh = np.zeros_like(b)
+        fresh[3 * BLOCK] = 1
+        with Checkpointer.resume(place, {"a": a}, strict=False) as checkpoints:
+            checkpoints.add("b", fresh)
+            checkpoints.save(wait=True)
+        _expect(place, None, {"a": a, "b": fresh})
+
+    def test_names_that_are_untied_or_of_which_one_is_left(self, place):
+        """Each is restored from the one memory that they were, and saved from its own."""
+        a = _array(seed=1)
+        with Checkpointer(place, {"a": a, "tied": a}) as checkpoints:
+            checkpoints.save()
+        one, other = np.zeros_like(a), np.zeros_like(a)
+        with Checkpointer.resume(place, {"a": one, "tied": other}, strict=False) as checkpoints:
+            assert (one == a).all()
+            assert (other == a).all()
+            assert checkpoints.save(wait=True).blocks_stored == 8
+            _expect(place, None, {"a": a, "tied": a})
+        with Checkpointer.resume(place, {"tied": one}, strict=False, at=1) as checkpoints:
+            one[0] += 1
+            assert checkpoints.save(wait=True).blocks_stored == 1
+        _expect(place, None, {"tied": one})
 
     def test_where_all_fits_it_goes_on_with_a_delta(self, place):
         """As if it had not been said."""
@@ -325,6 +366,63 @@ class TestResumingWithOthers:
             with pytest.raises(ChainError, match=r"'a' has 32768 bytes|has none of the regions"):
                 Checkpointer.resume(place, other, strict=False)
             assert all((array == before[name]).all() for name, array in other.items())
+
+
+def test_sparse_memory_that_is_new(tmp_path):
+    """Nothing of it is touched that has no page, and what there is not is zeros, whatever had its name."""
+    a, b = _array(seed=1), _array(seed=2)
+    memory = dirtytrack.alloc(1 << 33)
+    memory[5 * BLOCK : 5 * BLOCK + 5] = b"first"
+    with Session() as session, Checkpointer(tmp_path, {"a": a, "b": b}, session=session) as checkpoints:
+        checkpoints.save()
+        region = session.track(memory, name="sparse", sparse=True)
+        before = resident_bytes()
+        checkpoints.rebind({"b": region})
+        checkpoints.add("c", _array(blocks=1))
+        save = checkpoints.save(wait=True)
+        assert (save.kind, save.blocks_stored) == ("delta", 1 + 1)
+        memory[1 << 30] = 7
+        checkpoints.remove("c")
+        save = checkpoints.save(wait=True)
+        assert (save.kind, save.blocks_stored) == ("delta", 1)
+        assert resident_bytes() - before < 64 << 20
+        with Chain(tmp_path) as chain:
+            assert chain.read("b", 0, 8 * BLOCK) == bytes(5 * BLOCK) + b"first" + bytes(3 * BLOCK - 5)
+            assert chain.read("b", 1 << 30, (1 << 30) + 2) == b"\7\0"
+            assert chain.read("b", at=1) == b.tobytes()
+
+
+def test_regions_under_other_names(tmp_path):
+    """Memory that stays tracked goes on under another name, and what has its old one begins anew."""
+    a, b, other = _array(seed=1), _array(seed=2), _array(seed=3)
+    with Session() as session:
+        regions = {"a": session.track(a, name="a"), "b": session.track(b, name="b")}
+        with Checkpointer(tmp_path, regions, session=session) as checkpoints:
+            checkpoints.save()
+            checkpoints.bind({"a": regions["b"], "c": regions["a"], "b": other})
+            a[BLOCK] += 1
+            save = checkpoints.save(wait=True)
+            assert (save.kind, save.blocks_stored) == ("delta", 1 + 8)
+            _expect(tmp_path, None, {"a": b, "c": a, "b": other})
+            # Its tie to the memory that goes is no reason for the other name to lose it.
+            checkpoints.bind({"a": regions["b"], "c": regions["b"]})
+            checkpoints.bind({"a": _array(seed=4), "c": regions["b"]})
+            save = checkpoints.save(wait=True)
+            assert (save.kind, save.blocks_stored) == ("delta", 8)
+    _expect(tmp_path, None, {"a": _array(seed=4), "c": b})
+
+
+def test_a_small_region_beside_a_large_one(tmp_path):
+    """What a save writes of a change is what is new, and a number for each region that goes on."""
+    large, few = _array(blocks=1000), {f"few {at}": np.full(10, at) for at in range(300)}
+    with Checkpointer(tmp_path, {"large": large, **few}) as checkpoints:
+        checkpoints.save(wait=True)
+        checkpoints.add("new", np.ones(BLOCK // 8))
+        save = checkpoints.save(wait=True)
+        assert (save.kind, save.blocks_stored) == ("delta", 1)
+        with Chain(tmp_path) as chain:
+            assert chain.newest.nbytes < 3 * BLOCK
+            assert len(chain.newest.regions) == 302
 
 
 def test_compaction_across_changes(place):

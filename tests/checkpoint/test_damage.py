@@ -232,7 +232,7 @@ def test_the_seeds_of_the_fuzzer_are_intact(tmp_path):
         (tmp_path / name).write_bytes(data)
     fuzz_reader.compare(tmp_path)
     with Chain(tmp_path) as chain:
-        assert (len(chain), chain.verify()) == (4, ())
+        assert (len(chain), chain.verify()) == (5, ())
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from dirtytrack._json import footprint
 from dirtytrack.checkpoint.format import description
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import Encoding, FormatError
+from dirtytrack.checkpoint.read.lineage import Node
 from dirtytrack.checkpoint.read.state import State
 from dirtytrack.kernel.touch import Memory
 
@@ -139,7 +140,8 @@ U32, U64 = struct.Struct("<I").pack, struct.Struct("<Q").pack
 BAD_HEADERS = [
     ({0: b"\x88"}, "no checkpoint file"),
     ({8: U32(1)}, "version 1"),
-    ({8: U32(3)}, "version 3"),
+    ({8: U32(2)}, "version 2"),
+    ({8: U32(4)}, "version 4"),
     ({12: U32(0)}, "impossible values"),
     ({12: U32(3)}, "impossible values"),
     ({12: U32(2)}, r"written as 0000000007-\w+\.delta"),
@@ -582,7 +584,7 @@ def test_filling_takes_memory_for_a_segment_and_no_more(tmp_path):
     runs = [Run(0, first, 256 * SIXTEEN, RAW) for first in range(0, 1024, 256)]
     with opened(File(1, runs, [forge.region("a", 1024 * BLOCK)]).write(tmp_path)) as file:
         target = memoryview(bytearray(1024 * BLOCK))
-        state = State([file], file.layouts)
+        state = State(Node(file, None, file.layouts))
         before = resident_bytes()
         assert _peak(lambda: state.fill({0: Memory("the target", target, "")})) < 64 << 10
         assert resident_bytes() - before < 4 << 20

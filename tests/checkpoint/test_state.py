@@ -16,6 +16,7 @@ from _lib.checkpoint.forge import BASE, BLOCK, DELTA, RAW, ZSTD, File, Run
 from _lib.support import PMD_SIZE, resident_bytes
 from dirtytrack._lifetime import interruptible_pool
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile
+from dirtytrack.checkpoint.read.lineage import arrange
 from dirtytrack.checkpoint.read.state import DamagedFile, State
 from dirtytrack.kernel.touch import Memory
 
@@ -35,7 +36,13 @@ def _content(first, count, value, nbytes=NBYTES):
 def _state(directory, files):
     with ExitStack() as stack:
         there = [stack.enter_context(opened(file.write(directory))) for file in files]
-        yield State(there, there[0].layouts)
+        yield State(_node(there))
+
+
+def _node(files):
+    nodes, misfits = arrange(files)
+    assert misfits == {}
+    return [*nodes.values()][-1]
 
 
 def _fill(state, target, **more):
@@ -271,7 +278,7 @@ def test_an_index_that_lies_names_its_file(tmp_path):
         path = files[2].write(tmp_path, twist=lambda entries: [(1, *entries[0][1:])])
         there.append(stack.enter_context(opened(path)))
         with pytest.raises(DamagedFile, match="region 1 of 1") as caught:
-            State(there, there[0].layouts)
+            State(_node(there))
     assert caught.value.file is there[2]
 
 

@@ -153,6 +153,39 @@ void try_hashes(void)
 	dt_hashes_free(hashes);
 }
 
+// Regions that have come, gone, grown and become shorter: what goes on with what, against an array for each.
+void try_following(uint64_t *random)
+{
+	const uint64_t sizes[] = {3 * DT_BLOCK, DT_BLOCK, 2 * DT_BLOCK}, places[] = {1, 0, 0}, counts[] = {1, 2, 0};
+	struct dt_hash committed[BLOCKS + 1];
+	for (int round = 0; round < 20; round++) {
+		struct dt_hashes *before = open_hashes(), *after = dt_hashes_new(sizeof *after);
+		check(after && dt_hashes_open(after, sizes, 3) == 0);
+		for (uint64_t block = 0; block < BLOCKS + 1; block++) {
+			committed[block] = (struct dt_hash){draw(random, 2), draw(random, 2)};
+			uint64_t region = block / BLOCKS;
+			check(dt_hashes_set(before, region, block % BLOCKS, committed[block]) >= 0);
+		}
+		dt_hashes_commit(before);
+		for (int again = 0; again < 2; again++) { // whatever stood there before
+			dt_hashes_follow(after, before, places, counts);
+			check(dt_hashes_set(after, 0, 0, committed[BLOCKS]) == 0);
+			check(dt_hashes_set(after, 0, 1, (struct dt_hash){0, 0}) == 0);
+			check(dt_hashes_set(after, 1, 0, committed[0]) == 0);
+			check(dt_hashes_set(after, 2, 1, (struct dt_hash){0, 0}) == 0);
+			check(dt_hashes_set(after, 2, 0, (struct dt_hash){7, 7}) == 1);
+			check(dt_hashes_clear(after) == 0);
+			if (again)
+				dt_hashes_abort(after);
+			else
+				dt_hashes_commit(after);
+		}
+		check(dt_hashes_set(after, 1, 0, committed[0]) == 0);
+		dt_hashes_free(before);
+		dt_hashes_free(after);
+	}
+}
+
 // A batch of all blocks of the first region, each filled with its value, and of the second.
 static void fill(uint8_t *data, const uint8_t *values)
 {
@@ -231,11 +264,47 @@ void try_pack(uint64_t *random)
 	dt_hashes_free(hashes);
 }
 
+// Of a file that lists three regions, of which the state has one as it is and the beginning of another.
+void try_file_tables(void)
+{
+	const uint64_t state[] = {2 * DT_BLOCK, 3 * DT_BLOCK + 5};
+	const uint64_t sizes[] = {DT_BLOCK, 2 * DT_BLOCK + 9, 2 * DT_BLOCK}, places[] = {0, 1, 0}, counts[] = {0, 2, 2};
+	const struct dt_file_table table = {3, sizes, places, counts};
+	const struct dt_block_run runs[] = {{0, 0, 1}, {1, 0, 3}, {2, 1, 1}};
+	struct dt_block_run loaded[3];
+	struct dt_owners *owners = dt_owners_new(sizeof *owners);
+	uint8_t first[2 * DT_BLOCK], second[3 * DT_BLOCK + 5], data[4 * DT_BLOCK + 9];
+	uint64_t bytes = 0, refused = 0;
+	uint32_t found[4];
+	check(owners && dt_owners_open(owners, state, 2) == 0);
+	memcpy(loaded, runs, sizeof runs);
+	check(dt_runs_load(&table, loaded, 3, &bytes) == 3 && bytes == sizeof data);
+	check(dt_owners_set(owners, &table, runs, 3, 7) == 0);
+	dt_owners_get(owners, 0, 0, 2, found);
+	check(found[0] == 0 && found[1] == 7);
+	dt_owners_get(owners, 1, 0, 4, found);
+	check(found[0] == 7 && found[1] == 7 && found[2] == 0 && found[3] == 0);
+	const struct dt_target targets[] = {{(uintptr_t)first, 0, 2}, {(uintptr_t)second, 0, 4}};
+	check(dt_owned(owners, &table, 7, runs, 3, targets) == 3);
+	memset(first, 9, sizeof first);
+	memset(second, 9, sizeof second);
+	for (size_t i = 0; i < sizeof data; i++)
+		data[i] = (uint8_t)(i / DT_BLOCK + 1);
+	check(dt_place(owners, &table, 7, runs, 3, targets, data, &refused) == 0);
+	check(first[DT_BLOCK - 1] == 9 && second[2 * DT_BLOCK] == 9);
+	check(memcmp(second, data + DT_BLOCK, 2 * DT_BLOCK) == 0);
+	check(memcmp(first + DT_BLOCK, data + 3 * DT_BLOCK + 9, DT_BLOCK) == 0);
+	check(dt_owners_set(owners, &table, runs, 3, 0) == 0);
+	check(dt_owned(owners, &table, 7, runs, 3, targets) == 0);
+	dt_owners_free(owners);
+}
+
 // A region of a page of owners and more, so that zeros drop a page; against an array.
 void try_owners(uint64_t *random)
 {
 	enum { MANY = 5000 };
-	const uint64_t sizes[] = {MANY * DT_BLOCK - 9, DT_BLOCK};
+	const uint64_t sizes[] = {MANY * DT_BLOCK - 9, DT_BLOCK}, places[] = {0, 1}, counts[] = {MANY, 1};
+	const struct dt_file_table table = {2, sizes, places, counts};
 	static uint32_t model[MANY], found[MANY];
 	struct dt_owners *owners = dt_owners_new(sizeof *owners);
 	check(owners && dt_owners_open(owners, sizes, 2) == 0);
@@ -245,7 +314,7 @@ void try_owners(uint64_t *random)
 		run.count = 1 + draw(random, MANY - run.first);
 		uint32_t owner = draw(random, 2) ? round : 0;
 		fail_call(1, ALLOCATIONS_ONLY, ENOMEM);
-		int error = dt_owners_set(owners, &run, 1, owner);
+		int error = dt_owners_set(owners, &table, &run, 1, owner);
 		check(error == (has_failed() ? -ENOMEM : 0));
 		succeed();
 		for (uint64_t i = 0; !error && i < run.count; i++)
@@ -263,7 +332,7 @@ void try_owners(uint64_t *random)
 		}
 		const struct dt_target targets[] = {{1, 0, MANY}, {0, 0, 0}};
 		const struct dt_block_run all[] = {{0, 0, MANY}, {1, 0, 1}};
-		check(dt_owned(owners, owner, all, 2, targets) == mine);
+		check(dt_owned(owners, &table, owner, all, 2, targets) == mine);
 	}
 	dt_owners_free(owners);
 }

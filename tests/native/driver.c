@@ -112,6 +112,8 @@ int main(int argc, char **argv)
 	try_hashes();
 	try_pack(&random);
 	try_owners(&random);
+	try_following(&random);
+	try_file_tables();
 	try_stops();
 	try_failures();
 	puts("all so");

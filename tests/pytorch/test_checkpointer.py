@@ -21,6 +21,7 @@ torch = library("torch")
 pytestmark = pytest.mark.torch
 
 from _lib.torch_states import copied, same  # noqa: E402 - without torch it can't be imported
+from dirtytrack import torch as dirtytrack_torch  # noqa: E402
 from dirtytrack.torch import TorchCheckpointer  # noqa: E402
 
 BLOCK = 4096
@@ -235,13 +236,13 @@ class TestReplacedStorages:
         self.check(tmp_path, training)
 
     def test_another_type(self, tmp_path: Path, training: Training) -> None:
-        """double() and back: a base each, of the values that count."""
+        """double() and back: the values that count."""
         with training.open(tmp_path) as checkpoints:
             checkpoints.save(wait=True)
             training.model.double()
             with torch.no_grad():
                 training.model["embed"].weight += 1e-12
-            assert checkpoints.save(wait=True).kind == "base"
+            assert checkpoints.save(wait=True).kind == "delta"
         self.check(tmp_path, training)
 
     def test_state_that_appears(self, tmp_path: Path) -> None:
@@ -249,11 +250,43 @@ class TestReplacedStorages:
         training = Training()
         with training.open(tmp_path) as checkpoints:
             checkpoints.save(wait=True)
-            training.step()
-            assert checkpoints.save(wait=True).kind == "base"
-            training.step()
-            assert checkpoints.save(wait=True).kind == "delta"
+            for _ in range(2):
+                training.step()
+                assert checkpoints.save(wait=True).kind == "delta"
         self.check(tmp_path, training)
+
+    def test_what_did_not_change_is_not_written_again(self, tmp_path: Path) -> None:
+        """State that appears, rows that are added, a layer that goes: beside a table that nobody writes."""
+        model = torch.nn.ModuleDict(
+            {"table": torch.nn.Embedding(1000, 256), "out": torch.nn.Linear(64, 32, bias=False)}
+        )
+        optimizer = torch.optim.Adam(model["out"].parameters())
+        large, block = 250, 4096  # blocks of the table, bytes of one
+        with TorchCheckpointer.open(tmp_path, model=model, optimizer=optimizer) as checkpoints:
+            assert checkpoints.save(wait=True).blocks_stored > large
+            model["out"](torch.ones(1, 64)).sum().backward()
+            optimizer.step()
+            save = checkpoints.save(wait=True)
+            moments = 2 * model["out"].weight.nbytes // block
+            assert save.kind == "delta"
+            assert moments < save.blocks_stored < moments + 10
+            rows = torch.nn.Embedding(1010, 256)
+            with torch.no_grad():
+                rows.weight[:1000] = model["table"].weight
+            model["table"] = rows
+            save = checkpoints.save(wait=True)
+            added = -(-10 * 256 * 4 // block)
+            assert save.kind == "delta"
+            assert added <= save.blocks_stored < added + 10
+            del model["out"], optimizer.param_groups[0]["params"][0]
+            optimizer.state.clear()
+            save = checkpoints.save(wait=True)
+            assert save.kind == "delta"
+            assert save.blocks_stored < 10
+        found = dirtytrack_torch.load(tmp_path)
+        assert same(found["model"], model.state_dict())
+        assert found["optimizer"] == optimizer.state_dict()
+        assert dirtytrack_torch.load(tmp_path, at=2)["model"]["table.weight"].shape == (1000, 256)
 
     def test_data_and_resize(self, tmp_path: Path) -> None:
         """Storages behind a tensor's back: .data, set_, resize_, t_, and views of one base."""
@@ -449,7 +482,7 @@ class TestAnotherModel:
         with TorchCheckpointer.open(tmp_path, model=other, strict=False) as checkpoints:
             assert same(other["a"].state_dict(), saved["a"].state_dict())
             assert same(other["c"].weight.detach(), before["c.weight"])
-            assert checkpoints.save(wait=True).kind == "base"
+            assert checkpoints.save(wait=True).kind == "delta"
         shapes = torch.nn.ModuleDict({"a": torch.nn.Linear(50, 41), "c": torch.nn.Linear(2, 2)})
         with pytest.raises(
             ChainError, match=r"size mismatch for model.a.weight: \[40, 50\] in the chain, \[41, 50\]"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, NoReturn, Self, get_args
 
 from dirtytrack._json import parse
 from dirtytrack.checkpoint.format.layout import Layout, check_table
+from dirtytrack.checkpoint.format.new_table import NewTable
 from dirtytrack.checkpoint.format.structures import MAX_DESCRIPTION_MEMORY, FormatError, Kind, shortened
 
+Regions = tuple[Layout, ...] | NewTable | None  # of a base; of a delta, if it is not that of its parent
 Consistency = Literal["proven", "paused", "stopped", "unproven"]
 
 TABLE_NAME_BYTES = 16
@@ -36,10 +38,12 @@ class Description(NamedTuple):
     consistency: Consistency
     statistics: Mapping[str, Any]
 
-    def encode(self, regions: Sequence[Layout] | None) -> bytes:
-        """The bytes in the file, with the table of regions if it is a base."""
+    def encode(self, regions: Regions) -> bytes:
+        """The bytes in the file, with the table of regions."""
         table: dict[str, Any] = {"table": self.table}
-        if regions is not None:
+        if isinstance(regions, NewTable):
+            table["regions"] = regions.to_json()
+        elif regions is not None:
             table["regions"] = [layout.to_json() for layout in regions]
         rest = json.dumps(
             {"created": self.created, "consistency": self.consistency, "statistics": self.statistics}
@@ -47,15 +51,15 @@ class Description(NamedTuple):
         return f'{json.dumps(table)[:-1]}, "meta": {self.meta}, {rest[1:]}'.encode()
 
     @classmethod
-    def decode(cls, data: bytes, kind: Kind) -> tuple[tuple[Layout, ...], Self]:
-        """The table of regions, at least one, if it is a base, else none; and the rest.
+    def decode(cls, data: bytes, kind: Kind) -> tuple[Regions, Self]:
+        """The table of regions, that of a base checked, and the rest.
 
         Raises:
             FormatError: the bytes say something else.
         """
         try:
             found = _parse(data)
-            regions = _regions(found) if kind is Kind.BASE else ()
+            regions = _regions(found, kind)
             described = cls(
                 _table_name(found["table"]),
                 json.dumps(found["meta"], allow_nan=False),
@@ -67,7 +71,7 @@ class Description(NamedTuple):
             raise
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise FormatError(f"its description is something else ({_name(error)})") from None
-        if kind is Kind.BASE:
+        if isinstance(regions, tuple):
             check_table(regions)
         known = isinstance(described.consistency, str) and described.consistency in _CONSISTENCIES
         if not known or not isinstance(described.statistics, dict):
@@ -75,8 +79,10 @@ class Description(NamedTuple):
         return regions, described
 
 
-def _regions(found: Any) -> tuple[Layout, ...]:
-    return tuple(Layout.from_json(value) for value in found["regions"])
+def _regions(found: Any, kind: Kind) -> Regions:
+    if kind is Kind.BASE:
+        return tuple(Layout.from_json(value) for value in found["regions"])
+    return NewTable.from_json(found["regions"]) if "regions" in found else None
 
 
 def _parse(data: bytes) -> Any:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Self
 
 from dirtytrack.checkpoint.format.codec import CODECS, Codec, checksum
 
-VERSION = 2
+VERSION = 3
 BLOCK = 4096
 SEGMENT_BYTES = 1 << 22  # a segment has at most so many, not being zeros: no reader needs more for one
 SEGMENT_RUNS = 1024  # at most
@@ -132,13 +132,13 @@ class Header(NamedTuple):
         magic, version = _PREFIX.unpack_from(data)
         if magic != _MAGIC:
             raise FormatError("it is no checkpoint file")
-        unpack = {VERSION: cls._unpack_version_2}.get(version)
+        unpack = {VERSION: cls._unpack_version_3}.get(version)
         if unpack is None:
             raise FormatError(f"its format has version {version}, and only version {VERSION} is known here")
         return unpack(data)
 
     @classmethod
-    def _unpack_version_2(cls, data: bytes) -> Self:
+    def _unpack_version_3(cls, data: bytes) -> Self:
         if len(data) < HEADER_BYTES:
             raise FormatError("it is too short for a header")
         _, _, kind, chain, checkpoint, parent, file, number, block, zeros = _HEADER.unpack_from(data)

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from dirtytrack.checkpoint.format.structures import FileName, FormatError
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile, Layouts
-from dirtytrack.checkpoint.read.lineage import Node, Nodes, arrange, first_few_of
+from dirtytrack.checkpoint.read.lineage import Node, Nodes, arrange, first_few_of, table_of
 from dirtytrack.checkpoint.read.opening import Opened, open_files, open_newest
 from dirtytrack.checkpoint.read.state import DamagedFile, State
 from dirtytrack.checkpoint.store import Place, open_store
@@ -201,7 +201,7 @@ class Archive:
         if state is None:
             while len(self._states) >= _STATES:
                 del self._states[next(iter(self._states))]
-            state = State(node.files(), node.layouts)
+            state = State(node)
         self._states[node] = state
         return state
 
@@ -252,19 +252,15 @@ class Archive:
 
     def check(self, file: CheckpointFile, progress: Callable[[int], None]) -> bool:
         """Reads all of a file, and says whether it is intact; *progress* is told the bytes done."""
-        layouts = file.layouts or self._inherited(file)
+        below = None if file.layouts else self._nodes.get(file.header.parent.hex())
         try:
+            layouts, _ = table_of(file, below)  # nothing, if what it stands on is not there
             for count in file.verify(layouts) if layouts else ():
                 progress(count)
         except FormatError as error:
             self._exclude(DamagedFile(file, str(error)))
             return False
         return True
-
-    def _inherited(self, file: CheckpointFile) -> Layouts:
-        # The table of a delta; nothing if what it stands on is not there.
-        below = self._nodes.get(file.header.parent.hex())
-        return below.layouts if below else ()
 
     def _exclude(self, damage: DamagedFile) -> None:
         self._complete()  # for another way to the same states

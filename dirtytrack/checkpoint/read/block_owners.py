@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import mmap
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from dirtytrack.checkpoint.format.structures import RUN_RECORD_BYTES, FormatError, Span, block_count
 from dirtytrack.errors import KernelError
@@ -24,12 +24,61 @@ class Runs(NamedTuple):
     """The runs of a segment, each within its region.
 
     Attributes:
+        table: of their file.
         native: an array of ``struct dt_block_run``.
         nbytes: how many bytes their blocks have.
     """
 
+    table: FileTable
     native: Any
     nbytes: int
+
+
+class FileTable:
+    """The regions as one file lists them, and which blocks of the state its blocks may be.
+
+    Attributes:
+        native: the ``struct dt_file_table``.
+        sizes: bytes of each region.
+        places: of each, its place in the state.
+        counts: of each, how many of its first blocks count; 0: the state has nothing of it.
+    """
+
+    def __init__(self, sizes: Sequence[int], places: Sequence[int], counts: Sequence[int]) -> None:
+        self.sizes, self.places, self.counts = sizes, places, counts
+        self._arrays = [ffi.new("uint64_t[]", array) for array in (sizes, places, counts)]
+        self.native: Any = ffi.new("struct dt_file_table *", (len(sizes), *self._arrays))
+
+    @classmethod
+    def of_itself(cls, sizes: Sequence[int]) -> Self:
+        """The one of the state that a file completes."""
+        return cls(sizes, [*range(len(sizes))], [*map(block_count, sizes)])
+
+    def load(self, data: bytearray, at: int, count: int) -> Runs:
+        """The runs whose bytes in the index begin there.
+
+        Raises:
+            FormatError: one of them does not lie in its region, or behind the one before it.
+        """
+        native: Any = ffi.new("struct dt_block_run[]", count)
+        ffi.memmove(native, memoryview(data)[at : at + count * RUN_RECORD_BYTES], count * RUN_RECORD_BYTES)
+        nbytes: Any = ffi.new("uint64_t *")
+        fitting = lib.dt_runs_load(self.native, native, count, nbytes)
+        if fitting < count:
+            raise FormatError(self._reason(native[fitting]))
+        return Runs(self, native, nbytes[0])
+
+    def locate(self, run: Any) -> tuple[int, Span]:
+        """Of a native run: the place of its region in the state, and which blocks of that it may be."""
+        return self.places[run.extent], (run.first, min(run.first + run.count, self.counts[run.extent]))
+
+    def _reason(self, run: Any) -> str:
+        region, first, blocks = run.extent, run.first, run.count
+        if region >= len(self.sizes):
+            return f"its index names region {region} of {len(self.sizes)}"
+        if not 0 < blocks <= block_count(self.sizes[region]) - first:
+            return f"its index names blocks that region {region} does not have"
+        return "its index has runs in one segment that do not follow each other"
 
 
 class Targets:
@@ -71,9 +120,6 @@ class BlockOwners:
 
     An owner is a number that the caller gives a segment, from 1. Only where a segment holds a block this
     takes memory, so a region of zeros of any length takes none.
-
-    Attributes:
-        sizes: bytes of each region.
     """
 
     def __init__(self, sizes: list[int]) -> None:
@@ -82,40 +128,17 @@ class BlockOwners:
         Raises:
             MemoryError: the regions are too many.
         """
-        self.sizes = sizes
         self._native: Any = _new("struct dt_owners *")
         if lib.dt_owners_open(self._native, ffi.new("uint64_t[]", sizes), len(sizes)):
             raise MemoryError
 
-    def load(self, data: bytearray, at: int, count: int) -> Runs:
-        """The runs whose bytes in the index begin there.
-
-        Raises:
-            FormatError: one of them does not lie in its region, or behind the one before it.
-        """
-        native: Any = ffi.new("struct dt_block_run[]", count)
-        ffi.memmove(native, memoryview(data)[at : at + count * RUN_RECORD_BYTES], count * RUN_RECORD_BYTES)
-        nbytes: Any = ffi.new("uint64_t *")
-        fitting = lib.dt_runs_load(self._native, native, count, nbytes)
-        if fitting < count:
-            raise FormatError(self._reason(native[fitting]))
-        return Runs(native, nbytes[0])
-
-    def _reason(self, run: Any) -> str:
-        region, first, blocks = run.extent, run.first, run.count
-        if region >= len(self.sizes):
-            return f"its index names region {region} of {len(self.sizes)}"
-        if not 0 < blocks <= block_count(self.sizes[region]) - first:
-            return f"its index names blocks that region {region} does not have"
-        return "its index has runs in one segment that do not follow each other"
-
     def give(self, runs: Runs, owner: int) -> None:
-        """Their blocks belong to an owner from here on.
+        """Their blocks, as far as they count, belong to an owner from here on.
 
         Raises:
             MemoryError: there is none to note it in.
         """
-        if lib.dt_owners_set(self._native, runs.native, len(runs.native), owner):
+        if lib.dt_owners_set(self._native, runs.table.native, runs.native, len(runs.native), owner):
             raise MemoryError
 
     def among(self, region: int, first: int, stop: int) -> set[int]:
@@ -137,7 +160,8 @@ class BlockOwners:
 
     def owned(self, owner: int, runs: Runs, targets: Targets) -> int:
         """How many blocks of runs an owner has for which there is a target."""
-        return int(lib.dt_owned(self._native, owner, runs.native, len(runs.native), targets.native))
+        table, native = runs.table.native, runs.native
+        return int(lib.dt_owned(self._native, table, owner, native, len(native), targets.native))
 
     def place(self, owner: int, runs: Runs, targets: Targets, data: Buffer) -> None:
         """Writes the blocks that an owner has to their targets, from the bytes of all blocks of its runs.
@@ -148,7 +172,14 @@ class BlockOwners:
         refused: Any = ffi.new("uint64_t *")
         with ffi.from_buffer("uint8_t[]", data) as plain:
             error = lib.dt_place(
-                self._native, owner, runs.native, len(runs.native), targets.native, plain, refused
+                self._native,
+                runs.table.native,
+                owner,
+                runs.native,
+                len(runs.native),
+                targets.native,
+                plain,
+                refused,
             )
         if error:
             raise targets.refused(error, refused[0])

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dirtytrack.checkpoint.format.codec import RunningChecksum, checksum
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout, stored
+from dirtytrack.checkpoint.format.new_table import NewTable
 from dirtytrack.checkpoint.format.structures import (
     BLOCK,
     FOOTER_BYTES,
@@ -26,7 +27,7 @@ from dirtytrack.checkpoint.format.structures import (
     Span,
     block_count,
 )
-from dirtytrack.checkpoint.read.block_owners import ZEROS, BlockOwners, Runs
+from dirtytrack.checkpoint.read.block_owners import ZEROS, BlockOwners, FileTable, Runs
 from dirtytrack.checkpoint.store.protocol import Store, StoredFile, UnreadableError
 
 _INDEX_PIECE = 1 << 20
@@ -55,6 +56,7 @@ class CheckpointFile:
         header: which state it holds.
         nbytes: its length.
         layouts: the table of regions, at least one, if it is a base; else nothing.
+        new_table: that of a delta, if it is another one than its parent's; else None.
         description: of the checkpoint.
     """
 
@@ -62,6 +64,7 @@ class CheckpointFile:
     header: Header
     nbytes: int
     layouts: Layouts
+    new_table: NewTable | None
     description: Description
 
     _footer: Footer
@@ -102,7 +105,9 @@ class CheckpointFile:
     def _describe(self, data: bytearray) -> None:
         if checksum(data) != self._footer.description_checksum:
             raise FormatError("its description is damaged: the checksum does not fit")
-        self.layouts, self.description = Description.decode(bytes(data), self.header.kind)
+        regions, self.description = Description.decode(bytes(data), self.header.kind)
+        self.layouts = regions if isinstance(regions, tuple) else ()
+        self.new_table = regions if isinstance(regions, NewTable) else None
 
     def _index(self) -> Iterator[tuple[Segment, bytearray, int]]:
         # Each segment, the piece of the index that has it, and where in that its runs begin. They can be
@@ -127,18 +132,18 @@ class CheckpointFile:
         if running.value() != self._footer.index_checksum:
             raise FormatError("its index is damaged: the checksum does not fit")
 
-    def segments(self, owners: BlockOwners) -> Iterator[StoredSegment]:
+    def segments(self, table: FileTable) -> Iterator[StoredSegment]:
         """The segments in the order in which they apply, each within the regions and the payload.
 
         Args:
-            owners: of the regions that it holds blocks of; nothing is noted there.
+            table: its regions.
 
         Raises:
             FormatError: the file is damaged, also after segments were given.
         """
         end, above = HEADER_BYTES, (0, 0)
         for segment, piece, at in self._index():
-            runs = owners.load(piece, at, segment.runs)
+            runs = table.load(piece, at, segment.runs)
             segment.check(end, self._footer.index_offset, runs.nbytes)
             if segment.encoding == Encoding.IN_PLACE:
                 above = self._check_place(runs, above)
@@ -209,15 +214,16 @@ class CheckpointFile:
         """Reads the index, every segment, and what a mapping has between them; gives the bytes so far.
 
         Args:
-            layouts: the table of regions; of a delta, that of the base that it stands on.
+            layouts: the table of regions, also of a delta.
 
         Raises:
             FormatError: the file is damaged.
             ImportError: as `read`.
         """
         done = 0
-        named = BlockOwners([layout.nbytes for layout in stored(layouts)])
-        for one in self._read_ahead(self.segments(named)):
+        sizes = [layout.nbytes for layout in stored(layouts)]
+        table, named = FileTable.of_itself(sizes), BlockOwners(sizes)
+        for one in self._read_ahead(self.segments(table)):
             if self.layouts:
                 named.give(one.runs, ZEROS + 1)
             if one.segment.encoding != Encoding.ZEROS:

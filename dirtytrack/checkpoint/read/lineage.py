@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dirtytrack.checkpoint.format.structures import NO_PARENT, FileName, Kind, shortened
+from dirtytrack.checkpoint.format.layout import stored
+from dirtytrack.checkpoint.format.new_table import Origins, common_blocks
+from dirtytrack.checkpoint.format.structures import NO_PARENT, FileName, FormatError, Kind, shortened
+from dirtytrack.checkpoint.read.block_owners import FileTable
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile, Layouts
 
 _SHOWN = 4
@@ -18,12 +21,15 @@ class Node:
     Attributes:
         file: its own one.
         below: what that stands on, if it is a delta.
-        layouts: the table of regions, as its own file has it, or the one that a base without its own has.
+        layouts: the table of regions, as its own file has it, or that of the state below.
+        origins: where the table is another one than that below, with which region of that each stored one
+            goes on, as `Succession` has it; else None.
     """
 
     file: CheckpointFile
     below: Node | None
     layouts: Layouts
+    origins: Origins | None = None
 
     @property
     def number(self) -> int:
@@ -55,6 +61,33 @@ class Node:
         return nodes[::-1]
 
 
+def tables_of(node: Node) -> dict[CheckpointFile, FileTable]:
+    """What of each file that makes a state up counts for it, the base first."""
+    stack = node.stack()
+    sizes = _sizes(node)
+    table = FileTable.of_itself(sizes)
+    tables = [table]
+    for later, earlier in zip(reversed(stack), reversed(stack[:-1]), strict=False):
+        if later.origins is not None:
+            table = _before(table, later.origins, _sizes(earlier))
+        tables.append(table)
+    return dict(zip((one.file for one in stack), reversed(tables), strict=True))
+
+
+def _before(table: FileTable, origins: Origins, sizes: list[int]) -> FileTable:
+    # That of the files below one that begins another table of regions.
+    places, counts = [0] * len(sizes), [0] * len(sizes)
+    for place, origin in enumerate(origins):
+        if origin is not None:
+            places[origin] = table.places[place]
+            counts[origin] = min(table.counts[place], common_blocks(sizes[origin], table.sizes[place]))
+    return FileTable(sizes, places, counts)
+
+
+def _sizes(node: Node) -> list[int]:
+    return [layout.nbytes for layout in stored(node.layouts)]
+
+
 Nodes = dict[str, Node]  # by identifier, in the order of their numbers
 
 
@@ -72,13 +105,25 @@ def arrange(files: list[CheckpointFile]) -> tuple[Nodes, dict[FileName, str]]:
             misfits[file.name] = reason
         elif key not in nodes:
             below = nodes[header.parent.hex()] if header.kind is Kind.DELTA else None
-            nodes[key] = Node(file, below, file.layouts if below is None else _inherited(below))
+            try:
+                nodes[key] = Node(file, below, *table_of(file, below))
+            except FormatError as error:
+                misfits[file.name] = str(error)
     return nodes, misfits
 
 
-def _inherited(below: Node) -> Layouts:
-    # The table of a delta to it: where a base has its regions is no part of that.
-    return below.layouts if below.below else tuple(layout.at(None) for layout in below.layouts)
+def table_of(file: CheckpointFile, below: Node | None) -> tuple[Layouts, Origins | None]:
+    """The table of a file that stands on a state, or if that is None on nothing; and its origins.
+
+    Raises:
+        FormatError: its table does not fit that of the state.
+    """
+    if below is None:
+        return file.layouts, None
+    if file.new_table is not None:
+        return file.new_table.follow(below.layouts)
+    # Where a base has its regions is no part of the table of a delta to it.
+    return below.layouts if below.below else tuple(layout.at(None) for layout in below.layouts), None
 
 
 def _misfit(file: CheckpointFile, nodes: Nodes, by_id: dict[bytes, CheckpointFile]) -> str | None:
@@ -100,8 +145,8 @@ def _misfit(file: CheckpointFile, nodes: Nodes, by_id: dict[bytes, CheckpointFil
         return f"its parent, checkpoint {header.parent.hex()}, is damaged or not there"
     if below is None:
         return f"its parent {parent.name} can't be used"
-    if parent.description.table != file.description.table:
-        return f"its table of regions differs from that of its parent {parent.name}"
+    if (parent.description.table == file.description.table) != (file.new_table is None):
+        return f"its table of regions differs from that of its parent {parent.name}, or has its name"
     return None
 
 

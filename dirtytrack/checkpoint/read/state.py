@@ -7,7 +7,7 @@ import functools
 import mmap
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from typing import NamedTuple
@@ -24,7 +24,8 @@ from dirtytrack.checkpoint.format.structures import (
 )
 from dirtytrack.checkpoint.read.block_owners import ZEROS, BlockOwners, Targets
 from dirtytrack.checkpoint.read.buffers import Buffers
-from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile, Layouts, StoredSegment
+from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile, StoredSegment
+from dirtytrack.checkpoint.read.lineage import Node, tables_of
 from dirtytrack.checkpoint.read.populated import populated
 from dirtytrack.kernel.touch import Memory
 
@@ -81,22 +82,24 @@ class State:
 
     Attributes:
         base: the file that all else is applied to.
+        files: all of them, the base first.
         layouts: the table of regions.
     """
 
-    def __init__(self, files: Sequence[CheckpointFile], layouts: Layouts) -> None:
+    def __init__(self, node: Node) -> None:
         """Reads the indexes.
 
         Args:
-            files: a base, and the deltas after it in order. They must stay open.
-            layouts: the table of regions.
+            node: says which files; they must stay open.
 
         Raises:
             DamagedFile: an index says what can't be.
         """
-        self.base = files[0]
-        self.layouts = layouts
-        self._sizes = [layout.nbytes for layout in stored(layouts)]
+        self._tables = tables_of(node)
+        self.files = tuple(self._tables)
+        self.base = self.files[0]
+        self.layouts = node.layouts
+        self._sizes = [layout.nbytes for layout in stored(node.layouts)]
         self._block_owners = BlockOwners(self._sizes)
         self._owners: list[_Owner] = []
         self._in_base: list[StoredSegment] = []
@@ -104,7 +107,7 @@ class State:
         self._plain_bytes = 0
         self._window = Targets(len(self._sizes), {})
         self._buffers = Buffers()
-        for file in files:
+        for file in self.files:
             self._add(file)
 
     def is_zero(self, region: int, first: int, count: int) -> bool:
@@ -112,7 +115,7 @@ class State:
         return self._block_owners.is_zero(self._place(region), first, first + count)
 
     def stored_in(self, files: Iterable[CheckpointFile]) -> dict[int, list[Span]]:
-        """The blocks of which some of the files say anything, by the place of a stored region.
+        """The blocks of which some of its files say anything, by the place of a stored region.
 
         The spans may overlap.
 
@@ -121,11 +124,22 @@ class State:
         """
         found: dict[int, list[Span]] = {}
         for file in files:
+            table = self._tables[file]
             with _blaming(file):
-                for one in file.segments(self._block_owners):
-                    for run in one.runs.native:
-                        found.setdefault(run.extent, []).append((run.first, run.first + run.count))
+                for run in (run for one in file.segments(table) for run in one.runs.native):
+                    place, (first, stop) = table.locate(run)
+                    if first < stop:
+                        found.setdefault(place, []).append((first, stop))
         return found
+
+    def origins(self, file: CheckpointFile) -> dict[int, int]:
+        """The stored regions all of whose blocks one of its files may hold: their places now, and there."""
+        table = self._tables[file]
+        return {
+            place: there
+            for there, (place, count) in enumerate(zip(table.places, table.counts, strict=True))
+            if count and count == block_count(self._sizes[place])
+        }
 
     def fill(
         self,
@@ -171,6 +185,9 @@ class State:
         """A private, writable mapping of a stored region that the base holds linearly: `complete` it.
 
         What the base holds in place is neither read nor checked.
+
+        Args:
+            region: its place among the base's own, as `origins` has it.
 
         Raises:
             DamagedFile: with the file.
@@ -249,7 +266,7 @@ class State:
 
     def _add(self, file: CheckpointFile) -> None:
         with _blaming(file):
-            for one in file.segments(self._block_owners):
+            for one in file.segments(self._tables[file]):
                 if file is self.base:
                     self._in_base.append(one)
                 is_stored = one.segment.encoding != Encoding.ZEROS
@@ -293,7 +310,7 @@ class State:
         # Reads a segment to where it belongs, if that is one piece of memory that nobody takes away, and all
         # of it is wanted. Whether that could be done.
         run = one.runs.native[0]
-        memory = targets.memories.get(run.extent)
+        memory = targets.memories.get(one.runs.table.places[run.extent])
         is_whole = len(one.runs.native) == 1 and owned == run.count and one.segment.codec is None
         if memory is None or not is_whole or not memory.is_steady:
             return False
@@ -308,9 +325,10 @@ class State:
 
     def _clear(self, one: StoredSegment, memories: Mapping[int, Memory]) -> None:
         for run in one.runs.native:
-            if run.extent in memories:
-                stop = min((run.first + run.count) * BLOCK, self._sizes[run.extent])
-                self._block_owners.place_zeros(run.extent, memories[run.extent], run.first * BLOCK, stop)
+            place, (first, end) = one.runs.table.locate(run)
+            if place in memories and first < end:
+                stop = min(end * BLOCK, self._sizes[place])
+                self._block_owners.place_zeros(place, memories[place], first * BLOCK, stop)
 
     def _decoded(self, number: int) -> bytes | memoryview:
         if number in self._plain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from dirtytrack.kernel.touch import Memory
@@ -23,15 +24,19 @@ class BlockHashes:
         native: the ``struct dt_hashes``.
     """
 
-    def __init__(self, sizes: list[int]) -> None:
+    def __init__(self, sizes: Sequence[int], before: BlockHashes | None = None) -> None:
         """Nothing is committed of regions of these lengths, which is to say that they are zeros.
+
+        Args:
+            sizes: the lengths, in bytes.
+            before: those of other regions, which it may `follow`: they have the same key.
 
         Raises:
             MemoryError: there is none for the table.
         """
         native: Any = _new("struct dt_hashes *")
         self.native = native
-        native.key = [secrets.randbits(64) for _ in range(2)]
+        native.key = [secrets.randbits(64) for _ in range(2)] if before is None else before.native.key
         _check(lib.dt_hashes_open(self.native, ffi.new("uint64_t[]", sizes), len(sizes)))
 
     def of(self, batch: Any) -> Any:
@@ -42,6 +47,17 @@ class BlockHashes:
         batch.hashes = hashes = ffi.new("struct dt_hash[]", batch.blocks)
         lib.dt_captured_hash(self.native, batch)
         return hashes
+
+    def follow(self, before: BlockHashes, places: Sequence[int], counts: Sequence[int]) -> None:
+        """What is committed is what is committed of other regions. Nothing may be on its way, here or there.
+
+        Args:
+            before: of the others.
+            places: for each region, which of the others has become it.
+            counts: the first so many blocks of that; what is behind them is zeros.
+        """
+        native = (ffi.new("uint64_t[]", places), ffi.new("uint64_t[]", counts))
+        lib.dt_hashes_follow(self.native, before.native, *native)
 
     def begin_base(self) -> None:
         """What is on its way begins anew, and holds nothing but zeros so far.

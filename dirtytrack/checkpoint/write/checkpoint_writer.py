@@ -9,6 +9,7 @@ from typing import Any
 from dirtytrack.checkpoint.format.codec import checksum
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import Layout, stored
+from dirtytrack.checkpoint.format.new_table import NewTable
 from dirtytrack.checkpoint.format.structures import (
     HEADER_BYTES,
     LINEAR_ALIGNMENT,
@@ -38,6 +39,7 @@ class CheckpointWriter:
         compression: Compression,
         linear: tuple[bool, ...],
         hashes: BlockHashes | None = None,
+        new_table: NewTable | None = None,
     ) -> None:
         """Begins a file.
 
@@ -48,6 +50,7 @@ class CheckpointWriter:
             compression: of what is not laid out as memory is.
             linear: for each region that is stored, whether a batch of everything is laid out as memory is.
             hashes: of what need not be stored again; it is told what the file will hold.
+            new_table: of a delta, if its table is another one than its parent's.
 
         Raises:
             OSError: the file can't be made.
@@ -58,6 +61,7 @@ class CheckpointWriter:
         self._layouts = (*placed, *layouts[len(own) :])
         self._encoder = compression.encoder()
         self._hashes = hashes
+        self._new_table = new_table
         self._sizes: Any = ffi.new("uint64_t[]", [one.nbytes for one in own])
         self._linear: Any = ffi.new("uint64_t[]", [one.linear or 0 for one in placed])
         pack: Any = _new("struct dt_pack *")
@@ -126,7 +130,7 @@ class CheckpointWriter:
             Others: as the condition.
         """
         header = self._header._replace(kind=kind)
-        described = description.encode(self._layouts if header.kind is Kind.BASE else None)
+        described = description.encode(self._layouts if header.kind is Kind.BASE else self._new_table)
         if len(described) > MAX_DESCRIPTION:
             raise OSError(errno.EFBIG, f"its description has {len(described)} bytes")
         packed, index = header.pack(), bytearray(lib.dt_pack_index_bytes(self._pack))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.format.layout import stored
+from dirtytrack.checkpoint.format.new_table import NewTable
 from dirtytrack.checkpoint.format.structures import Header, Kind
 from dirtytrack.checkpoint.store.protocol import (
     GO_ON,
@@ -25,8 +26,23 @@ from dirtytrack.checkpoint.write.footing import Footing, FootingLostError
 from dirtytrack.checkpoint.write.job import Job, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
 from dirtytrack.checkpoint.write.staging import Loan
-from dirtytrack.checkpoint.write.table import Table
+from dirtytrack.checkpoint.write.table import Table, new_table_name
 from dirtytrack.errors import CheckpointError
+
+
+class _Open(NamedTuple):
+    # What is being written, with the name of its table of regions.
+    job: Job
+    writer: CheckpointWriter
+    table: str
+
+
+class _Published(NamedTuple):
+    # What has its name.
+    header: Header
+    writer: CheckpointWriter
+    table: str
+    nbytes: int
 
 
 class Committer:
@@ -38,7 +54,7 @@ class Committer:
 
     Attributes:
         parent: the checkpoint last committed; NO_PARENT before the first one.
-        base: the table of which deltas have something to stand on, as far as is known; None: of none.
+        has_base: whether deltas have something to stand on, as far as is known.
         newest: the job last committed, if any.
         generation: how many jobs have failed.
         footing: what a delta to the newest checkpoint stands on.
@@ -54,7 +70,8 @@ class Committer:
         committed: Callable[[int], None],
     ) -> None:
         self.parent = origin.parent
-        self.base = table if origin.files else None
+        self.has_base = bool(origin.files)
+        self._table, self._name = table, origin.table  # of the newest checkpoint
         self.newest: Job | None = None
         self.generation = 0
         self._chain = origin.chain
@@ -63,7 +80,7 @@ class Committer:
         self._claim = claim
         self._compression = compression
         self._committed = committed
-        self._open: tuple[Job, CheckpointWriter] | None = None
+        self._open: _Open | None = None
         self._failed: list[int] = []
         self._cause: Exception | None = None  # until it is told
         self._last_cause: Exception | None = None
@@ -99,7 +116,7 @@ class Committer:
 
     def forget_base(self) -> None:
         """Deltas have nothing to stand on any more, before the next base is committed."""
-        self.base = None
+        self.has_base = False
 
     @property
     def is_current(self) -> bool:
@@ -157,7 +174,7 @@ class Committer:
         # The hashes are not used here: the batches refer to them.
         try:
             if job.state == "captured" and self._is_current(job):
-                writer = self._writer(job)
+                writer = self._writer(job).writer
                 for batch in batches:
                     writer.store(batch)
         except Exception as error:
@@ -205,7 +222,7 @@ class Committer:
         self.generation += 1
 
     def _abort(self, job: Job) -> None:
-        if self._open is not None and self._open[0] is job:
+        if self._open is not None and self._open.job is job:
             self._discard(job)
         for capture in job.captures:
             capture.epoch.abort()
@@ -215,25 +232,36 @@ class Committer:
         # What is being written of this job, or of one before it.
         job.table.hashes.abort()
         if self._open is not None:
-            other, writer = self._open
-            self._open = None
-            other.table.hashes.abort()
-            writer.discard()
+            other, self._open = self._open, None
+            other.job.table.hashes.abort()
+            other.writer.discard()
 
-    def _writer(self, job: Job) -> CheckpointWriter:
-        if self._open is None or self._open[0] is not job:
+    def _writer(self, job: Job) -> _Open:
+        if self._open is None or self._open.job is not job:
             self._discard(job)
-            if job.kind is Kind.BASE:
-                job.table.hashes.begin_base()
+            name, new_table = self._begin(job)
             layouts, hashes = job.table.layouts, job.table.hashes
             linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(layouts))
             header = Header(job.kind, self._chain, job.id, self.parent, job.file, job.number)
-            writer = CheckpointWriter(self._store, header, layouts, self._compression, linear, hashes)
-            self._open = job, writer
-        return self._open[1]
+            writer = CheckpointWriter(
+                self._store, header, layouts, self._compression, linear, hashes, new_table
+            )
+            self._open = _Open(job, writer, name)
+        return self._open
 
-    def _publish(self, job: Job) -> tuple[Header, CheckpointWriter, int]:
-        writer = self._writer(job)
+    def _begin(self, job: Job) -> tuple[str, NewTable | None]:
+        # The name of the table in its file, and what that is to say of it.
+        if job.kind is Kind.BASE:
+            job.table.hashes.begin_base()
+            return new_table_name(), None
+        if job.table is self._table:
+            return self._name, None
+        new_table = job.table.follow(self._table)
+        changes = new_table.changes(self._table.layouts)
+        return (new_table_name(), new_table) if changes else (self._name, None)
+
+    def _publish(self, job: Job) -> _Published:
+        _, writer, name = self._writer(job)
         # A delta that has everything needs no parent.
         whole = len(job.captures) == 1 and writer.blocks == job.table.blocks and writer.can_be_base
         kind = Kind.BASE if whole else job.kind
@@ -245,16 +273,17 @@ class Committer:
 
         names, files = (self.footing.names, self.footing.files) if kind is Kind.DELTA else ((), [])
         condition = Condition(self._claim, names, find_out)
-        header, nbytes = writer.commit(kind, job.describe(writer.blocks), condition, files)
-        return header, writer, nbytes
+        header, nbytes = writer.commit(kind, job.describe(name, writer.blocks), condition, files)
+        return _Published(header, writer, name, nbytes)
 
-    def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, nbytes: int) -> None:
+    def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, name: str, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.
         self.parent, self.newest, self._open = header.checkpoint, job, None
         self.footing.committed(header.name)
         job.table.hashes.commit()
+        self._table, self._name = job.table, name
         if header.kind is Kind.BASE:
-            self.base = job.table
+            self.has_base = True
         for capture in job.captures:
             capture.epoch.settle()
         job.commit(header.kind, writer.blocks, writer.plain, nbytes)

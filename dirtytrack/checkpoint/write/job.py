@@ -114,8 +114,8 @@ class Job:
             raise StaleJobError
         self.captured = captured
 
-    def describe(self, blocks_stored: int) -> Description:
-        """What its file is to say of it."""
+    def describe(self, table: str, blocks_stored: int) -> Description:
+        """What its file is to say of it, with the name of its table of regions."""
         assert self.captured is not None
         statistics = {
             "pause": self.captured.pause,
@@ -123,7 +123,7 @@ class Job:
             "blocks_written": self.captured.blocks,
             "blocks_stored": blocks_stored,
         }
-        return Description(self.table.name, self.meta, self.created, self.captured.consistency, statistics)
+        return Description(table, self.meta, self.created, self.captured.consistency, statistics)
 
     def commit(self, kind: Kind, blocks_stored: int, stored_bytes: int, nbytes: int) -> None:
         """Its file is there, and its pages are nobody's any more."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from dirtytrack.checkpoint.format.layout import Layout, groups_of, stored
@@ -21,7 +20,7 @@ from dirtytrack.checkpoint.read.filling import Target, fill
 from dirtytrack.checkpoint.read.lineage import Node, first_few_of
 from dirtytrack.checkpoint.read.populated import populated
 from dirtytrack.checkpoint.store.protocol import GROUP_FOLDERS, Store
-from dirtytrack.checkpoint.write.table import Table, fits, new_table_name
+from dirtytrack.checkpoint.write.table import Table, fits, in_order_of, new_table_name
 from dirtytrack.errors import ChainError
 from dirtytrack.kernel.touch import Memory
 from dirtytrack.tracking import Region
@@ -35,8 +34,9 @@ class Origin(NamedTuple):
     Attributes:
         chain: identifier of the chain.
         parent: the checkpoint that is gone on with, or NO_PARENT.
-        layouts: the table of regions.
+        layouts: the table of regions; of a checkpoint that is gone on with its own.
         table: its name.
+        regions: the memory of its stored regions, by name, as far as it holds what they have there.
         meta: of that checkpoint, as JSON text; of a new chain null.
         next_number: greater than any in the directory, of whatever file.
         numbers: the checkpoints that lead there, oldest first.
@@ -45,15 +45,16 @@ class Origin(NamedTuple):
 
     chain: bytes
     parent: bytes
-    layouts: tuple[Layout, ...]
+    layouts: Sequence[Layout]
     table: str
+    regions: Mapping[str, Region]
     meta: str
     next_number: int
     numbers: list[int]
     files: tuple[FileName, ...]
 
 
-def start(store: Store, layouts: list[Layout], _regions: dict[str, Region]) -> Origin:
+def start(store: Store, layouts: list[Layout], regions: dict[str, Region]) -> Origin:
     """A new chain in a directory that holds none.
 
     Raises:
@@ -71,7 +72,8 @@ def start(store: Store, layouts: list[Layout], _regions: dict[str, Region]) -> O
             "a group of processes has saved there: GroupCheckpointer.open() it, or choose another path",
             store.place,
         )
-    return Origin(secrets.token_bytes(16), NO_PARENT, tuple(layouts), new_table_name(), "null", 1, [], ())
+    chain, name = secrets.token_bytes(16), new_table_name()
+    return Origin(chain, NO_PARENT, layouts, name, regions, "null", 1, [], ())
 
 
 def resume(
@@ -102,21 +104,18 @@ def resume(
                 f"a file in {store.place} claims to be checkpoint {number - 1}, "
                 "which leaves none: move it away"
             )
-        table, name = tuple(layouts), new_table_name()
-        files: tuple[FileName, ...] = ()
-        if fits(node.layouts, layouts):
-            sizes = {layout.name: layout.page_size for layout in layouts}
-            table = tuple(replace(one, page_size=sizes[one.name], linear=None) for one in node.layouts)
-            name, files = node.file.description.table, tuple(file.name for file in node.files())
+        groups = groups_of(node.layouts)
+        restored = {layout.name: regions[layout.name] for layout in wanted if layout.nbytes}
         return Origin(
             node.file.header.chain,
             node.file.header.checkpoint,
-            table,
-            name,
+            in_order_of(node.layouts, layouts) if fits(node.layouts, layouts) else node.layouts,
+            node.file.description.table,
+            {other: region for name, region in reversed(restored.items()) for other in groups[name]},
             node.file.description.meta,
             number,
             [one.number for one in archive.lineage(node)],
-            files,
+            tuple(file.name for file in node.files()),
         )
 
 
@@ -142,6 +141,10 @@ def _has_chain(store: Store) -> bool:
 def learn(regions: Mapping[str, Region], table: Table) -> int:
     """Hashes what memory holds, which is committed; memory without a page is zeros, and stays without one.
 
+    Args:
+        regions: the memory of the stored regions, by name, as far as it holds what is committed.
+        table: of the regions.
+
     Returns:
         How many bytes hold something: blocks that are not zeros.
 
@@ -150,7 +153,9 @@ def learn(regions: Mapping[str, Region], table: Table) -> int:
     """
     found = 0
     for index, layout in enumerate(stored(table.layouts)):
-        region = regions[layout.name]
+        region = regions.get(layout.name)
+        if region is None:
+            continue
         memory = Memory(region.title, region.view, "Resume again when it can be touched")
         done = 0  # blocks
         for start, stop in populated(memory.address, memory.nbytes):

@@ -17,7 +17,6 @@ from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.checkpoint.write.experience import Experience, Forecast
 from dirtytrack.checkpoint.write.job import Job, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
-from dirtytrack.checkpoint.write.table import Table
 from dirtytrack.kernel.touch import Memory
 
 _MOST_IN_FLIGHT = 64  # saves, which bounds the memory for those that have no blocks
@@ -96,7 +95,7 @@ class Pipeline:
             Others: as `Capturer.written`.
         """
         capturer = self.capturer
-        kind = Kind.DELTA if self._has_base(capturer.table) else Kind.BASE
+        kind = Kind.DELTA if self._has_base() else Kind.BASE
         pages, blocks = capturer.written() if kind is Kind.DELTA else capturer.everything()
         return self._experience.forecast(kind, pages, blocks, capturer.expected(blocks * BLOCK))
 
@@ -151,12 +150,12 @@ class Pipeline:
             (self._hand_over if is_whole else self._cancel)(job)
         self._raise_failure()
 
-    def _has_base(self, table: Table) -> bool:
+    def _has_base(self) -> bool:
         # Whether a delta will have something to stand on. (If a base that is on its way fails, so does what
         # is captured after it.) In this order: a job is "captured" until the committer knows of its base.
-        bases = [job for job in self._in_flight if job.kind is Kind.BASE and job.table is table]
+        bases = [job for job in self._in_flight if job.kind is Kind.BASE]
         on_its_way = any(job.state == "captured" for job in bases)
-        return on_its_way or self.committer.base is table
+        return on_its_way or self.committer.has_base
 
     def _begin(self, meta: str) -> Job:
         while True:
@@ -165,7 +164,7 @@ class Pipeline:
             self.settle()
             self._wait_for_others()
             capturer = self.capturer
-            kind = Kind.DELTA if self._has_base(capturer.table) else Kind.BASE
+            kind = Kind.DELTA if self._has_base() else Kind.BASE
             linear = self._linear(capturer) if kind is Kind.BASE else ()
             job = Job(meta, capturer.table, kind, linear, generation)
             if self._job is None and self.capturer is capturer:  # no call from here on: nobody comes between

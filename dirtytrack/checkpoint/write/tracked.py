@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint.format.layout import Layout, stored
+from dirtytrack.checkpoint.read.populated import is_hollow, populated
 from dirtytrack.checkpoint.write.capture import Capturer
 from dirtytrack.checkpoint.write.holdings import Holdings
 from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.checkpoint.write.pipeline import Pipeline
-from dirtytrack.checkpoint.write.table import Table, fits
+from dirtytrack.checkpoint.write.table import Table, in_order_of
 from dirtytrack.tracking import Consumer, Region, Session, open_consumer
 
 
@@ -36,9 +37,16 @@ class Tracked:
         undo.callback(self._release)
         self.session: Session = self.holdings.track(options.session)
 
-    def listen(self, name: str, layouts: tuple[Layout, ...], undo: Undo) -> Consumer:
-        """Opens the cursor, for the regions of a table: what is written from here on is its own."""
-        self._consumer = open_consumer(self.session, name, self._in_order(self.holdings, layouts), undo)
+    def listen(self, name: str, table: Table, committed: Table, undo: Undo) -> Consumer:
+        """Opens the cursor, for the regions of a table: what is written from here on is its own.
+
+        So is all that is not known to be *committed*.
+        """
+        regions = self._in_order(self.holdings, table.layouts)
+        self._consumer = open_consumer(self.session, name, regions, undo)
+        for region in regions:
+            if not committed.knows(region):
+                _feed_all(self._consumer, region)
         return self._consumer
 
     def exchange(
@@ -75,12 +83,13 @@ class Tracked:
         self._let_go(before, after)
 
     def _capturer(self, table: Table, before: Holdings, after: Holdings) -> Capturer:
-        if not fits(table.layouts, after.layouts):
-            table = Table.new(after.layouts, self._options)
+        if not table.is_of(after.layouts, after.regions):
+            layouts = in_order_of(table.layouts, after.layouts)
+            table = Table(layouts, after.regions, self._options, table)
         consumer = self._consumer.over(self._in_order(after, table.layouts))
         for layout in stored(table.layouts):
             if after.is_new(layout.name, before):  # whatever it holds may differ from what was saved
-                consumer.feed(after.regions[layout.name])
+                _feed_all(consumer, after.regions[layout.name])
         return Capturer(consumer, table)
 
     @staticmethod
@@ -95,3 +104,13 @@ class Tracked:
     def _release(self) -> None:
         for one in reversed(self._held):
             one.release()
+
+
+def _feed_all(consumer: Consumer, region: Region) -> None:
+    # What is not populated of sparse memory is left so: a checkpoint has zeros there, from the first one on.
+    runs = None
+    if region.sparse and is_hollow(region.address, region.nbytes):
+        offset, size = region.geometry.offset, region.page_size
+        spans = populated(region.address, region.nbytes)
+        runs = [((offset + start) // size, -(-(offset + stop) // size)) for start, stop in spans]
+    consumer.feed(region, runs)

@@ -90,6 +90,23 @@ int dt_hashes_clear(struct dt_hashes *hashes)
 	return 0;
 }
 
+void dt_hashes_follow(struct dt_hashes *hashes, const struct dt_hashes *before, const uint64_t *places,
+		      const uint64_t *counts)
+{
+	const struct dt_hash zeros = {0, 0};
+	dt_takes(2 * hashes->starts[hashes->regions]);
+	hashes->is_used |= before->is_used;
+	for (size_t i = 0; i < hashes->regions; i++) {
+		struct dt_hash *to = &hashes->table[hashes->starts[i]];
+		for (uint64_t block = 0; block < hashes->starts[i + 1] - hashes->starts[i]; block++) {
+			struct dt_hash hash =
+				block < counts[i] ? before->table[before->starts[places[i]] + block] : zeros;
+			if (!equal(to[block], hash)) // what is zeros takes no memory
+				to[block] = hash;
+		}
+	}
+}
+
 void dt_hashes_commit(struct dt_hashes *hashes)
 {
 	hashes->log_count = 0;

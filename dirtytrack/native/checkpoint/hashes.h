@@ -41,6 +41,10 @@ int dt_hashes_open(struct dt_hashes *hashes, const uint64_t *sizes, size_t regio
 int dt_hashes_set(struct dt_hashes *hashes, uint64_t region, uint64_t block, struct dt_hash hash);
 // All blocks hold zeros, from here on. 0 or -ENOMEM.
 int dt_hashes_clear(struct dt_hashes *hashes);
+// What each region holds, from here on, is what the region at its place in another table held: the first so many blocks
+// of it, and zeros behind them. Both hold what is committed, and have the same key.
+void dt_hashes_follow(struct dt_hashes *hashes, const struct dt_hashes *before, const uint64_t *places,
+		      const uint64_t *counts);
 // What was set has been committed; or it will not be, and is as it was.
 void dt_hashes_commit(struct dt_hashes *hashes);
 void dt_hashes_abort(struct dt_hashes *hashes);

@@ -44,29 +44,37 @@ int dt_owners_open(struct dt_owners *owners, const uint64_t *sizes, size_t regio
 	return 0;
 }
 
-static bool is_within(const struct dt_owners *owners, const struct dt_block_run *run)
+static bool is_within(const struct dt_file_table *table, const struct dt_block_run *run)
 {
-	if (run->extent >= owners->regions)
+	if (run->extent >= table->regions)
 		return false;
-	uint64_t blocks = dt_block_count(owners->sizes[run->extent]);
+	uint64_t blocks = dt_block_count(table->sizes[run->extent]);
 	return run->count && run->first < blocks && run->count <= blocks - run->first;
 }
 
-size_t dt_runs_load(const struct dt_owners *owners, struct dt_block_run *runs, size_t n, uint64_t *bytes_ret)
+size_t dt_runs_load(const struct dt_file_table *table, struct dt_block_run *runs, size_t n, uint64_t *bytes_ret)
 {
 	uint64_t bytes = 0;
 	for (size_t i = 0; i < n; i++) {
 		struct dt_block_run *run = &runs[i];
 		*run = (struct dt_block_run){le64toh(run->extent), le64toh(run->first), le64toh(run->count)};
-		if (!is_within(owners, run))
+		if (!is_within(table, run))
 			return i;
 		if (i && (run->extent < run[-1].extent ||
 			  (run->extent == run[-1].extent && run->first < run[-1].first + run[-1].count)))
 			return i;
-		bytes += dt_block_bytes(owners->sizes[run->extent], run->first, run->count);
+		bytes += dt_block_bytes(table->sizes[run->extent], run->first, run->count);
 	}
 	*bytes_ret = bytes;
 	return n;
+}
+
+// The part of a file's run that may be of the state, and its region there.
+static struct dt_run blocks_of(const struct dt_file_table *table, const struct dt_block_run *run, uint64_t *region_ret)
+{
+	*region_ret = table->places[run->extent];
+	return dt_run_clip((struct dt_run){run->first, run->first + run->count},
+			   (struct dt_run){0, table->counts[run->extent]});
 }
 
 // Whole pages of a table are dropped, so that zeros of any length take no memory and no time.
@@ -82,22 +90,27 @@ static void forget(uint32_t *table, uint64_t first, uint64_t stop)
 	memset((void *)high, 0, end - high);
 }
 
-int dt_owners_set(struct dt_owners *owners, const struct dt_block_run *runs, size_t n, uint32_t owner)
+int dt_owners_set(struct dt_owners *owners, const struct dt_file_table *table, const struct dt_block_run *runs,
+		  size_t n, uint32_t owner)
 {
 	dt_takes(n * PER_RUN_NS);
 	for (const struct dt_block_run *run = runs; run < runs + n; run++) {
-		uint32_t **table = &owners->tables[run->extent];
+		uint64_t region;
+		struct dt_run blocks = blocks_of(table, run, &region);
+		if (blocks.start >= blocks.stop)
+			continue;
+		uint32_t **owned = &owners->tables[region];
 		if (!owner) {
-			if (*table)
-				forget(*table, run->first, run->first + run->count);
+			if (*owned)
+				forget(*owned, blocks.start, blocks.stop);
 			continue;
 		}
-		if (!*table)
-			*table = dt_alloc(dt_block_count(owners->sizes[run->extent]) * sizeof **table);
-		if (!*table)
+		if (!*owned)
+			*owned = dt_alloc(dt_block_count(owners->sizes[region]) * sizeof **owned);
+		if (!*owned)
 			return -ENOMEM;
-		for (uint64_t i = 0; i < run->count; i++)
-			(*table)[run->first + i] = owner;
+		for (uint64_t at = blocks.start; at < blocks.stop; at++)
+			(*owned)[at] = owner;
 	}
 	return 0;
 }
@@ -133,36 +146,41 @@ int dt_owners_next(const struct dt_owners *owners, uint64_t region, uint32_t own
 	return first < end;
 }
 
-// The part of a run for which there is a target.
-static struct dt_run wanted(const struct dt_block_run *run, const struct dt_target *targets)
+// The part of a file's run for which there is a target, and its region in the state.
+static struct dt_run wanted(const struct dt_file_table *table, const struct dt_block_run *run,
+			    const struct dt_target *targets, uint64_t *region_ret)
 {
-	const struct dt_target *target = &targets[run->extent];
-	return dt_run_clip((struct dt_run){run->first, run->first + run->count},
-			   (struct dt_run){target->first, target->stop});
+	struct dt_run blocks = blocks_of(table, run, region_ret);
+	if (blocks.start >= blocks.stop) // its region may be none of the state
+		return blocks;
+	const struct dt_target *target = &targets[*region_ret];
+	return dt_run_clip(blocks, (struct dt_run){target->first, target->stop});
 }
 
-uint64_t dt_owned(const struct dt_owners *owners, uint32_t owner, const struct dt_block_run *runs, size_t n,
-		  const struct dt_target *targets)
+uint64_t dt_owned(const struct dt_owners *owners, const struct dt_file_table *table, uint32_t owner,
+		  const struct dt_block_run *runs, size_t n, const struct dt_target *targets)
 {
-	uint64_t count = 0;
+	uint64_t count = 0, region;
 	for (const struct dt_block_run *run = runs; run < runs + n; run++) {
-		struct dt_run blocks = wanted(run, targets);
+		struct dt_run blocks = wanted(table, run, targets, &region);
 		for (uint64_t at = blocks.start; at < blocks.stop; at++)
-			count += owner_of(owners, run->extent, at) == owner;
+			count += owner_of(owners, region, at) == owner;
 	}
 	return count;
 }
 
-int dt_place(const struct dt_owners *owners, uint32_t owner, const struct dt_block_run *runs, size_t n,
-	     const struct dt_target *targets, const uint8_t *data, uint64_t *refused_ret)
+int dt_place(const struct dt_owners *owners, const struct dt_file_table *table, uint32_t owner,
+	     const struct dt_block_run *runs, size_t n, const struct dt_target *targets, const uint8_t *data,
+	     uint64_t *refused_ret)
 {
 	int error = 0;
 	dt_takes_long();
 	for (const struct dt_block_run *run = runs; !error && run < runs + n; run++) {
-		const struct dt_target *target = &targets[run->extent];
-		struct dt_run blocks = wanted(run, targets), owned;
-		uint64_t nbytes = owners->sizes[run->extent];
-		while (!error && dt_owners_next(owners, run->extent, owner, blocks.start, blocks.stop, &owned)) {
+		uint64_t region, nbytes = table->sizes[run->extent];
+		struct dt_run blocks = wanted(table, run, targets, &region), owned;
+		const struct dt_target *target = &targets[region];
+		while (!error && blocks.start < blocks.stop &&
+		       dt_owners_next(owners, region, owner, blocks.start, blocks.stop, &owned)) {
 			error = dt_copy_to(target->address + (owned.start - target->first) * DT_BLOCK,
 					   data + (owned.start - run->first) * DT_BLOCK,
 					   dt_block_bytes(nbytes, owned.start, owned.stop - owned.start), refused_ret);

@@ -80,17 +80,21 @@ int dt_cursor_close(struct dt_session *session, uint64_t id)
 	return dt_leave(&session->lock, cursor ? 0 : -DT_ECLOSED);
 }
 
-int dt_cursor_feed(struct dt_session *session, uint64_t id, uint64_t region_id)
+int dt_cursor_feed(struct dt_session *session, uint64_t id, const struct dt_slice *slices, size_t n)
 {
 	int error = dt_enter(&session->lock);
 	if (error)
 		return error;
 	const struct dt_cursor *cursor = dt_find_cursor(&session->cursors, id);
-	const struct dt_region *region = dt_find_region(&session->regions, region_id);
-	if (!cursor || !region)
-		return dt_leave(&session->lock, -DT_ECLOSED);
-	dt_bits_set(dt_pending(cursor, region), 0, dt_region_pages(region));
-	return dt_leave(&session->lock, 0);
+	error = cursor ? 0 : -DT_ECLOSED;
+	for (size_t i = 0; !error && i < n; i++) {
+		const struct dt_region *region = dt_find_region(&session->regions, slices[i].region);
+		if (region)
+			dt_bits_set(dt_pending(cursor, region), slices[i].start, slices[i].stop);
+		else
+			error = -DT_ECLOSED;
+	}
+	return dt_leave(&session->lock, error);
 }
 
 void dt_close_cursors(struct dt_session *session)

@@ -79,13 +79,19 @@ class Consumer:
         """Returns a consumer with the same cursor that is about other regions; closing either closes it."""
         return type(self)(self.tracker, self.name, regions, cursor=self._opened[0], known=self._rows)
 
-    def feed(self, region: Region) -> None:
-        """Gives all pages of a region to the next epoch of its cursor, and of no other.
+    def feed(self, region: Region, runs: Sequence[tuple[int, int]] | None = None) -> None:
+        """Gives pages of a region to the next epoch of its cursor, and of no other.
+
+        Args:
+            region: which; it need not be one of its own.
+            runs: of its pages, each [start, stop). None: all.
 
         Raises:
             ClosedError, ForkedError: the region or the tracker can't be used.
         """
-        error = self.call(lib.dt_cursor_feed, region.id)
+        pages = [(0, region.geometry.page_count)] if runs is None else runs
+        slices = _native_slices([(region.id, start, stop) for start, stop in pages])
+        error = self.call(lib.dt_cursor_feed, slices, len(pages))
         if error:
             raise self.error(error, regions=(region,))
 

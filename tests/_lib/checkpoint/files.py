@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from dirtytrack.checkpoint.read.block_owners import BlockOwners
+from dirtytrack.checkpoint.read.block_owners import FileTable
 from dirtytrack.checkpoint.read.checkpoint_file import CheckpointFile, StoredSegment
 from dirtytrack.checkpoint.store.directory import Directory
 
 
 def segments(file: CheckpointFile, sizes: Sequence[int]) -> list[StoredSegment]:
     """The index of a file that stands on regions of these sizes."""
-    return list(file.segments(BlockOwners(list(sizes))))
+    return list(file.segments(FileTable.of_itself(list(sizes))))
 
 
 def open_file(path: Path) -> CheckpointFile:

@@ -100,6 +100,7 @@ class File:
     chain: bytes = CHAIN
     file: bytes = b""
     more: dict[str, Any] = field(default_factory=dict)  # of the description
+    items: list[Any] | None = None  # what a delta says of its table, if that is another one
 
     def __post_init__(self) -> None:
         self.checkpoint = self.checkpoint or checkpoint_id(self.number)
@@ -114,6 +115,7 @@ class File:
         return {
             "table": TABLE,
             **({"regions": self.regions} if self.kind == BASE else {}),
+            **({"regions": self.items} if self.items is not None else {}),
             "meta": {"step": self.number},
             "created": 1e9 + self.number,
             "consistency": "proven",
@@ -172,7 +174,7 @@ class File:
         text = json.dumps(self.description()).encode() if text is None else text
         identity = (self.chain, self.checkpoint, self.parent, self.file, self.number)
         head = struct.pack(
-            "<8sII16s16s16s8sQI36s", b"\x89DTCK\r\n\x1a", 2, self.kind, *identity, BLOCK, bytes(36)
+            "<8sII16s16s16s8sQI36s", b"\x89DTCK\r\n\x1a", 3, self.kind, *identity, BLOCK, bytes(36)
         )
         head = sealed(head, header)
         tail = (
@@ -269,12 +271,15 @@ def history(
         together: whether what is new of a state is one segment, or one of zeros and one of all else.
         rows: more of the table of regions, by name.
     """
-    table = [region(name, len(data), **(rows or {}).get(name, {})) for name, data in states[0].items()]
+    table: list[dict[str, Any]] = []
+    name = TABLE
     files: list[File] = []
     for number, state in enumerate(states, 1):
-        before = (
-            states[number - 2] if number > 1 else {name: bytes(len(data)) for name, data in state.items()}
-        )
+        old = table
+        table = [region(name, len(data), **(rows or {}).get(name, {})) for name, data in state.items()]
+        before, items = _gone_on(old, table, states[number - 2] if files else {})
+        if files and table != old:
+            name = TABLE[:-4] + f"{number:04}"
         stored = [
             run
             for place, name in enumerate(state)
@@ -283,7 +288,10 @@ def history(
         if together:
             stored = gathered(stored, encoding)
         kind = DELTA if files else BASE
-        files.append(File(number, stored, [dict(row) for row in table], kind, checkpoint_id(number - 1)))
+        file = File(number, stored, [dict(row) for row in table], kind, checkpoint_id(number - 1))
+        file.more["table"] = name
+        file.items = items if files and table != old else None
+        files.append(file)
     if linear:
         lay_out(files[0])
     return files
@@ -294,6 +302,26 @@ def base_of(file: File, state: Content) -> File:
     empty = {name: bytes(len(data)) for name, data in state.items()}
     stored = [run for place, name in enumerate(state) for run in runs(place, empty[name], state[name])]
     return File(file.number, stored, file.regions, BASE, file.parent, file.checkpoint, more=file.more)
+
+
+def _gone_on(
+    old: list[dict[str, Any]], table: list[dict[str, Any]], before: Content
+) -> tuple[Content, list[Any]]:
+    # What the regions of a table begin with, and what is said of the table.
+    places = {row["name"]: place for place, row in enumerate(old) if row["nbytes"]}
+    content, items = {}, []
+    for row in table:
+        place, nbytes, begun = places.get(row["name"]), row["nbytes"], bytearray(row["nbytes"])
+        if place is not None:
+            was = before[row["name"]]
+            whole = nbytes if len(was) == nbytes else min(len(was), nbytes) // BLOCK * BLOCK
+            begun[:whole] = was[:whole]
+        content[row["name"]] = bytes(begun)
+        if place is None or not nbytes:
+            items.append(row)
+        else:
+            items.append(place if old[place] == row else {**row, "from": place})
+    return content, items
 
 
 def gathered(stored: list[Run], encoding: int) -> list[Run]:

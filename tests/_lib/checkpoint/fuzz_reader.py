@@ -58,7 +58,8 @@ _NUMBERS = [
 
 
 def _seeds() -> list[tuple[str, bytes]]:
-    # Three regions through four checkpoints, one of them with a base of its own, in all encodings.
+    # Three regions through four checkpoints, one of them with a base of its own, in all encodings; and in a
+    # fifth one of them has grown, one is new, and one has gone.
     text = (b"some text that compresses " * 1000)[: 5 * BLOCK + 50]
     noise = b"".join(forge.xxh3_64(at.to_bytes(2, "big")).to_bytes(8, "big") for at in range(3 * BLOCK // 8))
     states = []
@@ -66,6 +67,7 @@ def _seeds() -> list[tuple[str, bytes]]:
         text = text[: number * BLOCK] + bytes(BLOCK) + text[(number + 1) * BLOCK :]
         noise = noise[:BLOCK] + bytes([number + 1]) * 9 + noise[BLOCK + 9 :]
         states.append({"text": text, "noise": noise, "few": bytes([number, 1, 2, 3] * 2)})
+    states.append({"text": text + text[:BLOCK], "more": noise[: BLOCK + 9], "few": states[-1]["few"]})
     rows = {"few": {"dtype": "<i4", "shape": [2]}}
     files = forge.history(states, encoding=ZSTD, rows=rows)
     files[2] = forge.history(states, encoding=ZSTD, together=True, rows=rows)[2]
@@ -101,7 +103,7 @@ def mutate(name: str, data: bytes, choose: Choose) -> tuple[str, bytes]:
     elif kind == 5:
         data = data[:at] + data[at + (1, 8, 24, BLOCK)[choose(4)] :]
     elif kind == 6:
-        name = f"{choose(6):010}-{data[64:72].hex()}.{('base', 'delta')[choose(2)]}"
+        name = f"{choose(7):010}-{data[64:72].hex()}.{('base', 'delta')[choose(2)]}"
     elif kind == 7:
         data = _redescribed(data, choose)
     else:

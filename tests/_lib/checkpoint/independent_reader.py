@@ -27,7 +27,7 @@ class File(NamedTuple):
     parent: bytes
     number: int
     description: dict[str, Any]
-    table: list[dict[str, Any]]  # the regions; empty in a delta
+    table: list[dict[str, Any]]  # the regions; empty in a delta, whose description may say what they are
     data: bytes  # up to the index
     index: bytes
 
@@ -66,7 +66,7 @@ def read_file(path: Path) -> File:
     magic, version, kind, chain, checkpoint, parent, file, number, block = struct.unpack_from(
         "<8sII16s16s16s8sQI", data
     )
-    check(magic == b"\x89DTCK\r\n\x1a" and version == 2 and kind in (1, 2) and block == BLOCK and number >= 1)
+    check(magic == b"\x89DTCK\r\n\x1a" and version == 3 and kind in (1, 2) and block == BLOCK and number >= 1)
     check(data[84:120] == bytes(36) and struct.unpack_from("<Q", data, 120)[0] == xxh3_64(data[:120]))
     check(kind == 1 or parent != bytes(16))
     check((int(name[1]), bytes.fromhex(name[2]), name[3]) == (number, file, {1: "base", 2: "delta"}[kind]))
@@ -162,22 +162,58 @@ def read_chain(paths: Iterable[Path]) -> tuple[dict[bytes, State], dict[str, str
         below = states.get(file.parent)
         if file.checkpoint in states:
             continue
+        is_another = "regions" in file.description
         if file.kind == 2 and not (
             below
             and below.file.number < file.number
-            and below.file.description["table"] == file.description["table"]
+            and is_another == (below.file.description["table"] != file.description["table"])
         ):
             problems[name] = "does not fit its parent"
             continue
-        table = below.table if file.kind == 2 and below else file.table
-        blocks = [dict(held) for held in below.blocks] if file.kind == 2 and below else [{} for _ in table]
         try:
+            if file.kind == 1 or below is None:
+                table, blocks = file.table, [{} for _ in file.table]
+            elif is_another:
+                table, blocks = follow(below, file.description["regions"])
+            else:
+                table, blocks = below.table, [dict(held) for held in below.blocks]
             apply(file, table, blocks)
         except Exception as error:
             problems[name] = repr(error)
         else:
             states[file.checkpoint] = State(file, table, blocks)
     return states, problems
+
+
+def follow(below: State, items: list[Any]) -> tuple[list[dict[str, Any]], list[dict[int, bytes]]]:
+    """The table that such items make of the parent's, and the blocks that its regions go on with."""
+    check(type(items) is list)
+    rows: list[dict[str, Any]] = []
+    blocks: list[dict[int, bytes]] = []
+    places: dict[int, int] = {}
+    for item in items:
+        if type(item) is int:
+            origin, row = item, dict(below.table[item], linear=None)
+            if row["same_as"] is not None:
+                row["same_as"] = places[row["same_as"]]
+        else:
+            origin, row = item.get("from"), item
+            check(row.get("linear") is None)
+        check(origin is None or (type(origin) is int and origin >= 0 and origin not in places))
+        held: dict[int, bytes] = {}
+        if origin is not None:
+            check(type(item) is int or all(map(is_stored, (row, below.table[origin]))))
+            places[origin] = len(rows)
+            sizes = [min(BLOCK, max(0, row["nbytes"] - number * BLOCK)) for number in below.blocks[origin]]
+            there = zip(below.blocks[origin].items(), sizes, strict=True)
+            held = {number: block for (number, block), size in there if len(block) == size}
+        rows.append(row)
+        blocks.append(held)
+    return read_table(rows), blocks
+
+
+def is_stored(row: dict[str, Any]) -> bool:
+    return row["nbytes"] > 0 and row.get("same_as") is None
 
 
 def apply(file: File, table: list[dict[str, Any]], blocks: list[dict[int, bytes]]) -> None:
