@@ -19,6 +19,21 @@ def size(nbytes: int) -> str:
     return f"{value:.1f} {unit}iB"
 
 
+def several(given: Iterable[str], what: str) -> tuple[str, ...]:
+    """What an argument lists; *what* that is, for messages.
+
+    Raises:
+        TypeError: it is one str, whose letters would be taken for several, or not all are str.
+    """
+    if isinstance(given, str):
+        raise TypeError(f"{what} are a list of str, not the one {given!r}: [{given!r}]")
+    found = tuple(given)
+    for one in found:
+        if not isinstance(one, str):
+            raise TypeError(f"{what} are a list of str, and {one!r} is none")
+    return found
+
+
 def duration(seconds: float) -> str:
     """A time, as in "1.5 ms" or "2.0 h"."""
     for limit, factor, unit in ((1e-3, 1e6, "us"), (0.9995, 1e3, "ms"), (120, 1, "s"), (7200, 1 / 60, "min")):

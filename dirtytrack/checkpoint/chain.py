@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from dirtytrack._html import bar, table
 from dirtytrack._lifetime.closable import Owner
-from dirtytrack._text import shorten, size
+from dirtytrack._text import several, shorten, size
 from dirtytrack.checkpoint.difference import Difference, differences
 from dirtytrack.checkpoint.export import FileFormat, check_target, export_parts, parts_of
 from dirtytrack.checkpoint.format.description import Consistency
@@ -326,6 +326,7 @@ class Chain(Owner):
             StoreError: a file is to be made at a URL.
             FileNotFoundError: as for `read`.
             ImportError: without numpy or safetensors, naming the extra.
+            TypeError: regions are one str, or not all str.
             OSError: as the system says.
         """
         self._check()
@@ -372,7 +373,7 @@ class Chain(Owner):
         progress: Callable[[int, int], None] | None,
     ) -> tuple[str, ...]:
         path = check_target(to)
-        names = None if regions is None else [*dict.fromkeys(regions)]
+        names = None if regions is None else [*dict.fromkeys(several(regions, "regions"))]
         while True:
             checkpoint = self.newest if at is None else self[at]
             metadata = {"id": checkpoint.id, "meta": json.dumps(checkpoint.meta)}

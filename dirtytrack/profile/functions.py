@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
+from dirtytrack._text import several
 from dirtytrack.errors import BusyError
 
 _TOOL_NAME = "dirtytrack"
@@ -42,9 +43,7 @@ def find_functions(names: Iterable[str]) -> list[Named]:
         TypeError, ValueError: no such names, no such function, or no function of Python.
         ImportError: of the module.
     """
-    if isinstance(names, str):
-        raise TypeError(f"functions are a list of names, not the str {names!r}: [{names!r}]")
-    return [_find(name) for name in dict.fromkeys(names)]
+    return [_find(name) for name in dict.fromkeys(several(names, "functions"))]
 
 
 def check_name(name: object) -> None:

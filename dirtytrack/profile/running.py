@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from dirtytrack._text import several
 from dirtytrack.errors import KernelError
 from dirtytrack.profile._protocol import Door, Line, loaded_agent
 from dirtytrack.profile.functions import check_name
@@ -50,11 +51,11 @@ def record(
         What was found, and the exit code of the program, negative for a signal.
 
     Raises:
-        TypeError, ValueError: of the phases.
+        TypeError, ValueError: of the program or the phases.
         UnsupportedError: memory can't be tracked here.
         DirtyTrackError: the program ended before it began to be recorded.
     """
-    phases = tuple(phases)
+    program, phases = several(program, "a program and its arguments"), several(phases, "phases")
     for phase in phases:
         check_name(phase)
     with ExitStack() as stack:

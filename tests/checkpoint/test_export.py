@@ -324,6 +324,10 @@ def test_arguments(tmp_path):
             chain.export(tmp_path / "out", regions=["a"])
         with pytest.raises(ChainError, match="no region 'b'"):
             chain.export(tmp_path / "out", format="npz", regions=["b"])
+        with pytest.raises(TypeError, match=r"regions are a list of str, not the one 'a': \['a'\]"):
+            chain.export(tmp_path / "out", format="npz", regions="a")
+        with pytest.raises(TypeError, match="regions are a list of str, and 3 is none"):
+            chain.export(tmp_path / "out", format="npz", regions=["a", 3])
         with pytest.raises(ChainError, match="no complete checkpoint 9"):
             chain.export(tmp_path / "out", format="npz", at=9)
         with pytest.raises(StoreError, match="made in a directory"):

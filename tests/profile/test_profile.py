@@ -261,8 +261,8 @@ def test_a_wrapper_says_what_it_misses(session: Session) -> None:
 @pytest.mark.parametrize(
     ("functions", "error", "message"),
     [
-        ("m:f", TypeError, "a list of names"),
-        ([3], TypeError, "no name of a function"),
+        ("m:f", TypeError, "functions are a list of str, not the one"),
+        ([3], TypeError, "functions are a list of str, and 3 is none"),
         (["nothing"], ValueError, 'it is "module:function"'),
         (["m:f g"], ValueError, 'it is "module:function"'),
         (["_lib.profile.writers:nothing"], ValueError, "there is no 'nothing' in module"),

@@ -523,6 +523,10 @@ def test_ctrl_c_ends_it_with_a_report(folder: Path) -> None:
 
 def test_phases_that_there_are_not(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """No names, and functions that nobody calls."""
+    with pytest.raises(TypeError, match="phases are a list of str, not the one 'writers:few'"):
+        record(["program.py"], phases="writers:few")
+    with pytest.raises(TypeError, match="arguments are a list of str, not the one"):
+        record("program.py")
     with pytest.raises(ValueError, match="no name of a function"):
         record(["program.py"], phases=["writers"])
     if hasattr(sys, "monitoring"):  # what will be imported is known when it is

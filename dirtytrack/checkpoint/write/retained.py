@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
+from dirtytrack._text import several
+
 
 class Retained(NamedTuple):
     """Checkpoints that stay, whatever the policy.
@@ -35,12 +37,8 @@ NOTHING = Retained(frozenset(), None)
 
 
 def _check_ids(identifiers: Iterable[str]) -> frozenset[str]:
-    if isinstance(identifiers, str):
-        raise TypeError(f"pass a list of identifiers, not the one {identifiers!r}")
-    found = frozenset(identifiers)
+    found = frozenset(several(identifiers, "identifiers of checkpoints"))
     for one in found:
-        if not isinstance(one, str):
-            raise TypeError(f"a checkpoint's identifier is a str of 32 digits, not {one!r}")
         if not re.fullmatch("[0-9a-f]{32}", one):
             raise ValueError(f"{one[:40]!r} is no identifier of a checkpoint: 32 hexadecimal digits")
     return found
