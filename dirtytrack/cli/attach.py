@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     path = args.output or Path(f"{args.pid}.dirtytrack")
     file.reserve_file(path, force=args.force)
     try:
-        report = attach(args.pid, seconds=args.seconds, pace=pace_of(args))
+        report = attach(args.pid, seconds=args.seconds, pace=pace_of(args), shared=args.shared)
         report.save(path, force=True)
     except BaseException:
         file.release_file(path)

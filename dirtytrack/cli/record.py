@@ -2,9 +2,10 @@
 
 The program runs as ever, with its own input, output and arguments. The recording is written when it ends,
 also by Ctrl-C, to SCRIPT.dirtytrack in the current directory; 'dirtytrack report' shows it. Watched are the
-heap, the stack and all private anonymous memory: Python's objects, numpy arrays, tensors. Arrays are named
-where variables of modules and running functions lead to them. Processes that it forks are recorded with
---follow-forks. A program that tracks memory with dirtytrack itself can't be: memory has one userfaultfd.
+heap, the stack and all private anonymous memory: Python's objects, numpy arrays, tensors; with --shared
+shared memory and mapped files, too. Arrays are named where variables of modules and running functions lead to
+them. Processes that it forks are recorded with --follow-forks. A program that tracks memory with dirtytrack
+itself can't be: memory has one userfaultfd.
 
 The exit code is the program's; 1 if it could not be recorded, and a line on stderr says why.
 """
@@ -58,7 +59,7 @@ def _function(text: str) -> str:
 
 
 def add_pace(parser: argparse.ArgumentParser) -> None:
-    """Declare what records of both kinds have: how often is looked, and where to."""
+    """Declare what records of both kinds have: how often is looked, at what, and where to."""
     parser.add_argument(
         "--every",
         metavar="SECONDS",
@@ -73,6 +74,11 @@ def add_pace(parser: argparse.ArgumentParser) -> None:
         default=10.0,
         help="look less often where looks and the write faults after them would take more of the time than "
         "this, about (default %(default)g)",
+    )
+    parser.add_argument(
+        "--shared",
+        action="store_true",
+        help="watch shared memory and mapped files as well: what the program stores to them",
     )
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write the recording there")
     parser.add_argument("--force", action="store_true", help="replace the file if it is there")
@@ -102,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
             phases=args.phase,
             pace=pace_of(args),
             follow_forks=args.follow_forks,
+            shared=args.shared,
         )
         report.save(path, force=True)
     except BaseException:

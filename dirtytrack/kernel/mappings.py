@@ -96,12 +96,13 @@ def overlapping(start: int, stop: int, *, pid: int | None = None) -> list[Mappin
 
 
 class Stretch(NamedTuple):
-    """Addresses that can be scanned as one, and the anonymous memory in them that may be written.
+    """Addresses that can be scanned as one, and the memory in them that may be written.
 
     Attributes:
         start: first address.
         stop: the address after the last.
-        mappings: start, stop and name of each private anonymous mapping there that is writable.
+        mappings: start, stop and name of each mapping there that was asked for. The names of shared ones
+            begin with "/".
     """
 
     start: int
@@ -109,8 +110,12 @@ class Stretch(NamedTuple):
     mappings: list[tuple[int, int, str]]
 
 
-def writable_anonymous(pid: int | None = None) -> list[Stretch]:
+def writable(pid: int | None = None, *, shared: bool = False) -> list[Stretch]:
     """List the writable private anonymous mappings of a process, by ascending address.
+
+    Args:
+        pid: another process by id, or None for this one.
+        shared: the writable shared ones as well: of files, shared memory and memfds, not of devices.
 
     It reads ``/proc/PID/maps`` once, a microsecond for each mapping, where `overlapping` takes twenty.
     Between two stretches lie huge pages from the pool, which not every kernel can scan along with others.
@@ -125,9 +130,10 @@ def writable_anonymous(pid: int | None = None) -> list[Stretch]:
         if path and b"huge" in path[0]:
             is_open = False
             continue
-        is_own = inode == b"0" and permissions[1:2] == b"w" and permissions[3:4] == b"p"
-        name = os.fsdecode(path[0]) if path else ""
-        if not is_own or _kind_of_anonymous(name) is not Kind.ANONYMOUS:
+        if permissions[1:2] != b"w":
+            continue
+        name = os.fsdecode(path[0].rstrip(b"\n")) if path else ""
+        if not _is_own(permissions, inode, name) and not (shared and _is_shared(permissions, name)):
             continue
         first, _, end = addresses.partition(b"-")
         start, stop = int(first, 16), int(end, 16)
@@ -137,6 +143,16 @@ def writable_anonymous(pid: int | None = None) -> list[Stretch]:
         stretches[-1].mappings.append((start, stop, name))
         stretches[-1] = stretches[-1]._replace(stop=stop)
     return stretches
+
+
+def _is_own(permissions: bytes, inode: bytes, name: str) -> bool:
+    return permissions[3:4] == b"p" and inode == b"0" and _kind_of_anonymous(name) is Kind.ANONYMOUS
+
+
+def _is_shared(permissions: bytes, name: str) -> bool:
+    is_memory = name.startswith(("/dev/shm/", "/dev/zero"))
+    is_other = not name.startswith("/") or name.startswith(("/dev/", "/[aio]"))
+    return permissions[3:4] == b"s" and (is_memory or not is_other)
 
 
 def page_size_at(address: int) -> int:

@@ -19,7 +19,7 @@ from dirtytrack.profile.recorder import USUAL, Pace, Recorder
 from dirtytrack.profile.report import Report
 
 
-def attach(pid: int, *, seconds: float | None = None, pace: Pace = USUAL) -> Report:
+def attach(pid: int, *, seconds: float | None = None, pace: Pace = USUAL, shared: bool = False) -> Report:
     """Records a program that runs already, as `record` does; it goes on afterwards as if nothing had been.
 
     It has to be of Python 3.14 or later, and so has this one, of the same minor version. Nothing has to be
@@ -31,6 +31,7 @@ def attach(pid: int, *, seconds: float | None = None, pace: Pace = USUAL) -> Rep
         seconds: how long. Default: until the process ends, or a KeyboardInterrupt, which is taken for the
         end.
         pace: how often is looked.
+        shared: as `record` has it.
 
     Raises:
         UnsupportedError: this is an older Python; or the program can't track memory.
@@ -59,7 +60,7 @@ def attach(pid: int, *, seconds: float | None = None, pace: Pace = USUAL) -> Rep
         with line:
             lines = Line(line)
             hello, descriptor = lines.hello()
-            recorder = Recorder(hello, descriptor, pid, f"process {pid}", pace)
+            recorder = Recorder(hello, descriptor, pid, f"process {pid}", pace, with_shared=shared)
             recorder.look(recorder.first)
             lines.answer()
         with suppress(KeyboardInterrupt):

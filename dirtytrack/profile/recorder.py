@@ -102,6 +102,7 @@ class Recorder:
         pace: Pace,
         *,
         follows_forks: bool = False,
+        with_shared: bool = False,
     ) -> None:
         """Looks at nothing yet.
 
@@ -112,13 +113,16 @@ class Recorder:
             program: what it runs.
             pace: how often is looked.
             follows_forks: whether processes may `join`.
+            with_shared: whether shared memory and files count, too.
         """
         self._program = program
+        self._with_shared = with_shared
         self._pace = pace
         self._python = str(hello.get("python", ""))
         self._ledger = Ledger(DEFAULT_INTERVALS)
         self._started, self._began = time.time(), time.perf_counter()
-        memory = Memory(pid, Userfaultfd(descriptor=descriptor), self._ledger)
+        userfaultfd = Userfaultfd(descriptor=descriptor)
+        memory = Memory(pid, userfaultfd, self._ledger, with_shared=with_shared)
         index = self._ledger.process(pid, 0, 0.0) if follows_forks else None
         self.first = Process(memory, index, next=self._began + pace.every)
         self._live = 1
@@ -243,6 +247,9 @@ class Recorder:
             yield "What was written after the last look is missing: the program ended without a word."
         if self._abrupt:
             yield f"Of {self._abrupt} forked children the last look is missing: they ended without a word."
+        if left_out := self.first.memory.left_out:
+            why = "each is of more than 32 GiB" if self._with_shared else "with --shared they are"
+            yield f"{size(left_out)} of shared memory and mapped files are not in it: {why}."
         if busy := self.first.memory.busy:
             yield (
                 f"{size(busy)} are not in it: another userfaultfd has them, as in a program that uses "

@@ -29,6 +29,7 @@ def record(
     phases: Iterable[str] = (),
     pace: Pace = USUAL,
     follow_forks: bool = False,
+    shared: bool = False,
 ) -> tuple[Report, int]:
     """Runs a program of Python, and records which memory it writes until it ends.
 
@@ -46,6 +47,10 @@ def record(
         follow_forks: whether children that it forks, and theirs, are recorded as well, up to 256: what they
             write after the fork. A child waits in its fork for some milliseconds until it is watched. One
             that executes another program is not followed there, and none longer than the program runs.
+
+        shared: whether writable mappings of files, shared memory and memfds are watched as well, of up to 32
+            GiB each: what this program stores to them, not what others do, or what it writes to the file by
+            system calls. What it does between mapping one and the next look is not seen.
 
     Returns:
         What was found, and the exit code of the program, negative for a signal.
@@ -76,7 +81,13 @@ def record(
             process.kill()  # it waits for an answer, and has not begun
             raise
         recorder = Recorder(
-            hello, descriptor, process.pid, " ".join(program), pace, follows_forks=door is not None
+            hello,
+            descriptor,
+            process.pid,
+            " ".join(program),
+            pace,
+            follows_forks=door is not None,
+            with_shared=shared,
         )
         recorder.look(recorder.first)
         line.answer()

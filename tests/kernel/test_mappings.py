@@ -17,7 +17,7 @@ from _lib.kernel.area import MAP_HUGETLB, PRIVATE, SHARED, Area, Lab, check, lib
 from _lib.support import PAGE_SIZE, address_of, in_child, optional, require, require_root
 from dirtytrack.errors import KernelError
 from dirtytrack.kernel import mappings
-from dirtytrack.kernel.mappings import Kind, Mapping, overlapping, page_size_at, writable_anonymous
+from dirtytrack.kernel.mappings import Kind, Mapping, overlapping, page_size_at, writable
 
 pytestmark = pytest.mark.anywhere
 
@@ -339,11 +339,38 @@ def test_a_process_that_dies_while_it_is_asked() -> None:
     assert in_child(child).check() == (errno.ESRCH, "PROCMAP_QUERY", 0, PAGE_SIZE)
 
 
+def test_writable_shared_memory(tmp_path: Path) -> None:
+    """Files, shared memory and memfds, by their paths, where they are asked for; no devices."""
+    with (tmp_path / "a file").open("w+b") as file, open(os.memfd_create("mine"), "w+b") as memfd:
+        for one in (file, memfd):
+            one.truncate(PAGE_SIZE)
+        with (
+            mmap.mmap(file.fileno(), PAGE_SIZE) as mapped,
+            mmap.mmap(memfd.fileno(), PAGE_SIZE) as shared,
+            mmap.mmap(-1, PAGE_SIZE) as anonymous,
+            mmap.mmap(file.fileno(), PAGE_SIZE, mmap.MAP_PRIVATE),
+            mmap.mmap(file.fileno(), PAGE_SIZE, prot=mmap.PROT_READ),
+        ):
+            asked = {one for stretch in writable(shared=True) for one in stretch.mappings}
+            expected = {
+                (start, start + PAGE_SIZE, name)
+                for name, memory in (
+                    (str(tmp_path / "a file"), mapped),
+                    ("/memfd:mine (deleted)", shared),
+                    ("/dev/zero (deleted)", anonymous),
+                )
+                for start in [address_of(memory)]
+            }
+            assert expected <= asked
+            assert sum(name == str(tmp_path / "a file") for *_, name in asked) == 1
+            assert not any(name.startswith("/") for one in writable() for *_, name in one.mappings)
+
+
 def test_writable_anonymous_memory(lab: Lab, hugepages: Callable[[int], int]) -> None:
     """What `overlapping` says of it, of this process and another one; hugetlb is in no stretch."""
     with mmap.mmap(-1, hugepages(1), flags=PRIVATE | MAP_HUGETLB) as huge:
         start = address_of(huge)
-        stretches = writable_anonymous()
+        stretches = writable()
         found = {(start, stop) for stretch in stretches for start, stop, _ in stretch.mappings}
         expected = {
             (one.start, one.stop)

@@ -30,8 +30,10 @@ def world(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     stretch = _memory.mappings.Stretch
     monkeypatch.setattr(
         _memory.mappings,
-        "writable_anonymous",
-        lambda pid: [stretch(_BASE, 1 << 46, [(start, stop, "") for start, stop in world["mappings"]])],
+        "writable",
+        lambda pid, shared: [
+            stretch(_BASE, 1 << 46, [(start, stop, "") for start, stop in world["mappings"]])
+        ],
     )
     monkeypatch.setattr(
         _memory.pagemap,

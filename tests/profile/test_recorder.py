@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from _lib import limits
 from _lib.support import PAGE_SIZE
 from dirtytrack import DirtyTrackError, UnsupportedError
-from dirtytrack.profile import Recording, Report, _agent, _limits
+from dirtytrack.profile import Recording, Report, _agent, _limits, _protocol, running
 from dirtytrack.profile._protocol import Line
 from dirtytrack.profile.recorder import Pace
 from dirtytrack.profile.running import record
@@ -351,6 +352,48 @@ def test_a_signal_in_the_middle_of_a_message_takes_no_answer() -> None:
     assert heard == [{"phase": "a"}, {"phase": ""}, {"end": True, "forks": 0}]
 
 
+def test_shared_memory_and_files(folder: Path) -> None:
+    """With --shared what each process stores to them, exactly: not what it reads, nor what others store."""
+    (folder / "program.py").write_text(f"""
+import mmap, os, signal
+file = open("file", "w+b")
+file.truncate(200 * {PAGE_SIZE})
+mapped = mmap.mmap(file.fileno(), 0)
+anonymous = mmap.mmap(-1, 64 * {PAGE_SIZE})
+anonymous[0] = mapped[0] = 1  # before it is seen
+def store(memory, *pages):
+    for page in pages: memory[page * {PAGE_SIZE}] = 7
+os.kill(os.getpid(), signal.SIGURG)  # a look: from here on it is watched
+read = sum(mapped[page * {PAGE_SIZE}] for page in range(200))
+store(mapped, 3, 4, 150)
+store(anonymous, 1, 2)
+os.pwrite(file.fileno(), b"by a call", 90 * {PAGE_SIZE})
+if os.fork() == 0:
+    store(mapped, 150, 199)
+    store(anonymous, 60)
+    os._exit(0)
+os.wait()
+os.kill(os.getpid(), signal.SIGURG)
+mapped.resize(300 * {PAGE_SIZE})
+os.kill(os.getpid(), signal.SIGURG)
+store(mapped, 250)
+""")
+    report, code = record(["program.py"], pace=Pace(60.0, 1.0), follow_forks=True, shared=True)
+    assert code == 0
+    recording = report.recording
+    found = [
+        (phase.process, recording.areas[tally.area].name, tally.distinct)
+        for phase in recording.phases
+        for tally in phase.tallies
+        if recording.areas[tally.area].name.startswith("/")
+    ]
+    path, zero = str(folder / "file"), "/dev/zero (deleted)"
+    assert sorted(found) == [(0, zero, 2), (0, path, 1), (0, path, 3), (1, zero, 1), (1, path, 2)]
+    report, _ = record(["program.py"], pace=Pace(60.0, 1.0))
+    assert not any(area.name.startswith("/") for area in report.recording.areas)
+    assert any("of shared memory and mapped files are not in it" in note for note in report.recording.notes)
+
+
 def test_arrays_are_found_where_variables_lead(folder: Path) -> None:
     """In modules, in functions that run, in dictionaries and objects; a view is not told twice."""
     (folder / "program.py").write_text("""
@@ -519,6 +562,55 @@ def test_ctrl_c_ends_it_with_a_report(folder: Path) -> None:
     assert "Next: dirtytrack report program.dirtytrack" in err
     assert recording.returncode == 130
     assert Report.load(folder / "program.dirtytrack").recording.collects >= 1
+
+
+@pytest.mark.parametrize("where", ["sitecustomize", "program", "phase", "exit"])
+def test_an_interrupt_of_the_recorder_alone(folder: Path, where: str) -> None:
+    """At any point it leaves the program to itself, which did not get it and ends as ever; it is recorded."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background of a shell lack
+    interrupt = "import os, signal; os.kill(os.getppid(), signal.SIGINT)\n"
+    (folder / "writers.py").write_text(f"def few():\n    {interrupt if where == 'phase' else 'pass'}\n")
+    at_exit = f"import atexit\ndef last():\n    {interrupt}\natexit.register(last)\n"
+    start = {"program": interrupt, "exit": at_exit}.get(where, "")
+    (folder / "program.py").write_text(f"{start}\nimport writers\nwriters.few()\nraise SystemExit(7)\n")
+    environment = dict(os.environ)
+    if where == "sitecustomize":  # while the recorder waits to hear of it; only in the program
+        (folder / "sitecustomize.py").write_text(
+            f"import sys\nif '-c' in sys.orig_argv[1:]:\n    {interrupt}"
+        )
+        environment["PYTHONPATH"] = str(folder)
+    command = [sys.executable, "-m", "dirtytrack", "record", "--phase", "writers:few", "program.py"]
+    done = limits.run(command, env=environment)
+    assert done.returncode == 7, done.stderr
+    assert "Next: dirtytrack report program.dirtytrack" in done.stderr
+    assert Report.load(folder / "program.dirtytrack").recording.collects >= 3
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (b'{"failed": "Operation not permitted", "errno": 1}\n', "In the program: Operation not permitted"),
+        (b"", "did not answer within"),
+        (b"no json\n", "ended before it could be recorded"),
+    ],
+)
+def test_a_program_that_can_not_be_recorded_does_not_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, said: bytes, message: str
+) -> None:
+    """It is ended where it waits for an answer, and nobody waits for it."""
+    agent = (
+        "import socket\n"
+        "def run(line, *_):\n"
+        "    line = socket.socket(fileno=line)\n"
+        f"    line.send({said!r})\n"
+        "    line.recv(1)\n"
+        "    open('ran', 'w')\n"
+    )
+    monkeypatch.setattr(running, "loaded_agent", lambda: f"scope = {{}}; exec({agent!r}, scope)")
+    monkeypatch.setattr(_protocol, "HELLO", 60.0 if said else 0.1)
+    with pytest.raises(DirtyTrackError, match=message):
+        record(["program.py"])
+    assert not (folder / "ran").exists()
 
 
 def test_phases_that_there_are_not(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
