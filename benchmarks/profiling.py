@@ -6,7 +6,7 @@ import functools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,19 @@ for _ in range(int(sys.argv[1])):
     moments[:5000] *= 0.9
     table @ np.ones(256, np.float32)
 print(time.process_time() - began)
+"""
+
+_FORKS = """
+import os, sys, time
+import numpy as np
+table = np.ones(8 << 20)
+began = time.perf_counter()
+for _ in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        table[0] = 2
+        os._exit(0)
+    os.wait()
+print(time.perf_counter() - began)
 """
 
 
@@ -110,23 +123,42 @@ def profile_phases(scale: Scale) -> Iterator[Outcome]:
 def record(scale: Scale) -> Iterator[Outcome]:
     """A program in numpy under ``dirtytrack record``, beside itself alone: processor time of the program."""
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder) / "program.py"
-        program.write_text(_PROGRAM)
-        steps = "20" if scale.quick else "200"
-
-        def run(*command: str) -> Seconds:
-            done = subprocess.run(
-                [sys.executable, *command, str(program), steps],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            return Seconds(done.stdout)
-
+        run = _program(Path(folder), _PROGRAM, 20 if scale.quick else 200)
         yield compare(
             "a training in numpy, 100 MiB, recorded every 0.1 s",
             Side(lambda: run("-m", "dirtytrack", "record", "--force")),
             Side(run, name="the same alone"),
             pairs=scale.repeat(10),
         )
+
+
+@row("record-forks")
+def record_forks(scale: Scale) -> Iterator[Outcome]:
+    """A fork, and a child that writes a page and ends, under ``record --follow-forks``, beside it alone."""
+    count = 5 if scale.quick else 50
+    with tempfile.TemporaryDirectory() as folder:
+        run = _program(Path(folder), _FORKS, count)
+        yield compare(
+            "a fork with 64 MiB and its child, followed",
+            Side(lambda: run("-m", "dirtytrack", "record", "--follow-forks", "--force"), parts=count),
+            Side(run, parts=count, name="the same alone"),
+            pairs=scale.repeat(10),
+        )
+
+
+def _program(folder: Path, text: str, count: int) -> Callable[..., Seconds]:
+    # A program that is given a number and prints how many seconds it took, to be run by a command.
+    program = folder / "program.py"
+    program.write_text(text)
+
+    def run(*command: str) -> Seconds:
+        done = subprocess.run(
+            [sys.executable, *command, str(program), str(count)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return Seconds(done.stdout)
+
+    return run

@@ -30,9 +30,11 @@ uint64_t dt_tally_new(const struct dt_run *runs, size_t n, uint64_t *words)
 			if (count > runs[i].stop - page)
 				count = runs[i].stop - page;
 			uint64_t bits = (count == 64 ? ~0ULL : (1ULL << count) - 1) << first;
-			uint64_t *word = &words[page / 64];
-			fresh += (uint64_t)__builtin_popcountll(bits & ~*word);
-			*word |= bits;
+			uint64_t *word = &words[page / 64], missing = bits & ~*word;
+			if (missing) { // mostly there is none, and to count takes longer than all the rest
+				fresh += (uint64_t)__builtin_popcountll(missing);
+				*word |= missing;
+			}
 			page += count;
 		}
 	}
