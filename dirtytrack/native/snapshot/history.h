@@ -59,6 +59,8 @@ int dt_history_has(const struct dt_history *history, uint64_t state);
 uint64_t dt_history_bytes(const struct dt_history *history);
 // An identifier that no state has.
 uint64_t dt_history_unused(struct dt_history *history);
+// Makes a tree, which is its own from here on, the newest state. There is room for it.
+void dt_history_add(struct dt_history *history, uint64_t state, uint32_t tree);
 // Collects n whole regions into the epoch, and makes what memory is now a state; the first time of all that is
 // populated. Pages that are as they were are shared. The epoch is settled, or on an error (-EACCES, -EFAULT: its
 // failure says which pages can't be read) has given its pages back.
