@@ -112,6 +112,34 @@ static void try_trackers(void)
 		pthread_join(threads[i], NULL);
 }
 
+static struct dt_tracker *common;
+static char *common_heap;
+
+static void *take_in_turn(void *number)
+{
+	uint8_t cards[PAGES / 8];
+	volatile char *own = common_heap + (size_t)(uintptr_t)number * page;
+	for (int i = 0; i < TAKES; i++) {
+		++*own;
+		check(dt_tracker_take(common, cards, sizeof cards, NULL) == 0);
+		check(dt_tracker_unstopped(common, NULL, 0) == 0);
+	}
+	return NULL;
+}
+
+// Threads that wait for one tracker, whose signals are blocked meanwhile: each counts as stopped.
+static void try_queue(void)
+{
+	pthread_t threads[TRACKERS];
+	common_heap = map(PAGES);
+	common = open_on(common_heap);
+	for (int i = 0; i < TRACKERS; i++)
+		check(pthread_create(&threads[i], NULL, take_in_turn, (void *)(uintptr_t)i) == 0);
+	for (int i = 0; i < TRACKERS; i++)
+		pthread_join(threads[i], NULL);
+	dt_tracker_close(common);
+}
+
 static int32_t blocked;
 
 static void *block(void *ends)
@@ -208,6 +236,7 @@ int main(void)
 	try_refusals();
 	try_instants();
 	try_trackers();
+	try_queue();
 	try_unstopped();
 	puts("all so");
 	return 0;

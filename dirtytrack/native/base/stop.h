@@ -51,6 +51,16 @@ int dt_stop_begin(const struct dt_stopping *stopping, struct dt_stop *stop);
 // They go on. *unstopped: those that were not stopped all the time. 0 or -ENOMEM: then it is empty.
 int dt_stop_end(struct dt_stop *stop, struct dt_threads *unstopped);
 
+// The calling thread is about to wait for a lock. It stores nothing until it has it, and counts as stopped: it may be
+// the stopper's, and its own signals are blocked.
+struct dt_waiting {
+	uint32_t *word; // NULL: nobody has ever stopped threads
+	uint32_t before;
+};
+struct dt_waiting dt_begin_to_wait(void);
+// It has the lock. If a stop is under way, whose stopper does not need it, it waits for the end of that.
+void dt_have_waited(const struct dt_waiting *waiting);
+
 void dt_free_threads(struct dt_threads *threads);
 
 // The calling thread is the library's own from here on: it never writes to its user's memory, and is not stopped. It

@@ -13,11 +13,10 @@ void dt_stop_take_lock(struct dt_stop_process *process)
 {
 	if (pthread_mutex_trylock(&process->lock) == 0)
 		return;
-	uint32_t *word = dt_word_of_this_thread(process);
-	uint32_t before = dt_begin_waiting(word);
+	struct dt_waiting waiting = dt_begin_to_wait();
 	dt_takes_long(); // not before: what is given up may take a lock that a stopped thread holds
 	pthread_mutex_lock(&process->lock);
-	dt_end_waiting(word, before);
+	dt_have_waited(&waiting);
 }
 
 static bool is_handled_by_us(int signal)

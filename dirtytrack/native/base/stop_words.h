@@ -7,7 +7,7 @@
 //	the thread:  STOPPED      it waits in the handler
 //	             LEFT         it waited for too long, and went on
 //	             NONE         it answered too late: it would be waited for again
-//	             WAITING      it waits for its turn to stop the others: it is as good as stopped
+//	             WAITING      it waits for a lock of the library's: it is as good as stopped
 //	             OWN          it is the library's own
 //
 // So a thread that blocks the signal costs one wait, until it has handled it once: ASKED and RECALLED stay.

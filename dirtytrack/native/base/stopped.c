@@ -57,18 +57,35 @@ void dt_stop_handle(int signal)
 	errno = error;
 }
 
-uint32_t dt_begin_waiting(uint32_t *word)
+// One that has left the stop under way has to be found so; and one of the library's own is never waited for.
+static bool says_that_it_waits(const struct dt_waiting *waiting)
 {
-	uint32_t before = dt_stop_load(word);
-	if (dt_stop_state(before) != DT_STOP_LEFT) // which the stop under way has to find
-		dt_stop_become(word, DT_STOP_WAITING);
-	return before;
+	return waiting->word && waiting->before != DT_STOP_OWN && dt_stop_state(waiting->before) != DT_STOP_LEFT;
 }
 
-void dt_end_waiting(uint32_t *word, uint32_t before)
+struct dt_waiting dt_begin_to_wait(void)
 {
-	if (dt_stop_state(before) != DT_STOP_LEFT)
-		dt_stop_become(word, before == DT_STOP_OWN ? DT_STOP_OWN : DT_STOP_NONE);
+	struct dt_stop_process *process = dt_stop_known_process();
+	struct dt_waiting waiting = {.word = process ? dt_word_of_this_thread(process) : NULL};
+	if (waiting.word)
+		waiting.before = dt_stop_load(waiting.word);
+	if (says_that_it_waits(&waiting))
+		dt_stop_become(waiting.word, DT_STOP_WAITING);
+	return waiting;
+}
+
+void dt_have_waited(const struct dt_waiting *waiting)
+{
+	if (!says_that_it_waits(waiting))
+		return;
+	struct dt_stop_process *process = dt_stop_known_process();
+	dt_stop_become(waiting->word,
+		       DT_STOP_NONE); // first: a stop that begins now asks, and one that has begun is seen
+	uint32_t stop = dt_stop_load(&process->stop);
+	if (!(stop & 1))
+		return;
+	dt_stop_become(waiting->word, dt_stop_about(stop, DT_STOP_STOPPED));
+	wait_for_the_end(process, waiting->word, stop);
 }
 
 static pthread_key_t own_key; // a value of it is a thread's word

@@ -6,6 +6,7 @@
 
 #include "../base/address_space.h"
 #include "../base/patience.h"
+#include "../base/stop.h"
 #include "../include/dirtytrack.h"
 
 int dt_lock_init(struct dt_lock *lock)
@@ -52,8 +53,10 @@ static int enter(struct dt_lock *lock, bool is_within_quiet)
 			held.quiet = dt_quiet_begin();
 	}
 	if (pthread_mutex_trylock(&lock->mutex)) {
-		dt_takes_long();
+		struct dt_waiting waiting = dt_begin_to_wait();
+		dt_takes_long(); // not before: what is given up may take a lock that a stopped thread holds
 		pthread_mutex_lock(&lock->mutex);
+		dt_have_waited(&waiting);
 	}
 	lock->held = held;
 	return lock->closed ? dt_leave(lock, -DT_ECLOSED) : 0;

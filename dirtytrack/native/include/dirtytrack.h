@@ -294,7 +294,7 @@ DT_API long dt_tracker_lost(struct dt_tracker *tracker, struct dt_range *ranges,
 
 // Lists up to room threads (gettid(2)) that the last take or peek was to stop, and that ran during some of its scan:
 // they block the signal, or the kernel runs them, or is busy for them; returns how many there are in all. A thread that
-// waits for its turn in a function here blocks signals, too: it stores nothing then, but the scan waits for it in vain.
+// waits for its turn in a function here counts as stopped.
 DT_API long dt_tracker_unstopped(struct dt_tracker *tracker, int32_t *threads, size_t room);
 
 // Snapshots: memory that is put back, or compared, at the cost of what was stored to it. For loops that try something
