@@ -150,19 +150,42 @@ static int differs(void *context, void *start, size_t bytes, const void *before,
 }
 
 // Where nothing differs a snapshot takes on nothing, and dropped pages go back.
-static void snapshots(void)
+static void snapshots(unsigned flags)
 {
 	struct dt_snapshot *snapshot;
 	char *memory = map(8);
 	size_t pages, bytes = 0;
 	check(dt_snapshot_open(&snapshot) == 0);
-	check(dt_snapshot_add(snapshot, memory, 8 * page, DT_DENSE) == 0);
+	check(dt_snapshot_add(snapshot, memory, 8 * page, flags) == 0);
 	check(dt_snapshot_diff(snapshot, DT_LIST_TAKE, differs, &bytes) == 0 && bytes == 0);
 	check(madvise(memory, 2 * page, MADV_DONTNEED) == 0);
 	check(dt_snapshot_diff(snapshot, 0, differs, &bytes) == 0 && bytes == 2 * page);
 	check(dt_snapshot_rollback(snapshot, &pages) == 0 && pages == 2 && memory[0] == 1 && memory[page] == 1);
+	check(madvise(memory + 3 * page, 2 * page, MADV_DONTNEED) == 0);
+	check(dt_snapshot_advance(snapshot, &pages) == 0 && pages == 2);
+	memory[3 * page] = 5;
+	check(dt_snapshot_rollback(snapshot, &pages) == 0 && memory[3 * page] == 0 && memory[4 * page] == 0);
 	dt_snapshot_close(snapshot);
 	munmap(memory, 8 * page);
+}
+
+// Of a file, what nobody has touched is not zeros.
+static void file_snapshots(unsigned flags, int sharing)
+{
+	struct dt_snapshot *snapshot;
+	int fd = memfd_create("file", MFD_CLOEXEC);
+	uint8_t *bytes = malloc(8 * page);
+	memset(bytes, 7, 8 * page);
+	check(fd >= 0 && write(fd, bytes, 8 * page) == (ssize_t)(8 * page));
+	uint8_t *memory = mmap(NULL, 8 * page, PROT_READ | PROT_WRITE, sharing, fd, 0);
+	check(memory != MAP_FAILED && dt_snapshot_open(&snapshot) == 0);
+	check(dt_snapshot_add(snapshot, memory, 8 * page, flags) == 0);
+	memory[page] = 9;
+	check(dt_snapshot_rollback(snapshot, NULL) == 0 && memcmp(memory, bytes, 8 * page) == 0);
+	dt_snapshot_close(snapshot);
+	munmap(memory, 8 * page);
+	close(fd);
+	free(bytes);
 }
 
 // Nothing but an error comes of NULL, and of what makes no sense.
@@ -515,7 +538,12 @@ int main(int argc, char **argv)
 		descriptors();
 		drops(DT_DENSE);
 		drops(DT_SPARSE);
-		snapshots();
+		snapshots(DT_DENSE);
+		snapshots(DT_SPARSE);
+		for (unsigned flags = DT_DENSE; flags <= DT_SPARSE; flags++) {
+			file_snapshots(flags, MAP_PRIVATE);
+			file_snapshots(flags, MAP_SHARED);
+		}
 		keep_huge_pages();
 		for (size_t size = 64; size <= 16 * page; size *= 4)
 			cards(size);

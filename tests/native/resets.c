@@ -11,6 +11,13 @@ enum { MEMORIES = 3, STEPS = 600, MOST = 24 }; // pages of each
 static struct dt_snapshot *snapshot;
 static uint8_t *starts[MEMORIES], *before[MEMORIES];
 static size_t lengths[MEMORIES];
+static bool is_sparse;
+static size_t unsure; // how many pages may count as stored to: those dropped that were zeros, and if sparse, read
+
+static bool is_zeros(const uint8_t *page)
+{
+	return !page[0] && memcmp(page, page + 1, page_size - 1) == 0;
+}
 
 static size_t stored(bool *pages)
 {
@@ -20,8 +27,26 @@ static size_t stored(bool *pages)
 	return n;
 }
 
+// Takes the contents of a page away, which is no store.
+static void drop(uint64_t *random, bool *pages)
+{
+	uint8_t *page = starts[1] + draw(random, MOST) * page_size; // the memory that begins and ends on pages
+	check(madvise(page, page_size, MADV_DONTNEED) == 0);
+	bool differs = !is_zeros(before[1] + (page - starts[1]));
+	pages[(size_t)(page - (uint8_t *)memory) / page_size] = differs;
+	unsure += !differs;
+}
+
+static void forget(bool *pages)
+{
+	memset(pages, 0, PAGES);
+	unsure = is_sparse ? PAGES : 0;
+}
+
 static void store(uint64_t *random, bool *pages)
 {
+	if (draw(random, 4) == 0)
+		drop(random, pages);
 	for (uint64_t n = draw(random, 6); n; n--) {
 		int i = (int)draw(random, MEMORIES);
 		size_t at = draw(random, lengths[i]), length = 1 + draw(random, 40);
@@ -86,7 +111,7 @@ static void try_diff(uint64_t *random, bool *pages)
 	}
 	if (!ended && flags) {
 		keep();
-		memset(pages, 0, PAGES);
+		forget(pages);
 	}
 }
 
@@ -96,13 +121,13 @@ static void step(uint64_t *random, bool *pages)
 	switch (draw(random, 6)) {
 	case 0:
 		check(dt_snapshot_rollback(snapshot, &n) == 0 && is_as_before());
-		check(n >= stored(pages) && n <= stored(pages) + 1); // a shared one counts for both
-		memset(pages, 0, PAGES);
+		check(n >= stored(pages) && n <= stored(pages) + unsure + 1); // a shared one for both
+		forget(pages);
 		break;
 	case 1:
 		check(dt_snapshot_advance(snapshot, draw(random, 2) ? &n : NULL) == 0);
 		keep();
-		memset(pages, 0, PAGES);
+		forget(pages);
 		break;
 	case 2:
 		try_diff(random, pages);
@@ -113,7 +138,7 @@ static void step(uint64_t *random, bool *pages)
 }
 
 // Two memories share a page, or none do.
-static void add_memories(bool is_shared)
+static void add_memories(bool is_shared, unsigned flags)
 {
 	size_t at[MEMORIES] = {100, 30 * page_size, 60 * page_size + 7};
 	lengths[0] = 9 * page_size + 1;
@@ -125,10 +150,10 @@ static void add_memories(bool is_shared)
 	for (int i = 0; i < MEMORIES; i++) {
 		starts[i] = (uint8_t *)memory + at[i];
 		before[i] = malloc(lengths[i]);
-		check(before[i] && dt_snapshot_add(snapshot, starts[i], lengths[i], DT_DENSE) == 0);
+		check(before[i] && dt_snapshot_add(snapshot, starts[i], lengths[i], flags) == 0);
 	}
 	keep();
-	check(dt_snapshot_add(snapshot, starts[1] + 5, 1, DT_DENSE) == -DT_EOVERLAP);
+	check(dt_snapshot_add(snapshot, starts[1] + 5, 1, flags) == -DT_EOVERLAP);
 }
 
 static void refuse(void)
@@ -185,9 +210,10 @@ static void lose(void)
 void try_resets(uint64_t *random)
 {
 	bool pages[PAGES];
-	for (int is_shared = 0; is_shared < 2; is_shared++) {
-		memset(pages, 0, sizeof pages);
-		add_memories(is_shared);
+	for (int kind = 0; kind < 4; kind++) {
+		is_sparse = kind & 2;
+		forget(pages);
+		add_memories(kind & 1, is_sparse ? DT_SPARSE : DT_DENSE);
 		for (int i = 0; i < STEPS; i++)
 			step(random, pages);
 		check(dt_snapshot_rollback(snapshot, NULL) == 0 && is_as_before());

@@ -320,8 +320,8 @@ DT_API void dt_snapshot_close(struct dt_snapshot *snapshot);
 DT_API int dt_snapshot_add(struct dt_snapshot *snapshot, void *start, size_t bytes, unsigned flags);
 
 // Makes the memory what the copy is, and looks again: exact, also beside threads that store to it. Each of their stores
-// is undone, or is found by the next call. Of sparse memory, pages that were dropped (MADV_DONTNEED) and not touched
-// since are not found: they stay zeros.
+// is undone, or is found by the next call. Pages that were dropped (MADV_DONTNEED) count as stored to, in sparse memory
+// if they are not zeros in the copy.
 //   pages: is given how many pages had been stored to, of each memory that was added; may be NULL.
 // -EACCES, -EFAULT: some of them can't be written, and none was. -DT_ELOST: some of the memory is no longer what was
 // added: close the snapshot, and open another. Nothing is forgotten by the other errors: the next rollback has all that

@@ -7,6 +7,7 @@
 #include "../base/bytes.h"
 #include "../base/patience.h"
 #include "../core/access.h"
+#include "../core/tracking.h"
 #include "../kernel/pagemap.h"
 #include "rewrite.h"
 
@@ -143,6 +144,39 @@ static int act_on_populated(const struct walk *walk, struct dt_touch *touch, siz
 		bytes.start = piece.stop;
 	}
 	return error || !with_holes ? error : act_on_hole(walk, region, bytes);
+}
+
+static int mark_dropped(const struct stretch *stretch, void *context)
+{
+	const struct walk *walk = context;
+	const struct dt_extent *extent = &walk->snapshot->extents[stretch->region];
+	struct dt_run bytes = {stretch->start, stretch->start + stretch->nbytes};
+	struct dt_run pages = dt_extent_pages_of(extent, bytes);
+	bool is_same = dt_is_zero(stretch->copy, stretch->nbytes);
+	return is_same ? 0 : dt_session_mark(walk->session, extent->region, pages.start, pages.stop);
+}
+
+static int find_dropped(const struct walk *walk, size_t region)
+{
+	const struct dt_extent *extent = &walk->snapshot->extents[region];
+	struct dt_run rest = {0, extent->nbytes}, piece;
+	int error = 0;
+	for (int n = 1; !error && n; rest.start = piece.stop) {
+		n = dt_next_nonzero(walk->session, extent, rest, &piece);
+		if (n < 0)
+			return n;
+		error = act_on_hole(walk, region, (struct dt_run){rest.start, n ? piece.start : rest.stop});
+	}
+	return error;
+}
+
+int dt_copies_find_dropped(struct dt_session *session, const struct dt_copies *snapshot)
+{
+	struct walk walk = {.session = session, .snapshot = snapshot, .act = mark_dropped, .context = &walk};
+	int error = 0;
+	for (size_t i = 0; !error && i < snapshot->n; i++)
+		error = find_dropped(&walk, i);
+	return error;
 }
 
 static struct dt_touch touch_of(const struct walk *walk)

@@ -21,6 +21,9 @@ struct dt_copies {
 // Copies the regions into copies that are zeros, but for what is zeros. Dense stretches of the copies get huge pages.
 int dt_copies_fill(struct dt_session *session, uint64_t cursor, const struct dt_copies *snapshot,
 		   struct dt_failure *failure);
+// Declares pages written that are not populated, where the copies are not zeros: they were dropped, which no scan of
+// sparse regions finds. Where unpopulated pages may be a file's it does nothing.
+int dt_copies_find_dropped(struct dt_session *session, const struct dt_copies *snapshot);
 // Peeks or collects, as the verb says, and lists in what the pages differ from the copies: each region goes by its
 // place, and the error of dt_compare is in changes->error. If it collects, and nothing fails, the copies take on what
 // is listed.

@@ -13,6 +13,7 @@
 #include "../base/memory.h"
 #include "../core/lifetime.h"
 #include "../core/tracking.h"
+#include "../kernel/pagemap.h"
 #include "copies.h"
 
 struct dt_snapshot {
@@ -22,9 +23,11 @@ struct dt_snapshot {
 	struct dt_slice *slices; // count of them, as the next two; owned
 	struct dt_extent *extents;
 	uint8_t **copies; // owned, as they are
+	bool *sparse;     // owned
 	size_t slice_room;
 	size_t extent_room;
 	size_t copy_room;
+	size_t sparse_room;
 	size_t count;
 	bool apart;           // no two of the regions share a page
 	int maps;             // a descriptor of /proc/self/maps; -1: none, and then memory is touched to find out
@@ -42,6 +45,31 @@ static struct dt_copies copies_of(const struct dt_snapshot *snapshot)
 		.apart = snapshot->apart,
 		.maps = snapshot->maps,
 	};
+}
+
+// Those of one of the memories.
+static struct dt_copies copy_at(const struct dt_snapshot *snapshot, size_t place)
+{
+	return (struct dt_copies){
+		.slices = snapshot->slices + place,
+		.extents = snapshot->extents + place,
+		.copies = snapshot->copies + place,
+		.n = 1,
+		.apart = snapshot->apart,
+		.maps = snapshot->maps,
+	};
+}
+
+// Before any look: what was dropped from sparse memory counts as stored to, as it does elsewhere.
+static int find_dropped(const struct dt_snapshot *snapshot)
+{
+	int error = 0;
+	for (size_t i = 0; !error && i < snapshot->count; i++) {
+		const struct dt_copies copy = copy_at(snapshot, i);
+		if (snapshot->sparse[i])
+			error = dt_copies_find_dropped(snapshot->session, &copy);
+	}
+	return error;
 }
 
 static int open_snapshot(struct dt_snapshot **snapshot_ret)
@@ -89,6 +117,7 @@ void dt_snapshot_close(struct dt_snapshot *snapshot)
 	dt_free(snapshot->slices, snapshot->slice_room * sizeof *snapshot->slices);
 	dt_free(snapshot->extents, snapshot->extent_room * sizeof *snapshot->extents);
 	dt_free(snapshot->copies, snapshot->copy_room * sizeof *snapshot->copies);
+	dt_free(snapshot->sparse, snapshot->sparse_room * sizeof *snapshot->sparse);
 	if (snapshot->maps >= 0)
 		close(snapshot->maps);
 	dt_free(snapshot, sizeof *snapshot);
@@ -101,7 +130,9 @@ static int make_room(struct dt_snapshot *snapshot)
 	int error = dt_grow(&snapshot->slices, &snapshot->slice_room, count, sizeof *snapshot->slices);
 	if (!error)
 		error = dt_grow(&snapshot->extents, &snapshot->extent_room, count, sizeof *snapshot->extents);
-	return error ? error : dt_grow(&snapshot->copies, &snapshot->copy_room, count, sizeof *snapshot->copies);
+	if (!error)
+		error = dt_grow(&snapshot->copies, &snapshot->copy_room, count, sizeof *snapshot->copies);
+	return error ? error : dt_grow(&snapshot->sparse, &snapshot->sparse_room, count, sizeof *snapshot->sparse);
 }
 
 // Whether memory shares bytes, or pages, with some that is there.
@@ -135,13 +166,17 @@ static int add_memory(struct dt_snapshot *snapshot, struct dt_run bytes, struct 
 	}
 	snapshot->slices[place] = (struct dt_slice){region, 0, (pages.stop - pages.start) >> backend->page_shift};
 	snapshot->extents[place] = (struct dt_extent){
-		region, bytes.start, length, bytes.start - pages.start, 1ULL << backend->page_shift, 0};
+		.region = region,
+		.address = bytes.start,
+		.nbytes = length,
+		.offset = bytes.start - pages.start,
+		.page_size = 1ULL << backend->page_shift,
+		// What is not populated is not zeros there. What is not sparse is populated by being tracked.
+		.fallible = flags & DT_SPARSE && dt_may_hold_files(pages.start, pages.stop - pages.start),
+	};
+	snapshot->sparse[place] = flags & DT_SPARSE;
 	snapshot->copies[place] = copy;
-	struct dt_copies fresh = copies_of(snapshot);
-	fresh.slices += place;
-	fresh.extents += place;
-	fresh.copies += place;
-	fresh.n = 1;
+	const struct dt_copies fresh = copy_at(snapshot, place);
 	error = dt_copies_fill(snapshot->session, snapshot->cursor, &fresh, &failure);
 	if (error) {
 		dt_session_remove(snapshot->session, region);
@@ -196,7 +231,10 @@ int dt_snapshot_rollback(struct dt_snapshot *snapshot, size_t *pages)
 	if (error)
 		return error;
 	const struct dt_copies copies = copies_of(snapshot);
-	error = dt_copies_rollback(snapshot->session, snapshot->cursor, &copies, &snapshot->open, &snapshot->taken);
+	error = find_dropped(snapshot);
+	if (!error)
+		error = dt_copies_rollback(snapshot->session, snapshot->cursor, &copies, &snapshot->open,
+					   &snapshot->taken);
 	if (error)
 		give_back(&snapshot->taken);
 	snapshot->taken.settled = 1;
@@ -213,7 +251,9 @@ int dt_snapshot_advance(struct dt_snapshot *snapshot, size_t *pages)
 	if (error)
 		return error;
 	const struct dt_copies copies = copies_of(snapshot);
-	error = dt_copies_advance(snapshot->session, snapshot->cursor, &copies, &snapshot->taken);
+	error = find_dropped(snapshot);
+	if (!error)
+		error = dt_copies_advance(snapshot->session, snapshot->cursor, &copies, &snapshot->taken);
 	if (error) // some of it may have been copied: all of it is looked at again
 		give_back(&snapshot->taken);
 	snapshot->taken.settled = 1;
@@ -244,7 +284,10 @@ static int diff(struct dt_snapshot *snapshot, unsigned flags, dt_difference *fun
 	int verb = flags & DT_LIST_TAKE ? DT_COLLECT : DT_PEEK;
 	if (!changes)
 		return -ENOMEM;
-	int error = dt_copies_diff(snapshot->session, snapshot->cursor, &copies, verb, changes, &all, &snapshot->taken);
+	int error = find_dropped(snapshot);
+	if (!error)
+		error = dt_copies_diff(snapshot->session, snapshot->cursor, &copies, verb, changes, &all,
+				       &snapshot->taken);
 	error = error ? error : changes->error;
 	if (!error)
 		error = report(snapshot, changes, function, context);
