@@ -22,6 +22,9 @@ import numpy as np
 
 import dirtytrack
 from dirtytrack.checkpoint import Checkpointer, restore
+from dirtytrack.checkpoint.records import CommitLog, Root
+from dirtytrack.group import GroupChain, GroupCheckpointer
+from dirtytrack.group.records import Records
 
 from .fixtures import PAGE, size, some_pages, touched
 from .harness import Budget, Outcome, Scale, Side, Unavailable, compare, require_memory, row
@@ -111,6 +114,49 @@ def stores_restore(scale: Scale) -> Iterator[Outcome]:
             pairs=scale.repeat(5),
             faster=True,
         )
+
+
+@row("stores-open", Budget(1.0))
+def stores_open(scale: Scale) -> Iterator[Outcome]:
+    """Where a hundred thousand commits lie: a Checkpointer that resumes, and the newest state of a group.
+
+    In memory, so what a service takes for its five or three answers comes on top.
+    """
+    count = 5_000 if scale.quick else 100_000
+    try:
+        importlib.import_module("obstore")
+    except ImportError:
+        raise Unavailable('needs obstore: pip install "dirtytrack[cloud]"') from None
+    place, array = f"memory://many-{count}", touched(1 << 20)
+    with Checkpointer.open(f"{place}/chain", {"a": array}) as checkpoints:
+        checkpoints.save()
+    with GroupCheckpointer.open(f"{place}/group", {"a": array}) as group:
+        group.save()
+    _repeat_newest(CommitLog(Root.of(f"{place}/chain").bucket()), count)
+    _repeat_newest(Records(Root.of(f"{place}/group").bucket()).log, count)
+    yield compare(
+        f"open and close a Checkpointer, {count:,} commits",
+        Side(lambda: Checkpointer.open(f"{place}/chain", {"a": array}).close()),
+        Side(lambda: time.sleep(1.0), name="a second"),
+        pairs=scale.repeat(5),
+    )
+    yield compare(
+        f"GroupChain(...).meta, {count:,} states",
+        Side(lambda: GroupChain(f"{place}/group").meta),
+        Side(lambda: time.sleep(1.0), name="a second"),
+        pairs=scale.repeat(5),
+    )
+
+
+def _repeat_newest(log: CommitLog, count: int) -> None:
+    # Commits that say what the newest one says, but for the number.
+    newest = log.newest()
+    assert newest is not None
+    kept = ("format", "version", "number", "writer", "write", "created")
+    body = {key: value for key, value in newest.body.items() if key not in kept}
+    is_state = body.get("state") == newest.number
+    for number in range(newest.number + 1, count + 1):
+        log.offer(number, body | ({"state": number} if is_state else {}))
 
 
 _Bytes = Callable[[str, np.ndarray[Any, Any]], None]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
@@ -23,6 +24,8 @@ VoteState = Literal["saved", "failed", "ended"]
 
 _FORMAT = "dirtytrack vote"
 _NAME = re.compile(r"([0-9]{10})/([0-9]{6})-(saved|failed|ended)\.json")
+_REQUEST = 0.02  # seconds, about
+_LEAST_PATIENCE = 0.25
 _THREADS = 16  # that read votes, where there are more
 
 
@@ -46,10 +49,21 @@ class Vote(NamedTuple):
     error: str = ""
 
 
+class _Listed(NamedTuple):
+    # A vote in a listing.
+    state: VoteState
+    found: Found
+
+
 def digest(meta: str) -> str:
     """Of a meta as JSON text; the order of keys does not matter."""
     plain = json.dumps(json.loads(meta), sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()[:32]
+
+
+def patience_for(world: int) -> float:
+    """Seconds in which one process reads the votes of so many, and some."""
+    return _LEAST_PATIENCE + 2 * _REQUEST * world / _THREADS
 
 
 class Ballots:
@@ -62,7 +76,9 @@ class Ballots:
         seen: votes of the save that was looked at last.
     """
 
-    def __init__(self, records: Records, run: Record, rank: int, keep: int | None = None) -> None:
+    def __init__(
+        self, records: Records, run: Record, rank: int, keep: int | None = None, patience: float = 0.0
+    ) -> None:
         """Prepares for the first save.
 
         Args:
@@ -70,7 +86,10 @@ class Ballots:
             run: that this process belongs to.
             rank: of the process.
             keep: how many states stay. None: all.
+            patience: seconds for which a set of votes is left to who cast the last of them. Else all who
+                look meanwhile would read all votes.
         """
+        self._patience, self._whole = patience, (0, 0.0)  # the save of which all votes were seen, and when
         self.run, self.rank, self._keep, self._oldest = run, rank, keep, run.oldest
         self.states = [run.state] if run.state else []
         if keep is not None:
@@ -137,7 +156,7 @@ class Ballots:
 
     def tally(self, save: int) -> dict[int, VoteState]:
         """What each process has said of a save so far. Who has ended says so of all later ones."""
-        return {rank: state for rank, (state, _) in self._list(save).items()}
+        return {rank: vote.state for rank, vote in self._list(save).items()}
 
     def clear(self, save: int) -> None:
         """Removes the votes of saves up to this one, which are decided."""
@@ -145,35 +164,37 @@ class Ballots:
         names = {key: _NAME.fullmatch(key.removeprefix(self._prefix)) for key in keys}
         self._bucket.delete([key for key, name in names.items() if name and int(name[1]) <= save])
 
-    def _list(self, save: int) -> dict[int, tuple[VoteState, str]]:
+    def _list(self, save: int) -> dict[int, _Listed]:
         # Who has ended votes no more. That vote is of an earlier save, which was not committed then, so
         # nobody has removed it; only after such a save it is worth a look at all votes.
         prefix = self._prefix if self._is_after_failure else f"{self._prefix}{save:010}/"
         found: list[Found] = retried(lambda: [*self._bucket.find(prefix)])
-        votes: dict[int, tuple[VoteState, str]] = {}
-        ended: dict[int, tuple[VoteState, str]] = {}
+        votes: dict[int, _Listed] = {}
+        ended: dict[int, _Listed] = {}
         for one in found:
             name = _NAME.fullmatch(one.key.removeprefix(self._prefix))
             if name is None or int(name[2]) >= self.run.world:
                 continue
             state: Any = name[3]
             if int(name[1]) == save:
-                votes[int(name[2])] = state, one.key
+                votes[int(name[2])] = _Listed(state, one)
             elif int(name[1]) < save and state == "ended":
-                ended[int(name[2])] = state, one.key
+                ended[int(name[2])] = _Listed(state, one)
         return ended | votes
 
     def _count(self, save: int, meta: str | None) -> Record | None:
         listed = self._list(save)
         self.seen = len(listed)
-        wrong = {rank: one for rank, one in listed.items() if one[0] != "saved"}
+        wrong = {rank: one for rank, one in listed.items() if one.state != "saved"}
         if meta is not None and self.rank not in listed:  # it was there
             return self._find_removed(save)
         if len(listed) < self.run.world and not wrong:
             return None
-        if len(wrong) == self.run.world and all(state == "ended" for state, _ in wrong.values()):
+        if len(wrong) == self.run.world and all(one.state == "ended" for one in wrong.values()):
             return None  # all have closed: there is no such save
-        chosen = [key for _, key in (wrong or listed).values()]
+        if not wrong and not self._is_next(save, listed):
+            return None
+        chosen = [one.found.key for one in (wrong or listed).values()]
         try:
             votes = sorted(self._read(chosen), key=lambda vote: vote.rank)
         except FileNotFoundError:  # it is decided, and they were removed
@@ -193,6 +214,13 @@ class Ballots:
         with suppress(OSError):  # nobody needs that they are gone
             self.clear(save)
         return made
+
+    def _is_next(self, save: int, listed: Mapping[int, _Listed]) -> bool:
+        # Whether it is this process's turn to decide by all votes: it cast the last one, or who did does not.
+        last = max(listed, key=lambda rank: (listed[rank].found.modified, rank))
+        if self._whole[0] != save:
+            self._whole = save, time.monotonic()
+        return last == self.rank or time.monotonic() - self._whole[1] >= self._patience
 
     def _find_removed(self, save: int) -> Record | None:
         # Of a save whose votes were removed, since it is decided.

@@ -8,7 +8,7 @@ from typing import Any
 
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.errors import ChainError, CheckpointError, GroupError
-from dirtytrack.group.ballots import Ballots
+from dirtytrack.group.ballots import Ballots, patience_for
 from dirtytrack.group.garbage import collect
 from dirtytrack.group.part_writer import PartWriter
 from dirtytrack.group.records import Record, Records
@@ -47,7 +47,7 @@ class Voting:
             )
         self.place, self.rank, self.title = settings.place, rank, f"rank {rank} of {run.world}"
         self._settings, self._records, self._run = settings, records, run
-        self._ballots = Ballots(records, run, rank, settings.keep)
+        self._ballots = Ballots(records, run, rank, settings.keep, patience_for(run.world))
         self._writer = PartWriter(settings, records, run, run.state, self._ballots.folder(rank))
         undo.callback(self._writer.give_up)
         self._voter = Voter(self._ballots, self._writer.is_durable, self._committed)

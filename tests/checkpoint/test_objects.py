@@ -17,7 +17,7 @@ from _lib.support import in_child
 from dirtytrack import BusyError, CheckpointError, ForkedError, UnsupportedError
 from dirtytrack.checkpoint import Chain, Checkpointer, Keep, compact, load
 from dirtytrack.checkpoint.store.bucket import ObstoreBucket
-from dirtytrack.checkpoint.store.commits import CommitLog
+from dirtytrack.checkpoint.store.commits import CommitLog, sealed
 from dirtytrack.checkpoint.store.objects import ObjectStore
 
 BLOCK = 4096
@@ -556,3 +556,30 @@ def test_the_shell_knows_urls(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["checkpoint", "list", "s3://b/x", "--store-option", "region"])
     assert "KEY=VALUE" in capsys.readouterr().err
+
+
+def test_of_a_hundred_thousand_commits_one_is_read(bucket):
+    """Who writes asks five times, whatever lies there, and who reads three times."""
+    world = _chain(bucket, 1)
+    said = _said(bucket, 1)
+    log = CommitLog(bucket)
+    for number in range(2, 100_001):
+        body = {**said, "number": number}
+        bucket.objects[log.key(number)] = sealed(body), bucket.now
+    bucket.requests.clear()
+    with Checkpointer.open(ObjectStore(bucket), world.regions) as checkpoints:
+        asked = bucket.requests.copy()
+        world.touch()
+        checkpoints.save(wait=True)
+    assert sum(asked.values()) == 5
+    assert {key.partition(" ")[0]: count for key, count in asked.items()} == {
+        "list": 1,
+        "size": 1,
+        "get": 1,  # the newest commit
+        "put_new": 1,  # whether that can be put twice
+        "get_range": 1,  # the base
+    }
+    bucket.requests.clear()
+    assert restored(ObjectStore(bucket), world.sizes) == world.contents()
+    assert sum(bucket.requests.values()) == 5  # a delta, too
+    assert max(log.all()) == 100_001

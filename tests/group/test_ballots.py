@@ -11,6 +11,7 @@ from _lib.checkpoint.buckets import FaultyBucket, ModelBucket
 from _lib.checkpoint.faulty_store import Trouble
 from dirtytrack import BusyError, ChainError
 from dirtytrack.checkpoint.store import commits
+from dirtytrack.group import ballots as ballots_module
 from dirtytrack.group.ballots import Ballots, Vote, digest
 from dirtytrack.group.garbage import collect
 from dirtytrack.group.records import Records
@@ -21,10 +22,10 @@ META = '{"step": 1}'
 PART = "ab" * 16, 7
 
 
-def _group(world=3, bucket=None):
+def _group(world=3, bucket=None, patience=0.0):
     bucket = bucket or ModelBucket()
     run = Records(bucket).open([[f"name-{rank}"] for rank in range(world)])
-    return bucket, [Ballots(Records(bucket), run, rank) for rank in range(world)]
+    return bucket, [Ballots(Records(bucket), run, rank, None, patience) for rank in range(world)]
 
 
 def _vote(ballots, save=1, state="saved", meta=META, error=""):
@@ -45,6 +46,37 @@ def test_the_last_vote_commits():
     for ballots in ranks[:2]:
         assert ballots.decide(1, META).parts == record.parts
         assert ballots.state == 2
+
+
+def test_the_last_to_vote_is_the_one_to_decide():
+    """By the store's clock: else all who look while the votes are read would read all of them, too."""
+    bucket, ranks = _group(patience=60.0)
+    for ballots in (ranks[2], ranks[1], ranks[0]):
+        bucket.now += 1
+        _vote(ballots)
+    bucket.requests.clear()
+    assert ranks[2].decide(1, META) is ranks[1].decide(1, META) is None
+    assert bucket.requests["get"] == 2  # each looked for the record
+    assert ranks[0].decide(1, META).kind == "committed"
+    assert ranks[1].decide(1, META).kind == "committed"
+
+
+def test_who_is_the_last_to_vote_need_not_live(monkeypatch):
+    """Others decide after a while; and at once what went wrong."""
+    clock = [0.0]
+    monkeypatch.setattr(ballots_module.time, "monotonic", lambda: clock[0])
+    _, ranks = _group(patience=5.0)
+    for save in (1, 2):
+        for ballots in ranks:
+            _vote(ballots, save)
+        for waited in (0, 4.9):
+            clock[0] = save * 100 + waited
+            assert ranks[0].decide(save, META) is None
+        clock[0] += 0.1
+        assert ranks[0].decide(save, META).kind == "committed"
+    for ballots in ranks[1:]:
+        _vote(ballots, 3, "failed" if ballots.rank == 2 else "saved")
+    assert ranks[0].decide(3).kind == "aborted"
 
 
 def test_votes_are_removed_when_they_have_done_their_work():

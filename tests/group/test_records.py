@@ -13,6 +13,7 @@ from _lib.checkpoint.buckets import ModelBucket
 from dirtytrack import BusyError, ChainError, UnsupportedError
 from dirtytrack._json import footprint
 from dirtytrack.checkpoint.store import commits
+from dirtytrack.checkpoint.store.commits import sealed
 from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
 from dirtytrack.group.garbage import collect
 from dirtytrack.group.records import Part, Record, Records, as_record
@@ -286,3 +287,20 @@ def test_what_is_no_record_is_damaged(tmp_path, kind):
     assert Records(DirectoryBucket(tmp_path)).newest() == run._replace(created=ANY)
     with pytest.raises(ChainError, match="is damaged"):
         records.find(2)
+
+
+def test_of_a_hundred_thousand_states_the_newest_are_read():
+    """By as many requests as of ten, and no more of the older ones than are asked for."""
+    records, run = _committed(1)
+    body = {"kind": "committed", "incarnation": run.incarnation, "opened": run.number, "world": 2}
+    head = {"format": "dirtytrack group", "version": 1, "writer": "0" * 32, "write": 1, "created": 1.0}
+    for number in range(3, 100_002):
+        data = sealed({**head, **body, "number": number, "state": number, "oldest": 99_997, "parts": []})
+        records.bucket.objects[records.log.key(number)] = data, 1.0
+    records.bucket.requests.clear()
+    newest = Records(records.bucket).newest()
+    assert newest.number == 100_001
+    assert records.bucket.requests == {"list": 1, "size": 1, "get": 1}
+    states = Records(records.bucket).states(newest)
+    assert [state.number for state in states] == [*range(99_997, 100_002)]
+    assert records.bucket.requests["get"] == 1 + 5
