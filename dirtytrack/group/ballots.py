@@ -39,6 +39,7 @@ class Vote(NamedTuple):
         meta: digest of the save's meta.
         part: identifier and number of its checkpoint, where that is saved.
         error: what went wrong.
+        names: of the part's regions; none: those with which the process has opened the group.
     """
 
     save: int
@@ -47,6 +48,7 @@ class Vote(NamedTuple):
     meta: str = ""
     part: tuple[str, int] = ("", 0)
     error: str = ""
+    names: tuple[str, ...] = ()
 
 
 class _Listed(NamedTuple):
@@ -115,7 +117,10 @@ class Ballots:
         """
         head = {"format": _FORMAT, "version": 1, "incarnation": self.run.incarnation}
         key = f"{self._prefix}{vote.save:010}/{vote.rank:06}-{vote.state}.json"
-        self._bucket.put_new(key, sealed({**head, **vote._asdict()}))
+        body = {**head, **vote._asdict()}
+        if not vote.names or sorted(vote.names) in map(sorted, self.run.names[vote.rank : vote.rank + 1]):
+            del body["names"]  # as a rule
+        self._bucket.put_new(key, sealed(body))
 
     def decide(self, save: int, meta: str | None = None) -> Record | None:
         """The record that decides a save, which is made if the votes say so; None: it is open.
@@ -205,7 +210,7 @@ class Ballots:
         made = made._replace(oldest=self._oldest)
         if reason:
             return self._records.offer(made._replace(reason=reason))
-        parts = tuple(Part(self.folder(vote.rank), *vote.part, run.names[vote.rank]) for vote in votes)
+        parts = tuple(Part(self.folder(vote.rank), *vote.part, self._names(vote)) for vote in votes)
         known = None if meta is None else json.loads(meta)
         made = made._replace(kind="committed", state=number, parts=parts, meta=known)
         if self._keep is not None:
@@ -233,6 +238,9 @@ class Ballots:
         reason = "this process was so far behind that the record which decided it was removed"
         return newest._replace(number=number, kind="aborted", reason=reason)
 
+    def _names(self, vote: Vote) -> tuple[str, ...]:
+        return vote.names or self.run.names[vote.rank]
+
     def _wrong(self, votes: list[Vote]) -> str:
         failed = [vote for vote in votes if vote.state == "failed"]
         if failed:
@@ -248,6 +256,11 @@ class Ballots:
         others = [vote.rank for vote in votes if vote.meta != first.meta]
         if others:
             return f"{ranks_of(others)} gave another meta than rank {first.rank}: it has to be the same"
+        owners: dict[str, int] = {}
+        for vote in votes:
+            for name in self._names(vote):
+                if (owner := owners.setdefault(name, vote.rank)) != vote.rank:
+                    return f"rank {owner} and rank {vote.rank} both have {name!r}: it belongs to one process"
         return ""
 
     def _read(self, keys: list[str]) -> Iterable[Vote]:
@@ -267,7 +280,8 @@ class Ballots:
         if (body.pop("format"), body.pop("version")) != (_FORMAT, 1):
             raise UnreadableError("another format")
         incarnation, (identifier, number) = body.pop("incarnation"), body.pop("part")
-        vote = Vote(part=(str(identifier), int(number)), **body)
+        names = tuple(map(str, body.pop("names", ())))
+        vote = Vote(part=(str(identifier), int(number)), names=names, **body)
         told = f"{self._prefix}{vote.save:010}/{vote.rank:06}-{vote.state}.json"
         if (told, incarnation) != (key, self.run.incarnation):
             raise UnreadableError(f"it was put as {told}")

@@ -255,6 +255,25 @@ class GroupCheckpointer(Handle, Owner):
                 raise RuntimeError(f"{self!r} has no driver: save()")
             return self._member.prepare(meta, text, pause)
 
+    def bind(self, regions: Mapping[str, object]) -> None:
+        """Has this process's saves from here on be of these regions: others, or the same in other memory.
+
+        Its next part is a base, where names, sizes or elements are others. A name still belongs to one
+        process: hand it over between two saves, or that one is not committed.
+
+        Args:
+            regions: as for `open`.
+
+        Raises:
+            CheckpointError: an earlier save could not be written, and nothing was done: call it again.
+            TypeError, ValueError: of the arguments.
+            ClosedError, ForkedError: not a GroupCheckpointer of this process any more.
+        """
+        self._check_process()
+        with self._mutex:
+            self._check()
+            self._member.bind(regions)
+
     def flush(self) -> None:
         """Waits until it is known what becomes of all saves so far.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -22,6 +22,7 @@ class PartWriter:
 
     Attributes:
         run: that it belongs to.
+        names: of the regions that it saves.
         first: the state that the process's memory was restored from; None: there was none.
     """
 
@@ -41,6 +42,7 @@ class PartWriter:
         """
         self.run = run
         self._settings, self._folder = settings, folder
+        self.names = tuple(sorted(settings.regions))
         self.first = find_state(settings.root, records, state)
         self._checkpoints = self._go_on() or self._begin()
         settings.forget_older(run.run)
@@ -71,6 +73,15 @@ class PartWriter:
                 if not left:
                     raise
         raise AssertionError("unreachable")
+
+    def bind(self, regions: Mapping[str, object]) -> None:
+        """Has the saves from here on be of these regions.
+
+        Raises:
+            As `Checkpointer.bind`.
+        """
+        self._checkpoints.bind(regions)
+        self.names = tuple(sorted(regions))
 
     def retain(self, committed: Sequence[str], undecided: Sequence[str]) -> None:
         """Has these checkpoints stay: `keep` of the chain does not know what others have or may commit.
@@ -107,7 +118,7 @@ class PartWriter:
 
     def as_part(self, part: Save) -> Part:
         """As records name it."""
-        return Part(self._folder, part.id, part.number, tuple(sorted(self._settings.regions)))
+        return Part(self._folder, part.id, part.number, self.names)
 
     def is_own(self, part: Part) -> bool:
         """Whether it is of this chain."""

@@ -37,6 +37,7 @@ class Job:
         save: which of the run, from 1.
         number: of the record that decides it.
         meta: as JSON text.
+        names: of the regions of this process's part.
         part: this process's own; None until it is captured.
         failure: why there is none; "" else.
         state: "captured" until it is decided.
@@ -46,8 +47,8 @@ class Job:
         process: where that was.
     """
 
-    def __init__(self, save: int, number: int, meta: str) -> None:
-        self.save, self.number, self.meta = save, number, meta
+    def __init__(self, save: int, number: int, meta: str, names: tuple[str, ...] = ()) -> None:
+        self.save, self.number, self.meta, self.names = save, number, meta, names
         self.part: Save | None = None
         self.failure = ""
         self.state: SaveState = "captured"
@@ -302,7 +303,7 @@ class Voter:
                 return None
         except CheckpointError as error:
             return Vote(job.save, rank, "failed", head, error=str(error))
-        return Vote(job.save, rank, "saved", head, (part.id, part.number))
+        return Vote(job.save, rank, "saved", head, (part.id, part.number), names=job.names)
 
     def _settle_all(self, state: SaveState) -> None:
         # One after the other: another thread may add some meanwhile.

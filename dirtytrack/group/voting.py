@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -74,7 +75,8 @@ class Voting:
         """
         self._voter.raise_overtaken()
         self._saves += 1
-        job = self._last = Job(self._saves, self._ballots.number(self._saves), text)
+        job = Job(self._saves, self._ballots.number(self._saves), text, self._writer.names)
+        self._last = job
         self._voter.begin(job)  # from here on the others count on a vote
         try:
             part = self._writer.capture(meta, pause)
@@ -98,6 +100,14 @@ class Voting:
         last = self._last
         if last is not None and not last.is_told and not (last.state == "overtaken" and self._voter.is_told):
             self._save_of(last).wait(0)
+
+    def bind(self, regions: Mapping[str, object]) -> None:
+        """Has the saves from here on be of these regions.
+
+        Raises:
+            As `Checkpointer.bind`.
+        """
+        self._writer.bind(regions)
 
     def end(self, is_normal: bool) -> None:
         """Closes the chain; normally it waits for all saves, and for the others to end, too.

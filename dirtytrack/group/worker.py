@@ -65,6 +65,14 @@ class Worker:
         self._writer.make_durable(part)
         return driver.vote(self._run, self._writer.as_part(part), text)
 
+    def bind(self, regions: Mapping[str, object]) -> None:
+        """Has the saves from here on be of these regions.
+
+        Raises:
+            As `Checkpointer.bind`.
+        """
+        self._writer.bind(regions)
+
     def end(self, _is_normal: bool) -> None:
         """Closes the chain.
 

@@ -640,6 +640,45 @@ def test_it_belongs_to_its_process(tmp_path, in_a_child):
     assert GroupChain(tmp_path / "g").meta == "parent"
 
 
+def test_regions_may_change_hands(place):
+    """Between two saves; each state has the names that it was saved with."""
+    meeting = threading.Barrier(2, timeout=60)
+
+    def rank(coordinator):
+        mine, other = {"a": np.zeros(3000)}, {"b": np.ones(3000)}
+        if coordinator.rank:
+            mine, other = other, mine
+        with GroupCheckpointer.open(place, mine, coordinator=coordinator, fsync=False) as checkpoints:
+            checkpoints.save(1)
+            mine = {name: array + 1 for name, array in mine.items()}  # elsewhere
+            checkpoints.bind(mine)
+            checkpoints.save(2, wait=True)
+            meeting.wait()
+            extra = {"c": np.full(7, 5.0)} if coordinator.rank else {}
+            checkpoints.bind({**other, **extra})
+            checkpoints.save(3)
+            if coordinator.rank:
+                checkpoints.bind({**other, **mine, **extra})
+            save = checkpoints.save(4)
+            with pytest.raises(CheckpointError, match="rank 0 and rank 1 both have 'b'"):
+                save.wait(60)
+            checkpoints.bind({**other, **extra})
+            checkpoints.save(5)
+
+    no_errors(in_ranks(2, rank))
+    chain = GroupChain(place)
+    assert [(state.meta, state.names) for state in chain] == [
+        (1, ("a", "b")),
+        (2, ("a", "b")),
+        (3, ("a", "b", "c")),
+        (5, ("a", "b", "c")),
+    ]
+    found = [[float(chain.load(name, at=state.number)[0]) for name in "ab"] for state in chain]
+    assert found == [[0, 1], [1, 2], [0, 1], [0, 1]]
+    assert chain.load("c").tolist() == [5.0] * 7
+    assert chain.verify() == []
+
+
 def test_a_child_does_not_wait_for_a_thread_that_it_does_not_have(tmp_path, monkeypatch, in_a_child):
     """Its parent's waits in flush, while it forks."""
     forked, waits = threading.Event(), threading.Event()
