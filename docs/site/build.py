@@ -15,6 +15,7 @@ import tomllib
 from pathlib import Path
 
 import check
+import folding
 import programs
 import reference
 
@@ -60,7 +61,7 @@ def _fetch_nothing() -> None:
 
 
 def _inside(page: Path) -> str:
-    """A page's text, its links to files of the checkout turned to their pages, or to the repository."""
+    """A page's text for readers, its links to files turned to their pages, or to the repository."""
 
     def turn(link: re.Match[str]) -> str:
         target, anchor = link[1], link[2] or ""
@@ -69,7 +70,10 @@ def _inside(page: Path) -> str:
         return f"]({repository}/blob/main/{target.removeprefix('../')}{anchor})"
 
     repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-    return re.sub(r"\]\((\.\./[^)#]*)(#[^)]*)?\)", turn, page.read_text(encoding="utf-8"))
+    text = folding.fold(page.read_text(encoding="utf-8"))
+    if page.name != "design.md":  # which is for those who carry it on
+        text = folding.without_tests(text)
+    return re.sub(r"\]\((\.\./[^)#]*)(#[^)]*)?\)", turn, text)
 
 
 def _example(target: str) -> str:

@@ -1,7 +1,12 @@
-"""The code of the guides runs as printed."""
+"""The code of the guides runs as printed, and prints what they show.
+
+A block of Python may be followed by one of text, which is what it prints. A comment that begins with "check"
+has Python that runs there, too, and that no reader sees: what makes the example a test.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -9,24 +14,34 @@ from pathlib import Path
 
 import pytest
 
+from _lib.printed import Printed
 from _lib.support import library
 
-_DOCS = Path(__file__).parents[2] / "docs"
-_FENCE = re.compile(r"^```(.*)$")
-_COMMENT = re.compile(r"^<!-- (.*) -->$")
+_TESTS = Path(__file__).parents[1]
+_DOCS = _TESTS.parent / "docs"
+_BLOCK = re.compile(
+    r"^(?:<!-- (?P<comment>.*) -->\n)?```(?P<kind>\w*)\n(?P<body>.*?)^```$|^<!-- check\n(?P<check>.*?)^-->$",
+    re.MULTILINE | re.DOTALL,
+)
 
 
 def _program(document: str, chosen: str = "") -> str:
-    """The Python blocks with that comment before them as one program, each line on its own number."""
-    lines: list[str] = []
-    inside, comment = "", ""
-    for line in (_DOCS / document).read_text(encoding="utf-8").splitlines():
-        mark = _FENCE.match(line)
-        lines.append(line if not mark and inside == f"python {chosen}" else "")
-        if mark:
-            inside = "" if inside else f"{mark[1]} {comment}"
-        said = _COMMENT.match(line)
-        comment = said[1] if said else ""
+    """The Python blocks with that comment before them, and what checks them, each line on its own number."""
+    text = (_DOCS / document).read_text(encoding="utf-8")
+    lines = [""] * text.count("\n")
+    runs, end = False, 0
+    for block in _BLOCK.finditer(text):
+        adjoins = not text[end : block.start()].strip()
+        end = block.end()
+        body = block["check"] or block["body"] or ""
+        line = text.count("\n", 0, end) - body.count("\n") - 1
+        if block["kind"] == "python":
+            runs = (block["comment"] or "") == chosen
+        if runs and block["kind"] == "text" and adjoins:
+            lines[line] = f"_printed.check({body!r})"
+        elif runs and block["kind"] in ("python", None):
+            lines[line] = "_printed.begin()" if block["kind"] else ""
+            lines[line + 1 : line + 1 + body.count("\n")] = body.splitlines()
     return "\n".join(lines)
 
 
@@ -52,10 +67,41 @@ def test_python_blocks_run(document, chosen, tmp_path):
     blocks = _program(document, chosen)
     assert blocks.strip()
     # What the program begins with may stand at the end of its page; on one line, to shift no number.
-    preamble = f"exec({_program(document, f'{chosen} first')!r})\n"
+    first = _program(document, f"{chosen} first".strip())
+    preamble = (
+        f"import sys; from _lib.printed import Printed; _printed = sys.stdout = Printed(); exec({first!r})\n"
+    )
     program = tmp_path / "guide.py"
     program.write_text(preamble + blocks, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", program], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(_TESTS), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown", "same"),
+    [
+        ("5 pages\n", "5 pages", True),
+        ("6 pages\n", "5 pages", False),
+        ("took 1.25 ms,  at 0x7f01\n", "took 13.0 ms, at 0xabc0", True),
+        ("took 12 ms\n", "took 13 ms", False),
+        ("one\n", "one\ntwo", False),
+    ],
+)
+def test_what_is_printed_is_compared(printed, shown, same):
+    """To the letter, but for measurements, which have a point, and for addresses."""
+    page = Printed()
+    page.write("before")
+    page.begin()
+    page.write(printed)
+    if same:
+        page.check(shown)
+    else:
+        with pytest.raises(AssertionError):
+            page.check(shown)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -77,10 +75,55 @@ def test_a_dead_link_is_found(tmp_path, link, fault):
     assert found == ([f"index.html: {target}: {fault}"] if fault else [])
 
 
-def test_the_first_page_prints_what_it_says(tracking_works):
-    """The output that the first page shows is that of its program, where pages have 4 KiB."""
-    text = (_DOCS / "index.md").read_text(encoding="utf-8")
-    program = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    shown = re.search(r"```text\n(.*?)```", text, re.DOTALL)[1]
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == shown
+def test_what_is_for_maintainers_is_folded():
+    """Which test shows a line of a table is below it, in a fold; other tables stay; a check is left out."""
+    page = """Text.
+
+| what | how | shown by |
+|---|---|---|
+| a `x \\| y` | yes | `test_one`, `test_two` |
+| b | no | |
+
+| what | how |
+|---|---|
+| c | yes |
+
+```python
+print(1)
+```
+
+<!-- check
+assert True
+-->
+
+It is so (`test_one`,
+`test_two`). Also that. Shown by
+`test_three`. The end.
+"""
+    folding = _module("folding")
+    assert (
+        folding.without_tests(folding.fold(page))
+        == """Text.
+
+| what | how |
+| --- | --- |
+| a `x \\| y` | yes |
+| b | no |
+
+<details markdown="1"><summary>The tests that show it</summary>
+
+- a `x \\| y`: `test_one`, `test_two`
+
+</details>
+
+| what | how |
+|---|---|
+| c | yes |
+
+```python
+print(1)
+```
+
+It is so. Also that. The end.
+"""
+    )

@@ -1,7 +1,8 @@
-"""``make pythons``: the tests on Pythons that this machine lacks, in a tree of Debian's unstable suite.
+"""``make pythons``: the tests on other Pythons, most of them in a tree of Debian's unstable suite.
 
-Needs root, debootstrap, and Debian's archive in apt's configuration. The tree lies in the user's cache and is
-made once (some four minutes, 500 MB); remove it to have newer interpreters. What the tests need besides is
+The tree needs root, debootstrap, and Debian's archive in apt's configuration. It lies in the user's cache and
+is made once (a minute or four, 500 MB); remove it to have newer interpreters. Python 3.12, which that suite
+no longer has, is tested where this machine has one, in its PATH or of pyenv's. What the tests need besides is
 installed for each interpreter by this one's pip, so that the tree needs no network. The extension is the one
 that is built here: its ABI is stable, and that it loads there is a part of the test.
 
@@ -18,31 +19,37 @@ import sys
 import tomllib
 from pathlib import Path
 
+from smoke import find_interpreter
+
 ROOT = Path(__file__).resolve().parents[3]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dirtytrack-pythons"
 TREE = CACHE / "root"
+PACKAGES = CACHE / "packages"
 VERSIONS = ("3.13", "3.14", "3.15")  # what the suite has
+FOUND_HERE = ("3.12",)
+PYTEST = ("-m", "pytest", "-p", "no:cacheprovider")
 # Mounts are this shell's own, and gone with it.
 _INSIDE = """
 mount --bind "$TREE" "$TREE" # so that its root is a mount, as a system's is
 for at in proc sys dev; do mount --rbind "/$at" "$TREE/$at"; done
 mkdir -p "$TREE/src" && mount --bind "$SOURCE" "$TREE/src"
-exec chroot "$TREE" env --chdir=/src "PYTHONPATH=/src:/packages/$VERSION" PATH=/usr/bin:/usr/sbin \
-    "python$VERSION" -m pytest -p no:cacheprovider "$@"
+mkdir -p "$TREE/packages" && mount --bind "$PACKAGES" "$TREE/packages"
+exec chroot "$TREE" env --chdir=/src "PYTHONPATH=/src:/packages" PATH=/usr/bin:/usr/sbin "python$VERSION" "$@"
 """
 
 
 def main(words: list[str]) -> int:
     """Run pytest on the versions asked for, by default all; 1 if it failed, 2 if this can't be had here."""
     at = words.index("--") if "--" in words else len(words)
-    versions, arguments = words[:at] or list(VERSIONS), words[at + 1 :]
-    missing = _missing()
+    here = {version: found for version in FOUND_HERE if (found := find_interpreter(version))}
+    versions, arguments = words[:at] or [*here, *VERSIONS], words[at + 1 :]
+    missing = "" if set(versions) <= set(here) else _missing()
     if missing:
         print(f"make pythons: not possible here: {missing}", file=sys.stderr)
         return 2
-    if not TREE.exists():
+    if not (set(versions) <= set(here) or TREE.exists()):
         _make_tree()
-    results = {version: _test(version, arguments) for version in versions}
+    results = {version: _test(version, here.get(version), arguments) for version in versions}
     for version, code in results.items():
         print(f"Python {version}: {'passed' if code == 0 else f'failed, pytest ended with {code}'}")
     return int(any(results.values()))
@@ -68,19 +75,24 @@ def _make_tree() -> None:
     making.rename(TREE)
 
 
-def _test(version: str, arguments: list[str]) -> int:
-    """Install what the tests need for that version, and run them; pytest's exit code."""
-    _install(version)
+def _test(version: str, interpreter: str | None, arguments: list[str]) -> int:
+    """Install what the tests need, and run them, in the tree if need be; pytest's exit code."""
+    packages = _install(version)
     print(f"== Python {version}", flush=True)
-    given = {"TREE": str(TREE), "SOURCE": str(ROOT), "VERSION": version}
-    command = ["unshare", "--mount", "sh", "-euc", _INSIDE, "sh", *arguments]
-    return subprocess.run(command, check=False, env=os.environ | given).returncode
+    if interpreter:
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{packages}"}
+        command = [interpreter, *PYTEST, *arguments]
+    else:
+        given = {"TREE": str(TREE), "SOURCE": str(ROOT), "PACKAGES": str(packages), "VERSION": version}
+        environment = os.environ | given
+        command = ["unshare", "--mount", "sh", "-euc", _INSIDE, "sh", *PYTEST, *arguments]
+    return subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode
 
 
-def _install(version: str) -> None:
-    """Put cffi and the packages of the group "test" where that version finds them, if there are any."""
+def _install(version: str) -> Path:
+    """Put cffi and the packages of the group "test" into a directory for that version, and return it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    target = TREE / "packages" / version
+    target = PACKAGES / version
     shutil.rmtree(target, ignore_errors=True)
     machine = platform.machine()
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(41, 16, -1)] + [f"manylinux2014_{machine}"]
@@ -97,6 +109,7 @@ def _install(version: str) -> None:
         wanted = [name for name in wanted if name not in lacking]
     if done.returncode:
         raise SystemExit(done.stderr)
+    return target
 
 
 if __name__ == "__main__":
