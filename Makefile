@@ -11,7 +11,7 @@ C_FILES := $(wildcard dirtytrack/native/*/*.[ch]) $(shell find benchmarks docs e
 PY_INCLUDE = $(shell $(PY) -c "import sysconfig; print(sysconfig.get_path('include'))")
 C_STRICT := -std=gnu11 -O2 -Wall -Wextra -Wpedantic -Wconversion -Werror
 
-.PHONY: demo doctor help quick test test-tracking test-checkpoint test-torch test-mpi engines bench stress leaks torture fuzz pythons kernels kernels-ci lint lint-c release types docs docs-look wheel amalgamation check hooks clean
+.PHONY: demo doctor help quick test test-tracking test-checkpoint test-torch test-mpi engines bench compilers stress leaks torture fuzz pythons kernels kernels-ci lint lint-c release types docs docs-look wheel amalgamation check hooks clean
 
 demo: $(VENV)/.built ## run the demo
 	$(PY) -m dirtytrack demo
@@ -51,9 +51,14 @@ engines: $(ENGINES)/.built ## the tests against object stores on loopback, moto 
 bench: $(VENV)/.built ## every cost beside its yardstick; ARGS="--list" shows the rows
 	$(PY) -m dirtytrack bench $(ARGS)
 
+compilers: $(VENV)/.built ## the interface in C with gcc, clang and musl, and as CMake installs it
+	DIRTYTRACK_TEST_STRICT=1 DIRTYTRACK_TEST_COMPILERS=1 \
+		$(PY) -m pytest tests/packaging/test_amalgamation.py tests/packaging/test_symbols.py $(ARGS)
+
 stress: $(VENV)/.built ## the stress tests, for SECONDS_EACH=60
 	DIRTYTRACK_STRESS_SECONDS=$(or $(SECONDS_EACH),60) HYPOTHESIS_PROFILE=long \
-		$(PY) -m pytest tests/stress tests/barrier/test_runtime.py tests/tracking/test_state_machine.py \
+		$(PY) -m pytest tests/stress tests/barrier/test_runtime.py tests/barrier/test_stopped.py \
+		tests/tracking/test_state_machine.py \
 		tests/checkpoint/test_reentrance.py tests/checkpoint/test_interrupts.py $(ARGS)
 
 leaks: $(VENV)/.built ## open and close SESSIONS=100000: descriptors, mappings and memory stay as they are

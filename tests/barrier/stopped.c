@@ -1,5 +1,5 @@
 // Threads that are stopped, cancelled or interrupted inside of every function, while another one calls every function.
-// One argument says which; see test_stopped.py.
+// One argument says which, a second one for how many seconds at least; see test_stopped.py.
 #define _GNU_SOURCE
 #include <dirtytrack.h>
 #include <errno.h>
@@ -18,6 +18,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define check(condition)                                                                     \
@@ -34,6 +35,7 @@ static size_t page;
 static char *heap;
 static struct dt_tracker *shared; // of all threads, as the next one
 static struct dt_snapshot *snapshot;
+static unsigned least_seconds;
 
 static char *map(size_t pages)
 {
@@ -289,7 +291,7 @@ static void begin(void)
 	check(dt_snapshot_open(&snapshot) == 0 && dt_snapshot_add(snapshot, map(EACH), EACH * page, DT_DENSE) == 0);
 	for (size_t i = 0; i < ACTS; i++)
 		mutators[i] = (struct mutator){.what = i, .place.memory = map(2 * EACH)};
-	alarm(MOST_SECONDS); // a deadlock
+	alarm(MOST_SECONDS + least_seconds); // a deadlock
 }
 
 static void finish(void)
@@ -333,7 +335,9 @@ static void pauses(void)
 	for (size_t i = 0; i < ACTS; i++)
 		check(pthread_create(&mutators[i].thread, NULL, mutate, &mutators[i]) == 0);
 	wait_for_all();
-	for (long pause = 0; pause < 300 || (pause < MOST_PAUSES && !enough()); pause++) {
+	time_t end = time(NULL) + least_seconds;
+	long pause;
+	for (pause = 0; pause < 300 || (pause < MOST_PAUSES && !enough()) || time(NULL) < end; pause++) {
 		for (size_t i = 0; i < ACTS; i++)
 			check(pthread_kill(mutators[i].thread, SIGUSR1) == 0);
 		wait_for_all();
@@ -345,9 +349,14 @@ static void pauses(void)
 	}
 	check(enough());
 	over = true;
-	for (size_t i = 0; i < ACTS; i++)
+	unsigned long hits = 0;
+	for (size_t i = 0; i < ACTS; i++) {
 		check(pthread_join(mutators[i].thread, NULL) == 0);
+		hits += mutators[i].hits;
+	}
 	finish();
+	if (least_seconds)
+		printf("%ld pauses, %lu threads stopped inside of a function\n", pause, hits);
 }
 
 // A thread is cancelled in the middle; what it may have open is known, so that anything else is a leak.
@@ -444,6 +453,7 @@ static void handlers(void)
 int main(int argc, char **argv)
 {
 	const char *what = argc > 1 ? argv[1] : "";
+	least_seconds = argc > 2 ? (unsigned)atoi(argv[2]) : 0;
 	if (!strcmp(what, "pauses"))
 		pauses();
 	else if (!strcmp(what, "cancellations"))

@@ -15,7 +15,7 @@ from _lib import limits
 from _lib.c_program import build
 
 _SOURCE = Path(__file__).with_name("runtime.c")
-_STORES = 100_000_000 if os.environ.get("DIRTYTRACK_STRESS_SECONDS") else 2_000_000
+_STORES = 1_000_000_000 if os.environ.get("DIRTYTRACK_STRESS_SECONDS") else 2_000_000
 _WRAPPED = ("malloc", "calloc", "realloc", "mmap", "munmap")
 
 

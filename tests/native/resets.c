@@ -207,8 +207,26 @@ static void lose(void)
 	check(dt_snapshot_advance(snapshot, NULL) == -DT_ELOST);
 }
 
+// Memory that a tracker had, and that was mapped anew, is the snapshot's: the tracker takes none of its stores.
+static void try_rival(void)
+{
+	struct dt_tracker *old;
+	uint8_t map;
+	check(dt_tracker_open(page_size, DT_BITS, &old) == 0);
+	check(dt_tracker_add(old, arena, 4 * page_size, DT_DENSE, NULL) == 0);
+	check(mmap(arena, 4 * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+	      arena);
+	check(dt_snapshot_open(&snapshot) == 0 && dt_snapshot_add(snapshot, arena, 4 * page_size, DT_DENSE) == 0);
+	arena[page_size] = 1;
+	check(dt_tracker_take(old, &map, 1, NULL) == 0);
+	check(dt_snapshot_rollback(snapshot, NULL) == 0 && arena[page_size] == 0);
+	dt_snapshot_close(snapshot);
+	dt_tracker_close(old);
+}
+
 void try_resets(uint64_t *random)
 {
+	try_rival();
 	bool pages[PAGES];
 	for (int kind = 0; kind < 4; kind++) {
 		is_sparse = kind & 2;

@@ -183,6 +183,7 @@ static int add_memory(struct dt_snapshot *snapshot, struct dt_run bytes, struct 
 		dt_free(copy, length);
 		return error;
 	}
+	dt_session_take_from_rivals(snapshot->session, pages.start, pages.stop);
 	snapshot->count++;
 	return 0;
 }
