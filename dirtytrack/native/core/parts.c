@@ -1,6 +1,9 @@
 // Regions divided, repaired and recovered.
 #include "parts.h"
 
+#include <errno.h>
+
+#include "../kernel/pagemap.h"
 #include "scan.h"
 #include "tracking.h"
 
@@ -94,7 +97,8 @@ static int renew(struct dt_session *session, const struct dt_region *like, uint6
 	struct dt_backend *backend = &session->backend;
 	bool huge;
 	backend->ops->remove(backend, start, stop);
-	int error = backend->ops->add(backend, start, stop, &huge, failure);
+	bool is_refused = like->flags & DT_SPARSE && dt_holds_shared(start, stop - start);
+	int error = is_refused ? -EINVAL : backend->ops->add(backend, start, stop, &huge, failure);
 	if (!error && huge != (like->page_shift != backend->page_shift))
 		error = -DT_EHUGETLB;
 	else if (!error && huge)

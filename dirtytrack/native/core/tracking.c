@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "../base/memory.h"
+#include "../kernel/pagemap.h"
 #include "scan.h"
 
 // Calls act on every piece of [start, stop) that no tracked region holds.
@@ -53,6 +54,10 @@ static int acquire(struct dt_session *session, const struct dt_region *region, s
 {
 	const struct dt_backend_ops *ops = session->backend.ops;
 	bool huge;
+	*failure = (struct dt_failure){"UFFDIO_REGISTER", region->start, region->stop};
+	if (region->flags & DT_SPARSE && dt_holds_shared(region->start, region->stop - region->start))
+		return -EINVAL; // a written page that the kernel reclaims leaves a hole there, as if nobody had written
+				// it
 	int error = ops->add(&session->backend, region->start, region->stop, &huge, failure);
 	if (error)
 		return error;

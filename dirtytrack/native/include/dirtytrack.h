@@ -115,7 +115,7 @@ enum dt_range_flags {
 	DT_DENSE = 0, // page tables are made for all of the range
 	// For big reservations: what is not populated is left alone; a first touch, even a read, is a store. So pages
 	// that MADV_DONTNEED drops are not found, nor the stores to them that were not taken, until something touches
-	// them.
+	// them. Not for shared memory, of which the kernel may take away what was stored to (-EINVAL, from Linux 6.11).
 	DT_SPARSE = 1
 };
 

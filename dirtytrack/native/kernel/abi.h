@@ -110,6 +110,7 @@ struct dt_procmap_query {
 // dt_procmap_query.vma_flags
 #define DT_PROCMAP_QUERY_VMA_READABLE (1ULL << 0)
 #define DT_PROCMAP_QUERY_VMA_WRITABLE (1ULL << 1)
+#define DT_PROCMAP_QUERY_VMA_SHARED (1ULL << 3)
 #define DT_PROCMAP_QUERY_COVERING_OR_NEXT_VMA (1ULL << 4) // query_flags: else the mapping has to hold the address
 
 #define DT_PROCMAP_QUERY _IOWR('f', 17, struct dt_procmap_query) // on /proc/PID/maps, since Linux 6.11

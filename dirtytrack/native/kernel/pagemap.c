@@ -36,17 +36,39 @@ int dt_mapped(uint64_t start, uint64_t len)
 	return msync((void *)(uintptr_t)start, len, MS_ASYNC) < 0 ? -errno : 0;
 }
 
-bool dt_may_hold_files(uint64_t start, uint64_t len)
+// Whether one of the mappings is such; in doubt it is what it is in doubt.
+static bool any_mapping(uint64_t start, uint64_t len, bool in_doubt, bool (*is_such)(const struct dt_procmap_query *))
 {
 	int maps = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	struct dt_procmap_query found = {.vma_end = start};
-	bool may = maps < 0;
-	while (!may && found.vma_end < start + len)
-		may = dt_procmap_query(maps, found.vma_end, 0, &found, NULL, 0) < 0 || found.inode || found.dev_major ||
-		      found.dev_minor;
+	bool is_known = maps >= 0, any = false;
+	while (is_known && !any && found.vma_end < start + len) {
+		is_known = dt_procmap_query(maps, found.vma_end, 0, &found, NULL, 0) >= 0;
+		any = is_known && is_such(&found);
+	}
 	if (maps >= 0)
 		close(maps);
-	return may;
+	return is_known ? any : in_doubt;
+}
+
+static bool is_of_a_file(const struct dt_procmap_query *mapping)
+{
+	return mapping->inode || mapping->dev_major || mapping->dev_minor;
+}
+
+static bool is_shared(const struct dt_procmap_query *mapping)
+{
+	return mapping->vma_flags & DT_PROCMAP_QUERY_VMA_SHARED;
+}
+
+bool dt_may_hold_files(uint64_t start, uint64_t len)
+{
+	return any_mapping(start, len, true, is_of_a_file);
+}
+
+bool dt_holds_shared(uint64_t start, uint64_t len)
+{
+	return any_mapping(start, len, false, is_shared);
 }
 
 int dt_next_populated(int pagemap, uint64_t start, uint64_t stop, struct dt_run *found_ret)

@@ -29,5 +29,7 @@ int dt_next_populated(int pagemap, uint64_t start, uint64_t stop, struct dt_run 
 // Whether a file may be behind memory of [start, start + len), as one is behind shared memory. Any doubt is a yes:
 // before Linux 6.11, and where /proc can't be read.
 bool dt_may_hold_files(uint64_t start, uint64_t len);
+// Whether some of it is known to be shared memory. Any doubt is a no.
+bool dt_holds_shared(uint64_t start, uint64_t len);
 
 #pragma GCC visibility pop
