@@ -3,7 +3,8 @@
 It opens the userfaultfd, which only the program itself can do for its memory, and hands it to the recorder.
 From then on it tells where phases begin and end, and what arrays there are. Its text is run as it stands: by
 ``dirtytrack record`` before the program, by ``dirtytrack attach`` within one that runs already, where there
-may be no dirtytrack. What goes over the socket are lines of JSON; to each the recorder answers with a byte.
+may be no dirtytrack. What goes over the socket are lines of JSON. To each the recorder answers with a byte,
+by which it may ask for arrays.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ _PATIENCE = 0.05  # seconds of computing for a look at all variables
 _LIBRARIES = tuple(dict.fromkeys(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib")))
 _LONGEST = 1000  # characters of a phase that a forked child begins in
 _RECORDER = "(recorder)"
+_ASKS = b"\1"  # an answer that asks for arrays
 _CO_OPTIMIZED = 1  # of a code: a function's
 _REFERENCES = 3  # to a dictionary of variables: the frame's, ours, and that of who counts
 
@@ -232,7 +234,7 @@ class Agent:
 
         os._exit = leave_with_a_word
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGURG, self._tell_arrays)
+            signal.signal(signal.SIGURG, self._hear_signal)
             signal.siginterrupt(signal.SIGURG, False)
 
     def enter(self, name: str) -> None:
@@ -246,7 +248,7 @@ class Agent:
                 is_same = outer == name or outer.endswith(f"/{name}") or outer.count("/") >= 32
                 paths.append(outer if is_same else f"{outer}/{name}")
             if is_mine:
-                self._send({"phase": self._label()})
+                self._tell()
 
     def leave(self) -> None:
         """It ends."""
@@ -257,7 +259,7 @@ class Agent:
             if not paths:
                 self._open.pop(threading.get_ident(), None)
             if is_mine:
-                self._send({"phase": self._label()})
+                self._tell()
 
     @contextmanager
     def _turn(self) -> Iterator[bool]:
@@ -273,14 +275,23 @@ class Agent:
     def _label(self) -> str:
         return " + ".join(sorted({paths[-1] for paths in self._open.values() if paths}))
 
-    def _tell_arrays(self, _number: int, _frame: FrameType | None) -> None:
+    def _tell(self) -> None:
+        # A border. The recorder may ask for arrays there: the main thread, which would hear its signal, may
+        # wait for a lock for long.
+        if self._send({"phase": self._label()}):
+            self._tell_arrays()
+
+    def _tell_arrays(self) -> None:
+        self._send({"phase": _RECORDER})
+        self._send({"arrays": arrays(), "phase": self._label()})
+
+    def _hear_signal(self, _number: int, _frame: FrameType | None) -> None:
         if not self._lock.acquire(blocking=False):  # another thread is in the middle of something
             return
         try:
             with self._turn() as is_mine:
                 if is_mine:
-                    self._send({"phase": _RECORDER})
-                    self._send({"arrays": arrays(), "phase": self._label()})
+                    self._tell_arrays()
         finally:
             self._lock.release()
 
@@ -305,7 +316,7 @@ class Agent:
         if self._door is not None:
             with suppress(OSError):
                 self._knock(self._door)
-        if self._process == -1 and signal.getsignal(signal.SIGURG) == self._tell_arrays:
+        if self._process == -1 and signal.getsignal(signal.SIGURG) == self._hear_signal:
             signal.signal(signal.SIGURG, signal.SIG_DFL)
 
     def _knock(self, door: socket.socket) -> None:
@@ -332,9 +343,10 @@ class Agent:
         self._line = line
         self._inode = os.fstat(line.fileno()).st_ino
 
-    def _send(self, message: dict[str, Any], fd: int | None = None) -> None:
+    def _send(self, message: dict[str, Any], fd: int | None = None) -> bool:
+        # Says something and waits for the answer: whether arrays are asked for.
         if self._process != os.getpid():
-            return
+            return False
         try:
             if not _is_socket(self._line, self._inode):
                 raise ConnectionError
@@ -344,13 +356,16 @@ class Agent:
                 sent = socket.send_fds(self._line, [data], [fd])
                 data = data[sent:]
             self._line.sendall(data, socket.MSG_NOSIGNAL)
+            answers = b""
             while self._owed > 0:
-                answers = len(self._line.recv(self._owed))
+                answers = self._line.recv(self._owed)
                 if not answers:
                     raise ConnectionError
-                self._owed -= answers
+                self._owed -= len(answers)
         except OSError:  # nobody listens any more: the program goes on
             self._process = -1
+            return False
+        return answers[-1:] == _ASKS
 
 
 def _is_socket(one: socket.socket, inode: int) -> bool:

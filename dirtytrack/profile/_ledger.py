@@ -148,8 +148,9 @@ class Ledger:
         self._processes.append(_ProcessSums(pid, parent, start, start))
         return len(self._processes) - 1
 
-    def end(self, process: int) -> None:
-        """A process has ended: its pages are not told apart any more."""
+    def end(self, process: int, until: float) -> None:
+        """A process has ended, so many seconds from the beginning: its pages are not told apart any more."""
+        self._processes[process].until = max(until, self._processes[process].until)
         self._processes[process].is_over = True
         self._processes[process].seen.clear()
 

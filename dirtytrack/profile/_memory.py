@@ -288,6 +288,8 @@ class Memory:
         index = self._found.mappings.get((low, high))
         if index is None:
             title = name if name.startswith(("[", "/")) else f"anonymous {low:#x}"
+            if name[:1] == "[" and any(area.name == title for area in self._found.areas.values()):
+                title = f"{title} {low:#x}"  # of a heap of which there is more than fits one
             area = Area(title, "mapping", low, high - low, 0, _PAGE)
             index = self._ledger.area(area)
             if index is not None:

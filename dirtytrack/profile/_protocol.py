@@ -84,10 +84,10 @@ class Line:
             raise DirtyTrackError("the program ended before it could be recorded")
         return message, fds[0]
 
-    def answer(self) -> None:
-        """Lets the program go on."""
+    def answer(self, *, asks: bool = False) -> None:
+        """Lets the program go on; or *asks* it to tell its arrays first."""
         with suppress(OSError):
-            self._line.send(b"\0", socket.MSG_NOSIGNAL)
+            self._line.send(b"\1" if asks else b"\0", socket.MSG_NOSIGNAL)
 
 
 def _message(line: bytes) -> dict[str, Any]:

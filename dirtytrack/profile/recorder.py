@@ -24,7 +24,8 @@ from dirtytrack.profile.recording import OUTSIDE, Recording
 from dirtytrack.profile.report import Report
 
 _FAULT = 1e-6  # seconds that the first store to a page takes, about
-_NAMES = 1.0  # seconds between two looks for arrays, at least
+_NAMES = 0.1  # seconds between two looks for arrays, at least
+_OF_OVERHEAD = 0.25  # that looks for arrays may take
 _LONGEST_WAIT = 60.0  # the same, where they found nothing new
 
 
@@ -62,6 +63,7 @@ class Process:
         mappings: a number for its large mappings at that time.
         asked: that time.
         patience: seconds until it may be asked again.
+        began: when it began to look for them.
     """
 
     memory: Memory
@@ -76,6 +78,7 @@ class Process:
     mappings: int = 0
     asked: float = field(default_factory=time.perf_counter)
     patience: float = _NAMES
+    began: float = 0.0
 
     def wants_names(self) -> bool:
         """Whether it is time to ask for its arrays: it has other mappings. If so, it is asked now."""
@@ -165,7 +168,7 @@ class Recorder:
         self._abrupt += not child.is_whole
         child.memory.close()
         if child.index is not None:
-            self._ledger.end(child.index)
+            self._ledger.end(child.index, self._now())
 
     def look(self, process: Process, phase: str | None = None) -> None:
         """Charges what a process has written to its current phase, of which *phase* is the next one."""
@@ -188,7 +191,8 @@ class Recorder:
         phase = message.get("phase")
         self.look(process, phase if isinstance(phase, str) else None)
         if "arrays" in message:
-            self._name(process, message["arrays"])
+            self._name(process, message["arrays"], time.perf_counter() - process.began)
+        process.began = time.perf_counter()
         if "end" in message:
             process.is_whole = True
             forks = message.get("forks")
@@ -199,12 +203,13 @@ class Recorder:
     def _now(self) -> float:
         return time.perf_counter() - self._began
 
-    def _name(self, process: Process, told: Any) -> None:
+    def _name(self, process: Process, told: Any, took: float = 0.0) -> None:
         arrays = arrays_of(told)
         process.memory.name(arrays)
         there = frozenset((array.name, array.address) for array in arrays)
         is_new = there != process.arrays
-        process.patience = _NAMES if is_new else min(2 * process.patience, _LONGEST_WAIT)
+        least = max(_NAMES, took / (_OF_OVERHEAD * self._pace.overhead))
+        process.patience = least if is_new else min(max(2 * process.patience, least), _LONGEST_WAIT)
         process.arrays = there
 
     def report(self, phases: Iterable[str] = ()) -> Report:

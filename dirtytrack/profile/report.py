@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Returns what `to_json` writes."""
         recording = self.recording
-        names = [area.name for area in recording.areas]
+        names = _unique(area.name for area in recording.areas)
+        named = dict(zip(map(id, recording.areas), names, strict=True))
         return {
             "kind": recording.kind,
             "program": recording.program,
@@ -61,14 +63,14 @@ class Report:
             "overhead": recording.overhead,
             "pages": recording.writes,
             "regions": {
-                area.name: {
+                name: {
                     "kind": area.kind,
                     "address": area.address,
                     "nbytes": area.nbytes,
                     "pages": area.writes,
                     "distinct": area.distinct,
                 }
-                for area in recording.areas
+                for name, area in zip(names, recording.areas, strict=True)
             },
             "phases": {
                 phase.title: {
@@ -95,7 +97,7 @@ class Report:
                 for one in recording.working_sets
             ],
             "hottest": [
-                {"region": area.name, "start": start, "stop": stop, "pages": writes}
+                {"region": named[id(area)], "start": start, "stop": stop, "pages": writes}
                 for area, start, stop, writes in recording.hottest(table.HOTTEST)
             ],
             "over_time": [
@@ -141,3 +143,16 @@ class Report:
             f'<iframe srcdoc="{document}" sandbox="allow-scripts" style="width:100%;height:640px;border:0">'
             f"</iframe>"
         )
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    # The second "a" is "a (2)": an array that was made anew has its name again, and regions may share one.
+    found: dict[str, None] = {}
+    numbers: dict[str, int] = {}
+    for name in names:
+        unique = name
+        while unique in found:
+            numbers[name] = numbers.get(name, 1) + 1
+            unique = f"{name} ({numbers[name]})"
+        found[unique] = None
+    return list(found)

@@ -217,7 +217,7 @@ class _Family:
         process, line = (who.process, who.line) if who is not None else (self._recorder.first, self._line)
         for message in line.read():
             self._recorder.hear(process, message)
-            line.answer()
+            line.answer(asks="phase" in message and process.wants_names())
         if who is not None and line.is_over:
             self._drop(who)
 

@@ -83,6 +83,19 @@ def test_perfetto(tmp_path: Path) -> None:
     assert counters == [(0.0, 4 * 4096), (6e6, 4 * 4096)]
 
 
+def test_names_that_are_there_twice() -> None:
+    """Each has its numbers: an array that was made anew, regions of one name."""
+    area = RECORDING.areas[0]
+    twins = replace(RECORDING, areas=(area, replace(area, writes=1), replace(area, name=f"{area.name} (2)")))
+    data = Report(twins).to_dict()
+    assert {name: one["pages"] for name, one in data["regions"].items()} == {
+        area.name: 9,
+        f"{area.name} (2)": 1,
+        f"{area.name} (2) (2)": 9,
+    }
+    assert len({one["region"] for one in data["hottest"]}) == 3
+
+
 def test_forked_children(tmp_path: Path) -> None:
     """Each has a row, a track of its own in a trace, and is one of the children where runs are compared."""
     lines = str(Report(FAMILY)).splitlines()
