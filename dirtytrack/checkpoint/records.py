@@ -39,6 +39,7 @@ __all__ = [
     "UnreadableError",
     "check_meta",
     "check_regions",
+    "is_object_store",
     "retried",
     "sealed",
     "unsealed",

@@ -208,9 +208,10 @@ class DcpReader(StorageReader):
     """A storage reader of torch.distributed.checkpoint for what `DcpWriter` writes.
 
     ``dcp.load(state, storage_reader=DcpReader(path))`` loads the newest state that is whole, on whatever
-    number of processes; with ``checkpoint_id=`` the newest of that name. Nothing of it is pickled but what
-    DCP itself pickles: objects that are no tensors, which its planner loads with ``weights_only=False``. So
-    it is not for directories of strangers.
+    number of processes; with ``checkpoint_id=`` the newest of that name. Whether there is one `states` says:
+    where there is none it is a ChainError, among processes DCP's own CheckpointException. Nothing of it is
+    pickled but what DCP itself pickles: objects that are no tensors, which its planner loads with
+    ``weights_only=False``. So it is not for directories of strangers.
     """
 
     def __init__(

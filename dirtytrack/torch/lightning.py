@@ -6,7 +6,6 @@ lightning, which is imported only here.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -21,7 +20,9 @@ except ImportError as error:
     raise ImportError("dirtytrack.torch.lightning needs lightning: pip install lightning") from error
 
 from dirtytrack.checkpoint import Chain, Checkpointer
-from dirtytrack.errors import ChainError
+from dirtytrack.checkpoint.records import Root
+from dirtytrack.errors import ChainError, StoreError
+from dirtytrack.torch._links import Link
 from dirtytrack.torch._plan import Plan
 from dirtytrack.torch._random import RandomStates
 from dirtytrack.torch._saver import OPTIONS, StateSaver
@@ -29,8 +30,7 @@ from dirtytrack.torch._sources import sources_of, states_of
 from dirtytrack.torch.loading import load
 
 _FORMAT = "dirtytrack checkpoint of lightning"
-_OF_OBJECT_STORES = {"store_options", "grace_period", "mirror", "mirror_timeout", "mirror_bandwidth"}
-_MOST = 1 << 16  # bytes of a file that names a checkpoint
+_OF_MIRRORS = {"mirror", "mirror_timeout", "mirror_bandwidth"}
 _WHOLE = "checkpoint"  # what the chain calls the checkpoint
 
 
@@ -50,20 +50,24 @@ class ChainCheckpointIO(CheckpointIO):
         """Prepares; nothing is made before the first save.
 
         Args:
-            path: the directory for the chains, which is made if it is not there.
+            path: the directory for the chains, which is made if it is not there; or a URL, as for
+                `Checkpointer`. What Lightning names may lie at a URL, too, and then takes its options.
             keep: as for `Checkpointer`: of a chain so many newest checkpoints stay, and all that Lightning
                 has not removed. Whenever there are twice as many, a base is written behind the training.
-            **options: more keywords of `Checkpointer`, such as compression or fsync.
+            **options: more keywords of `Checkpointer`, such as compression, fsync or store_options.
 
         Raises:
             TypeError: there is no such keyword.
+            StoreError: of the URL, or of its options.
         """
-        if unknown := options.keys() - (OPTIONS - _OF_OBJECT_STORES):
+        if unknown := options.keys() - (OPTIONS - _OF_MIRRORS):
             raise TypeError(f"ChainCheckpointIO takes no {', '.join(sorted(unknown))}")
-        self._path = self._chain = Path(path).absolute()
+        self._store_options = options.get("store_options")
+        self._root = Root.of(path, self._store_options, fsync=options.get("fsync", True))
+        self._chain = self._root.place
         self._options = {"keep": keep, **options}
         self._saver: StateSaver | None = None
-        self._files: dict[Path, str] = {}  # the checkpoints of this chain, by their files
+        self._files: dict[Link, str] = {}  # the checkpoints of this chain, by their files
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -76,15 +80,14 @@ class ChainCheckpointIO(CheckpointIO):
         """
         if storage_options is not None:
             raise TypeError("ChainCheckpointIO takes no storage_options")
-        file = Path(path).absolute()
+        file = Link.at(path)
         parts = states_of(sources_of({_WHOLE: checkpoint}, rng=False, strict=True))
         if self._saver is None:
-            plan, self._chain = Plan(parts), self._path / secrets.token_hex(8)
+            plan, self._chain = Plan(parts), self._root.below(secrets.token_hex(8))
             self._saver = StateSaver(plan, Checkpointer(self._chain, plan.regions, **self._options))
-        save = self._saver.save(parts, {"file": str(file)}, wait=True)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        chain = os.path.relpath(self._chain, file.parent)
-        _replace(file, {"format": _FORMAT, "chain": chain, "id": save.id})
+        save = self._saver.save(parts, {"file": str(file.place)}, wait=True)
+        content = {"format": _FORMAT, "chain": file.towards(self._chain), "id": save.id}
+        file.write(content, self._store_options)
         self._files[file] = save.id
         self._retain()
 
@@ -97,22 +100,24 @@ class ChainCheckpointIO(CheckpointIO):
         """Loads a checkpoint into new memory on the CPU; nothing is unpickled.
 
         Raises:
-            ChainError: the file is none of this plugin, or the chain is damaged or gone.
+            ChainError: the file is none of this plugin, or names a URL not below its own; or the chain is
+                damaged or gone.
         """
-        chain, identifier = _read(Path(path).absolute())
-        found: dict[str, Any] = load(chain, only=_WHOLE, at=identifier)
+        chain, identifier = self._read(Link.at(path))
+        options = self._store_options if isinstance(chain, str) else None
+        found: dict[str, Any] = load(chain, only=_WHOLE, at=identifier, store_options=options)
         return found
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Removes a checkpoint; a chain of an earlier process is removed with its last one."""
-        file = Path(path).absolute()
+        file = Link.at(path)
         with suppress(FileNotFoundError):
-            chain, _ = _read(file)
-            file.unlink()
+            chain, _ = self._read(file)
+            file.remove(self._store_options)
             if self._files.pop(file, None) is not None:
                 self._retain()
             elif self._saver is None or chain != self._chain:
-                _remove_if_unused(chain)
+                self._remove_if_unused(chain)
 
     def teardown(self) -> None:
         """Ends the tracking. A later save begins another chain."""
@@ -124,6 +129,39 @@ class ChainCheckpointIO(CheckpointIO):
     def _retain(self) -> None:
         if self._saver is not None:
             self._saver.checkpoints.retain(self._files.values())
+
+    def _read(self, file: Link) -> tuple[Path | str, str]:
+        # The chain and the checkpoint that a file names.
+        try:
+            found = file.read(self._store_options)
+            if found["format"] != _FORMAT:
+                raise ValueError(found["format"])
+            chain, identifier = file.locate(found["chain"]), str(found["id"])
+        except (ValueError, TypeError, KeyError, RecursionError, StoreError) as error:
+            raise ChainError(
+                f"{file.place} was not saved by ChainCheckpointIO: load it without the plugin"
+            ) from error
+        if isinstance(chain, str) and chain.rpartition("/")[0] != self._root.place:
+            raise ChainError(f"{file.place} names a chain at {chain}, which is not below {self._root.place}")
+        return chain, identifier
+
+    def _remove_if_unused(self, chain: Path | str) -> None:
+        # A checkpoint counts as long as the file that it was saved for names it.
+        options = self._store_options if isinstance(chain, str) else None
+        try:
+            with Chain(chain, store_options=options) as opened:
+                for checkpoint in opened:
+                    with suppress(FileNotFoundError, ChainError):
+                        file = Link.at(checkpoint.meta["file"])
+                        if self._read(file) == (chain, checkpoint.id):
+                            return
+        except (FileNotFoundError, ChainError, KeyError, TypeError):
+            return
+        if isinstance(chain, Path):
+            shutil.rmtree(chain, ignore_errors=True)
+        else:
+            bucket = self._root.bucket()
+            bucket.delete([one.key for one in bucket.find(f"{chain.rpartition('/')[2]}/")])
 
 
 class KeepRandomStates(Callback):
@@ -140,41 +178,3 @@ class KeepRandomStates(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Sets them: nothing that the trainer does before the next step uses them but that step's data."""
         RandomStates().load_state_dict(state_dict)
-
-
-def _read(file: Path) -> tuple[Path, str]:
-    # The chain and the checkpoint that a file names.
-    try:
-        with file.open("rb") as opened:
-            found = json.loads(opened.read(_MOST))
-        if found["format"] != _FORMAT:
-            raise ValueError(found["format"])
-        return Path(os.path.normpath(file.parent / found["chain"])), str(found["id"])
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ChainError(f"{file} was not saved by ChainCheckpointIO: load it without the plugin") from error
-
-
-def _replace(file: Path, content: dict[str, Any]) -> None:
-    scratch = file.with_name(f".{file.name}-{secrets.token_hex(8)}")
-    try:
-        with scratch.open("xb") as opened:
-            opened.write(json.dumps(content).encode())
-            opened.flush()
-            os.fsync(opened.fileno())
-        scratch.replace(file)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-
-
-def _remove_if_unused(chain: Path) -> None:
-    # A checkpoint counts as long as the file that it was saved for names it.
-    try:
-        with Chain(chain) as opened:
-            for checkpoint in opened:
-                with suppress(FileNotFoundError, ChainError):
-                    if _read(Path(checkpoint.meta["file"])) == (chain, checkpoint.id):
-                        return
-    except (FileNotFoundError, ChainError, KeyError, TypeError):
-        return
-    shutil.rmtree(chain, ignore_errors=True)

@@ -24,6 +24,7 @@ with warnings.catch_warnings():
 from _lib.torch_states import same  # noqa: E402
 from dirtytrack import ChainError  # noqa: E402
 from dirtytrack.checkpoint import Chain  # noqa: E402
+from dirtytrack.checkpoint.records import Root  # noqa: E402
 from dirtytrack.torch.lightning import ChainCheckpointIO, KeepRandomStates  # noqa: E402
 
 BATCHES = 5
@@ -137,6 +138,41 @@ def test_checkpoints_that_are_none_of_ours(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"checkpoint\.model is a torch\.nn\.modules\.linear\.Linear"):
         io.save_checkpoint({"model": torch.nn.Linear(3, 3)}, tmp_path / "x")
     assert sorted(os.listdir(tmp_path)) == ["theirs.ckpt"]
+
+
+def test_chains_and_files_in_an_object_store(tmp_path: Path) -> None:
+    """The chains alone, or what Lightning names, too; what is removed goes there as well."""
+    library("obstore")
+    root = f"memory://{tmp_path.name}"
+    for files in (str(tmp_path / "files"), f"{root}/files"):
+        io = ChainCheckpointIO(f"{root}/chains", fsync=False, grace_period=0)
+        state = torch.zeros(5000)
+        for number in range(4):
+            state[number * 1000] += 1
+            io.save_checkpoint({"state": state, "n": number}, f"{files}/{number}.ckpt")
+        io.save_checkpoint({"state": state, "n": 4}, f"{files}/1.ckpt")  # in place of what was there
+        io.teardown()
+        io = ChainCheckpointIO(f"{root}/chains")
+        for name, number in (("0", 0), ("1", 4), ("3", 3)):
+            found = io.load_checkpoint(f"{files}/{name}.ckpt")
+            assert found["n"] == number
+            assert int(found["state"].sum()) == min(number, 3) + 1
+        io.remove_checkpoint(f"{files}/nothing.ckpt")
+        with pytest.raises(FileNotFoundError):
+            io.load_checkpoint(f"{files}/nothing.ckpt")
+        with pytest.raises(ChainError, match="is not below memory://elsewhere"):
+            ChainCheckpointIO("memory://elsewhere").load_checkpoint(f"{files}/0.ckpt")
+        bucket = Root.of(root).bucket()
+        for name in "0123":
+            assert [*bucket.find("chains/")]
+            io.remove_checkpoint(f"{files}/{name}.ckpt")
+        assert [*bucket.find("chains/")] == []
+        assert [*bucket.find("files/")] == []
+    (tmp_path / "files" / "odd.ckpt").write_text(
+        '{"format": "dirtytrack checkpoint of lightning", "chain": "odd://x/y", "id": "0"}'
+    )
+    with pytest.raises(ChainError, match="was not saved by ChainCheckpointIO"):
+        io.load_checkpoint(tmp_path / "files" / "odd.ckpt")
 
 
 def test_any_order_of_saves_and_removals(tmp_path: Path) -> None:
