@@ -6,6 +6,7 @@ import errno
 import mmap
 import random
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -256,10 +257,13 @@ def test_a_failure_before_a_change_is_told_first(tmp_path):
     with Checkpointer(tmp_path, {"a": a}) as checkpoints:
         checkpoints.save(wait=True)
         a[0] += 1
-        with intercepted(Fault(1, errno.ENOSPC, counts=by(COMMITTER))):
+        captured, done = threading.Event(), threading.Event()  # before the first the save itself is told
+        fault = Fault(1, errno.ENOSPC, counts=lambda call: by(COMMITTER)(call) and captured.wait(30))
+        with intercepted(fault):
             save = checkpoints.save()
-            while not save.done:
-                pass
+            captured.set()
+            save.add_done_callback(lambda _: done.set())
+            assert done.wait(30)
         with pytest.raises(CheckpointError):
             checkpoints.add("b", b)
         checkpoints.add("b", b)
