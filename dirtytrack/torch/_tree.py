@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import collections
 import json
+import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -32,6 +34,7 @@ _MAKERS: dict[str, Callable[[Any], Any]] = {
     name: kind for kind, name in (*_SEQUENCES.items(), *_MAPPINGS.items())
 }
 _DEEPEST = 200
+_MOST_BITS = math.floor(sys.int_info.default_max_str_digits * math.log2(10))  # of an integer
 _MOST_MEMORY = 1 << 30  # bytes of the plain values when they are read
 
 Token = Any  # a str, or a tuple that begins with one
@@ -125,6 +128,8 @@ def _take(value: Any, parts: Parts, depth: int) -> None:
         parts.form.append("array")
         parts.arrays.append(value)
     elif kind in _PLAIN:
+        if kind is int and value.bit_length() > _MOST_BITS:
+            raise NoDataError("an integer of more digits than Python reads: save it as bytes")
         parts.form.append("value")
         parts.values.append(value)
     elif kind in _MAPPINGS:

@@ -562,6 +562,10 @@ REFUSED = {
         r"x\.0 is a",
     ),
     "mkldnn": (lambda: {"x": [torch.randn(9, 9).to_mkldnn()]}, r"x\.0 is a tensor in the layout _mkldnn"),
+    "a number": (
+        lambda: {"x": {"a": [1, 10**4400]}},
+        r"x\.a\.1 is an integer of more digits than Python reads",
+    ),
     "an object": (lambda: {"x": {"a": {"b": object()}}}, r"x\.a\.b is a builtins\.object, which is no data"),
     "a function": (lambda: {"x": [len]}, r"x\.0 is a builtins\.builtin_function"),
     "objects in an array": (lambda: {"x": [np.array([{}])]}, r"x\.0 is a numpy\.ndarray"),
