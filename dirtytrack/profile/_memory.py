@@ -119,7 +119,7 @@ class Memory:
         self._with_shared: bool = with_shared if parent is None else parent._with_shared
         self._shared: list[_Stretch] = []  # mappings of files and shared memory
         self._armed: dict[tuple[int, str], int] = {}  # of these: where each ends
-        self.left_out = 0  # bytes of those that are too large, or not asked for
+        self.left_out = 0  # bytes of those that are too large, or not asked for, at most at a time
         self._found: _Found = _Found() if parent is None else parent._found
         self._plain: list[_Stretch] = []  # areas of mappings, by address
         self._arrays: list[_Stretch] = []  # of the arrays that there are now
@@ -243,12 +243,12 @@ class Memory:
         there = {(start, name): stop for start, stop, name in shared}
         if there == self._armed:
             return
-        self.left_out = 0
+        left_out = 0
         self._shared = []
         for start, stop, name in shared:
             before = self._armed.get((start, name), start)
             if stop - start > _MOST_SHARED:
-                self.left_out += stop - start
+                left_out += stop - start
                 continue
             if before < stop:
                 with suppress(BusyError, KernelError):  # it is gone already, or another userfaultfd's
@@ -258,6 +258,7 @@ class Memory:
             if index is not None:
                 self._found.ends[index] = stop
                 self._shared.append(_Stretch(start, stop, index, start))
+        self.left_out = max(self.left_out, left_out)
         self._armed = there
         self._is_stale = True
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from _lib import limits
-from _lib.support import PAGE_SIZE
+from _lib.support import PAGE_SIZE, optional
 from dirtytrack import DirtyTrackError, UnsupportedError
-from dirtytrack.profile import Recording, Report, _agent, _limits, _protocol, running
+from dirtytrack.profile import Recording, Report, _agent, _limits, _memory, _protocol, running
 from dirtytrack.profile._protocol import Line
 from dirtytrack.profile.recorder import Pace
 from dirtytrack.profile.running import record
@@ -391,6 +391,34 @@ store(mapped, 250)
     report, _ = record(["program.py"], pace=Pace(60.0, 1.0))
     assert not any(area.name.startswith("/") for area in report.recording.areas)
     assert any("of shared memory and mapped files are not in it" in note for note in report.recording.notes)
+
+
+def test_what_shared_memory_does_not_show(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that was reclaimed before a look, though written; and mappings that are too large."""
+    (folder / "program.py").write_text(f"""
+import ctypes, mmap, os, signal
+from pathlib import Path
+file = open("file", "w+b")
+file.truncate(64 * {PAGE_SIZE})
+mapped = mmap.mmap(file.fileno(), 0)
+address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+os.kill(os.getpid(), signal.SIGURG)  # a look: from here on it is watched
+mapped[3 * {PAGE_SIZE}] = mapped[5 * {PAGE_SIZE}] = 1
+mapped.flush()
+page = address + 3 * {PAGE_SIZE}
+ctypes.CDLL(None).madvise(ctypes.c_void_p(page), {PAGE_SIZE}, 21)  # MADV_PAGEOUT
+with open("/proc/self/pagemap", "rb") as pages:
+    pages.seek(page // {PAGE_SIZE} * 8)
+    Path("is_there").write_text(str(pages.read(8)[7] >> 7))
+""")
+    report, code = record(["program.py"], pace=Pace(60.0, 1.0), shared=True)
+    assert code == 0
+    optional((folder / "is_there").read_text() == "0", "pages of this file system are not reclaimed")
+    assert [one.distinct for one in report.recording.areas if one.name == str(folder / "file")] == [1]
+    monkeypatch.setattr(_memory, "_MOST_SHARED", PAGE_SIZE)
+    report, _ = record(["program.py"], pace=Pace(60.0, 1.0), shared=True)
+    assert not any(area.name.startswith("/") for area in report.recording.areas)
+    assert any("each is of more than" in note for note in report.recording.notes)
 
 
 def test_arrays_are_found_where_variables_lead(folder: Path) -> None:
