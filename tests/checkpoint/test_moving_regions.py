@@ -213,7 +213,7 @@ class Regions(RuleBasedStateMachine):
         for number in numbers[-2:]:
             loaded = load(self.path, at=number)
             assert {name: one.tobytes() for name, one in loaded.items()} == self.states[number]
-            if self.options["compression"] == "none":
+            with contextlib.suppress(ChainError):  # a delta that has everything is a base, and not laid out
                 lazy = load(self.path, at=number, lazy=True)
                 assert {name: one.tobytes() for name, one in lazy.items()} == self.states[number]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dirtytrack import ChainError
 from dirtytrack.checkpoint import Chain, Checkpointer, load
 
 Memories = dict[str, np.ndarray[Any, Any]]
@@ -22,6 +23,14 @@ Memories = dict[str, np.ndarray[Any, Any]]
 def blank() -> Memories:
     """The regions before the first epoch; neither ends with a page."""
     return {"numbers": np.zeros((300, 101), np.int64), "bytes": np.zeros(100_001, np.uint8)}
+
+
+def evolve(memories: Memories, number: int) -> Memories:
+    """The regions of that epoch, from those before it: a table grows, and another region comes and goes."""
+    grown = np.full((300 + 40 * number, 101), number, np.int64)
+    grown[: len(memories["numbers"])] = memories["numbers"]
+    some = {"some": np.full(5000, number, np.uint16)} if number % 2 else {}
+    return {"numbers": grown, "bytes": memories["bytes"], **some}
 
 
 def advance(memories: Memories, number: int) -> None:
@@ -36,11 +45,14 @@ def advance(memories: Memories, number: int) -> None:
 
 def hand_on(path: Path) -> None:
     """Go on with the chain from its newest epoch, or begin it, and save one more."""
-    memories = blank()
+    memories, before = blank(), _newest(path)
+    for number in range(before + 1):
+        memories = evolve(memories, number)
     with Checkpointer.open(path, memories) as checkpoints:
-        number = 0 if checkpoints.meta is None else checkpoints.meta["number"] + 1
-        advance(memories, number)
-        checkpoints.save(meta={"number": number, "by": whoami()}, wait=True)
+        memories = evolve(memories, before + 1)
+        advance(memories, before + 1)
+        checkpoints.bind(memories)
+        checkpoints.save(meta={"number": before + 1, "by": whoami()}, wait=True)
 
 
 def check(path: Path) -> list[str]:
@@ -50,12 +62,24 @@ def check(path: Path) -> list[str]:
         assert chain.verify() == ()
         epochs = list(chain)
     for number, epoch in enumerate(epochs):
+        expected = evolve(expected, number)
         advance(expected, number)
         assert epoch.meta["number"] == number
-        for name, array in load(path, at=epoch.number).items():
+        found = load(path, at=epoch.number)
+        assert found.keys() == expected.keys()
+        for name, array in found.items():
             assert np.array_equal(array, expected[name]), (number, name)
         by.append(epoch.meta["by"])
     return by
+
+
+def _newest(path: Path) -> int:
+    try:
+        with Chain(path) as chain:
+            number: int = chain.newest.meta["number"]
+            return number
+    except (FileNotFoundError, ChainError):
+        return -1
 
 
 def whoami() -> str:
