@@ -45,7 +45,7 @@ test-torch: $(TORCH)/.built ## the tests that need torch, pyarrow, pandas or ml_
 test-mpi: $(MPI)/.built ## the tests that need an MPI, with mpirun
 	DIRTYTRACK_TEST_MPI=1 $(MPI)/bin/python -m pytest -m mpi tests/group $(ARGS)
 
-engines: $(ENGINES)/.built ## the tests against object stores on loopback, moto and SeaweedFS, and with Ray
+engines: $(ENGINES)/.built ## the tests against object stores on loopback, moto and SeaweedFS, also of torch, and with Ray
 	DIRTYTRACK_TEST_ENGINES=1 $(ENGINES)/bin/python -m pytest -m engines $(ARGS)
 
 bench: $(VENV)/.built ## every cost beside its yardstick; ARGS="--list" shows the rows
