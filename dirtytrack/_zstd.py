@@ -38,6 +38,8 @@ class _Python:
     def decompress(self, data: Bytes, nbytes: int) -> bytes:
         unpacker = self._zstd.ZstdDecompressor()
         try:
+            if self._zstd.get_frame_info(data).decompressed_size != nbytes:
+                raise ValueError("not a frame of the right length")
             plain = unpacker.decompress(data, nbytes)
         except self._zstd.ZstdError as error:
             raise ValueError(str(error)) from None

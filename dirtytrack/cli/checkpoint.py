@@ -92,8 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(
         "--format",
         choices=("safetensors", "npz"),
-        default="safetensors",
-        help="of the file (default %(default)s)",
+        help="of the file (default: npz if its name ends so, else safetensors)",
     )
     option(
         "--at",
@@ -301,7 +300,8 @@ def _export(args: argparse.Namespace) -> int:
 def _export_once(args: argparse.Namespace, chain: Chain, progress: ShowProgress) -> Checkpoint:
     newest = chain.newest if args.at is None else chain[args.at]
     is_training = any(layout.name == _TRAINING for layout in newest.regions)
-    common: dict[str, Any] = {"at": args.at, "format": args.format, "fsync": not args.no_fsync}
+    by_name = "npz" if str(args.target).endswith(".npz") else "safetensors"
+    common: dict[str, Any] = {"at": args.at, "format": args.format or by_name, "fsync": not args.no_fsync}
     if args.only is None and not (is_training and args.region is None):
         chain.export(args.target, regions=args.region, progress=progress, **common)
         return chain.newest if args.at is None else chain[args.at]

@@ -41,6 +41,15 @@ def test_export(chain: Made, tmp_path: Path, call: Any, kind: str, load: Any) ->
     assert "it is there already: choose another name" in err
 
 
+@pytest.mark.parametrize(
+    ("name", "load"), [("a.npz", np.load), ("a.safetensors", load_file), ("a.npz.bin", load_file)]
+)
+def test_the_name_says_what_is_exported(chain: Made, tmp_path: Path, call: Any, name: str, load: Any) -> None:
+    """Numpy's archive where the name is one's; safetensors otherwise."""
+    assert call("export", chain.path, tmp_path / name)[0] == 0
+    np.testing.assert_array_equal(load(tmp_path / name)["w"], chain.states[3]["w"])
+
+
 def test_export_of_what_is_damaged(chain: Made, tmp_path: Path, call: Any) -> None:
     """The newest intact one, and the output tells."""
     name = chain.damage(4)
