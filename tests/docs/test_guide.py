@@ -20,7 +20,8 @@ from _lib.support import library
 _TESTS = Path(__file__).parents[1]
 _DOCS = _TESTS.parent / "docs"
 _BLOCK = re.compile(
-    r"^(?:<!-- (?P<comment>.*) -->\n)?```(?P<kind>\w*)\n(?P<body>.*?)^```$|^<!-- check\n(?P<check>.*?)^-->$",
+    r"^(?:<!-- (?P<comment>[^\n]*) -->\n)?"
+    r"```(?P<kind>\w*)\n(?P<body>.*?)^```$|^<!-- check\n(?P<check>.*?)^-->$",
     re.MULTILINE | re.DOTALL,
 )
 
