@@ -10,7 +10,7 @@ import pytest
 
 _FOLDER = Path(__file__).parents[2] / "examples"
 _EXAMPLES = sorted(_FOLDER.glob("*.py"))
-_FOLDERS = ("collector", "fuzzing", "shared_heap")
+_FOLDERS = ("collector", "emulator", "fuzzing", "shared_heap")
 _RUN = [
     pytest.param(path, id=path.stem, marks=pytest.mark.torch if path.stem.startswith("torch_") else ())
     for path in [*_EXAMPLES, *(_FOLDER / f"{name}/{name}.py" for name in _FOLDERS)]
