@@ -455,7 +455,7 @@ def test_older_checkpoints_are_kept_by_rule(bucket):
 
 
 def test_regions_come_and_go(bucket):
-    """The chain goes on with a base, as in a directory."""
+    """The chain goes on with a delta, as in a directory."""
     arrays = {name: np.full(3 * BLOCK, 7, np.uint8) for name in ("a", "b")}
     with Checkpointer(ObjectStore(bucket), {"a": arrays["a"]}) as checkpoints:
         checkpoints.save(wait=True)
@@ -464,7 +464,7 @@ def test_regions_come_and_go(bucket):
         arrays["b"][5] = 1
         checkpoints.save(wait=True)
     with Chain(ObjectStore(bucket)) as chain:
-        assert [one.kind for one in chain] == ["base", "base", "delta"]
+        assert [one.kind for one in chain] == ["base", "delta", "delta"]
         assert chain.read("b") == arrays["b"].tobytes()
 
 

@@ -82,7 +82,8 @@ def test_python_blocks_run(document, chosen, tmp_path):
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert not done.stderr, done.stderr
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize(

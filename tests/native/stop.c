@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/stop.h"
+#include "base/stopped.h"
 #include "driver.h"
 
 #define PATIENT_NS 60000000000ULL // every thread stops in that time, however busy the machine is

@@ -487,9 +487,8 @@ def test_interrupts_in_the_middle(memory):
                     with session.collect() as epoch:
                         due -= set(epoch[region])
                     armed = False
-                except KeyboardInterrupt:
+                except KeyboardInterrupt:  # which may come when the epoch has ended, and the page is not due
                     armed = False
-                    due.add(page)
             gc.collect()
             assert due <= set(session.collect()[region])
         assert caught

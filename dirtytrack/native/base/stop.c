@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "memory.h"
 #include "stop_signal.h"
+#include "stop_words.h"
 #include "stopped.h"
 #include "tasks.h"
 

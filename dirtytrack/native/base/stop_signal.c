@@ -6,7 +6,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "stop.h"
+#include "patience.h"
+#include "quiet.h"
+#include "stop_words.h"
 #include "stopped.h"
 
 void dt_stop_take_lock(struct dt_stop_process *process)

@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "stop.h"
+#include "stop_words.h"
 
 int32_t dt_this_thread(void)
 {

@@ -13,6 +13,7 @@
 #include "../base/memory.h"
 #include "../base/runs.h"
 #include "../base/stop.h"
+#include "../base/stopped.h"
 #include "../checkpoint/block.h"
 #include "../checkpoint/capture.h"
 #include "../checkpoint/checksum.h"

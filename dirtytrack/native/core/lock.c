@@ -6,7 +6,7 @@
 
 #include "../base/address_space.h"
 #include "../base/patience.h"
-#include "../base/stop.h"
+#include "../base/stopped.h"
 #include "../include/dirtytrack.h"
 
 int dt_lock_init(struct dt_lock *lock)

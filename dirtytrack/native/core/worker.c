@@ -9,7 +9,7 @@
 
 #include "../base/patience.h"
 #include "../base/quiet.h"
-#include "../base/stop.h"
+#include "../base/stopped.h"
 
 enum { STACK_BYTES = 1 << 18 };
 enum {
