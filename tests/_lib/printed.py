@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import re
 
-# Times and sizes are measured, and addresses are as it happens; the widths of columns follow them.
-_MEASURED = re.compile(r"\b0x[0-9a-f]+|\d[\d,]*\.\d+")
+# Times and sizes are measured, and addresses are as it happens; the widths of columns follow them. On how
+# many pages memory lies, and what copies of it take, depends on its address.
+_MEASURED = re.compile(r"\b0x[0-9a-f]+|\d[\d,]*\.\d+|\b\d[\d,]*(?= (?:pages?|bytes|of \d+ states)\b)")
 _SPACES = re.compile(r"[ \t]+")
 
 
@@ -19,7 +20,7 @@ class Printed(io.StringIO):
         self.truncate()
 
     def check(self, shown: str) -> None:
-        """Compare what was printed since with what is shown, but for addresses and figures with a point.
+        """Compare what was printed since with what is shown, but for addresses and what is measured.
 
         Raises:
             AssertionError: they differ.
