@@ -186,10 +186,14 @@ def test_who_waits_for_another_thread_gives_the_gil_up(other: _Other):
             while not stop:
                 session.peek(large)
 
+        def finds_it_in_use() -> bool:
+            time.sleep(0)  # the GIL, which the other thread needs to begin a look
+            return other.runs_during(lambda: session.peek(small))
+
         thread = threading.Thread(target=occupy)
         thread.start()
         try:
-            found = any(other.runs_during(lambda: session.peek(small)) for _ in range(ATTEMPTS))
+            found = any(finds_it_in_use() for _ in range(ATTEMPTS))
         finally:
             stop = True
             thread.join()
