@@ -7,7 +7,9 @@ import re
 
 # Times and sizes are measured, and addresses are as it happens; the widths of columns follow them. On how
 # many pages memory lies, and what copies of it take, depends on its address.
-_MEASURED = re.compile(r"\b0x[0-9a-f]+|\d[\d,]*\.\d+|\b\d[\d,]*(?= (?:pages?|bytes|of \d+ states)\b)")
+_MEASURED = re.compile(
+    r"\b0x[0-9a-f]+|\d[\d,]*\.\d+|\b\d[\d,]*(?= (?:pages written back|bytes for|of \d+ states)\b)"
+)
 _SPACES = re.compile(r"[ \t]+")
 
 
