@@ -6,17 +6,22 @@ no longer has, is tested where this machine has one, in its PATH or of pyenv's. 
 installed for each interpreter by this one's pip, so that the tree needs no network. The extension is the one
 that is built here: its ABI is stable, and that it loads there is a part of the test.
 
+Who comes while another run has the same version, or makes the tree, waits for it.
+
     python tests/_lib/packaging/pythons.py [VERSION ...] [-- PYTEST ARGUMENT ...]
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from smoke import find_interpreter
@@ -47,12 +52,30 @@ def main(words: list[str]) -> int:
     if missing:
         print(f"make pythons: not possible here: {missing}", file=sys.stderr)
         return 2
-    if not (set(versions) <= set(here) or TREE.exists()):
-        _make_tree()
-    results = {version: _test(version, here.get(version), arguments) for version in versions}
+    if not set(versions) <= set(here):
+        with alone("the tree"):
+            if not TREE.exists():
+                _make_tree()
+    results = {}
+    for version in versions:
+        with alone(f"Python {version}"):
+            results[version] = _test(version, here.get(version), arguments)
     for version, code in results.items():
         print(f"Python {version}: {'passed' if code == 0 else f'failed, pytest ended with {code}'}")
     return int(any(results.values()))
+
+
+@contextmanager
+def alone(what: str) -> Iterator[None]:
+    """One process at a time is in here for each ``what``; another one says that it waits, and waits."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{what}.lock").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"make pythons: another run has {what}; waiting for its end", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _missing() -> str:
@@ -69,7 +92,6 @@ def _make_tree() -> None:
     packages = ["gcc", "libc6-dev", "make", "git", *(f"python{version}" for version in VERSIONS)]
     making = CACHE / "being-made"
     shutil.rmtree(making, ignore_errors=True)
-    CACHE.mkdir(parents=True, exist_ok=True)
     command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", "sid", making, archive]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     making.rename(TREE)
