@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_CHECK = re.compile(r"^<!-- check\n.*?\n-->\n\n?", re.MULTILINE | re.DOTALL)
+_CHECK = re.compile(r"^<!-- (?:check|c)\n.*?\n-->\n\n?", re.MULTILINE | re.DOTALL)
 _TABLE = re.compile(r"(?:^\|.*\|\n)+", re.MULTILINE)
 _BORDER = re.compile(r"(?<!\\)\|")
 _LAST = "shown by"

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from contextlib import redirect_stdout, suppress
@@ -91,6 +92,16 @@ def test_json_says_the_same(rules: tuple[seccomp.Refuse, ...]) -> None:
     assert (found["cause"] is None) is found["works"]
     remedies = {check["remedy"] for check in found["checks"]} - {""}
     assert remedies == ({found["remedy"]} if rules else set())
+
+
+def test_its_page_shows_it() -> None:
+    """The page that says what to do has every line of the table, and the cause's remedy."""
+    page = (Path(__file__).parents[2] / "docs/kernel.md").read_text(encoding="utf-8")
+    _, _, found = doctor(under=(NO_SYSCALL, NO_DEVICE))
+    shown = re.findall(r"^(?:ok|--|NO)  (\S+(?: \S+)*)  ", page, re.MULTILINE)
+    assert {check.name for check in support().checks} == set(shown)
+    assert f"Tracking does not work here. Cause: {found.cause}.\n" in page
+    assert f"### {found.cause}\n" in page
 
 
 def test_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,10 @@ print(1)
 assert True
 -->
 
+<!-- c
+}
+-->
+
 It is so (`test_one`,
 `test_two`). Also that. Shown by
 `test_three`. The end.
