@@ -77,7 +77,8 @@ def _inside(page: Path) -> str:
 
 
 def _example(target: str) -> str:
-    return "examples/" + Path(target).with_suffix(".md").name
+    """The page of a program, or of the folder that it lies in with what is C of it."""
+    return f"examples/{Path(target.removeprefix('../examples/').split('/')[0]).stem}.md"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ Each runs as it stands, prints what it proves, and exits non-zero if it does not
 
 def pages(root: Path) -> dict[str, str]:
     """The text of each page by its name."""
-    programs = sorted([*(root / "examples").glob("*.py"), root / "examples/collector/collector.py"])
+    programs = sorted([*(root / "examples").glob("*.py"), *(root / "examples").glob("*/*.py")])
     about = {program: _about(program.read_text(encoding="utf-8")) for program in programs}
     made = {f"examples/{program.stem}.md": _page(root, program, about[program]) for program in programs}
     rows = [f"| [{program.stem}](examples/{program.stem}.md) | {about[program]} |" for program in programs]
@@ -29,6 +29,12 @@ def _about(source: str) -> str:
 
 
 def _page(root: Path, program: Path, about: str) -> str:
-    name = program.relative_to(root)
-    source = program.read_text(encoding="utf-8")
-    return f"# {program.stem}\n\n{about}\n\n`{name}`:\n\n````python\n{source.rstrip()}\n````\n"
+    native = sorted(program.parent.glob("*.[ch]")) if program.parent.name == program.stem else []
+    sources = "".join(_source(root, path) for path in [program, *native])
+    return f"# {program.stem}\n\n{about}\n{sources}"
+
+
+def _source(root: Path, path: Path) -> str:
+    language = "python" if path.suffix == ".py" else "c"
+    text = path.read_text(encoding="utf-8").rstrip()
+    return f"\n`{path.relative_to(root)}`:\n\n````{language}\n{text}\n````\n"

@@ -58,6 +58,7 @@ def _program(document: str, chosen: str = "") -> str:
         ("snapshot.md", ""),
         ("barrier.md", ""),
         ("backends.md", ""),
+        ("format.md", ""),
         ("kernel.md", ""),
         ("profile.md", ""),
     ],

@@ -49,6 +49,18 @@ def test_every_public_package_has_a_reference():
     assert sorted(listed) == sorted(packages - within)
 
 
+def test_every_example_has_a_page_with_all_of_its_source():
+    """Those in folders of their own as well, with their C."""
+    made = _module("programs").pages(_DOCS.parent)
+    sources = [path for path in (_DOCS.parent / "examples").rglob("*") if path.suffix in (".py", ".c", ".h")]
+    assert sources
+    for path in sources:
+        folder = path.relative_to(_DOCS.parent / "examples").parts[0]
+        page = made[f"examples/{Path(folder).stem}.md"]
+        assert f"`{path.relative_to(_DOCS.parent)}`" in page
+        assert path.read_text(encoding="utf-8").rstrip() in page
+
+
 @pytest.mark.parametrize(
     ("link", "fault"),
     [
