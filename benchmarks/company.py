@@ -24,7 +24,18 @@ from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Checkpointer
 from dirtytrack.snapshot import History, Snapshot
 
-from .fixtures import PAGE, VEC, Tracked, busy_thread, memory_folder, size, some_pages, touched, warm
+from .fixtures import (
+    PAGE,
+    VEC,
+    BareScan,
+    Tracked,
+    busy_thread,
+    memory_folder,
+    size,
+    some_pages,
+    touched,
+    warm,
+)
 from .harness import Budget, Figure, Outcome, Scale, Side, compare, require_memory, row
 
 _LONG = 1e-3  # seconds
@@ -119,6 +130,18 @@ def _times(scale: Scale, page: _Page, call: Callable[[], object], threads: int) 
     return alone, beside
 
 
+def _short(scale: Scale, page: _Page, name: str, call: Callable[[], object]) -> Iterator[Outcome]:
+    for threads in _THREADS:
+        alone, beside = _times(scale, page, call, threads)
+        yield Outcome(
+            f"{name}, one page, {_beside(threads)}",
+            Figure.of(beside.means),
+            "alone",
+            Figure.of(alone.means),
+            Figure.of([one / other for one, other in zip(beside.means, alone.means, strict=False)], "x"),
+        )
+
+
 def _beside(threads: int) -> str:
     return f"beside {threads} computing thread{'s' * (threads > 1)}"
 
@@ -129,16 +152,17 @@ def company_short(scale: Scale) -> Iterator[Outcome]:
     with ExitStack() as closing:
         page = _Page(closing)
         for name, call in page.calls().items():
-            for threads in _THREADS:
-                alone, beside = _times(scale, page, call, threads)
-                ratios = [one / other for one, other in zip(beside.means, alone.means, strict=False)]
-                yield Outcome(
-                    f"{name}, one page, {_beside(threads)}",
-                    Figure.of(beside.means),
-                    "alone",
-                    Figure.of(alone.means),
-                    Figure.of(ratios, "x"),
-                )
+            yield from _short(scale, page, name, call)
+
+
+@row("company-bare")
+def company_bare(scale: Scale) -> Iterator[Outcome]:
+    """The bare ioctl in place of the verbs: what of `company-short` is the kernel's."""
+    with ExitStack() as closing:
+        page = _Page(closing)
+        scan = BareScan(page.array.ctypes.data, PAGE, vec_len=256)
+        closing.callback(scan.close)
+        yield from _short(scale, page, "bare ioctl", scan)
 
 
 @row("company-long", Budget(1.5))

@@ -12,19 +12,7 @@ from dirtytrack.checkpoint import Checkpoint
 from dirtytrack.cli import _report
 from dirtytrack.group import GroupChain, GroupCheckpoint
 
-_TITLES = (
-    "state",
-    "parts",
-    "created",
-    "on disk",
-    "",
-    "written",
-    "stored",
-    "pause",
-    "consistency",
-    "meta",
-)
-_SIDES = "><<><>>><<"
+_TITLES = ("state", "parts", *_report.MEASURES)
 
 
 class Parts(NamedTuple):
@@ -81,7 +69,7 @@ def facts(state: GroupCheckpoint, parts: Parts) -> dict[str, Any]:
 def table(chain: GroupChain, parts: Parts) -> Iterator[str]:
     """A line for each state, its meta cut to the width of the terminal; then the sums."""
     most = max(parts.disk_bytes.values())
-    yield from _report.aligned(_TITLES, _SIDES, [_row(state, parts, most) for state in chain])
+    yield from _report.aligned(_TITLES, _report.SIDES, [_row(state, parts, most) for state in chain])
     yield f"{count(len(chain), 'state')}; {_report.on_disk(parts.files)}"
     newest = [layout for one in parts.of[chain.newest.number] for layout in one.regions]
     yield _report.listed([(one.name, one.nbytes, one.is_stored) for one in newest])

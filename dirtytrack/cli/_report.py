@@ -14,21 +14,13 @@ from dirtytrack.checkpoint import Chain, Checkpoint, Difference
 
 Row = tuple[str, ...]
 
-_TITLES = (
-    "checkpoint",
-    "kind",
-    "created",
-    "on disk",
-    "",
-    "written",
-    "stored",
-    "pause",
-    "consistency",
-    "meta",
-)
+# Of a checkpoint, and of a state of a group.
+MEASURES = ("created", "on disk", "", "written", "stored", "pause", "consistency", "meta")
+SIDES = "><<><>>><<"  # to which the cells of such a line are aligned
+
+_TITLES = ("checkpoint", "kind", *MEASURES)
 _DIFFERENCES = ("region", "what", "blocks", "bytes", "elements")
 _BLOCK = 4096
-_SIDES = "><<><>>><<"
 _BAR = 12  # characters
 _LEAST_META = 16  # columns, also where the terminal is too narrow
 _FOREVER = 1e6  # seconds; no pause is that long
@@ -47,7 +39,7 @@ def facts(checkpoint: Checkpoint, taken: dict[str, int]) -> dict[str, Any]:
 def table(chain: Chain, taken: dict[str, int]) -> Iterator[str]:
     """A line for each checkpoint, its meta cut to the width of the terminal; then the sums."""
     most = max(taken.values(), default=0)
-    yield from aligned(_TITLES, _SIDES, [_row(checkpoint, taken, most) for checkpoint in chain])
+    yield from aligned(_TITLES, SIDES, [_row(checkpoint, taken, most) for checkpoint in chain])
     yield f"{count(len(chain), 'checkpoint')}; {on_disk(taken)}"
     if len(chain):
         yield listed([(layout.name, layout.nbytes, layout.is_stored) for layout in chain.newest.regions])

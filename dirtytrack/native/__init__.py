@@ -1,6 +1,6 @@
 """The C core, private: ``lib`` has its functions, ``ffi`` its types; ``_core.pyi`` is the typed contract.
 
-A function that stands beside them is a call so short that cffi would take as long (``binding/calls.h``).
+A function that stands beside them is a call so short that cffi would take as long (``binding/fastcall.h``).
 
 It knows no Python and no policy. Its folders, of which each includes only from those above it in this list:
 
@@ -27,5 +27,5 @@ if TYPE_CHECKING:
 __all__ = ["cards_look", "ffi", "lib"]
 
 cards_look: Callable[[int, int, int, int, object], int]
-if lib.dt_add_calls(id(globals())):
+if lib.dt_add_fastcalls(id(globals())):
     raise MemoryError("no memory for the functions of the C core")

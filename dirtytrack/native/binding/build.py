@@ -20,7 +20,7 @@ def _builder() -> FFI:
     ffi.cdef((_BINDING / "cdef.txt").read_text())
     ffi.set_source(
         "dirtytrack.native._core",
-        '#include "calls.h"\n#include "core.h"\n#include "exports.h"\n#include "gil.h"\n',
+        '#include "core.h"\n#include "exports.h"\n#include "fastcall.h"\n#include "gil.h"\n',
         sources=sorted(map(str, _NATIVE.glob("*/*.c"))),
         include_dirs=[str(_BINDING)],
         define_macros=[*_STABLE_ABI, ("DT_API", "")],  # the interface in C is not for who loads this

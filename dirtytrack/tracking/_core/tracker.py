@@ -135,7 +135,7 @@ class Tracker:
         """Makes a native call that looks at tracked memory, and returns its result, also if that is an error.
 
         Before it, objects that can get other storage are asked whether they still have theirs. The region of
-        one that has not is lost, and the call finds it so. Whoever makes such a call without this asks so.
+        one that has not is lost, and the call finds it so. Who makes such a call directly asks `is_in_place`.
         """
         if not self.is_in_place():
             self.find_moved()

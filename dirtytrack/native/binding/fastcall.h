@@ -9,4 +9,4 @@
 // address.
 //
 // 0, or -1 without memory. It calls Python, so it has to hold the GIL, and does.
-int dt_add_calls(uintptr_t module_namespace);
+int dt_add_fastcalls(uintptr_t module_namespace);
