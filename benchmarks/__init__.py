@@ -15,7 +15,8 @@
     stores      the same in an object store, beside obstore's own put and ranged reads
     group       one state of two processes, beside a save of one alone
     barrier     cards for a collector, from Python and in C
-    company     the verbs beside threads that compute
+    company     the verbs, and saves, beside threads that compute
+    stopping    scans that stop the other threads
     profiling   who writes: phases and recordings, beside the program alone
     training    trainings of torch, beside torch's own checkpoints and beside none
     payoff      the curve from dirty fraction to time, and when tracking does not pay
@@ -35,6 +36,7 @@ FAMILIES = (
     "group",
     "barrier",
     "company",
+    "stopping",
     "importing",
     "costs",
     "profiling",

@@ -1,4 +1,4 @@
-"""The verbs beside Python threads that compute all the time, beside the same alone; scans that stop threads.
+"""The verbs beside Python threads that compute all the time, beside the same alone.
 
 A thread that gives up the GIL gets it back after 5 ms, the switch interval. Whether another one takes it in
 between is chance, so a median hides it: what counts is the mean of the calls below 1 ms, and the number
@@ -8,14 +8,12 @@ of the others. Python forces some of those itself, one for each 5 ms that the ca
 from __future__ import annotations
 
 import functools
-import itertools
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -26,10 +24,8 @@ from dirtytrack.snapshot import History, Snapshot
 
 from .fixtures import (
     PAGE,
-    VEC,
     BareScan,
-    Tracked,
-    busy_thread,
+    computing_threads,
     memory_folder,
     size,
     some_pages,
@@ -42,34 +38,12 @@ _LONG = 1e-3  # seconds
 _THREADS = (1, 4)
 
 
-@contextmanager
-def _computing(count: int, progress: list[int] | None = None) -> Iterator[None]:
-    # Threads that compute; what they have done goes into progress[0] now and then.
-    stop = False
-    progress = [0] if progress is None else progress
-
-    def compute() -> None:
-        while not stop:
-            for _ in itertools.repeat(None, 1000):
-                pass
-            progress[0] += 1
-
-    threads = [threading.Thread(target=compute) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop = True
-        for thread in threads:
-            thread.join()
-
-
 class _Page:
     """A page of memory under everything, and the calls by name."""
 
     def __init__(self, closing: ExitStack) -> None:
         self.array = touched(PAGE)
+        self._bytes = self.array.data
         self.session = closing.enter_context(dirtytrack.Session())
         region = self.session.track(self.array)
         self.snapshot = closing.enter_context(Snapshot(self.session, region))
@@ -77,6 +51,10 @@ class _Page:
         self.cards = closing.enter_context(CardTable(self.session, region, card_size=PAGE))
         self.map = bytearray(self.cards.nbytes)
         self.states = [self.history.save() for _ in range(2)]
+
+    def store(self) -> None:
+        """Writes to it and keeps the GIL; numpy's ``fill`` gives it up, which wakes who waits for it."""
+        self._bytes[0] = 0
 
     def calls(self) -> dict[str, Callable[[], object]]:
         """The verbs that are about one page, each of which was written."""
@@ -120,26 +98,15 @@ class _Times:
         return max(self.own / sys.getswitchinterval(), 1)
 
 
-def _times(scale: Scale, page: _Page, call: Callable[[], object], threads: int) -> tuple[_Times, _Times]:
+def _times(
+    scale: Scale, call: Callable[[], object], store: Callable[[], object], threads: int
+) -> tuple[_Times, _Times]:
     alone, beside = _Times(), _Times()
-    store = functools.partial(page.array.fill, 0)
     for _ in range(scale.repeat(5)):
         alone.take(call, store, 100 if scale.quick else 5000)
-        with _computing(threads):
+        with computing_threads(threads):
             beside.take(call, store, 100 if scale.quick else 5000)
     return alone, beside
-
-
-def _short(scale: Scale, page: _Page, name: str, call: Callable[[], object]) -> Iterator[Outcome]:
-    for threads in _THREADS:
-        alone, beside = _times(scale, page, call, threads)
-        yield Outcome(
-            f"{name}, one page, {_beside(threads)}",
-            Figure.of(beside.means),
-            "alone",
-            Figure.of(alone.means),
-            Figure.of([one / other for one, other in zip(beside.means, alone.means, strict=False)], "x"),
-        )
 
 
 def _beside(threads: int) -> str:
@@ -152,17 +119,44 @@ def company_short(scale: Scale) -> Iterator[Outcome]:
     with ExitStack() as closing:
         page = _Page(closing)
         for name, call in page.calls().items():
-            yield from _short(scale, page, name, call)
+            for threads in _THREADS:
+                alone, beside = _times(scale, call, page.store, threads)
+                yield Outcome(
+                    f"{name}, one page, {_beside(threads)}",
+                    Figure.of(beside.means),
+                    "alone",
+                    Figure.of(alone.means),
+                    _ratios(beside, alone),
+                )
 
 
-@row("company-bare")
-def company_bare(scale: Scale) -> Iterator[Outcome]:
-    """The bare ioctl in place of the verbs: what of `company-short` is the kernel's."""
+@row("company-woken")
+def company_woken(scale: Scale) -> Iterator[Outcome]:
+    """The same after stores that give the GIL up: each wakes a thread, whose processor the kernel interrupts.
+
+    It does so for the TLB, once a page is armed, whoever asks for that.
+    """
     with ExitStack() as closing:
         page = _Page(closing)
-        scan = BareScan(page.array.ctypes.data, PAGE, vec_len=256)
-        closing.callback(scan.close)
-        yield from _short(scale, page, "bare ioctl", scan)
+        fill = functools.partial(page.array.fill, 0)
+        bare = BareScan(page.array.ctypes.data, PAGE, vec_len=256)
+        closing.callback(bare.close)
+        calls = page.calls()
+        for name in ("collect", "take"):
+            for threads in _THREADS:
+                _, beside = _times(scale, calls[name], fill, threads)
+                _, bare_beside = _times(scale, bare, fill, threads)
+                yield Outcome(
+                    f"{name}, one page, {_beside(threads)}, woken each time",
+                    Figure.of(beside.means),
+                    "bare ioctl in the same place",
+                    Figure.of(bare_beside.means),
+                    _ratios(beside, bare_beside),
+                )
+
+
+def _ratios(these: _Times, those: _Times) -> Figure:
+    return Figure.of([one / other for one, other in zip(these.means, those.means, strict=False)], "x")
 
 
 @row("company-long", Budget(1.5))
@@ -172,7 +166,7 @@ def company_long(scale: Scale) -> Iterator[Outcome]:
         page = _Page(closing)
         for name, call in page.calls().items():
             for threads in _THREADS:
-                _, beside = _times(scale, page, call, threads)
+                _, beside = _times(scale, call, page.store, threads)
                 yield Outcome(
                     f"{name}, one page, {_beside(threads)}, above 1 ms",
                     Figure.of([float(beside.long)], "calls"),
@@ -207,7 +201,7 @@ def _save_beside(scale: Scale, threads: int) -> Outcome:
 
         def in_company(pair: int) -> None:
             alone(pair)
-            beside.enter_context(_computing(threads))
+            beside.enter_context(computing_threads(threads))
 
         return compare(
             f"save, {size(nbytes)}, 1% written, {_beside(threads)}",
@@ -228,7 +222,7 @@ def company_durable(scale: Scale) -> Iterator[Outcome]:
 
         def in_company(pair: int) -> None:
             beside.close()
-            beside.enter_context(_computing(1))
+            beside.enter_context(computing_threads(1))
             delta.capture(pair)
 
         yield compare(
@@ -248,7 +242,7 @@ def company_thread(scale: Scale) -> Iterator[Outcome]:
         for pair in range(scale.repeat(20)):
             progress = [0]
             delta.capture(pair)
-            with _computing(1, progress):
+            with computing_threads(1, progress):
                 begun, before = time.perf_counter(), progress[0]
                 delta.chain.flush()
                 rates[True].append((progress[0] - before) / (time.perf_counter() - begun))
@@ -263,54 +257,6 @@ def company_thread(scale: Scale) -> Iterator[Outcome]:
         Figure.of(rates[False], "/s"),
         Figure.of(ratios, "x"),
     )
-
-
-@row("company-stopped", Budget(0.3))
-def company_stopped(scale: Scale) -> Iterator[Outcome]:
-    """A scan that stops a native thread, which it had to interrupt for every piece that it arms otherwise."""
-    for fraction in (0.01, 0.10, 0.001):
-        with Tracked(scale.gib(1), stop_threads=True) as memory, busy_thread():
-            dirty = functools.partial(memory.dirty, fraction)
-            yield compare(
-                f"collect, {size(memory.region.nbytes)}, {fraction:.1%} written, stops a native thread",
-                Side(memory.collect, dirty),
-                Side(memory.scan, dirty, f"bare ioctl beside it, vec_len {VEC}"),
-                pairs=scale.repeat(100),
-            )
-
-
-@row("stop-latency")
-def stop_latency(scale: Scale) -> Iterator[Outcome]:
-    """What a stop itself costs: a collect of one page that stops threads, beside one that does not."""
-    with busy_thread():
-        yield _stop(scale, "a native thread that computes")
-    for count in (1, 16, 64):
-        with _sleeping(count):
-            yield _stop(scale, f"{count} thread{'s' * (count > 1)} that wait{'s' * (count == 1)}")
-
-
-def _stop(scale: Scale, company: str) -> Outcome:
-    with Tracked(PAGE, stop_threads=True) as stopping, Tracked(PAGE) as plain:
-        return compare(
-            f"collect of one page, stops {company}",
-            Side(stopping.session.collect),
-            Side(plain.session.collect, name="not stopping"),
-            pairs=scale.repeat(500),
-        )
-
-
-@contextmanager
-def _sleeping(count: int) -> Iterator[None]:
-    done = threading.Event()
-    threads = [threading.Thread(target=done.wait) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
 
 
 class _Delta:

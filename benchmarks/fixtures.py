@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import mmap
 import os
 import shutil
@@ -211,6 +212,29 @@ def busy_thread() -> Iterator[None]:
         os.sched_setaffinity(0, allowed)
         flags[1] = 1
         thread.join()
+
+
+@contextmanager
+def computing_threads(count: int, progress: list[int] | None = None) -> Iterator[None]:
+    """Threads of Python that compute in the block; what they have done goes into progress[0] now and then."""
+    stop = False
+    progress = [0] if progress is None else progress
+
+    def compute() -> None:
+        while not stop:
+            for _ in itertools.repeat(None, 1000):
+                pass
+            progress[0] += 1
+
+    threads = [threading.Thread(target=compute) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop = True
+        for thread in threads:
+            thread.join()
 
 
 _CDEF = """
