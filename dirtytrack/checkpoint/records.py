@@ -22,15 +22,18 @@ from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Store, UnreadableError
 from dirtytrack.checkpoint.store.urls import StoreOptions, open_bucket
 from dirtytrack.checkpoint.write.compression import CompressionName
+from dirtytrack.checkpoint.write.keep import Candidate, Keep
 from dirtytrack.checkpoint.write.options import Keywords, Options
 from dirtytrack.errors import StoreError
 
 __all__ = [
     "Bucket",
+    "Candidate",
     "Commit",
     "CommitLog",
     "CompressionName",
     "Found",
+    "Keep",
     "Keywords",
     "LockName",
     "Options",

@@ -10,7 +10,7 @@ from dirtytrack.group.compaction import CompactedGroup, compact_group
 from dirtytrack.group.coordinator import Coordinator
 from dirtytrack.group.file_coordinator import file_coordinator
 from dirtytrack.group.mpi_coordinator import mpi_coordinator
-from dirtytrack.group.records import Part
+from dirtytrack.group.record import Part
 from dirtytrack.group.save import GroupSave
 from dirtytrack.group.torch_coordinator import torch_coordinator
 

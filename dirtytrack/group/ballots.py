@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
-from dirtytrack.checkpoint.records import Found, UnreadableError, retried, sealed, unsealed
+from dirtytrack.checkpoint.records import Found, Keep, UnreadableError, retried, sealed, unsealed
 from dirtytrack.errors import ChainError
 from dirtytrack.group.coordinator import SHOWN, ranks_of
-from dirtytrack.group.records import Part, Record, Records, overtaken
+from dirtytrack.group.record import Part, Record
+from dirtytrack.group.records import Records, overtaken
 
 VoteState = Literal["saved", "failed", "ended"]
 
@@ -74,12 +75,13 @@ class Ballots:
     Attributes:
         run: the record by which it was opened.
         rank: of this process.
-        states: numbers of the states that stay and are known, the newest last.
+        known: the newest record of the run that this process has read or made, or the run's own.
+        states: those that stay by that, the newest last; without a policy none.
         seen: votes of the save that was looked at last.
     """
 
     def __init__(
-        self, records: Records, run: Record, rank: int, keep: int | None = None, patience: float = 0.0
+        self, records: Records, run: Record, rank: int, keep: Keep | None = None, patience: float = 0.0
     ) -> None:
         """Prepares for the first save.
 
@@ -87,15 +89,13 @@ class Ballots:
             records: of the group.
             run: that this process belongs to.
             rank: of the process.
-            keep: how many states stay. None: all.
+            keep: which states stay. None: all.
             patience: seconds for which a set of votes is left to who cast the last of them. Else all who
                 look meanwhile would read all votes.
         """
         self._patience, self._whole = patience, (0, 0.0)  # the save of which all votes were seen, and when
-        self.run, self.rank, self._keep, self._oldest = run, rank, keep, run.oldest
-        self.states = [run.state] if run.state else []
-        if keep is not None:
-            self.states = [one.number for one in records.states() if one.number <= run.state][-keep:]
+        self.run, self.rank, self._keep, self.known = run, rank, keep, run
+        self.states = [] if keep is None else records.states(run)
         self.seen = 0
         self._is_after_failure = False  # that the save before the next one was not committed
         self._records, self._bucket = records, records.bucket
@@ -143,21 +143,22 @@ class Ballots:
             return None
         if found.incarnation != self.run.incarnation:
             overtaken(self._records.place, found)
-        if found.kind == "committed":
-            self.states = [*self.states, found.number][-(self._keep or 1) :]
-        self._oldest = found.oldest
+        if self._keep is not None:
+            self._learn(found)
+        self.known = found
         self._is_after_failure = found.kind == "aborted"
         return found
+
+    def _learn(self, found: Record) -> None:
+        newest = self.states[-1].number if self.states else 0
+        if found.state > newest:  # another one's only where this process is far behind
+            self.states += [found] if found.kind == "committed" else self._records.states(found)
+        self.states = [one for one in self.states if found.stays(one.number)]
 
     @property
     def place(self) -> str:
         """Of the group, for messages."""
         return self._records.place
-
-    @property
-    def state(self) -> int:
-        """The number of the newest state that is known; 0: there is none."""
-        return self.states[-1] if self.states else 0
 
     def tally(self, save: int) -> dict[int, VoteState]:
         """What each process has said of a save so far. Who has ended says so of all later ones."""
@@ -206,16 +207,14 @@ class Ballots:
             return self._records.find(self.number(save))
         reason = self._wrong(votes)
         number, run = self.number(save), self.run
-        made = Record(number, "aborted", run.incarnation, run.number, self.state, 0.0, run.world)
-        made = made._replace(oldest=self._oldest)
+        made = Record(number, "aborted", run.incarnation, run.number, self.known.state, 0.0, run.world)
+        made = made._replace(oldest=self.known.oldest, kept=self.known.kept)
         if reason:
             return self._records.offer(made._replace(reason=reason))
         parts = tuple(Part(self.folder(vote.rank), *vote.part, self._names(vote)) for vote in votes)
         known = None if meta is None else json.loads(meta)
         made = made._replace(kind="committed", state=number, parts=parts, meta=known)
-        if self._keep is not None:
-            made = made._replace(oldest=max(self._oldest, [*self.states, number][-self._keep :][0]))
-        made = self._records.offer(made)
+        made = self._records.offer(made.retaining(self._keep, [*self.states, made]))
         with suppress(OSError):  # nobody needs that they are gone
             self.clear(save)
         return made

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 from dirtytrack.checkpoint import Chain, Layout, Problem, restore
 from dirtytrack.checkpoint.records import Root, StoreOptions
 from dirtytrack.errors import ChainError
-from dirtytrack.group.records import Part, Record, Records
+from dirtytrack.group.record import Part, Record
+from dirtytrack.group.records import Records
 from dirtytrack.tracking import alloc
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack
 from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.undo import Undo
-from dirtytrack.checkpoint.records import Keywords, StoreOptions, check_meta
+from dirtytrack.checkpoint.records import Keep, Keywords, StoreOptions, check_meta
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.group import driver
 from dirtytrack.group.coordinator import Coordinator
@@ -81,7 +81,8 @@ class GroupCheckpointer(Handle, Owner):
                 default. If False, what is new begins as it is in memory, and what is missing is left out.
             timeout: seconds without any progress after which `flush` and `close` stop waiting for the other
                 processes. Default: 300. None: never.
-            **keywords: as for `Checkpointer`. *keep* is the number of newest states of the group that stay.
+            **keywords: as for `Checkpointer`. *keep* is of states of the group, and the same in all
+                processes: the number of newest ones that stay, or a `Keep`.
                 With *mirror*, a URL, each process writes to its own *path* and the group is in the mirror: a
                 state is committed when all of it is there.
 
@@ -140,7 +141,7 @@ class GroupCheckpointer(Handle, Owner):
         votes: Sequence[Mapping[str, Any]],
         *,
         strict: bool = True,
-        keep: int | None = None,
+        keep: int | Keep | None = None,
         store_options: StoreOptions | None = None,
         grace_period: float | None = None,
     ) -> int:
@@ -153,7 +154,7 @@ class GroupCheckpointer(Handle, Owner):
             votes: what each worker's `prepare` has returned, of one step, in any order.
             strict: whether the names of all votes together have to be those of the group, so that no worker
                 was forgotten.
-            keep: how many newest states stay. None: all. The workers' *keep* is the same.
+            keep: how many newest states stay, or a `Keep`. None: all. The workers' *keep* is the same.
             store_options: as for `Checkpointer`.
             grace_period: the same.
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from dirtytrack.checkpoint import Chain, compact
-from dirtytrack.checkpoint.records import CompressionName, LockName, Options, Root, StoreOptions
+from dirtytrack.checkpoint.records import (
+    Candidate,
+    CompressionName,
+    Keep,
+    LockName,
+    Options,
+    Root,
+    StoreOptions,
+)
 from dirtytrack.errors import ChainError
 from dirtytrack.group.garbage import collect
-from dirtytrack.group.records import Record, Records
+from dirtytrack.group.record import Part, Record
+from dirtytrack.group.records import Records
 from dirtytrack.group.settings import grace_of
 
 
@@ -32,7 +42,7 @@ class CompactedGroup(NamedTuple):
 
 def compact_group(
     path: os.PathLike[str] | str,
-    keep: int = 1,
+    keep: int | Keep = 1,
     *,
     compression: CompressionName = "auto",
     fsync: bool = True,
@@ -41,14 +51,14 @@ def compact_group(
     store_options: StoreOptions | None = None,
     grace_period: float | None = None,
 ) -> CompactedGroup:
-    """Does without all but the newest states of a group, and makes bases of the oldest parts that stay.
+    """Does without older states of a group, and makes bases of the parts that the others stand on.
 
     A run that is going on in a directory has its chains, so this is refused. One in an object store is
     overtaken by this: its processes get a BusyError.
 
     Args:
         path: of the group; where there is a *mirror*, that.
-        keep: how many states stay, at least 1.
+        keep: how many states stay, at least 1; or a `Keep`.
         compression: as for `compact`.
         fsync: the same.
         lock: the same.
@@ -68,25 +78,27 @@ def compact_group(
     options = Options(None, keep, compression, fsync, lock, grace_period=grace_period)
     root = Root.of(path, store_options, fsync=fsync)
     records = Records(root.bucket())
-    states = records.states()[-keep:]
-    if not states:
-        raise ChainError(f"{root.place} holds no state of a group")
     newest = records.newest()
-    runs = {state.run for state in states} | ({newest.run} if newest else set())
-    for run in sorted(runs):  # the newest may have saved nothing yet
+    states = records.states(newest)
+    if newest is None or not states:
+        raise ChainError(f"{root.place} holds no state of a group")
+    wanted = newest.retaining(options.policy, states)
+    states = [state for state in states if wanted.stays(state.number)]
+    for run in sorted({newest.run, *(state.run for state in states)}):  # the newest may have saved nothing
         root.check_unclaimed(f"parts/{run}", lock)
     needed = _needed(states)
-    short = {folder: _how_many(root, folder, ids) for folder, ids in needed.items()}
+    chosen = {folder: _choose(root, folder, parts, wanted.oldest) for folder, parts in needed.items()}
     before = root.usage("parts")
-    records.open([], keep=keep)  # first: what is removed next is nobody's state then, whatever ends this
-    for folder, count in short.items():
+    # First: what is removed next is nobody's state then, whatever ends this.
+    records.open([], keep=options.policy)
+    for folder, policy in chosen.items():
         compact(
             root.below(folder),
-            count,
+            policy,
             compression=compression,
             fsync=fsync,
             lock=lock,
-            retain=needed[folder],  # also where a gap lies between them
+            retain=[part.id for part in needed[folder].values()],  # also where a gap lies between them
             progress=progress,
             store_options=root.options,
             grace_period=grace_period,
@@ -99,20 +111,31 @@ def compact_group(
     )
 
 
-def _needed(states: list[Record]) -> dict[str, set[str]]:
-    # The checkpoints of each chain that the states have.
-    needed: dict[str, set[str]] = {}
+@dataclass(frozen=True)
+class _Chosen(Keep):
+    # Of a chain the newest checkpoints, and those of some numbers.
+    numbers: frozenset[int] = frozenset()
+
+    def chosen(self, _records: Sequence[Candidate]) -> set[int]:
+        return {*self.numbers}
+
+
+def _needed(states: list[Record]) -> dict[str, dict[int, Part]]:
+    # What the states have of each chain, by their numbers, ascending.
+    needed: dict[str, dict[int, Part]] = {}
     for state in states:
         for part in state.parts:
-            needed.setdefault(part.folder, set()).add(part.id)
+            needed.setdefault(part.folder, {})[state.number] = part
     return needed
 
 
-def _how_many(root: Root, folder: str, identifiers: set[str]) -> int:
-    # Checkpoints of a chain, from the oldest of those on.
+def _choose(root: Root, folder: str, parts: dict[int, Part], oldest: int) -> Keep:
+    # What stays of a chain: all from the part of the oldest state on, and those that are kept.
     place = root.below(folder)
     with Chain(place, store_options=root.options) as chain:
         ids = [one.id for one in chain.checkpoints]
-    if missing := identifiers - {*ids}:
+    if missing := {part.id for part in parts.values()} - {*ids}:
         raise ChainError(f"{place} has no checkpoint {min(missing)}, which a state needs: verify the group")
-    return len(ids) - min(map(ids.index, identifiers))
+    first = min((number for number in parts if number >= oldest), default=max(parts))
+    kept = frozenset(part.number for number, part in parts.items() if number < first)
+    return _Chosen(len(ids) - ids.index(parts[first].id), numbers=kept)

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from dirtytrack.checkpoint.records import Options, Root, StoreOptions
+from dirtytrack.checkpoint.records import Keep, Options, Root, StoreOptions
 from dirtytrack.errors import BusyError, ChainError, GroupError
 from dirtytrack.group.garbage import collect
 from dirtytrack.group.opening import check_names, open_run
-from dirtytrack.group.records import Part, Record, Records, as_record, overtaken
+from dirtytrack.group.record import Part, Record, as_record
+from dirtytrack.group.records import Records, overtaken
 from dirtytrack.group.settings import grace_of
 
 _FORMAT = "dirtytrack group run"
@@ -64,7 +65,7 @@ def commit(
     path: os.PathLike[str] | str,
     votes: Sequence[Mapping[str, Any]],
     strict: bool,
-    keep: int | None,
+    keep: int | Keep | None,
     store_options: StoreOptions | None,
     grace_period: float | None,
 ) -> int:
@@ -90,9 +91,10 @@ def commit(
             check_names(root, state, {name for part in parts for name in part.names})
         number = newest.number + 1
         made = Record(number, "committed", newest.incarnation, newest.opened, number, 0.0, len(parts), parts)
-        stay = [*(one.number for one in records.states()), number][-keep:] if keep is not None else [0]
-        made = made._replace(oldest=max(newest.oldest, stay[0]))
-        there = records.offer(made._replace(meta=meta))
+        made = made._replace(meta=meta, oldest=newest.oldest, kept=newest.kept)
+        if options.policy is not None:
+            made = made.retaining(options.policy, [*records.states(newest), made])
+        there = records.offer(made)
         if there.parts == parts:
             if keep is not None:
                 with suppress(OSError, ChainError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dirtytrack.checkpoint.records import Bucket, Found, retried
 from dirtytrack.errors import ChainError
-from dirtytrack.group.records import Record, Records
+from dirtytrack.group.record import Record
+from dirtytrack.group.records import Records
 
 _SPARED = 1000  # records below the oldest state, of its run
 
@@ -27,24 +30,30 @@ def collect(records: Records, grace_period: float) -> None:
     newest = max(there, default=0)
     settled = [one for one in there if there[newest].modified - there[one].modified >= grace_period]
     record = records.find(max(settled)) if settled else None
-    floor = 0 if record is None else record.oldest
-    first = records.find(floor) if floor else None
-    if first is None:
+    first = None if record is None or not record.oldest else records.find(record.oldest)
+    if record is None or first is None:
         return
+    superfluous = sorted(number for number in there if not record.stays(number))
+    older = _remove_older(records, record.kept, [one for one in superfluous if one < first.opened])
+    # Of this run's own, those that a process which is far behind may not have read yet.
+    own = [number for number in superfluous if first.opened <= number < record.oldest - _SPARED]
+    records.log.remove([*older, *own])
+
+
+def _remove_older(records: Records, kept: Sequence[int], numbers: list[int]) -> list[int]:
+    # Removes the runs of these records of which nothing is kept; the numbers of the records that can go then.
+    spared = {one.run for one in map(records.find, kept if numbers else ()) if one is not None}
     older = []
-    gone: set[str] = set()
-    for number in sorted(one for one in there if one < first.opened):  # of runs of which nothing stays
+    for number in numbers:
         try:
             one = records.find(number)
         except ChainError:  # it can't say what belongs to it; the others of its run can
             continue
         older.append(number)
-        if one is not None and one.run not in gone:
-            gone.add(one.run)
+        if one is not None and one.run not in spared:
+            spared.add(one.run)
             _remove_run(records.bucket, one)
-    # Of this run's own, those that a process which is far behind may not have read yet.
-    own = [number for number in there if first.opened <= number < floor - _SPARED]
-    records.log.remove([*older, *own])
+    return older
 
 
 def _remove_run(bucket: Bucket, record: Record) -> None:

@@ -11,7 +11,8 @@ from dirtytrack._lifetime.undo import Undo
 from dirtytrack.checkpoint.records import Root
 from dirtytrack.errors import GroupError
 from dirtytrack.group.coordinator import SHOWN, Alone, Coordinator, agree
-from dirtytrack.group.records import Record, Records, as_record
+from dirtytrack.group.record import Record, as_record
+from dirtytrack.group.records import Records
 from dirtytrack.group.settings import Settings
 from dirtytrack.group.voting import Voting
 
@@ -64,7 +65,12 @@ def _open_together(
     def report() -> dict[str, Any]:
         if isinstance(settings, Exception):
             raise settings
-        return {"place": settings.place, "world": coordinator.world, "names": sorted(settings.regions)}
+        return {
+            "place": settings.place,
+            "world": coordinator.world,
+            "names": sorted(settings.regions),
+            "keep": repr(settings.keep),
+        }
 
     def decide(reports: list[dict[str, Any]]) -> dict[str, Any]:
         assert isinstance(settings, Settings)
@@ -130,6 +136,11 @@ def _check_reports(reports: list[dict[str, Any]]) -> None:
             raise GroupError(
                 f"rank {rank} was told of {report['world']} processes, and rank 0 of {len(reports)}: "
                 "give all coordinators the same number"
+            )
+        if report["keep"] != reports[0]["keep"]:
+            raise GroupError(
+                f"rank {rank} was given keep={report['keep']}, and rank 0 {reports[0]['keep']}: "
+                "states are of all processes, so it has to be the same"
             )
         for name in report["names"]:
             if owners.setdefault(name, rank) != rank:

@@ -9,7 +9,8 @@ from typing import Any
 
 from dirtytrack.checkpoint import Checkpointer, Save
 from dirtytrack.errors import CheckpointError
-from dirtytrack.group.records import Part, Record, Records
+from dirtytrack.group.record import Part, Record
+from dirtytrack.group.records import Records
 from dirtytrack.group.restoring import find_state, restore_parts
 from dirtytrack.group.settings import Settings
 
@@ -83,15 +84,20 @@ class PartWriter:
         self._checkpoints.bind(regions)
         self.names = tuple(sorted(regions))
 
-    def retain(self, committed: Sequence[str], undecided: Sequence[str]) -> None:
+    def retain(self, committed: Mapping[int, str], newest: Record, undecided: Sequence[str]) -> None:
         """Has these checkpoints stay: `keep` of the chain does not know what others have or may commit.
 
-        They come in order, and a mirror is to have each of those that are not decided, too: if each process's
-        left out some, there might be no state that all have.
+        A mirror is to have each of those that are not decided, too: if each process's left out some, there
+        might be no state that all have.
+
+        Args:
+            committed: identifiers by the numbers of their states, ascending.
+            newest: the record that says which of them are kept for their own sake.
+            undecided: identifiers in order.
         """
-        wanted = [*committed, *undecided]
-        followed = undecided[-_MOST_FOLLOWED:] if len(undecided) > _MOST_FOLLOWED else wanted
-        self._checkpoints.retain(wanted, since=followed[0] if followed else None)
+        window = [*(one for number, one in committed.items() if number >= newest.oldest), *undecided]
+        followed = undecided[-_MOST_FOLLOWED:] if len(undecided) > _MOST_FOLLOWED else window
+        self._checkpoints.retain([*committed.values(), *undecided], since=followed[0] if followed else None)
 
     def is_durable(self, part: Save) -> bool:
         """Whether it is where the others can read it.

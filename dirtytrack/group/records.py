@@ -8,155 +8,21 @@ another run has opened it: from there on the first one can't commit any more. Th
 from __future__ import annotations
 
 import errno
-import re
 import secrets
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, NamedTuple, NoReturn, Self
+from typing import NoReturn
 
-from dirtytrack.checkpoint.records import Bucket, Commit, CommitLog, UnreadableError
+from dirtytrack.checkpoint.records import Bucket, CommitLog, Keep, UnreadableError
 from dirtytrack.errors import BusyError, ChainError
-
-Kind = Literal["opened", "committed", "aborted"]
+from dirtytrack.group.record import Record
 
 _PREFIX = "records/"
 _FORMAT = "dirtytrack group"
 _AHEAD = 64  # records that are read at once
 _READERS = 16  # threads
 _TRIES = 100  # to open a group, beside others that do so, too
-
-# What becomes a part of a path is nothing but this: a record may come from anybody.
-RUN_NAME = re.compile(r"[0-9]{10,}-[0-9a-f]{16}")
-_INCARNATION = re.compile(r"[0-9a-f]{16}")
-_FOLDER = re.compile(r"parts/[0-9]{10,}-[0-9a-f]{16}/[0-9a-f]{6,16}")
-
-
-class Part(NamedTuple):
-    """What one process has of a state: a checkpoint of a chain of its own.
-
-    Attributes:
-        folder: of the chain, below the group's place.
-        id: identifier of the checkpoint.
-        number: the same checkpoint's.
-        names: of its regions.
-    """
-
-    folder: str
-    id: str
-    number: int
-    names: tuple[str, ...]
-
-    @classmethod
-    def of(cls, body: Sequence[Any]) -> Self:
-        """As JSON has it.
-
-        Raises:
-            TypeError, ValueError: it is none.
-        """
-        folder, identifier, number, names = body
-        if not _FOLDER.fullmatch(folder):
-            raise ValueError(f"folder {folder!r}")
-        return cls(folder, str(identifier), _whole(number, "number"), tuple(map(str, names)))
-
-
-class Record(NamedTuple):
-    """A record.
-
-    Attributes:
-        number: its own.
-        kind: "opened", "committed" or "aborted".
-        incarnation: of the run that it belongs to, random.
-        opened: the number by which that run opened the group.
-        state: the number of the newest record up to this one that is committed; 0: there is none.
-        created: when it was made, by the clock of who made it, in seconds since 1970.
-        world: processes of the run; 0: a driver's, who knows them.
-        parts: of what was committed.
-        names: of an opened one: those of each process.
-        meta: of what was committed.
-        oldest: no state with a smaller number stays. It never falls.
-        reason: why something was not.
-    """
-
-    number: int
-    kind: Kind
-    incarnation: str
-    opened: int
-    state: int
-    created: float
-    world: int
-    parts: tuple[Part, ...] = ()
-    names: tuple[tuple[str, ...], ...] = ()
-    meta: Any = None
-    oldest: int = 0
-    reason: str = ""
-
-    @classmethod
-    def of(cls, commit: Commit, created: float = 0.0) -> Self:
-        """Reads it.
-
-        Raises:
-            UnreadableError: it is none.
-        """
-        body = commit.body
-        try:
-            if (kind := body["kind"]) not in ("opened", "committed", "aborted"):
-                raise ValueError(f"kind {kind!r}")
-            made = cls(
-                commit.number,
-                kind,
-                body["incarnation"],
-                _whole(body["opened"], "opened"),
-                _whole(body["state"], "state"),
-                float(body.get("created", created)),
-                _whole(body["world"], "world"),
-                tuple(map(Part.of, body.get("parts", ()))),
-                tuple(tuple(map(str, names)) for names in body.get("names", ())),
-                body.get("meta"),
-                _whole(body.get("oldest", 0), "oldest"),
-                str(body.get("reason", "")),
-            )
-            made.check()
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UnreadableError(f"record {commit.number} of a group says nothing: {error!r}") from None
-        return made
-
-    def check(self) -> None:
-        """Makes sure that it leads to nothing but older records, and parts of its own run.
-
-        Raises:
-            TypeError, ValueError: it does.
-        """
-        if not _INCARNATION.fullmatch(self.incarnation):
-            raise ValueError(f"incarnation {self.incarnation!r}")
-        is_state = self.kind == "committed"
-        if self.state != self.number if is_state else self.state >= self.number:
-            raise ValueError(f"state {self.state}")  # who looks for states goes from there on
-        if not 0 < self.opened <= self.number:
-            raise ValueError(f"opened {self.opened}")
-        for part in self.parts:
-            if not part.folder.startswith(f"parts/{self.run}/"):
-                raise ValueError(f"folder {part.folder!r} of another run")
-
-    @property
-    def run(self) -> str:
-        """The name of its run, of which there is only one: what it writes has it in its place."""
-        return run_name(self.opened, self.incarnation)
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
-        return self._asdict()
-
-
-def _whole(value: Any, what: str) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{what} {value!r}")
-    return value
-
-
-def run_name(opened: int, incarnation: str) -> str:
-    """Of the run that has opened a group by that number."""
-    return f"{opened:010}-{incarnation}"
 
 
 class Records:
@@ -208,10 +74,18 @@ class Records:
             newest: that record. None: it is looked for.
         """
         newest = newest or self.newest()
+        if newest is None:
+            return []
+        kept = (future.result() for future in self._read_ahead(newest.kept).values())
+        older = [one for one in kept if one is not None and one.kind == "committed"]
+        return older + self._find_newer(newest)
+
+    def _find_newer(self, newest: Record) -> list[Record]:
+        # The states up to that of the newest record, from the oldest one that stays by its number alone.
         found: list[Record] = []
         ahead: dict[int, Future[Record | None]] = {}
-        number = 0 if newest is None else newest.state
-        while newest is not None and number and number >= newest.oldest:
+        number = newest.state
+        while number and number >= newest.oldest:
             if number not in ahead:
                 ahead = self._read_ahead(range(number, max(number - _AHEAD, newest.oldest - 1, 0), -1))
             record = ahead[number].result()
@@ -239,6 +113,7 @@ class Records:
         record.check()
         body = {"kind": record.kind, "incarnation": record.incarnation, "opened": record.opened}
         body |= {"state": record.state, "oldest": record.oldest, "world": record.world}
+        body["kept"] = record.kept
         if record.kind == "opened":
             body["names"] = record.names
         elif record.kind == "committed":
@@ -254,13 +129,13 @@ class Records:
             overtaken(self.place, newest)
         return there
 
-    def open(self, names: Sequence[Sequence[str]], at: int | None = None, keep: int | None = None) -> Record:
+    def open(self, names: Sequence[Sequence[str]], at: int | None = None, keep: Keep | None = None) -> Record:
         """Opens the group for a new run: no earlier one can commit from here on.
 
         Args:
             names: of the parts of each process; none: a driver knows them.
             at: the number of the state to begin with. None: the newest.
-            keep: how many of the states that are there stay. None: as before.
+            keep: which of the states that are there stay. None: as before.
 
         Raises:
             ChainError: there is no such state.
@@ -273,29 +148,28 @@ class Records:
         for _ in range(_TRIES):
             newest = self.newest()
             number = self.log.number + 1
-            state, oldest = (0, 0) if newest is None else (newest.state, newest.oldest)
-            if at is not None:
-                state = self._check_state(at)
-            elif keep is not None:
-                oldest = max(oldest, *(one.number for one in self.states()[-keep:][:1]), 0)
-            mine = Record(number, "opened", incarnation, number, state, 0.0, len(names), oldest=oldest)
+            mine = Record(number, "opened", incarnation, number, 0, 0.0, len(names))
             mine = mine._replace(names=tuple(map(tuple, names)))
+            if newest is not None:
+                state = newest.state if at is None else self._check_state(at, newest)
+                kept = tuple(one for one in newest.kept if one <= state)  # the others are of another branch
+                mine = mine._replace(state=state, oldest=newest.oldest, kept=kept)
+            elif at is not None:
+                raise ChainError(f"{self.place} has no state {at}; it has none")
+            if keep is not None:
+                mine = mine.retaining(keep, self.states(mine))
             if self.offer(mine).incarnation == incarnation:
                 return mine
         raise BusyError(
             errno.EBUSY, f"open {self.place}", remedy="Others open it all the time: two groups in one place?"
         )
 
-    def _check_state(self, number: int) -> int:
+    def _check_state(self, number: int, newest: Record) -> int:
         record = self.find(number)
-        newest = self.newest()
-        oldest = 0 if newest is None else newest.oldest
-        if record is None or record.kind != "committed" or number < oldest:
-            raise ChainError(f"{self.place} has no state {number}; it has {self._numbers()}")
+        if record is None or record.kind != "committed" or not newest.stays(number):
+            there = ", ".join(str(one.number) for one in self.states(newest)[-10:]) or "none"
+            raise ChainError(f"{self.place} has no state {number}; it has {there}")
         return number
-
-    def _numbers(self) -> str:
-        return ", ".join(str(one.number) for one in self.states()[-10:]) or "none"
 
 
 def overtaken(place: str, record: Record) -> NoReturn:
@@ -311,17 +185,3 @@ def overtaken(place: str, record: Record) -> NoReturn:
         f"since: a restart of this one, or two groups in one place. What this process saves is not "
         "committed any more: end it, or give the other group another place",
     )
-
-
-def as_record(body: Mapping[str, Any]) -> Record:
-    """What `Record.to_json` has made, after a journey as plain data.
-
-    Raises:
-        TypeError, ValueError, KeyError: it is none.
-    """
-    fields = dict(body)
-    fields["parts"] = tuple(map(Part.of, fields["parts"]))
-    fields["names"] = tuple(tuple(map(str, names)) for names in fields["names"])
-    made = Record(**fields)
-    made.check()
-    return made

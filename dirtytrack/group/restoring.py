@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dirtytrack.checkpoint import restore
 from dirtytrack.checkpoint.records import Root
 from dirtytrack.errors import ChainError
-from dirtytrack.group.records import Record, Records
+from dirtytrack.group.record import Record
+from dirtytrack.group.records import Records
 
 
 def find_state(root: Root, records: Records, number: int) -> Record | None:

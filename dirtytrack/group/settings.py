@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from dirtytrack.checkpoint import Checkpointer, Save
-from dirtytrack.checkpoint.records import Keywords, Options, Root, check_regions
+from dirtytrack.checkpoint.records import Keep, Keywords, Options, Root, check_regions
 from dirtytrack.errors import ChainError, CheckpointError
-from dirtytrack.group.records import RUN_NAME
+from dirtytrack.group.record import RUN_NAME
 
 _GRACE_PERIOD = 3600.0  # seconds, of an object store
 
@@ -31,7 +31,7 @@ class Settings:
         root: where the group is, which all see; the mirror, if there is one.
         mirror: its URL.
         timeout: seconds without progress after which waiting for the other processes ends; None: never.
-        keep: how many states stay; None: all.
+        keep: which states stay; None: all.
         grace_period: seconds for which what is superfluous stays.
         keywords: of the process's Checkpointer.
     """
@@ -41,7 +41,7 @@ class Settings:
     root: Root
     mirror: str | None
     timeout: float | None
-    keep: int | None
+    keep: Keep | None
     grace_period: float
     keywords: Keywords
 
@@ -57,13 +57,11 @@ class Settings:
             raise TypeError(f"timeout is a number of seconds, or None, not {timeout!r}")
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout={timeout}: seconds, from 0 on; None sets no bound")
-        if not isinstance(options.keep, int | None):
-            raise TypeError(f"keep of a group is a number of states, or None, not {options.keep!r}")
         local = Root.of(path, None if options.mirror else options.store_options, fsync=options.fsync)
         root = Root.of(options.mirror or path, options.store_options, fsync=options.fsync)
         checked = check_regions(regions)
         grace_period = grace_of(root, options)
-        return cls(checked, local, root, options.mirror, timeout, options.keep, grace_period, keywords)
+        return cls(checked, local, root, options.mirror, timeout, options.policy, grace_period, keywords)
 
     @property
     def place(self) -> str:
@@ -102,6 +100,8 @@ class Settings:
 
     def _keywords_of(self, folder: str) -> Keywords:
         mine: Keywords = {**self.keywords}
+        if self.keep is not None:
+            mine["keep"] = self.keep.newest  # of the older ones the states decide
         if self.mirror is not None:
             mine["mirror"] = f"{self.mirror.rstrip('/')}/{folder}"
         return mine

@@ -17,7 +17,7 @@ from dirtytrack._lifetime.callbacks import Callbacks
 from dirtytrack.checkpoint import Save
 from dirtytrack.errors import BusyError, ChainError, CheckpointError, ForkedError
 from dirtytrack.group.ballots import Ballots, Vote, digest
-from dirtytrack.group.records import Record
+from dirtytrack.group.record import Record
 from dirtytrack.native import lib
 
 SaveState = Literal["captured", "committed", "aborted", "overtaken", "abandoned"]
@@ -78,7 +78,7 @@ class Voter:
 
     Attributes:
         newest: the record of the newest state that is known to be committed by this run.
-        committed: identifiers of this process's parts of such states, the newest last.
+        committed: identifiers of this process's parts of such states, by their numbers.
         overtaken: that another run has opened the group, once it is known.
         is_told: whether somebody was told that.
         last_failure: what the last request that failed said.
@@ -100,7 +100,7 @@ class Voter:
             committed: is called by the thread, after each state of this process's own that was committed.
         """
         self.newest: Record | None = None
-        self.committed: list[str] = []
+        self.committed: dict[int, str] = {}
         self.overtaken: BusyError | None = None
         self.is_told = False
         self.last_failure: Exception | None = None
@@ -274,7 +274,7 @@ class Voter:
         if record.kind == "committed":
             self.newest = record
             if job.part is not None:
-                self.committed.append(job.part.id)
+                self.committed[record.number] = job.part.id
             job.settle("committed")
         else:
             level = logging.DEBUG if self._ballots.rank else logging.WARNING  # once for all of them

@@ -12,7 +12,8 @@ from dirtytrack.errors import ChainError, CheckpointError, GroupError
 from dirtytrack.group.ballots import Ballots, patience_for
 from dirtytrack.group.garbage import collect
 from dirtytrack.group.part_writer import PartWriter
-from dirtytrack.group.records import Record, Records
+from dirtytrack.group.record import Record
+from dirtytrack.group.records import Records
 from dirtytrack.group.save import GroupSave
 from dirtytrack.group.settings import Settings
 from dirtytrack.group.voter import Job, Voter
@@ -151,16 +152,18 @@ class Voting:
         return GroupSave(job, self._voter, self.place)
 
     def _retain(self) -> None:
-        keep = self._settings.keep
-        if keep is not None:
-            undecided = [job.part.id for job in self._voter.pending if job.part is not None]
-            self._writer.retain(self._voter.committed[-keep:], undecided)
+        if self._settings.keep is None:
+            return
+        undecided = [job.part.id for job in self._voter.pending if job.part is not None]
+        if self._voter.overtaken is None:  # else some are neither, and yet may be committed
+            self._writer.retain(self._voter.committed.copy(), self._ballots.known, undecided)
 
     def _committed(self, record: Record) -> None:
-        keep = self._settings.keep
+        committed, keep = self._voter.committed, self._settings.keep
+        for number in [one for one in committed if keep is None or not record.stays(one)]:
+            del committed[number]
         if keep is None:
             return
-        del self._voter.committed[:-keep]
         if record.number % self._run.world == self.rank:  # one of them, each in its turn
             with suppress(OSError, ChainError):
                 collect(self._records, self._settings.grace_period)

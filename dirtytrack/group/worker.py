@@ -10,7 +10,8 @@ from typing import Any
 from dirtytrack._lifetime.undo import Undo
 from dirtytrack.group import driver
 from dirtytrack.group.part_writer import PartWriter
-from dirtytrack.group.records import Record, Records, overtaken
+from dirtytrack.group.record import Record
+from dirtytrack.group.records import Records, overtaken
 from dirtytrack.group.settings import Settings
 
 
@@ -96,9 +97,13 @@ class Worker:
             and (self.newest is None or newest.state != self.newest.number)
         ):
             self.newest = self._records.find(newest.state)
-        if self._settings.keep is not None:
-            parts = [part for state in self._records.states() for part in state.parts]
-            committed = [part.id for part in parts if self._writer.is_own(part)]
-            if committed and committed[-1] in self._prepared:
-                del self._prepared[: self._prepared.index(committed[-1])]
-            self._writer.retain(committed[-self._settings.keep :], self._prepared)
+        if self._settings.keep is not None and newest is not None:
+            states = self._records.states(newest)
+            parts = {
+                state.number: part for state in states for part in state.parts if self._writer.is_own(part)
+            }
+            committed = {number: part.id for number, part in parts.items()}
+            for last in [*committed.values()][-1:]:
+                if last in self._prepared:
+                    del self._prepared[: self._prepared.index(last) + 1]
+            self._writer.retain(committed, newest, self._prepared)

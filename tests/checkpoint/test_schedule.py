@@ -170,6 +170,6 @@ class TestKeep:
 
 
 def schedules_record(checkpoint):
-    from dirtytrack.checkpoint.write.keep import Record
+    from dirtytrack.checkpoint.write.keep import Candidate
 
-    return Record(checkpoint.number, checkpoint.created, checkpoint.meta)
+    return Candidate(checkpoint.number, checkpoint.created, checkpoint.meta)

@@ -10,6 +10,7 @@ import pytest
 from _lib.checkpoint.buckets import FaultyBucket, ModelBucket
 from _lib.checkpoint.faulty_store import Trouble
 from dirtytrack import BusyError, ChainError
+from dirtytrack.checkpoint import Keep
 from dirtytrack.checkpoint.store import commits
 from dirtytrack.group import ballots as ballots_module
 from dirtytrack.group.ballots import Ballots, Vote, digest
@@ -45,7 +46,7 @@ def test_the_last_vote_commits():
     assert [part.folder for part in record.parts] == [ranks[0].folder(rank) for rank in range(3)]
     for ballots in ranks[:2]:
         assert ballots.decide(1, META).parts == record.parts
-        assert ballots.state == 2
+        assert ballots.known.state == 2
 
 
 def test_the_last_to_vote_is_the_one_to_decide():
@@ -170,7 +171,7 @@ def test_nothing_is_committed_once_another_run_has_opened_the_group():
 def test_a_process_that_is_behind_learns_what_was_decided():
     """Though later states were committed meanwhile, and what is older was removed."""
     bucket, ranks = _group(2)
-    ranks = [Ballots(Records(bucket), ballots.run, ballots.rank, keep=1) for ballots in ranks]
+    ranks = [Ballots(Records(bucket), ballots.run, ballots.rank, keep=Keep(1)) for ballots in ranks]
     for save in range(1, 5):
         for ballots in ranks:
             _vote(ballots, save, state="failed" if save == 2 else "saved")

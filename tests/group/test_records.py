@@ -16,7 +16,8 @@ from dirtytrack.checkpoint.store import commits
 from dirtytrack.checkpoint.store.commits import sealed
 from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
 from dirtytrack.group.garbage import collect
-from dirtytrack.group.records import Part, Record, Records, as_record
+from dirtytrack.group.record import Part, Record, as_record
+from dirtytrack.group.records import Records
 
 pytestmark = pytest.mark.anywhere
 

@@ -28,16 +28,6 @@ def _after(name, steps):
     return arrays[name]
 
 
-@pytest.fixture(params=["directory", "memory", "mirror"])
-def place(request, tmp_path):
-    """Where a group is, and the keywords that say so to a rank."""
-    url = f"memory://{tmp_path.name}-{request.param}"
-    if request.param == "mirror":
-        return url, lambda rank: (tmp_path / f"node-{rank}", {"mirror": url})
-    found = tmp_path / "group" if request.param == "directory" else url
-    return found, lambda _: (found, {})
-
-
 def _train(where, world, steps, names=NAMES, **options):
     def rank(coordinator):
         path, keywords = where(coordinator.rank)

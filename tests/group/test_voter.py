@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from dirtytrack import BusyError
-from dirtytrack.group.records import Record
+from dirtytrack.group.record import Record
 from dirtytrack.group.voter import Job, Voter
 
 pytestmark = pytest.mark.anywhere

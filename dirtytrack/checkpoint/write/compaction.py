@@ -23,7 +23,7 @@ from dirtytrack.checkpoint.store.protocol import Claim, OvertakenError, Store
 from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName
-from dirtytrack.checkpoint.write.keep import Keep, Record
+from dirtytrack.checkpoint.write.keep import Candidate, Keep
 from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.checkpoint.write.retained import NOTHING, Retained
 from dirtytrack.errors import ChainError, CheckpointError
@@ -166,9 +166,9 @@ def shorten(
     return node.number
 
 
-def _record(node: Node) -> Record:
+def _record(node: Node) -> Candidate:
     described = node.file.description
-    return Record(node.number, described.created, json.loads(described.meta))
+    return Candidate(node.number, described.created, json.loads(described.meta))
 
 
 def _write_base(

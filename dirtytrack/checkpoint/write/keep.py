@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
-class Record(NamedTuple):
+class Candidate(NamedTuple):
     """What a policy knows of a checkpoint."""
 
     number: int
@@ -46,7 +46,7 @@ class Keep:
         if self.best is not None and not isinstance(self.best, str):
             raise TypeError(f"best is a key of the meta, not {self.best!r}")
 
-    def chosen(self, records: Sequence[Record]) -> set[int]:
+    def chosen(self, records: Sequence[Candidate]) -> set[int]:
         """The numbers of those that stay beside the newest ones, of the checkpoints in order."""
         found: set[int] = set()
         if self.every is not None:
@@ -63,7 +63,7 @@ class Keep:
                 found.add(max(number for rate, number in rated if rate == value))
         return found
 
-    def _value(self, record: Record) -> float | None:
+    def _value(self, record: Candidate) -> float | None:
         value = record.meta.get(self.best) if isinstance(record.meta, dict) else None
         if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
             return None

@@ -26,6 +26,7 @@ import numpy as np
 from _lib.group.ranks import after, shards, step_on
 from _lib.support import in_child
 from dirtytrack import ChainError, Session
+from dirtytrack.checkpoint import Keep
 from dirtytrack.group import GroupChain, GroupCheckpointer, compact_group, file_coordinator
 
 ROUNDS = int(os.environ.get("DIRTYTRACK_TORTURE_KILLS") or 100)  # more by `make torture`
@@ -35,7 +36,8 @@ _SIZE = 3000
 _LINE = 128  # bytes of what a process says
 _PATIENCE = 60.0
 _LIVES = 15  # runs of a group, at most
-_COMPARED = 3  # of the states that are there, the newest
+_COMPARED = 3  # of the states that are there, the newest; and as many of the oldest
+_EVERY = 4
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Killer:
         self._group += 1
         self._reported = self._newest = 0  # steps
         self._lives = self._draw.randint(2, _LIVES)
+        self._policy = self._draw.choice([None, Keep(1, every=_EVERY, best="loss"), Keep(2, best="loss")])
+        self._seen: dict[int, int] = {}  # the steps of states by their numbers
 
     def kill(self) -> None:
         """A round: some saves, a kill at random, and what is there then."""
@@ -127,7 +131,7 @@ class Killer:
     def _start(self, rank: int, world: int, meeting: Path, log: int) -> int:
         draw = random.Random(self._draw.randrange(1 << 32))
         place, options = self._where.opening(self._group, rank)
-        options |= {"keep": (1, 2, None)[self._rounds % 3]}
+        options |= {"keep": self._policy or (1, 2, None)[self._rounds % 3]}
         return _forked(lambda: _run(place, rank, world, meeting, log, draw, self._newest, options))
 
     def _compact(self) -> None:
@@ -135,7 +139,8 @@ class Killer:
         place, options = self._where.group(self._group)
         if self._where.url is not None:
             options |= {"grace_period": 0}
-        pid = _forked(lambda: compact_group(place, self._draw.randint(1, 2), fsync=False, **options))
+        keep = self._policy or self._draw.randint(1, 2)
+        pid = _forked(lambda: compact_group(place, keep, fsync=False, **options))
         is_killed = self._draw.random() < 0.5
         if is_killed:
             time.sleep(self._draw.uniform(0, 0.1))
@@ -172,25 +177,36 @@ class Killer:
         # In a child: of a store of obstore's that this process has opened a forked one could open none.
         done = in_child(self._find)
         assert (done.status, done.error) == (0, ""), done.error
-        states, newest = done.value
-        self.states += states
+        compared, there = done.value
+        self.states += compared
+        newest = max(there.values(), default=0)
         assert newest >= max(self._reported, self._newest), (newest, self._reported, self._newest)
         self._newest = newest
+        self._seen |= there
+        if newest and self._policy is not None:
+            every = self._policy.every
+            kept = {step for number, step in self._seen.items() if every and number % every == 0}
+            kept.add(min(range(1, newest + 1), key=lambda step: (_loss(step), -step)))  # no step is left out
+            assert kept <= {*there.values()}, (kept, there)
 
-    def _find(self) -> tuple[int, int]:
-        # How many states were compared, each whole and of one step; and the step of the newest one.
+    def _find(self) -> tuple[int, dict[int, int]]:
+        # How many states were compared, each whole and of one step; and the steps of all by their numbers.
         place, options = self._where.group(self._group)
         try:
             chain = GroupChain(place, **options)
         except ChainError:
-            return 0, 0
-        compared = chain.checkpoints[-_COMPARED:]
-        for state in compared:
+            return 0, {}
+        compared = {one.number: one for one in chain.checkpoints[:_COMPARED] + chain.checkpoints[-_COMPARED:]}
+        for state in compared.values():
             for name in _NAMES:
                 found = chain.load(name, at=state.number)
                 np.testing.assert_array_equal(found, after(name, state.meta["step"], _SIZE))
         assert chain.verify() == []
-        return len(compared), chain.meta["step"]
+        return len(compared), {state.number: state.meta["step"] for state in chain}
+
+
+def _loss(step: int) -> int:
+    return step * 7 % 23
 
 
 def _forked(act: Callable[[], object]) -> int:
@@ -231,7 +247,7 @@ def _run(
         while True:
             step += 1
             step_on(arrays, step)
-            save = checkpoints.save({"step": step})
+            save = checkpoints.save({"step": step, "loss": _loss(step)})
             if draw.random() < 0.4:
                 save.wait()
                 os.write(log, json.dumps({"step": step}).ljust(_LINE).encode())
