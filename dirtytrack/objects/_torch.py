@@ -78,10 +78,12 @@ def _refuse_lazy(tensor: Any) -> None:
 
 
 def _storage(tensor: Any, nbytes: int) -> tuple[Any, int]:
-    storage = tensor.untyped_storage()
-    device = str(getattr(storage, "device", "cpu"))
-    refuse(device != "cpu", tensor, _NO_STORAGE)  # before it is asked for its address, of which torch warns
     try:
+        storage = tensor.untyped_storage()
+        device = str(getattr(storage, "device", "cpu"))
+        refuse(
+            device != "cpu", tensor, _NO_STORAGE
+        )  # before it is asked for its address, of which torch warns
         start, address = storage.data_ptr(), tensor.data_ptr()
     except RuntimeError:
         raise ValueError(f"{kind_of(tensor)} is {_NO_STORAGE}") from None

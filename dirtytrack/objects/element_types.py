@@ -31,6 +31,8 @@ def of_numpy(dtype: np.dtype[Any]) -> ElementType:
         return {"fields": fields, "itemsize": dtype.itemsize, **aligned}
     if dtype.isbuiltin == 2:  # added: what the interface says of it is void, or wrong
         return {"name": dtype.name, "itemsize": dtype.itemsize}
+    if re.fullmatch(_NAMED_BY_NUMPY, dtype.str) is None:  # added, and with parameters, which its name has
+        return {"name": dtype.str, "itemsize": dtype.itemsize}
     return dtype.str
 
 
@@ -107,9 +109,9 @@ def _field(dtype: np.dtype[Any], name: str) -> dict[str, Any]:
     assert dtype.fields is not None
     base, offset, *title = dtype.fields[name]
     field: dict[str, Any] = {"name": name, "offset": offset}
-    if base.subdtype is not None:
+    while base.subdtype is not None:  # of several axes, one in another, where ctypes says so
         base, shape = base.subdtype
-        field["shape"] = list(shape)
+        field["shape"] = [*field.get("shape", ()), *shape]
     if title:
         field["title"] = str(title[0])
     return {**field, "dtype": of_numpy(base)}

@@ -66,6 +66,11 @@ class _Tensors:
             (_caller("numel", tensors), tensors, counts),
             (_caller("nbytes", storages), storages, sizes),
         ]
+        # `.data =` can make one the conjugate of what it has.
+        if able := [tensor for tensor in tensors if getattr(tensor.dtype, "is_complex", False)]:
+            self._asked += [
+                (_caller(name, able), able, [False] * len(able)) for name in ("is_conj", "is_neg")
+            ]
 
     def hold(self) -> bool:
         return all(all(map(operator.eq, map(call, things), known)) for call, things, known in self._asked)
@@ -131,7 +136,7 @@ def is_array(thing: object) -> bool:
 
 def is_arrow(thing: object) -> bool:
     """Says whether it is something of pyarrow."""
-    return type(thing).__module__.partition(".")[0] == "pyarrow"
+    return _is_of(thing, "pyarrow")
 
 
 def is_tensor(thing: object) -> bool:
@@ -156,12 +161,23 @@ def _owners(memory: object) -> Iterator[Any]:
         yield thing
         if isinstance(thing, memoryview):
             thing = thing.obj
-        elif is_array(thing):
-            thing = thing.base
         elif is_ctypes(thing):
-            thing = thing._b_base_
+            thing = thing._b_base_ or _kept_by(thing)
+        elif is_array(thing) or _is_of(thing, "numpy"):  # as_strided() puts another kind between two arrays
+            thing = getattr(thing, "base", None)
         else:
             thing = getattr(thing, "parent", None) if is_arrow(thing) else None
+
+
+def _is_of(thing: object, library: str) -> bool:
+    return type(thing).__module__.partition(".")[0] == library
+
+
+def _kept_by(thing: Any) -> object:
+    # What from_buffer() was given, or numpy's as_ctypes().
+    kept = getattr(thing, "_objects", None)
+    shown = [one for one in kept.values() if isinstance(one, memoryview)] if isinstance(kept, dict) else []
+    return shown[0] if shown else getattr(thing, "__keep", None)
 
 
 def _check(thing: Any) -> _Check | None:

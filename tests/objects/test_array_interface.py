@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import weakref
 from collections.abc import Callable
@@ -49,6 +50,16 @@ def test_an_array_survives_its_description(kind: str) -> None:
     assert copy.tobytes() == array.tobytes()
     low, high = np.lib.array_utils.byte_bounds(array)
     assert (found.address, found.nbytes) == (low, high - low)
+
+
+def test_a_type_with_parameters_is_called_by_all_of_them() -> None:
+    """Of such types that others add to numpy it has one for its own tests: numbers with a scale."""
+    scaled: Any = importlib.import_module("numpy._core._multiarray_umath")._get_sfloat_dtype()
+    double, triple = (describe(np.zeros(5).view(scaled(scale))).elements for scale in (2.0, 3.0))
+    assert double is not None
+    assert double != triple
+    assert double.dtype == {"name": str(scaled(2.0)), "itemsize": 8}
+    assert double.array(bytearray(40)).dtype.names == (str(scaled(2.0)),)
 
 
 @pytest.mark.parametrize("dtype", ["f8", "M8[s]"])

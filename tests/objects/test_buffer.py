@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import mmap
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from _lib.support import address_of
 from dirtytrack.objects import Elements, describe
 
+NATIVE = "<" if sys.byteorder == "little" else ">"
 KINDS: dict[str, tuple[Callable[[], Any], Elements | None]] = {
     "bytearray": (lambda: bytearray(40), None),
     "mmap": (lambda: mmap.mmap(-1, 40), None),
@@ -23,6 +27,14 @@ KINDS: dict[str, tuple[Callable[[], Any], Elements | None]] = {
     "bools, two axes": (lambda: memoryview(bytearray(40)).cast("?", [4, 10]), Elements("|b1", (4, 10))),
     "bytes, two axes": (lambda: memoryview(bytearray(40)).cast("B", [4, 10]), Elements("|u1", (4, 10))),
     "floats, two axes": (lambda: memoryview(bytearray(40)).cast("f", [2, 5]), Elements("<f4", (2, 5))),
+    "characters": (lambda: array.array("u", "ten letters"[:10]), Elements(f"{NATIVE}U1", (10,))),
+    "bytes of C, two axes": (lambda: (ctypes.c_char * 4 * 10)(), Elements("|S1", (10, 4))),
+    "big-endian": (lambda: (ctypes.c_float.__ctype_be__ * 10)(), Elements(">f4", (10,))),
+    "addresses": (lambda: (ctypes.c_void_p * 5)(), Elements(f"{NATIVE}u8", (5,))),
+    "a structure": (
+        lambda: memoryview((type("S", (ctypes.Structure,), {"_fields_": [("x", ctypes.c_int)]}) * 10)()),
+        Elements({"name": "T{<i:x:}", "itemsize": 4}, (10,)),
+    ),
 }
 
 
@@ -36,7 +48,26 @@ def test_a_buffer_is_described(kind: str) -> None:
     found.view[39] = 5
     assert memoryview(memory).cast("B")[39] == 5
     assert found.elements == elements
-    assert not found.can_move
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: bytearray(40), lambda: mmap.mmap(-1, 40), lambda: array.array("d", bytes(40))]
+)
+def test_what_holds_still_is_not_asked(make: Callable[[], Any]) -> None:
+    """It can't be resized while it is exported."""
+    assert not describe(make()).can_move
+
+
+@pytest.mark.parametrize(
+    "dtype", [*"?bBhHiIlLqQefdgFDG", ">i2", ">f8", ">c16", "S1", "S7", "U3", ">U2", ("f4", (2,)), "V5"]
+)
+def test_elements_are_called_what_numpy_calls_them(dtype: Any) -> None:
+    """By the buffer of an array of any type; what has no such name keeps that of the buffer."""
+    made = np.zeros((3, 2), dtype)
+    found = describe(memoryview(made)).elements
+    assert found is not None
+    assert found.shape == made.shape
+    assert found.dtype == (made.dtype.str if made.dtype.kind != "V" else {"name": "5x", "itemsize": 5})
 
 
 def test_the_export_is_held_as_long_as_the_view() -> None:

@@ -131,6 +131,30 @@ def _memoryview_of_ctypes() -> Mover:
     return Mover(view, lambda: ctypes.resize(array, LARGE), _of_ctypes(array), behind, owner=array)
 
 
+def _ctypes_on_numpy() -> Mover:
+    array = _array()
+    view = (ctypes.c_ubyte * (SMALL - 100)).from_buffer(array, 100)
+    return Mover(view, lambda: array.resize(LARGE, refcheck=False), _of_array(array), owner=array)
+
+
+def _ctypes_on_ctypes() -> Mover:
+    array, behind = (ctypes.c_ubyte * SMALL)(), (ctypes.c_ubyte * SMALL)()
+    view = (ctypes.c_ubyte * SMALL).from_buffer((ctypes.c_ubyte * SMALL).from_buffer(array))
+    return Mover(view, lambda: ctypes.resize(array, LARGE), _of_ctypes(array), behind, owner=array)
+
+
+def _as_ctypes() -> Mover:
+    array = _array()
+    view = np.ctypeslib.as_array(np.ctypeslib.as_ctypes(array))
+    return Mover(view, lambda: array.resize(LARGE, refcheck=False), _of_array(array), owner=array)
+
+
+def _as_strided() -> Mover:
+    array = _array()
+    view = np.lib.stride_tricks.as_strided(array, (50, 100), (100, 1))[1:]
+    return Mover(view, lambda: array.resize(LARGE, refcheck=False), _of_array(array), owner=array)
+
+
 def _arrow_grows() -> Mover:
     arrow = library("pyarrow")
     buffer = arrow.allocate_buffer(SMALL, resizable=True)
@@ -228,6 +252,10 @@ MOVERS: dict[str, Callable[[], Mover]] = {
     "field of a ctypes structure": _ctypes_field,
     "numpy on ctypes": _numpy_on_ctypes,
     "memoryview of ctypes": _memoryview_of_ctypes,
+    "ctypes on numpy": _ctypes_on_numpy,
+    "ctypes on ctypes": _ctypes_on_ctypes,
+    "numpy on ctypes on numpy": _as_ctypes,
+    "numpy, as_strided": _as_strided,
     "array interface, moves": lambda: _interface(lambda first: np.zeros_like(first)),
     "array interface, shrinks": lambda: _interface(lambda first: first[:100]),
 }

@@ -16,6 +16,7 @@ torch = library("torch")
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.filterwarnings("ignore:Sparse (CSR|CSC|BSR|BSC) tensor support is in beta:UserWarning"),
+    pytest.mark.filterwarnings("ignore:The PyTorch API of MaskedTensors is in prototype:UserWarning"),
     pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype:UserWarning"),
 ]
 
@@ -48,6 +49,13 @@ def _fake() -> Any:
         return torch.zeros(16, 16)
 
 
+def _within(transform: Callable[[Any], Any]) -> Any:
+    # What a function is given that torch.func transforms.
+    given: list[Any] = []
+    transform(lambda tensor: given.append(tensor) or tensor.sum())(torch.ones(16, 16))
+    return given[0]
+
+
 def _lazy_module() -> Any:
     return next(torch.nn.LazyLinear(5).parameters())
 
@@ -70,6 +78,13 @@ KINDS: dict[str, tuple[Callable[[], Any], str]] = {
     "meta parameter": (lambda: torch.nn.Linear(4, 4, device="meta").weight, "meta"),
     "fake": (_fake, "storage"),
     "zeros without memory": (lambda: torch._efficientzerotensor(16, 16), "storage"),
+    "within vmap": (lambda: _within(torch.func.vmap), "storage"),
+    "within grad": (lambda: _within(torch.func.grad), "storage"),
+    "within functionalize": (lambda: _within(torch.func.functionalize), "storage"),
+    "with a mask": (
+        lambda: torch.masked.masked_tensor(torch.ones(16), torch.ones(16, dtype=torch.bool)),
+        "storage",
+    ),
     "wrapper": (lambda: Wrapper(torch.ones(16, 16)), "storage"),
     "emptied by its owner": (_emptied, "storage"),
     "not initialized": (_lazy_module, "UninitializedParameter"),

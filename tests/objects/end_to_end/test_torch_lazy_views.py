@@ -11,6 +11,7 @@ import pytest
 
 from _lib.objects.takers import TAKERS, every_kind_and_taker, save
 from _lib.support import library
+from dirtytrack import RegionLostError, Session
 from dirtytrack.checkpoint import load, restore
 
 torch = library("torch")
@@ -83,3 +84,26 @@ def test_what_only_looks_lazy_is_taken(tmp_path: Path, kind: str) -> None:
     restore(tmp_path, into={"thing": into})
     assert torch.equal(into, tensor)
     assert (load(tmp_path)["thing"] == tensor.numpy()).all()
+
+
+def _swap(tensor: Any) -> None:
+    tensor.data = tensor.data.conj()
+
+
+def _swap_and_negate(tensor: Any) -> None:
+    tensor.data = torch._neg_view(tensor.data)
+
+
+@pytest.mark.parametrize("change", [_swap, _swap_and_negate])
+def test_a_tensor_that_becomes_a_lazy_view_is_lost(change: Callable[[Any], None]) -> None:
+    """It has the storage that it had, and other values: what lies there is not saved for these."""
+    tensor = numbers(3000)
+    with Session() as session:
+        region = session.track(tensor, name="thing")
+        session.collect()
+        change(tensor)
+        with pytest.raises(RegionLostError, match="region 'thing'"):
+            session.collect()
+        session.untrack(region)
+        with pytest.raises(ValueError, match="resolve_"):
+            session.track(tensor)
