@@ -22,6 +22,11 @@ def others_run() -> bool:
     return any(thread is not mine and not isinstance(thread, _Thread) for thread in threading.enumerate())
 
 
+def is_own_thread() -> bool:
+    """Whether the caller runs in a thread of the library's own, where garbage may be collected, too."""
+    return isinstance(threading.current_thread(), _Thread)
+
+
 class Background:
     """A thread that does what it is given, in order, whatever goes wrong with it.
 

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from dirtytrack._lifetime.background import is_own_thread
 from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
 from dirtytrack._lifetime.undo import Undo
@@ -24,6 +25,8 @@ from dirtytrack.group.settings import Settings
 from dirtytrack.group.voting import Voting
 from dirtytrack.group.worker import Worker
 from dirtytrack.native import lib
+
+_abandoned: list[GroupCheckpointer] = []  # by garbage collection in a thread of this library; open to the end
 
 
 class GroupCheckpointer(Handle, Owner):
@@ -209,7 +212,8 @@ class GroupCheckpointer(Handle, Owner):
 
         Args:
             meta: as for `Checkpointer.save`; the same in all processes.
-            wait: whether to wait until the state is committed.
+            wait: whether to wait until the state is committed; not in the middle of another save of the same
+                thread (the handler of a signal), which has to return first.
             pause: as for `Checkpointer.save`.
 
         Raises:
@@ -220,13 +224,14 @@ class GroupCheckpointer(Handle, Owner):
             CheckpointError: with *wait*, as `GroupSave.wait`.
         """
         text = check_meta(meta)
-        self._check_process()
+        self._check_caller()
         with self._mutex:
             self._check()
             if not isinstance(self._member, Voting):
                 raise RuntimeError(f"{self!r} has a driver: prepare(), and have the driver commit() that")
             save = self._member.save(meta, text, pause)
-        if wait:
+            can_wait = self._member.can_wait
+        if wait and can_wait:
             save.wait()
         return save
 
@@ -249,7 +254,7 @@ class GroupCheckpointer(Handle, Owner):
             Others: as `save`.
         """
         text = check_meta(meta)
-        self._check_process()
+        self._check_caller()
         with self._mutex:
             self._check()
             if not isinstance(self._member, Worker):
@@ -270,7 +275,7 @@ class GroupCheckpointer(Handle, Owner):
             TypeError, ValueError: of the arguments.
             ClosedError, ForkedError: not a GroupCheckpointer of this process any more.
         """
-        self._check_process()
+        self._check_caller()
         with self._mutex:
             self._check()
             self._member.bind(regions)
@@ -278,13 +283,15 @@ class GroupCheckpointer(Handle, Owner):
     def flush(self) -> None:
         """Waits until it is known what becomes of all saves so far.
 
+        In the middle of a save of the same thread (the handler of a signal) it waits for those before that.
+
         Raises:
             CheckpointError: the newest of them is not committed, and that was not told before.
             BusyError: another run has opened the group, the same.
             TimeoutError: there was no progress for *timeout* seconds.
             ClosedError, ForkedError: not a GroupCheckpointer of this process any more.
         """
-        self._check_process()
+        self._check_caller()
         with self._mutex:
             self._check()
             if isinstance(self._member, Voting):  # what is prepared is durable
@@ -318,6 +325,9 @@ class GroupCheckpointer(Handle, Owner):
             self._member.forget()
             self._closed = True
             return
+        if is_own_thread():  # garbage is collected there, too; it can't wait for itself
+            _abandoned.append(self)
+            return
         with self._mutex:
             if self._closed:
                 return
@@ -330,10 +340,16 @@ class GroupCheckpointer(Handle, Owner):
     def _is_forgotten(self) -> bool:
         return bool(lib.dt_is_address_space(self._process))
 
-    def _check_process(self) -> None:
-        # Before the mutex: a thread may hold it that a child does not have, as one that waits in flush.
+    def _check_caller(self) -> None:
+        # Before the mutex: a thread may hold it that a child does not have, as one that waits in flush; or
+        # that waits for the thread which calls this.
         if not lib.dt_is_address_space(self._process):
             raise ForkedError(f"{self!r} belongs to another process, which goes on with it")
+        if is_own_thread():
+            raise RuntimeError(
+                f"{self!r} was called by a destructor that the garbage collector runs in a thread of this "
+                "library, or by a callback of a save: set a flag there, and call it later"
+            )
 
     def _check(self) -> None:
         if self._closed:

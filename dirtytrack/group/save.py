@@ -65,7 +65,8 @@ class GroupSave:
                 one, and why. The pages are in the next save.
             BusyError: another run has opened the group.
             TimeoutError: it is not known yet, and may be committed later.
-            RuntimeError: called by a callback, of a save that is not done.
+            RuntimeError: called by a callback, or by the handler of a signal in the middle of a save, of a
+                save that is not done.
             ForkedError: called in a child of the process that saves.
         """
         self._voter.wait_for(self._job, timeout)
@@ -87,8 +88,8 @@ class GroupSave:
     def add_done_callback(self, callback: Callable[[GroupSave], object]) -> None:
         """Calls a function with this save as soon as it is known what becomes of it.
 
-        The thread that votes calls it, or if the save is done, this call does. It must not take long. If it
-        raises, that is logged by the log ``dirtytrack.group``.
+        The thread that votes calls it, or if the save is done, this call does. It must not take long, and
+        can't call the `GroupCheckpointer`. If it raises, that is logged by the log ``dirtytrack.group``.
         """
         if not callable(callback):
             raise TypeError(f"a callback is a function of one argument, the save, not {callback!r}")

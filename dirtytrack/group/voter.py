@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -44,6 +45,7 @@ class Job:
         cause: why it is not committed.
         is_cast: whether this process has voted.
         is_told: whether somebody was told that it is not committed.
+        capturer: identifier of the thread that is about to capture the part; None: that is over.
         process: where that was.
     """
 
@@ -54,6 +56,7 @@ class Job:
         self.state: SaveState = "captured"
         self.cause = ""
         self.is_cast = self.is_told = False
+        self.capturer: int | None = threading.get_ident()
         self.process = lib.dt_address_space()
         self._callbacks = Callbacks(_logger)
 
@@ -122,13 +125,13 @@ class Voter:
 
     def captured(self, job: Job, part: Save) -> None:
         """The process's own part is captured."""
-        job.part = part
+        job.part, job.capturer = part, None
         part.add_done_callback(lambda _: self._wake.put(None))
         self._thread.put(self._run)
 
     def failed(self, job: Job, error: BaseException) -> None:
         """There is no part."""
-        job.failure = f"{type(error).__name__}: {error}"
+        job.failure, job.capturer = f"{type(error).__name__}: {error}", None
         self._wake.put(None)
         self._thread.put(self._run)
 
@@ -137,12 +140,20 @@ class Voter:
         """Those that are not decided, as far as is known."""
         return [*self._pending]
 
+    def is_behind_caller(self, job: Job) -> bool:
+        """Whether the caller's thread is in the middle of this save, or of one before it.
+
+        Then it calls from the handler of a signal or a destructor, and the save is decided when that returns.
+        """
+        mine = threading.get_ident()
+        return any(one.capturer == mine and one.save <= job.save for one in self.pending)
+
     def wait_for(self, job: Job, timeout: float | None) -> None:
         """Waits until it is known what becomes of a save.
 
         Raises:
             TimeoutError: it is not.
-            RuntimeError: called by the thread itself.
+            RuntimeError: called by the thread itself, or in the middle of a save.
             ForkedError: called in a child of the process that saves.
         """
         if job.state != "captured":
@@ -152,6 +163,11 @@ class Voter:
         if self._thread.is_current:
             raise RuntimeError(
                 f"save {job.number} of the group is decided by the thread that waits for it: use another"
+            )
+        if self.is_behind_caller(job):
+            raise RuntimeError(
+                f"save {job.number} of the group is decided when the save has returned in the middle of "
+                "which it was called: wait for it then"
             )
         arrived: SimpleQueue[None] = SimpleQueue()
         job.when_done(functools.partial(arrived.put, None))

@@ -90,13 +90,22 @@ class Voting:
             self._retain()
         return self._save_of(job)
 
+    @property
+    def can_wait(self) -> bool:
+        """Whether the newest save can be waited for: the caller is not in the middle of one."""
+        return self._last is None or not self._voter.is_behind_caller(self._last)
+
     def settle(self) -> None:
         """Waits until all saves are decided. What the newest has come to is told, unless it was.
+
+        In the middle of a save of the same thread, those before it.
 
         Raises:
             As `GroupCheckpointer.flush`.
         """
         for job in self._voter.pending:
+            if self._voter.is_behind_caller(job):
+                return
             self._wait_for(job)
         last = self._last
         if last is not None and not last.is_told and not (last.state == "overtaken" and self._voter.is_told):
