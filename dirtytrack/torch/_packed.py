@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -60,19 +61,11 @@ class Packed:
         start = self._small_at + at
         return self._bytes[start : start + like.numel() * dtype.itemsize].view(dtype).view(like.shape)
 
-    def copy(self, addresses: Iterable[int], places: Iterable[tuple[int, int]]) -> bool:
-        """Copies small tensors from their addresses to places: where each begins among them, and its bytes.
-
-        Returns:
-            Whether all of them have memory.
-        """
-        small: Any = ffi.from_buffer("char[]", self.memory)
-        small += self._small_at
-        for address, (at, nbytes) in zip(addresses, places, strict=True):
-            if not address:
-                return False
-            ffi.memmove(small + at, ffi.cast("char *", address), nbytes)
-        return True
+    def gathering(self, places: Sequence[tuple[int, int]]) -> Gathering:
+        """Copies of small tensors to places: where each begins among them, and its bytes."""
+        memory: Any = ffi.from_buffer("char[]", self.memory)
+        at, lengths = zip(*places, strict=True) if places else ((), ())
+        return Gathering([memory + self._small_at + start for start in at], lengths)
 
     def write(self, values: bytes) -> None:
         """Writes the values; bytes that are there already are not written."""
@@ -82,6 +75,30 @@ class Packed:
     def _put(self, at: int, data: bytes) -> None:
         if self.memory[at : at + len(data)] != data:
             self.memory[at : at + len(data)] = data
+
+
+class Gathering:
+    """Copies memory to places that stay, from wherever it is. Of thousands of pieces, each of a few bytes."""
+
+    def __init__(self, targets: Sequence[Any], lengths: Sequence[int]) -> None:
+        """To pointers, so many bytes each."""
+        self._targets, self._lengths = targets, lengths
+        self._addresses: list[int] = []
+        self._sources: list[Any] = []
+
+    def copy(self, addresses: list[int]) -> bool:
+        """Copies what is at these addresses, in the order of the places.
+
+        Returns:
+            Whether all of them are those of memory.
+        """
+        if addresses != self._addresses:
+            if not all(addresses):
+                return False
+            self._sources = [ffi.cast("char *", address) for address in addresses]
+            self._addresses = addresses
+        collections.deque(map(ffi.memmove, self._targets, self._sources, self._lengths), maxlen=0)
+        return True
 
 
 def aligned(nbytes: int) -> int:

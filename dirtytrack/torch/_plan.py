@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
 
 from dirtytrack.objects import Description
-from dirtytrack.torch._leaves import Spec, is_small, own_memory, quantizer, refuse
+from dirtytrack.torch._leaves import Spec, is_small, own_memory, refuse
 from dirtytrack.torch._packed import Packed, aligned
+from dirtytrack.torch._same import Same
 from dirtytrack.torch._tree import Parts, Path, array_paths, decode, dotted, encode, from_json, to_json
 
 STATE = ":state"  # the region of what is packed: no argument of Python has such a name
 
 _MOST = 255  # bytes in the name of a region
 _KEPT = 200
-
-_address, _shape, _dtype = torch.Tensor.data_ptr, torch.Tensor.size, torch.Tensor.dtype.__get__
-_is_contiguous, _is_negated = torch.Tensor.is_contiguous, torch.Tensor.is_neg
-_is_on_cpu = torch.Tensor.is_cpu.__get__
 
 
 class Leaf(NamedTuple):
@@ -56,41 +52,6 @@ class Form(NamedTuple):
             if not isinstance(region, str | None) or type(at) is not int or at < 0:
                 raise ValueError(f"a tensor at {at!r} of region {region!r}")
         return cls(from_json(form), [Leaf(Spec.from_json(*spec), region, at) for region, at, *spec in leaves])
-
-
-class _Same:
-    # Whether tensors are what some were, and where. Each save asks it of thousands, so it keeps nothing that
-    # it makes on the way, takes strides only where they are not those of C order, and does nothing that
-    # counts references to a tensor, since that writes to the heap, on whose pages tensors lie.
-
-    def __init__(self, arrays: Sequence[torch.Tensor], tracked: Sequence[int], plain: Sequence[int]) -> None:
-        self._shapes = [*map(_shape, arrays)]
-        self._dtypes = [*map(_dtype, arrays)]
-        self._contiguous = [*map(_is_contiguous, arrays)]
-        self._strides = [
-            (place, array.stride()) for place, array in enumerate(arrays) if not self._contiguous[place]
-        ]
-        self._tracked, self._plain = tracked, plain
-        self._addresses = [arrays[place].data_ptr() for place in tracked]
-        self._raw = [*tracked, *plain]  # whose bytes are taken as they are
-        self._complex = [place for place in self._raw if arrays[place].is_complex()]
-        self._quantizers = [
-            (place, quantizer(array)) for place, array in enumerate(arrays) if array.is_quantized
-        ]
-
-    def holds(self, arrays: Sequence[torch.Tensor]) -> bool:
-        tracked = [arrays[place] for place in self._tracked]
-        return (
-            all(map(operator.eq, map(_shape, arrays), self._shapes))
-            and all(map(operator.is_, map(_dtype, arrays), self._dtypes))
-            and all(map(operator.is_, map(_is_contiguous, arrays), self._contiguous))
-            and all(arrays[place].stride() == strides for place, strides in self._strides)
-            and all(map(operator.eq, map(_address, tracked), self._addresses))
-            and all(map(_is_on_cpu, [arrays[place] for place in self._plain]))
-            and not any(map(_is_negated, [arrays[place] for place in self._raw]))
-            and not any(arrays[place].is_conj() for place in self._complex)
-            and all(quantizer(arrays[place]) == known for place, known in self._quantizers)
-        )
 
 
 class Plan:
@@ -137,7 +98,7 @@ class Plan:
         packed_ones = [place for place, leaf in enumerate(leaves) if leaf.region is None and leaf.spec.nbytes]
         self._plain = [place for place in packed_ones if _is_plain(parts.arrays[place])]
         self._others = sorted({*packed_ones} - {*self._plain})
-        self._same = _Same(parts.arrays, self._tracked, self._plain)
+        self._same = Same(parts.arrays, self._tracked, self._plain)
         self.form = Form(parts.form, leaves)
         self._pack(small, encode(parts.values), packed or (before._packed if before else None))
 
@@ -162,7 +123,7 @@ class Plan:
         arrays = parts.arrays
         for place, stage in self._staged:
             stage.copy_(arrays[place].detach())
-        if not self._packed.copy(map(_address, [arrays[place] for place in self._plain]), self._ranges):
+        if not self._gathering.copy([arrays[place].data_ptr() for place in self._plain]):
             return False
         if self._others:
             with torch.no_grad():
@@ -206,7 +167,9 @@ class Plan:
             packed = Packed.with_room(form, small, len(values))
         self._packed, self._packed_form = packed, form
         leaves = self.form.leaves
-        self._ranges = [(leaves[place].at, self.arrays[place].nbytes) for place in self._plain]
+        self._gathering = packed.gathering(
+            [(leaves[place].at, self.arrays[place].nbytes) for place in self._plain]
+        )
         self._slots = [
             packed.slot(leaves[place].at, bits, bits.dtype)
             for place in self._others

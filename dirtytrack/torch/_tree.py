@@ -7,7 +7,8 @@ import collections
 import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,6 +101,8 @@ def are_tensors(form: Iterable[Token]) -> Iterator[bool]:
         if isinstance(token, tuple):
             if token[0] == "ndarray":
                 yield False
+            elif token[0] == "rows":
+                yield from (True for _ in keys for _ in token[1])
             keys = token[1]
         elif token == "array":
             yield True
@@ -137,7 +140,7 @@ def _take(value: Any, parts: Parts, depth: int) -> None:
     elif kind in _SEQUENCES:
         items = sorted(value, key=repr) if kind in (set, frozenset) else value
         parts.form.append((_SEQUENCES[kind], len(items)))
-        _take_all(enumerate(items), parts, depth)
+        _take_sequence(items, parts, depth)
     else:
         _take_other(value, parts, depth)
 
@@ -150,12 +153,36 @@ def _take_mapping(value: Any, name: str, parts: Parts, depth: int) -> None:
     # Of a module's: the versions of its parts.
     metadata = None if name == "dict" else getattr(value, "_metadata", None)
     parts.form.append((name, keys) if metadata is None else ("module", keys, metadata))
-    if _TENSORS.issuperset(map(type, value.values())):
+    kinds = {*map(type, value.values())}
+    if kinds <= _TENSORS:
         parts.form.append("arrays")
         parts.arrays.extend(value.values())
+    elif kinds == {dict} and (rows := _rows(value.values())) is not None:
+        parts.form.append(("rows", rows[0]))
+        parts.arrays.extend(rows[1])
     else:
         parts.form.append("entries")
         _take_all(value.items(), parts, depth)
+
+
+def _rows(dicts: Collection[dict[Any, Any]]) -> tuple[tuple[Any, ...], list[Any]] | None:
+    # The keys and the values of dictionaries that have the same keys, in this order, and tensors alone, as an
+    # optimizer has for its parameters. All of it is asked in loops that are native.
+    keys = [*map(tuple, dicts)]
+    values = [*chain.from_iterable(map(dict.values, dicts))]
+    are_alike = keys.count(keys[0]) == len(keys) and _KEYS.issuperset(map(type, chain.from_iterable(keys)))
+    return (keys[0], values) if are_alike and _TENSORS.issuperset(map(type, values)) else None
+
+
+def _take_sequence(items: Collection[Any], parts: Parts, depth: int) -> None:
+    kinds = {*map(type, items)}
+    has_digits = int in kinds and (len(kinds) > 1 or max(map(int.bit_length, items)) > _MOST_BITS)
+    if kinds <= _PLAIN and not has_digits:
+        parts.form.append("values")
+        parts.values.extend(items)
+    else:
+        parts.form.append("items")
+        _take_all(enumerate(items), parts, depth)
 
 
 def _take_all(items: Iterable[tuple[Any, Any]], parts: Parts, depth: int) -> None:
@@ -192,7 +219,7 @@ def _take_other(value: Any, parts: Parts, depth: int) -> None:
         parts.form.append(("device", str(value)))
     elif type(value) is collections.deque:
         parts.form.append(("deque", len(value), value.maxlen))
-        _take_all(enumerate(value), parts, depth)
+        _take_sequence(value, parts, depth)
     else:
         kind = type(value)
         raise NoDataError(
@@ -220,15 +247,30 @@ def _put(form: Iterator[Token], arrays: Iterator[Any], values: Iterator[Any]) ->
     if name == "device":
         return torch.device(rest[0])
     if name == "deque":
-        return collections.deque((_put(form, arrays, values) for _ in range(rest[0])), rest[1])
+        return collections.deque(_put_sequence(rest[0], form, arrays, values), rest[1])
     if name in _SEQUENCES.values():
-        return _MAKERS[name]([_put(form, arrays, values) for _ in range(rest[0])])
-    items = (
-        [next(arrays) for _ in rest[0]]
-        if next(form) == "arrays"
-        else [_put(form, arrays, values) for _ in rest[0]]
-    )
+        return _MAKERS[name](_put_sequence(rest[0], form, arrays, values))
+    items = _put_items(rest[0], form, arrays, values)
     return _mapping(name, dict(zip(rest[0], items, strict=True)), *rest[1:])
+
+
+def _put_sequence(
+    count: int, form: Iterator[Token], arrays: Iterator[Any], values: Iterator[Any]
+) -> list[Any]:
+    if next(form) == "values":
+        return [next(values) for _ in range(count)]
+    return [_put(form, arrays, values) for _ in range(count)]
+
+
+def _put_items(
+    keys: tuple[Any, ...], form: Iterator[Token], arrays: Iterator[Any], values: Iterator[Any]
+) -> list[Any]:
+    how = next(form)
+    if how == "arrays":
+        return [next(arrays) for _ in keys]
+    if how == "entries":
+        return [_put(form, arrays, values) for _ in keys]
+    return [{key: next(arrays) for key in how[1]} for _ in keys]
 
 
 def _mapping(name: str, items: dict[Any, Any], metadata: Any = None) -> Any:
@@ -244,14 +286,17 @@ def _walk(form: Iterator[Token], path: Path, paths: list[Path]) -> None:
     if token == "array" or token[0] == "ndarray":
         paths.append(path)
     elif isinstance(token, tuple) and token[0] in (*_SEQUENCES.values(), "deque"):
-        for place in range(token[1]):
-            _walk(form, (*path, place), paths)
+        if next(form) != "values":
+            for place in range(token[1]):
+                _walk(form, (*path, place), paths)
     elif isinstance(token, tuple) and (token[0] == "module" or token[0] in _MAPPINGS.values()):
-        if next(form) == "arrays":
-            paths.extend((*path, key) for key in token[1])
-            return
-        for key in token[1]:
-            _walk(form, (*path, key), paths)
+        how = next(form)
+        if how == "entries":
+            for key in token[1]:
+                _walk(form, (*path, key), paths)
+        else:
+            rows = [()] if how == "arrays" else [(key,) for key in how[1]]
+            paths.extend((*path, key, *row) for key in token[1] for row in rows)
 
 
 def _check_key(key: Any) -> None:

@@ -370,6 +370,19 @@ KINDS = {
         "scalar": torch.tensor(2.5),
         "nan": torch.tensor(float("nan")),
     },
+    "alike": lambda: {
+        "rows": {name: {"step": torch.tensor(1.0), "sum": torch.randn(2000)} for name in (0, 1, "x")},
+        "other order": {
+            0: {"a": torch.ones(1), "b": torch.zeros(1)},
+            1: {"b": torch.ones(1), "a": torch.ones(2)},
+        },
+        "other keys": {0: {"a": torch.ones(1)}, 1: {"b": torch.ones(1)}},
+        "keys of two kinds": {0: {1: torch.ones(1)}, 1: {True: torch.ones(1)}},
+        "a number among them": {0: {"a": torch.ones(1)}, 1: {"a": 1}},
+        "ordered": {0: collections.OrderedDict(a=torch.ones(1)), 1: collections.OrderedDict(a=torch.ones(1))},
+        "nothing in them": {0: {}, 1: {}},
+        "one in another": {0: {"a": {0: {"b": torch.ones(1)}}}},
+    },
     "overlapping": lambda: _overlapping(torch.randn(10_000)),
     "shared": lambda: {"shared": torch.randn(3000).share_memory_()},
     "plain values": lambda: {
@@ -378,6 +391,8 @@ KINDS = {
         5: {"of": collections.OrderedDict(b=1, a=2), (1, "a"): {3, 1}, None: frozenset({"x"})},
         "counter": collections.Counter({3: 2}),
         "queue": collections.deque([1, [2]], 5),
+        "plain": [[1, -2], [True, False], (2.0, -0.0, "x", None), [], (), {1, 2}, collections.deque("ab", 3)],
+        "large": [10**4000, 1],
         "torch": [torch.float16, torch.device("cpu"), torch.Size([2, 3])],
         "numpy": [np.arange(5000), np.zeros((0, 3)), np.float32(1.5), np.arange(6).reshape(2, 3).T],
         "times": np.array(["2020-01-01"], "M8[D]"),
