@@ -31,11 +31,16 @@ _THREADS = min(4, len(os.sched_getaffinity(0)))
 _TASKS_PER_THREAD = 4  # fewer are done sooner than a thread is started
 
 
-def run_all(tasks: Iterable[Task]) -> None:
+def run_all(tasks: Iterable[Task], *, threads: int = 0) -> None:
     """Does all tasks, beginning them in order, with the help of other threads where there are enough of them.
 
     Whether it returns or raises, no task is under way any more. Where no thread can be started, it does them
-    all by itself.
+    all by itself. It may be called in the middle of itself, by the handler of a signal.
+
+    Args:
+        tasks: to be done.
+        threads: how many at most, for tasks that wait for somebody else. Default: as many as there are
+            processors for, up to 4, if each has several tasks.
 
     Raises:
         Exception: of the first task that failed; no task was begun after it.
@@ -57,7 +62,8 @@ def run_all(tasks: Iterable[Task]) -> None:
                 left.clear()
                 failures.append(error)
 
-    helpers = [threading.Lock() for _ in range(1, min(_THREADS, len(left) // _TASKS_PER_THREAD))]
+    most = min(threads, len(left)) if threads else min(_THREADS, len(left) // _TASKS_PER_THREAD)
+    helpers = [threading.Lock() for _ in range(1, most)]
     try:
         try:
             with suppress(RuntimeError):  # there may be no more threads

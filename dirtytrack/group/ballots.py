@@ -6,15 +6,16 @@ does not matter who puts it. A vote that something went wrong decides at once th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
+from dirtytrack._lifetime.interruptible_pool import run_all
 from dirtytrack.checkpoint.records import Found, Keep, UnreadableError, retried, sealed, unsealed
 from dirtytrack.errors import ChainError
 from dirtytrack.group.coordinator import SHOWN, ranks_of
@@ -271,8 +272,13 @@ class Ballots:
 
         if len(keys) <= _THREADS:
             return [read(key) for key in keys]
-        with ThreadPoolExecutor(_THREADS, "dirtytrack votes") as pool:
-            return [*pool.map(read, keys)]
+        votes: dict[str, Vote] = {}
+
+        def add(key: str) -> None:
+            votes[key] = read(key)
+
+        run_all([functools.partial(add, key) for key in keys], threads=_THREADS)
+        return votes.values()
 
     def _decode(self, key: str, data: bytes) -> Vote:
         body = unsealed(data)

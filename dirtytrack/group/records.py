@@ -8,12 +8,13 @@ another run has opened it: from there on the first one can't commit any more. Th
 from __future__ import annotations
 
 import errno
+import functools
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NoReturn
 
+from dirtytrack._lifetime.interruptible_pool import run_all
 from dirtytrack.checkpoint.records import Bucket, CommitLog, Keep, UnreadableError
 from dirtytrack.errors import BusyError, ChainError
 from dirtytrack.group.record import Record
@@ -76,19 +77,19 @@ class Records:
         newest = newest or self.newest()
         if newest is None:
             return []
-        kept = (future.result() for future in self._read_ahead(newest.kept).values())
+        kept = map(_there, self._read_ahead(newest.kept).values())
         older = [one for one in kept if one is not None and one.kind == "committed"]
         return older + self._find_newer(newest)
 
     def _find_newer(self, newest: Record) -> list[Record]:
         # The states up to that of the newest record, from the oldest one that stays by its number alone.
         found: list[Record] = []
-        ahead: dict[int, Future[Record | None]] = {}
+        ahead: dict[int, Record | Exception | None] = {}
         number = newest.state
         while number and number >= newest.oldest:
             if number not in ahead:
                 ahead = self._read_ahead(range(number, max(number - _AHEAD, newest.oldest - 1, 0), -1))
-            record = ahead[number].result()
+            record = _there(ahead[number])
             if record is None:  # from there on down there is no gap
                 break
             if record.kind == "committed":
@@ -96,10 +97,18 @@ class Records:
             number = number - 1 if record.kind == "committed" else record.state
         return found[::-1]
 
-    def _read_ahead(self, numbers: Iterable[int]) -> dict[int, Future[Record | None]]:
+    def _read_ahead(self, numbers: Iterable[int]) -> dict[int, Record | Exception | None]:
         # Most of them are wanted; what is wrong with one that is not does no harm.
-        with ThreadPoolExecutor(_READERS, "dirtytrack records") as pool:
-            return {number: pool.submit(self.find, number) for number in numbers}
+        found: dict[int, Record | Exception | None] = dict.fromkeys(numbers)
+
+        def read(number: int) -> None:
+            try:
+                found[number] = self.find(number)
+            except Exception as error:
+                found[number] = error
+
+        run_all([functools.partial(read, number) for number in found], threads=_READERS)
+        return found
 
     def offer(self, record: Record) -> Record:
         """Makes it, if there is none of its number; returns the one that is there then.
@@ -185,3 +194,9 @@ def overtaken(place: str, record: Record) -> NoReturn:
         f"since: a restart of this one, or two groups in one place. What this process saves is not "
         "committed any more: end it, or give the other group another place",
     )
+
+
+def _there(found: Record | Exception | None) -> Record | None:
+    if isinstance(found, Exception):
+        raise found
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import itertools
 import logging
 import threading
 import time
@@ -86,6 +87,7 @@ class Voter:
         is_told: whether somebody was told that.
         last_failure: what the last request that failed said.
         progress: grows whenever something was learnt.
+        begun: how many saves have begun.
     """
 
     def __init__(
@@ -108,6 +110,9 @@ class Voter:
         self.is_told = False
         self.last_failure: Exception | None = None
         self.progress = 0
+        self.begun = 0
+        self._numbers, self._decided = itertools.count(1), 0
+        self._beginner: int | None = None  # identifier of the thread in which a save begins
         self._ballots, self._is_durable, self._was_committed = ballots, is_durable, committed
         self._pending: deque[Job] = deque()
         self._longest_wait = max(_LEAST_LONGEST_WAIT, 2 * ballots.run.world / _LOOKS_PER_SECOND)
@@ -119,9 +124,25 @@ class Voter:
         """Starts the thread, which somebody has to `stop`."""
         self._thread.start()
 
-    def begin(self, job: Job) -> None:
-        """A save begins: from here on it will be decided, whatever becomes of it."""
-        self._pending.append(job)
+    def begin(self, meta: str, names: tuple[str, ...] = ()) -> Job:
+        """A save begins: from here on it will be decided, whatever becomes of it.
+
+        Another one may begin in the middle of this, by the handler of a signal, and come before it or after
+        it. They are decided in the order of their numbers.
+
+        Args:
+            meta: as JSON text.
+            names: of the regions of this process's part.
+        """
+        before, self._beginner = self._beginner, threading.get_ident()
+        try:
+            save = next(self._numbers)
+            job = Job(save, self._ballots.number(save), meta, names)
+            self._pending.append(job)
+            self.begun = max(self.begun, save)
+        finally:
+            self._beginner = before
+        return job
 
     def captured(self, job: Job, part: Save) -> None:
         """The process's own part is captured."""
@@ -138,15 +159,18 @@ class Voter:
     @property
     def pending(self) -> list[Job]:
         """Those that are not decided, as far as is known."""
-        return [*self._pending]
+        return sorted(self._pending.copy(), key=lambda job: job.save)
 
     def is_behind_caller(self, job: Job) -> bool:
         """Whether the caller's thread is in the middle of this save, or of one before it.
 
         Then it calls from the handler of a signal or a destructor, and the save is decided when that returns.
         """
-        mine = threading.get_ident()
-        return any(one.capturer == mine and one.save <= job.save for one in self.pending)
+        mine, pending = threading.get_ident(), self.pending
+        if any(one.capturer == mine and one.save <= job.save for one in pending):
+            return True
+        is_missing = {*range(self._decided + 1, job.save)} - {one.save for one in pending}
+        return self._beginner == mine and bool(is_missing)
 
     def wait_for(self, job: Job, timeout: float | None) -> None:
         """Waits until it is known what becomes of a save.
@@ -266,7 +290,8 @@ class Voter:
                 break
             except Exception as error:  # whatever it is, the others count on this thread
                 if str(error) != str(self.last_failure):
-                    _logger.warning("save %d of a group waits: %s", self._pending[0].number, error)
+                    numbers = [job.number for job in self.pending]
+                    _logger.warning("saves %s of a group wait: %s", numbers, error)
                 self.last_failure = error
             self._pause(wait)
             wait = min(2 * wait, self._longest_wait)
@@ -281,8 +306,8 @@ class Voter:
             if vote is not None:
                 self._ballots.cast(vote)
                 job.is_cast = done = True
-        job = self._pending[0]
-        if not job.is_cast:
+        job = self.pending[0]
+        if job.save != self._decided + 1 or not job.is_cast:
             return done
         record = self._ballots.decide(job.save, job.meta)
         if record is None:
@@ -296,7 +321,8 @@ class Voter:
             level = logging.DEBUG if self._ballots.rank else logging.WARNING  # once for all of them
             _logger.log(level, "save %d of a group was not committed: %s", record.number, record.reason)
             job.settle("aborted", record.reason)
-        self._pending.popleft()
+        self._decided = job.save
+        self._pending.remove(job)
         if record.kind == "committed":
             self._was_committed(record)
         return True

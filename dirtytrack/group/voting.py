@@ -55,7 +55,6 @@ class Voting:
         self._voter = Voter(self._ballots, self._writer.is_durable, self._committed)
         undo.callback(self._voter.stop)
         self._voter.start_thread()
-        self._saves = 0
         self._last: Job | None = None
 
     @property
@@ -75,10 +74,7 @@ class Voting:
             BusyError, RegionLostError, KernelError: as there.
         """
         self._voter.raise_overtaken()
-        self._saves += 1
-        job = Job(self._saves, self._ballots.number(self._saves), text, self._writer.names)
-        self._last = job
-        self._voter.begin(job)  # from here on the others count on a vote
+        self._last = job = self._voter.begin(text, self._writer.names)  # the others count on a vote now
         try:
             part = self._writer.capture(meta, pause)
         except BaseException as error:
@@ -103,11 +99,11 @@ class Voting:
         Raises:
             As `GroupCheckpointer.flush`.
         """
+        last = self._last
         for job in self._voter.pending:
             if self._voter.is_behind_caller(job):
                 return
             self._wait_for(job)
-        last = self._last
         if last is not None and not last.is_told and not (last.state == "overtaken" and self._voter.is_told):
             self._save_of(last).wait(0)
 
@@ -132,7 +128,7 @@ class Voting:
                 self.settle()
         finally:
             self._voter.stop()
-            self._voter.end(self._saves + 1)
+            self._voter.end(self._voter.begun + 1)
         if is_normal and self._voter.overtaken is None:
             self._wait_for_others()
 
@@ -142,7 +138,7 @@ class Voting:
 
     def _wait_for_others(self) -> None:
         try:
-            self._voter.wait_for_ends(self._saves + 1, self._settings.timeout)
+            self._voter.wait_for_ends(self._voter.begun + 1, self._settings.timeout)
         except ChainError as error:
             raise GroupError(f"{self.place}: {error}") from None
         except TimeoutError as error:

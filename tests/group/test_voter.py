@@ -9,7 +9,7 @@ import pytest
 
 from dirtytrack import BusyError
 from dirtytrack.group.record import Record
-from dirtytrack.group.voter import Job, Voter
+from dirtytrack.group.voter import Voter
 
 pytestmark = pytest.mark.anywhere
 
@@ -22,6 +22,9 @@ class _Ballots:
         self.run = SimpleNamespace(world=2)
         self.votes = []
         self._errors = [*errors]
+
+    def number(self, save):
+        return save + 1
 
     def cast(self, vote):
         self.votes.append((vote.save, vote.state))
@@ -49,8 +52,8 @@ def voter_of():
 
 
 def _failed(voter, save):
-    job = Job(save, save + 1, "null")
-    voter.begin(job)
+    job = voter.begin("null")
+    assert job.save == save
     voter.failed(job, OSError("no part"))
     return job
 
@@ -80,9 +83,7 @@ def test_what_is_not_known_to_be_durable_at_the_end_is_voted_against():
     """The others count on a vote."""
     ballots = _Ballots()
     voter = Voter(ballots, lambda _: True, lambda _: None)
-    jobs = [Job(save, save + 1, "null") for save in (1, 2)]
-    for job in jobs:
-        voter.begin(job)
+    jobs = [voter.begin("null") for _ in range(2)]
     jobs[0].is_cast = True
     voter.stop()
     assert ballots.votes == [(2, "failed")]
@@ -96,3 +97,24 @@ def test_what_is_not_committed_is_logged_by_one_process(voter_of, caplog, rank):
     voter.wait_for(_failed(voter, 1), 60)
     told = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert told == ["save 2 of a group was not committed: why not"] * (rank == 0)
+
+
+def test_saves_that_begin_within_each_other_are_decided_in_their_order(voter_of):
+    """The inner one, which is there first, waits for the outer one; both are known by their own numbers."""
+    voter = voter_of()
+    number, within = voter._ballots.number, []
+
+    def begin_within(save):
+        if save == 1:
+            within.append(voter.begin("null"))
+            voter.failed(within[0], OSError("no part"))
+            assert voter.is_behind_caller(within[0])
+        return number(save)
+
+    voter._ballots.number = begin_within
+    outer = voter.begin("null")
+    assert (outer.save, within[0].save, voter.begun) == (1, 2, 2)
+    assert voter.is_behind_caller(within[0])
+    voter.failed(outer, OSError("no part"))
+    voter.wait_for(within[0], 60)
+    assert (outer.state, within[0].state) == ("aborted", "aborted")

@@ -43,6 +43,20 @@ def test_tasks_are_done_at_the_same_time(threads):
     run_all([together.wait] * threads)
 
 
+def test_tasks_that_wait_for_others_have_as_many_threads_as_are_asked_for():
+    """Whatever processors there are, and a thread for each task."""
+    together = threading.Barrier(6, timeout=30)
+    run_all([together.wait] * 6, threads=6)
+    run_all([together.wait] * 6, threads=100)
+
+
+def test_tasks_do_tasks(threads):
+    """As the handler of a signal does, wherever it strikes."""
+    done: list[int] = []
+    run_all([lambda: run_all([functools.partial(done.append, at) for at in range(9)])] * 5)
+    assert sorted(done) == sorted([*range(9)] * 5)
+
+
 def test_few_tasks_are_done_without_help(monkeypatch):
     """Below four for each thread."""
 

@@ -14,9 +14,9 @@ import os
 import threading
 import weakref
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from dirtytrack._lifetime.interruptible_pool import run_all
 from dirtytrack.checkpoint.store.bucket import Bucket, Found, retried
 from dirtytrack.checkpoint.store.commits import CommitLog
 from dirtytrack.checkpoint.store.garbage import DATA, collect
@@ -121,10 +121,8 @@ class ObjectStore:
         """See `Store`. The service makes copies, many at a time."""
         if not isinstance(other, ObjectStore):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), other.place)
-        with ThreadPoolExecutor(_COPIES, "dirtytrack copies") as pool:
-            copied = pool.map(lambda name: self.bucket.copy_from(other.bucket, DATA + name), names)
-            for _ in copied:
-                pass  # the first that fails raises
+        copies = [functools.partial(self.bucket.copy_from, other.bucket, DATA + name) for name in names]
+        run_all(copies, threads=_COPIES)
         with self._mutex:
             self._claimed().commit([other._entries[name]._replace(commit=NOT_YET) for name in names])
 
