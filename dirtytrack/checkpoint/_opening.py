@@ -18,15 +18,12 @@ from dirtytrack.checkpoint._arguments import check_regions
 from dirtytrack.checkpoint.format.layout import Layout
 from dirtytrack.checkpoint.format.structures import NO_PARENT
 from dirtytrack.checkpoint.store import Place, find_place, open_store
-from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Store
-from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.checkpoint.write import origin
 from dirtytrack.checkpoint.write.capture import Capturer
 from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.compaction import Compactor
-from dirtytrack.checkpoint.write.compression import Compression, CompressionName
-from dirtytrack.checkpoint.write.keep import Keep
+from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.checkpoint.write.metrics import publish
 from dirtytrack.checkpoint.write.mirror import Mirror
 from dirtytrack.checkpoint.write.options import Keywords, Options
@@ -36,7 +33,7 @@ from dirtytrack.checkpoint.write.table import Table, fits
 from dirtytrack.checkpoint.write.tracked import Tracked
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
-from dirtytrack.tracking import Region, Session
+from dirtytrack.tracking import Region
 
 _Begin = Callable[[Store, list[Layout], dict[str, Region]], origin.Origin]
 
@@ -67,92 +64,6 @@ class Opened(Handle, Owner):
     It gets hold of the directory, the memory and the threads behind it, and lets go of them. What can be done
     in between is the `Checkpointer`'s.
     """
-
-    def __init__(
-        self,
-        path: Place,
-        regions: Mapping[str, object],
-        *,
-        session: Session | None = None,
-        keep: int | Keep | None = None,
-        compression: CompressionName = "auto",
-        fsync: bool = True,
-        lock: LockName = "record",
-        staging_bytes: int | None = None,
-        max_pause: float | None = None,
-        store_options: StoreOptions | None = None,
-        grace_period: float | None = None,
-        mirror: str | None = None,
-        mirror_timeout: float | None = 300.0,
-        mirror_bandwidth: float | None = None,
-    ) -> None:
-        """Starts a new chain.
-
-        Args:
-            path: the directory, which is made if it is not there, or the URL of a place in an object store:
-                ``s3://bucket/run-1``, ``gs://``, ``az://``, ``memory://name``. It may not hold a chain.
-            regions: memory by name: what `Session.track` takes, or a region of the session.
-            session: the session to track with. Default: that of the regions, or `default_session`.
-            keep: number of newest checkpoints that stay. When there are more than twice as many, a background
-                thread writes a base for the oldest of them and removes everything older. A `Keep` says which
-                older ones stay. None, the default: all stay.
-            compression: "auto", the default, compresses what becomes at least a third smaller, in a base the
-                regions of which samples do; "zstd" what becomes a tenth; "none" nothing. A base that is not
-                compressed can be loaded lazily.
-            fsync: whether each checkpoint is on the disk before it counts as committed. Without, nothing is
-                synced, not even by a compaction: a crash of the machine may cost the last checkpoints or all;
-                a crash of the process costs none.
-            lock: how other processes are kept from writing to the directory: "record", the default, by a
-                record lock of fcntl(2), which ends with this process. "none" keeps out nobody but a second
-                Checkpointer of this process: for file systems without such locks, where you see to it. Who
-                was there first then learns of another writer by a BusyError at its next commit, but for one
-                that commits at the same instant.
-            staging_bytes: bytes of memory for what is captured and not yet written. A save that finds too
-                little free waits for the disk, so give it what a few saves take. Default: a quarter of the
-                regions, from 64 MiB to 1 GiB.
-            max_pause: bound of the pause in seconds, for ``save(pause=...)``. None, the default: no bound.
-            store_options: of a URL: the keywords of ``obstore.store.from_url``, such as ``region`` or
-                ``endpoint``; what is not given obstore finds in the environment, credentials too. A directory
-                has none.
-            grace_period: of a URL: seconds for which files that no checkpoint needs any more stay, for the
-                sake of who is reading them. Default: an hour.
-            mirror: the URL of a place in an object store, to which what the directory has committed is copied
-                behind it, in order. *store_options* and *grace_period* are the mirror's then. `resume` and
-                `open` go on with whichever continues the other: on a new machine with the mirror.
-            mirror_timeout: seconds without any progress of the mirror after which `flush` and `close` stop
-                waiting for it, with a TimeoutError. Default: 300. None: never.
-            mirror_bandwidth: bytes per second that the mirror takes at most. Default: no bound.
-
-        Raises:
-            FileExistsError: the directory holds a chain: `resume` or `open` it.
-            NotADirectoryError, PermissionError: the path can't be such a directory.
-            BusyError: another Checkpointer writes to it, here or in the process that the message names. Of
-                two that write to a URL, the second to commit gets one, from its save.
-            TypeError, ValueError: of the arguments; nothing was touched.
-            ImportError: without xxhash or zstandard, or for a URL obstore, naming the extra.
-            UnsupportedError: as for `Session.track`; or the file system has no record locks, or the object
-                store replaces what it should not, and the message says what to do.
-            Others: as for `Session.track`.
-        """
-        self._set_up(
-            path,
-            regions,
-            Options(
-                session,
-                keep,
-                compression,
-                fsync,
-                lock,
-                staging_bytes,
-                max_pause,
-                store_options,
-                grace_period,
-                mirror,
-                mirror_timeout,
-                mirror_bandwidth,
-            ),
-            origin.start,
-        )
 
     @classmethod
     def resume(
@@ -191,7 +102,7 @@ class Opened(Handle, Owner):
         """
         self = cls.__new__(cls)
         begin = functools.partial(origin.resume, at=at, strict=strict, progress=progress)
-        self._set_up(path, into, Options.of(keywords), begin, create=False)
+        self._set_up(path, into, Options.of(keywords, f"{cls.__name__}.resume"), begin, create=False)
         return self
 
     @classmethod
@@ -213,7 +124,7 @@ class Opened(Handle, Owner):
         """
         self = cls.__new__(cls)
         begin = functools.partial(origin.start_or_resume, strict=strict, progress=progress)
-        self._set_up(path, regions, Options.of(keywords), begin)
+        self._set_up(path, regions, Options.of(keywords, f"{cls.__name__}.open"), begin)
         return self
 
     @property

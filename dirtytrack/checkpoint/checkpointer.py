@@ -14,8 +14,16 @@ from dirtytrack.checkpoint.read.lineage import first_few_of
 from dirtytrack.checkpoint.save import Save
 from dirtytrack.checkpoint.schedule import Schedule
 from dirtytrack.checkpoint.statistics import Statistics
+from dirtytrack.checkpoint.store import Place
+from dirtytrack.checkpoint.store.lock import LockName
+from dirtytrack.checkpoint.store.urls import StoreOptions
+from dirtytrack.checkpoint.write import origin
+from dirtytrack.checkpoint.write.compression import CompressionName
 from dirtytrack.checkpoint.write.experience import Forecast
+from dirtytrack.checkpoint.write.keep import Keep
+from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.checkpoint.write.retained import Retained
+from dirtytrack.tracking import Session
 
 
 class Checkpointer(Opened):
@@ -37,6 +45,92 @@ class Checkpointer(Opened):
     when the outermost call returns. In a forked child every call but `close` raises ForkedError, and nothing
     is written.
     """
+
+    def __init__(
+        self,
+        path: Place,
+        regions: Mapping[str, object],
+        *,
+        session: Session | None = None,
+        keep: int | Keep | None = None,
+        compression: CompressionName = "auto",
+        fsync: bool = True,
+        lock: LockName = "record",
+        staging_bytes: int | None = None,
+        max_pause: float | None = None,
+        store_options: StoreOptions | None = None,
+        grace_period: float | None = None,
+        mirror: str | None = None,
+        mirror_timeout: float | None = 300.0,
+        mirror_bandwidth: float | None = None,
+    ) -> None:
+        """Starts a new chain.
+
+        Args:
+            path: the directory, which is made if it is not there, or the URL of a place in an object store:
+                ``s3://bucket/run-1``, ``gs://``, ``az://``, ``memory://name``. It may not hold a chain.
+            regions: memory by name: what `Session.track` takes, or a region of the session.
+            session: the session to track with. Default: that of the regions, or `default_session`.
+            keep: number of newest checkpoints that stay. When there are more than twice as many, a background
+                thread writes a base for the oldest of them and removes everything older. A `Keep` says which
+                older ones stay. None, the default: all stay.
+            compression: "auto", the default, compresses what becomes at least a third smaller, in a base the
+                regions of which samples do; "zstd" what becomes a tenth; "none" nothing. A base that is not
+                compressed can be loaded lazily.
+            fsync: whether each checkpoint is on the disk before it counts as committed. Without, nothing is
+                synced, not even by a compaction: a crash of the machine may cost the last checkpoints or all;
+                a crash of the process costs none.
+            lock: how other processes are kept from writing to the directory: "record", the default, by a
+                record lock of fcntl(2), which ends with this process. "none" keeps out nobody but a second
+                Checkpointer of this process: for file systems without such locks, where you see to it. Who
+                was there first then learns of another writer by a BusyError at its next commit, but for one
+                that commits at the same instant.
+            staging_bytes: bytes of memory for what is captured and not yet written. A save that finds too
+                little free waits for the disk, so give it what a few saves take. Default: a quarter of the
+                regions, from 64 MiB to 1 GiB.
+            max_pause: bound of the pause in seconds, for ``save(pause=...)``. None, the default: no bound.
+            store_options: of a URL: the keywords of ``obstore.store.from_url``, such as ``region`` or
+                ``endpoint``; what is not given obstore finds in the environment, credentials too. A directory
+                has none.
+            grace_period: of a URL: seconds for which files that no checkpoint needs any more stay, for the
+                sake of who is reading them. Default: an hour.
+            mirror: the URL of a place in an object store, to which what the directory has committed is copied
+                behind it, in order. *store_options* and *grace_period* are the mirror's then. `resume` and
+                `open` go on with whichever continues the other: on a new machine with the mirror.
+            mirror_timeout: seconds without any progress of the mirror after which `flush` and `close` stop
+                waiting for it, with a TimeoutError. Default: 300. None: never.
+            mirror_bandwidth: bytes per second that the mirror takes at most. Default: no bound.
+
+        Raises:
+            FileExistsError: the directory holds a chain: `resume` or `open` it.
+            NotADirectoryError, PermissionError: the path can't be such a directory.
+            BusyError: another Checkpointer writes to it, here or in the process that the message names. Of
+                two that write to a URL, the second to commit gets one, from its save.
+            TypeError, ValueError: of the arguments; nothing was touched.
+            ImportError: without xxhash or zstandard, or for a URL obstore, naming the extra.
+            UnsupportedError: as for `Session.track`; or the file system has no record locks, or the object
+                store replaces what it should not, and the message says what to do.
+            Others: as for `Session.track`.
+        """
+        self._set_up(
+            path,
+            regions,
+            Options(
+                session,
+                keep,
+                compression,
+                fsync,
+                lock,
+                staging_bytes,
+                max_pause,
+                store_options,
+                grace_period,
+                mirror,
+                mirror_timeout,
+                mirror_bandwidth,
+            ),
+            origin.start,
+        )
 
     @property
     def meta(self) -> Any:

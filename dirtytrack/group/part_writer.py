@@ -19,7 +19,7 @@ _ATTEMPTS = 3  # of a save, where earlier ones turn out to have failed
 
 
 class PartWriter:
-    """See above.
+    """One process's chain in one run, with what a group asks of it.
 
     Attributes:
         run: that it belongs to.

@@ -23,7 +23,7 @@ _logger = logging.getLogger("dirtytrack.group")
 
 @dataclass(frozen=True)
 class Settings:
-    """See above.
+    """What one process of a group was given, checked.
 
     Attributes:
         regions: memory by name.
@@ -52,7 +52,7 @@ class Settings:
         Raises:
             TypeError, ValueError, ImportError: as for `Checkpointer`.
         """
-        options = Options.of(keywords)
+        options = Options.of(keywords, "GroupCheckpointer.open")
         if not isinstance(timeout, int | float | None) or isinstance(timeout, bool):
             raise TypeError(f"timeout is a number of seconds, or None, not {timeout!r}")
         if timeout is not None and not timeout >= 0:

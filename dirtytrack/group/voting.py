@@ -20,7 +20,7 @@ from dirtytrack.group.voter import Job, Voter
 
 
 class Voting:
-    """See above. For one thread at a time.
+    """One process of a run that votes on its saves. For one thread at a time.
 
     Attributes:
         place: of the group.

@@ -16,7 +16,7 @@ from dirtytrack.group.settings import Settings
 
 
 class Worker:
-    """See above. For one thread at a time.
+    """One worker of a driver: it prepares its parts, and the driver commits. For one thread at a time.
 
     Attributes:
         place: of the group.

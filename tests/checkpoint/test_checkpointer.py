@@ -6,6 +6,7 @@ import array
 import gc
 import mmap
 import os
+import re
 import threading
 import warnings
 
@@ -497,3 +498,16 @@ def test_whether_it_goes_on_with_a_chain(place, meta):
         assert checkpoints.meta == meta
     with Checkpointer.resume(place, arrays) as checkpoints:
         assert checkpoints.resumed
+
+
+@pytest.mark.parametrize("make", [Checkpointer, Checkpointer.open, Checkpointer.resume])
+def test_a_keyword_that_there_is_not_is_told_of_what_was_called(tmp_path, make):
+    """And of nothing behind it; nothing was made."""
+    name = (
+        "Checkpointer.__init__"
+        if make is Checkpointer
+        else make.__qualname__.replace("Opened", "Checkpointer")
+    )
+    with pytest.raises(TypeError, match=rf"^{re.escape(name)}\(\) got an unexpected keyword argument 'kepp'"):
+        make(tmp_path / "run", {"a": np.zeros(3)}, kepp=3)
+    assert not (tmp_path / "run").exists()

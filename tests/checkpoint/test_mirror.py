@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -65,6 +66,10 @@ def _save(checkpoints, world, count=1):
         checkpoints.save(wait=True)
 
 
+def _names(folder):
+    return sorted(path.name for path in folder.glob("0*"))
+
+
 def _states(place, sizes):
     with Chain(place) as chain:
         assert chain.verify() == ()
@@ -120,7 +125,7 @@ def test_what_is_committed_is_copied_behind_it(far, tmp_path):
         )
         assert told.mirror.nbytes >= sum(path.stat().st_size for path in tmp_path.glob("0*"))
     assert checkpoints.statistics().mirror.state == "closed"
-    names = sorted(path.name for path in tmp_path.glob("0*"))
+    names = _names(tmp_path)
     assert sorted(key for key in far.bucket.objects if key.startswith("data/")) == [
         f"data/{one}" for one in names
     ]
@@ -254,7 +259,7 @@ def test_a_compaction_is_mirrored(far, tmp_path):
         _save(checkpoints, world, 2)
     assert _states(far.store(), world.sizes) == _states(tmp_path, world.sizes)
     assert [*_states(far.store(), world.sizes)] == [4, 5, 6]
-    names = sorted(path.name for path in tmp_path.glob("0*"))
+    names = _names(tmp_path)
     assert sorted(key for key in far.bucket.objects if key.startswith("data/")) == [
         f"data/{one}" for one in names
     ]
@@ -294,7 +299,7 @@ def test_what_a_compaction_removes_late_is_removed(far, tmp_path):
     world = World(5, 1)
     with Checkpointer(tmp_path, world.regions) as checkpoints:
         _save(checkpoints, world, 3)
-    names = sorted(path.name for path in tmp_path.glob("0*"))
+    names = _names(tmp_path)
     late = {tmp_path / name: (tmp_path / name).read_bytes() for name in names[:2]}
     target, directory = far.store(), Directory(tmp_path)
     with closing(target.claim()), closing(directory):
@@ -312,6 +317,47 @@ def test_what_a_compaction_removes_late_is_removed(far, tmp_path):
         mirror.stop()
     assert _states(far.store(), world.sizes) == _states(tmp_path, world.sizes)
     assert [*_states(tmp_path, world.sizes)] == [3]
+
+
+def test_a_compaction_in_between_is_no_failure(far, tmp_path, caplog):
+    """What it has replaced is looked for again at once; what it has kept is copied."""
+    world = World(5, 1)
+    with Checkpointer(tmp_path, world.regions) as checkpoints:
+        _save(checkpoints, world, 4)
+    names, put_new = _names(tmp_path), far.bucket.put_new
+
+    def compacting(key, data):
+        if key.startswith("commits/") and len(_names(tmp_path)) == len(names):  # of the first file
+            compact(tmp_path, keep=2)
+        return put_new(key, data)
+
+    far.bucket.put_new = compacting
+    target, directory = far.store(), Directory(tmp_path)
+    with closing(target.claim()), closing(directory):
+        mirror = mirror_module.Mirror(directory, target, names)
+        mirror.start_thread()
+        mirror.wait(None)
+        told = mirror.statistics()
+        mirror.stop()
+    assert (told.failures, told.last_failure, caplog.text) == (0, "", "")
+    assert _states(far.store(), world.sizes) == _states(tmp_path, world.sizes)
+    assert [*_states(tmp_path, world.sizes)] == [3, 4]
+
+
+def test_a_bucket_that_is_not_there_is_a_failure(far, tmp_path, caplog):
+    """It is no file of the directory that is missing then."""
+    world = World(5, 1)
+    trouble = Trouble(1, lasting=True, code=errno.ENOENT)
+    trouble.mend()
+    far.before = lambda bucket: FaultyBucket(bucket, trouble)
+    with Checkpointer.open(tmp_path, world.regions, mirror=URL, mirror_timeout=0) as checkpoints:
+        trouble.__init__(1, lasting=True, code=errno.ENOENT)
+        _save(checkpoints, world)
+        with pytest.raises(TimeoutError, match="No such file"):
+            checkpoints.flush()
+        trouble.mend()
+    assert "the mirror is behind" in caplog.text
+    assert _states(far.store(), world.sizes) == _states(tmp_path, world.sizes)
 
 
 def test_a_branch_is_mirrored(far, tmp_path):

@@ -501,7 +501,11 @@ def test_processes_that_count_differently_are_refused(tmp_path):
         ({"options": {"timeout": "x"}}, TypeError, "timeout is a number of seconds"),
         ({"options": {"timeout": -1}}, ValueError, "timeout=-1"),
         ({"options": {"timeout": float("nan")}}, ValueError, "timeout=nan"),
-        ({"options": {"kepp": 3}}, TypeError, "unexpected keyword argument 'kepp': there are session, keep"),
+        (
+            {"options": {"kepp": 3}},
+            TypeError,
+            "GroupCheckpointer.open() got an unexpected keyword argument 'kepp': there are session, keep",
+        ),
     ],
 )
 def test_what_is_wrong_in_one_process_is_told_to_all(tmp_path, bad, kind, words):

@@ -31,6 +31,10 @@ class _AbandonedError(Exception):
     """Nobody waits for the copy any more."""
 
 
+class _ReplacedError(Exception):
+    """A compaction has removed a file that was about to be copied, and has others instead of it."""
+
+
 @dataclass(frozen=True)
 class MirrorStatistics:
     """How far a mirror is.
@@ -190,6 +194,8 @@ class Mirror:
                 return
             except _AbandonedError:
                 return
+            except _ReplacedError:
+                continue
             except OvertakenError as error:
                 self._overtaken, self._state = error, "overtaken"
                 self._fail(error)
@@ -265,8 +271,13 @@ class Mirror:
         self._target.remove(superfluous, [*instead, *(([name], name) for name in kept)])
 
     def _copy(self, name: str, footing: Sequence[str] | None) -> None:
-        with closing(CheckpointFile(self._store, name)) as file:
-            copy_file(file, footing, self._target, self._told)
+        try:
+            with closing(CheckpointFile(self._store, name)) as file:
+                copy_file(file, footing, self._target, self._told)
+        except FileNotFoundError as error:
+            if name in self._store.names():  # it is the target that lacks something
+                raise
+            raise _ReplacedError from error
 
     def _told(self, nbytes: int) -> None:
         # Of every few bytes that are about to be sent.

@@ -60,8 +60,8 @@ class Options:
     mirror_bandwidth: float | None = None
 
     @classmethod
-    def of(cls, keywords: Keywords) -> Self:
-        """The keywords that somebody gave.
+    def of(cls, keywords: Keywords, called: str) -> Self:
+        """The keywords that somebody gave to what is *called* so.
 
         Raises:
             TypeError: one of them is none of a Checkpointer's. Others: as `Options`.
@@ -69,7 +69,9 @@ class Options:
         known = Keywords.__annotations__
         for name in keywords:
             if name not in known:
-                raise TypeError(f"unexpected keyword argument {name!r}: there are {', '.join(known)}")
+                raise TypeError(
+                    f"{called}() got an unexpected keyword argument {name!r}: there are {', '.join(known)}"
+                )
         return cls(**keywords)
 
     def __post_init__(self) -> None:

@@ -21,18 +21,19 @@ class Trouble:
         count: how many there were.
     """
 
-    def __init__(self, at: int, *, late: bool = False, lasting: bool = False) -> None:
+    def __init__(self, at: int, *, late: bool = False, lasting: bool = False, code: int = errno.EIO) -> None:
         """Makes operation number *at* fail, counted from 1.
 
         Args:
             at: which one.
             late: it is done, and fails then, as if its answer had been lost.
             lasting: also all after it, until `mend`.
+            code: errno of the failure.
         """
         self.at = at
         self.struck: str | None = None
         self.count = 0
-        self._late, self._lasting = late, lasting
+        self._late, self._lasting, self._code = late, lasting, code
         self._is_mended = False
         self._mutex = threading.Lock()
 
@@ -51,7 +52,7 @@ class Trouble:
         if strikes and self._late:
             act()
         if strikes:
-            raise OSError(errno.EIO, os.strerror(errno.EIO), name)
+            raise OSError(self._code, os.strerror(self._code), name)
         return act()
 
 
