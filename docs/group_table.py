@@ -12,10 +12,8 @@ import logging
 import multiprocessing
 import os
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +27,10 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import zarr
+from contests import measure
 
 from dirtytrack.group import GroupChain, GroupCheckpointer, torch_coordinator
 
-ROUNDS = 5
 WORLD = 2
 WIDTH = 1024  # elements of a row: a page
 CHUNK = 256  # rows
@@ -156,44 +154,6 @@ class Contest:
         dist.barrier()
 
 
-def measure(contest: Contest) -> None:
-    """Everybody in turn, round by round; the medians."""
-    for name, save in contest.save().items():
-        contest.forget(name)
-        save()()
-    for fraction in (0.01, 0.1, 1.0):
-        found: dict[str, list[tuple[float, float, float]]] = {}
-        for round_ in range(ROUNDS):
-            for name, save in contest.save().items():
-                contest.write(fraction, round_)
-                contest.forget(name)
-                start = time.perf_counter()
-                wait = save()
-                pause = time.perf_counter() - start
-                written = torch.tensor(wait())
-                durable = time.perf_counter() - start
-                dist.all_reduce(written)
-                found.setdefault(name, []).append((pause, durable, float(written)))
-        for name, samples in found.items():
-            pause, durable, total = (statistics.median(one) for one in zip(*samples, strict=True))
-            figures = f"{pause * 1e3:7.0f} ms {durable * 1e3:7.0f} ms {total / 1e6:7.1f} MB"
-            _say(contest, f"{fraction:4.0%}  {name:24} {figures}")
-    times: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
-        for name, load in contest.load().items():
-            dist.barrier()
-            start = time.perf_counter()
-            load()
-            times.setdefault(name, []).append(time.perf_counter() - start)
-    for name, lasted in times.items():
-        _say(contest, f"load  {name:24} {statistics.median(lasted) * 1e3:7.0f} ms")
-
-
-def _say(contest: Contest, line: str) -> None:
-    if contest.rank == 0:
-        print(line, flush=True)
-
-
 def run(path: str, rank: int, rows: int) -> None:
     """One of the processes."""
     warnings.simplefilter("ignore")
@@ -202,7 +162,13 @@ def run(path: str, rank: int, rows: int) -> None:
     jax.config.update("jax_platforms", "cpu")
     dist.init_process_group("gloo", init_method=f"file://{path}/meeting", rank=rank, world_size=WORLD)
     contest = Contest(Path(path), rank, rows)
-    measure(contest)
+
+    def total(written: int) -> float:
+        added = torch.tensor(written)
+        dist.all_reduce(added)
+        return float(added)
+
+    measure(contest, print if rank == 0 else lambda _: None, total, dist.barrier)
     contest.group.close()
     dist.barrier()
     sys.stdout.flush()

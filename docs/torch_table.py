@@ -9,10 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +23,11 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from contests import measure
 
 from dirtytrack.checkpoint import restore
 from dirtytrack.torch import DcpReader, DcpWriter, TorchCheckpointer
 
-ROUNDS = 5
 FOLDERS = {"dcp.save": "dcp", "dcp.async_save": "async"}  # which are there once
 
 
@@ -120,35 +118,9 @@ class Contest:
         rows = np.random.default_rng(seed).choice(self.pages, int(self.pages * fraction), replace=False)
         self.weight.index_add_(0, torch.from_numpy(rows), torch.ones(len(rows), 1024))
 
-
-def measure(contest: Contest) -> None:
-    """Everybody in turn, round by round; the medians."""
-    for save in contest.save().values():
-        save()()
-    for fraction in (0.01, 0.1, 1.0):
-        found: dict[str, list[tuple[float, float, float]]] = {}
-        for round_ in range(ROUNDS):
-            for name, save in contest.save().items():
-                contest.write(fraction, round_)
-                if name in FOLDERS:
-                    shutil.rmtree(contest.folder / FOLDERS[name])
-                start = time.perf_counter()
-                wait = save()
-                pause = time.perf_counter() - start
-                written = wait()
-                found.setdefault(name, []).append((pause, time.perf_counter() - start, written))
-        for name, samples in found.items():
-            pause, durable, written = (statistics.median(one) for one in zip(*samples, strict=True))
-            figures = f"{pause * 1e3:7.0f} ms {durable * 1e3:7.0f} ms {written / 1e6:7.1f} MB"
-            print(f"{fraction:4.0%}  {name:24} {figures}")
-    times: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
-        for name, load in contest.load().items():
-            start = time.perf_counter()
-            load()
-            times.setdefault(name, []).append(time.perf_counter() - start)
-    for name, samples in times.items():
-        print(f"load  {name:24} {statistics.median(samples) * 1e3:7.0f} ms")
+    def forget(self, name: str) -> None:
+        if name in FOLDERS:
+            shutil.rmtree(self.folder / FOLDERS[name], ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
-import sys
-import traceback
 
 import pytest
 
+from _lib.group.processes import codes_of, forked
 from _lib.group.ranks import after, shards, step_on
 from _lib.support import library
 
@@ -24,31 +24,14 @@ ROUNDS = int(os.environ.get("DIRTYTRACK_TORTURE_KILLS") or 6)
 
 
 def _start(act, world, meeting):
-    pids = []
-    for rank in range(world):
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-                from torch import distributed
+    def run(rank):
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        from torch import distributed
 
-                distributed.init_process_group(
-                    "gloo", init_method=f"file://{meeting}", rank=rank, world_size=world
-                )
-                act(rank)
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-                sys.stderr.flush()
-            finally:
-                os._exit(code)
-        pids.append(pid)
-    return pids
+        distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
+        act(rank)
 
-
-def _codes(pids):
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    return [forked(functools.partial(run, rank)) for rank in range(world)]
 
 
 def test_killed_processes_lose_nothing(tmp_path):
@@ -74,7 +57,7 @@ def test_killed_processes_lose_nothing(tmp_path):
                     if step == first + 2:
                         save.wait()
 
-        codes = _codes(_start(train, world, tmp_path / f"meeting-{at}"))
+        codes = codes_of(_start(train, world, tmp_path / f"meeting-{at}"))
         assert (codes == [0] * world) == survives
         assert survives or codes[victim] == -signal.SIGKILL
         chain = GroupChain(tmp_path / "g")
@@ -99,7 +82,7 @@ def test_a_process_that_does_not_come_is_told(tmp_path):
         coordinator.close()
         torch.distributed.barrier()
 
-    assert _codes(_start(meet, 2, tmp_path / "meeting")) == [0, 0]
+    assert codes_of(_start(meet, 2, tmp_path / "meeting")) == [0, 0]
 
 
 def test_torch_has_to_be_initialized():

@@ -14,15 +14,15 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
+from _lib.group.processes import codes_of, forked
 from _lib.group.ranks import after, shards, step_on
 from _lib.support import in_child
 from dirtytrack import ChainError, Session
@@ -113,7 +113,7 @@ class Killer:
         finally:
             for pid in self._draw.sample(pids, len(pids)):
                 os.kill(pid, signal.SIGKILL)
-            codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+            codes = codes_of(pids)
         self._hear(reader)
         os.close(reader)
         assert set(codes) <= {-signal.SIGKILL}, codes
@@ -132,7 +132,7 @@ class Killer:
         draw = random.Random(self._draw.randrange(1 << 32))
         place, options = self._where.opening(self._group, rank)
         options |= {"keep": self._policy or (1, 2, None)[self._rounds % 3]}
-        return _forked(lambda: _run(place, rank, world, meeting, log, draw, self._newest, options))
+        return forked(lambda: _run(place, rank, world, meeting, log, draw, self._newest, options))
 
     def _compact(self) -> None:
         # Nobody else is there. It is killed, or ends.
@@ -140,12 +140,12 @@ class Killer:
         if self._where.url is not None:
             options |= {"grace_period": 0}
         keep = self._policy or self._draw.randint(1, 2)
-        pid = _forked(lambda: compact_group(place, keep, fsync=False, **options))
+        pid = forked(lambda: compact_group(place, keep, fsync=False, **options))
         is_killed = self._draw.random() < 0.5
         if is_killed:
             time.sleep(self._draw.uniform(0, 0.1))
             os.kill(pid, signal.SIGKILL)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        code = codes_of([pid])[0]
         assert code in ((0, -signal.SIGKILL) if is_killed else (0,)), code
         self.killed["compacting" if code else "compacted"] += 1
 
@@ -207,21 +207,6 @@ class Killer:
 
 def _loss(step: int) -> int:
     return step * 7 % 23
-
-
-def _forked(act: Callable[[], object]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        act()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
 
 
 def _run(
