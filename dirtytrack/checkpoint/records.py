@@ -103,7 +103,9 @@ class Root(NamedTuple):
             return open_bucket(self.place, self.options)
         return DirectoryBucket(self.place, fsync=self.fsync)
 
-    def branch(self, source: str, at: str, target: str, lock: LockName = "record") -> None:
+    def branch(
+        self, source: str, at: str, target: str, lock: LockName = "record", limit: int | None = None
+    ) -> None:
         """Begins a chain with a state of another one, whose files it has, too, without their being read.
 
         In a directory a file has a name in both folders then; an object store makes copies. Whatever becomes
@@ -114,18 +116,24 @@ class Root(NamedTuple):
             at: identifier of its state.
             target: folder of the new one, which is not there.
             lock: as for `Checkpointer`.
+            limit: bytes that the files may take. None: as many as they do.
 
         Raises:
             ChainError: the state can't be found.
-            OSError: the place has no links or no copies, a file was removed meanwhile, or there are too many.
+            OSError: the place has no links or no copies, a file was removed meanwhile, there are too many, or
+                they take more than the limit.
         """
         with ExitStack() as undo:
             theirs = open_store(self.below(source), undo, options=self.options)
             with opened(theirs, newest=True) as archive:
-                names = [str(file.name) for file in archive.find(at).files()]
+                files = archive.find(at).files()
+                names, nbytes = [str(file.name) for file in files], sum(file.nbytes for file in files)
             if len(names) > _MOST_SHARED:
                 told = f"the state stands on {len(names)} files, more than {_MOST_SHARED}"
                 raise OSError(errno.EMLINK, told, theirs.place)
+            if limit is not None and nbytes > limit:
+                told = f"the state stands on {nbytes} bytes, more than {limit}"
+                raise OSError(errno.EFBIG, told, theirs.place)
             ours = open_store(
                 self.below(target), undo, create=True, fsync=self.fsync, lock=lock, options=self.options
             )

@@ -15,6 +15,7 @@ from dirtytrack.group.restoring import find_state, restore_parts
 from dirtytrack.group.settings import Settings
 
 _MOST_FOLLOWED = 100  # saves that a mirror is to have one by one; one that is further behind leaves some out
+_MOST_COPIED = 3  # bytes in an object store for one that is this process's, of a part that is not all its own
 _ATTEMPTS = 3  # of a save, where earlier ones turn out to have failed
 
 
@@ -49,17 +50,30 @@ class PartWriter:
         settings.forget_older(run.run)
 
     def _go_on(self) -> Checkpointer | None:
-        # Who has what one process had before writes no base.
-        mine = {*self._settings.regions}
-        for part in () if self.first is None else self.first.parts:
-            if {*part.names} == mine and self._settings.branch(part.folder, part.id, self._folder):
-                return self._settings.resume_chain(self._folder, part.id)
-        return None
+        # Who has at least half of its memory from one part writes no base, but only what that part has not.
+        sizes = self._settings.sizes()
+
+        def common(part: Part) -> int:
+            return sum(sizes.get(name, 0) for name in part.names)
+
+        part = max(() if self.first is None else self.first.parts, key=common, default=None)
+        if self.first is None or part is None or 2 * common(part) < max(1, sum(sizes.values())):
+            return None
+        is_whole = sizes.keys() >= {*part.names}
+        limit = None if is_whole or not self._settings.root.is_remote else _MOST_COPIED * common(part)
+        if not self._settings.branch(part.folder, part.id, self._folder, limit):
+            return None
+        self._restore(self.first, {*sizes} - {*part.names})
+        return self._settings.resume_chain(self._folder, part.id)
 
     def _begin(self) -> Checkpointer:
         if self.first is not None:
-            restore_parts(self._settings.root, self.first, self._settings.regions)
+            self._restore(self.first, {*self.names})
         return self._settings.start_chain(self._folder)
+
+    def _restore(self, state: Record, names: set[str]) -> None:
+        regions = {name: self._settings.regions[name] for name in names}
+        restore_parts(self._settings.root, state, regions)
 
     def capture(self, meta: Any, pause: AbstractContextManager[object] | None) -> Save:
         """Captures the process's part of a state.

@@ -15,6 +15,7 @@ from dirtytrack.checkpoint import Checkpointer, Save
 from dirtytrack.checkpoint.records import Keep, Keywords, Options, Root, check_regions
 from dirtytrack.errors import ChainError, CheckpointError
 from dirtytrack.group.record import RUN_NAME
+from dirtytrack.tracking import Region, resolve
 
 _GRACE_PERIOD = 3600.0  # seconds, of an object store
 
@@ -76,17 +77,31 @@ class Settings:
         """
         return Checkpointer(self.local.below(folder), self.regions, **self._keywords_of(folder))
 
-    def branch(self, source: str, at: str, folder: str) -> bool:
-        """Begins the chain of this process with a state of another folder; says whether it could."""
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each region."""
+        return {
+            name: (memory if isinstance(memory, Region) else resolve(memory, empty=True)).nbytes
+            for name, memory in self.regions.items()
+        }
+
+    def branch(self, source: str, at: str, folder: str, limit: int | None) -> bool:
+        """Begins the chain of this process with a state of another folder; says whether it could.
+
+        Args:
+            source: that folder.
+            at: identifier of the state there.
+            folder: of the chain of this process.
+            limit: bytes that its files may take. None: as many as they do.
+        """
         lock = self.keywords.get("lock", "record")
         try:
-            self.root.branch(source, at, folder, lock)
+            self.root.branch(source, at, folder, lock, limit)
         except (ChainError, OSError) as error:
             _logger.info("%s/%s begins with a base: %s", self.place, folder, error)
             return False
         if self.mirror is not None:
             with suppress(ChainError, OSError):  # what this machine does not have the mirror has
-                self.local.branch(source, at, folder, lock)
+                self.local.branch(source, at, folder, lock, limit)
         return True
 
     def resume_chain(self, folder: str, at: str) -> Checkpointer:

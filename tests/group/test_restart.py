@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from _lib.group.ranks import in_ranks, no_errors, shards
-from dirtytrack import BusyError
+from dirtytrack import BusyError, ChainError
 from dirtytrack.checkpoint import Chain
 from dirtytrack.group import GroupChain, GroupCheckpointer
 
@@ -16,8 +16,10 @@ NAMES = [f"shard-{at}" for at in range(4)]
 
 
 def _step_on(arrays, step):
-    # Of few blocks: what has all of them is a base.
+    # After the first one of few blocks: what has all of them is a base.
     for name, array in arrays.items():
+        if step == 1:
+            array[:] = 1
         array[step] = step + 100 * int(name.removeprefix("shard-"))
 
 
@@ -84,15 +86,91 @@ def _bucket(place):
     return Root.of(place).bucket()
 
 
-def test_other_names_begin_with_a_base(place):
-    """A part is a process's; whoever has others than that needs all of them."""
+def _stored(chain):
+    # Blocks that the newest checkpoint of each part of the newest state has stored.
+    found = []
+    for part in chain.newest.parts:
+        with chain.open_part(part) as opened:
+            found.append(opened[part.id].statistics["blocks_stored"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stored"),
+    [
+        (2, 1, [2 + 12]),  # the step's blocks, and all of the two names that the other one had
+        (1, 2, [2, 2]),
+        (2, 4, [1, 1, 1, 1]),
+        (2, 3, [1 + 6, 1, 1]),  # the first has a name from each
+    ],
+)
+def test_another_number_of_processes_writes_what_it_has_from_others(place, before, after, stored):
+    """Each goes on with the part that it has most of, and writes what that part has not."""
+    url, where = place
+    _train(where, before, 1)
+    assert _train(where, after, 1) == [1] * after
+    chain = _check(url, 2)
+    assert _kinds(chain) == [["base", "delta"]] * after
+    assert _stored(chain) == stored
+    assert _train(where, after, 1) == [2] * after
+    assert _kinds(_check(url, 3)) == [["base", "delta", "delta"]] * after
+
+
+def test_who_has_least_from_each_begins_with_a_base(place):
+    """It would have to write most of it anyway; in a store, copy more than it has."""
+    url, where = place
+    _train(where, 4, 1)
+    assert _train(where, 1, 1, compression="none") == [1]
+    assert _kinds(_check(url, 2)) == [["base"]]
+    assert _train(where, 4, 1, compression="none") == [2] * 4
+    in_place = ["base", "delta"]  # links take no room
+    assert _kinds(_check(url, 3)) == [["base"] if str(url).startswith("memory:") else in_place] * 4
+
+
+def test_names_of_one_memory_part(place):
+    """Each goes on with what it had in common; and they come together again."""
+    url, where = place
+    tied = np.arange(3000.0)
+
+    def save(*ranks):
+        def rank(coordinator):
+            path, keywords = where(coordinator.rank)
+            arrays, value = ranks[coordinator.rank], len(ranks)
+            keywords |= {"coordinator": coordinator, "fsync": False}
+            with GroupCheckpointer.open(path, arrays, **keywords) as checkpoints:
+                for name, array in arrays.items():
+                    array[ord(name)] = value
+                checkpoints.save(value)
+
+        no_errors(in_ranks(len(ranks), rank))
+
+    save({"a": tied, "b": tied})
+    save({"a": np.zeros(3000)}, {"b": np.zeros(3000)})
+    chain = GroupChain(url)
+    assert _kinds(chain) == [["base", "delta"]] * 2
+    expected = {name: tied.copy() for name in "ab"}
+    for name, array in expected.items():
+        array[ord(name)] = 2
+        np.testing.assert_array_equal(chain.load(name), array)
+    assert chain.verify() == []
+    save({"a": np.zeros(3000), "b": np.zeros(3000)})
+    chain = GroupChain(url)
+    for name, array in expected.items():
+        array[ord(name)] = 1
+        np.testing.assert_array_equal(chain.load(name), array)
+    assert chain.verify() == []
+
+
+def test_memory_that_does_not_fit_is_told(place):
+    """Whether it is of the part that is gone on with, or of another one."""
     url, where = place
     _train(where, 2, 1)
-    assert _train(where, 3, 1) == [1, 1, 1]
-    kinds = _kinds(_check(url, 2))
-    assert sorted(map(len, kinds)) == [1, 1, 1]
-    assert _train(where, 3, 1) == [2, 2, 2]
-    assert _kinds(_check(url, 3)) == [["base", "delta"]] * 3
+    for name in NAMES:
+        path, keywords = where(0)
+        arrays = shards(NAMES, 0, 1) | {name: np.zeros(2999, np.int64)}
+        with pytest.raises(ChainError, match=name):
+            GroupCheckpointer.open(path, arrays, **keywords)
+    _check(url, 1)
 
 
 def test_an_older_state_is_gone_on_with(place):
