@@ -87,10 +87,11 @@ def load(
         path: the directory of the chain, or its URL.
         at: as for `restore`.
         lazy: whether to map the base's file copy-on-write instead of reading it. Then only what changed since
-            is read, the rest when it is touched. Default: all is read. It takes a base that is not
-            compressed. The bytes of the base are *not* checked then (`Chain.verify` does that), and the
-            process is killed by SIGBUS if somebody cuts the file off or the disk fails. Compaction and
-            `Chain.close` do no harm; what is written to an array stays in memory. No object store has this.
+            is read, the rest when it is touched. Default: all is read. It takes a base that is laid out as
+            memory is: not compressed, and written as one. Its bytes are *not* checked then (`Chain.verify`
+            does that), and the process is killed by SIGBUS if somebody cuts the file off or the disk fails.
+            Compaction and `Chain.close` do no harm; what is written to an array stays in memory. No object
+            store has this.
         progress: as for `restore`; lazily, it is not called.
         store_options: of a URL, as for `Checkpointer`.
 
@@ -99,7 +100,7 @@ def load(
 
     Raises:
         ChainError: as for `restore`; a region is described as an impossible array; or lazily, a region is
-            compressed.
+            not laid out as memory is.
         MemoryError: there is no memory for a region, or no address space.
         ImportError: without numpy, or as for `restore`.
     """
@@ -141,8 +142,8 @@ def _map(state: State) -> dict[str, np.ndarray[Any, Any]]:
             continue
         if state.base.layouts[origin].linear is None:
             raise ChainError(
-                f"region {layout.name!r} can't be loaded lazily, for {state.base.name} is compressed: "
-                'compact() the chain with compression="none", or load it with lazy=False'
+                f"region {layout.name!r} can't be loaded lazily, for {state.base.name} does not have it laid "
+                'out as memory is: compact() the chain with compression="none", or load it with lazy=False'
             )
         mapped[place] = _obtain(layout, functools.partial(state.map, origin))
     state.complete(mapped)

@@ -120,6 +120,62 @@ def test_a_base_is_not_written_twice(place, array):
         assert list(place.glob("0*")) == [before]
 
 
+def _save_everything(checkpoints, array, *, is_moved):
+    # As a delta, whose blocks are all others than before: its file needs no parent.
+    array ^= 255
+    if is_moved:
+        checkpoints.rebind({"a": array.copy()})
+    save = checkpoints.save({"n": 0}, wait=True)
+    assert save.kind == "base"
+    return save
+
+
+@pytest.mark.parametrize("is_moved", [False, True], ids=["written", "rebound"])
+def test_a_delta_that_holds_everything_is_laid_out(tmp_path, array, is_moved):
+    """It is not laid out as memory is, which a lazy load says, and compaction changes; once."""
+    with Checkpointer(tmp_path, {"a": array}, compression="none") as checkpoints:
+        checkpoints.save(wait=True)
+        _save_everything(checkpoints, array, is_moved=is_moved)
+        with pytest.raises(
+            ChainError, match=r"'a' can't be loaded lazily.*laid out as memory is: compact\(\)"
+        ):
+            load(tmp_path, lazy=True)
+        checkpoints.compact(wait=True)
+        assert (load(tmp_path, lazy=True)["a"] == array).all()
+        (base,) = tmp_path.glob("0*")
+        checkpoints.compact(wait=True)
+        assert list(tmp_path.glob("0*")) == [base]
+        array[5] ^= 1
+        if not is_moved:
+            assert checkpoints.save(wait=True).blocks_stored == 1
+    assert compact(tmp_path, keep=2).removed == ()
+    with Chain(tmp_path) as chain:
+        assert chain.verify() == ()
+
+
+def test_an_automatic_one_writes_no_base_again(tmp_path, array):
+    """Where everything is written by each save, it would be all written twice."""
+    with Checkpointer(tmp_path, {"a": array}, keep=1, compression="none") as checkpoints:
+        checkpoints.save(wait=True)
+        for _ in range(4):
+            save = _save_everything(checkpoints, array, is_moved=False)
+            (written,) = tmp_path.glob(f"{save.number:010}-*")
+        checkpoints.flush()
+        assert list(tmp_path.glob("0*")) == [written]
+
+
+def test_a_compressed_base_is_written_anew_where_that_is_asked_for(tmp_path, array):
+    """So that it can be loaded lazily, as the error of that advises; not with what it was written with."""
+    with Checkpointer(tmp_path, {"a": array}, compression="zstd") as checkpoints:
+        checkpoints.save({"n": 0})
+    assert compact(tmp_path, compression="zstd").removed == ()
+    assert len(compact(tmp_path, compression="none").removed) == 1
+    assert (load(tmp_path, lazy=True)["a"] == array).all()
+    with Chain(tmp_path) as chain:
+        assert chain.verify() == ()
+        assert chain.newest.meta == {"n": 0}
+
+
 def test_compacting_nothing(place, array):
     """Before the first save there is nothing to do."""
     with Checkpointer(place, {"a": array}) as checkpoints:

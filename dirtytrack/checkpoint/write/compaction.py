@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from dirtytrack._lifetime.background import Background
-from dirtytrack.checkpoint.format.layout import stored
+from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.structures import BLOCK, SEGMENT_BYTES, FileName, Kind, block_count
 from dirtytrack.checkpoint.read.archive import Archive, disk_usage, opened
 from dirtytrack.checkpoint.read.lineage import Node
@@ -60,8 +60,9 @@ def compact(
 ) -> Compacted:
     """Makes a chain short: the oldest of the newest *keep* checkpoints becomes a base, others are removed.
 
-    The base is there before the first file is removed. Newer checkpoints stay, of whatever branch, with
-    the files that they need. Readers that have the chain open keep what they have.
+    The base is there before the first file is removed. What is not compressed lies in it as memory has it,
+    so that it can be loaded lazily. Newer checkpoints stay, of whatever branch, with the files that they
+    need. Readers that have the chain open keep what they have.
 
     Args:
         path: the directory of the chain. While a Checkpointer has it, only its own ``compact`` can do this.
@@ -125,10 +126,12 @@ def shorten(
     *,
     at: int | None = None,
     retained: Retained = NOTHING,
+    lay_out: bool = True,
 ) -> int:
     """Does what `compact` does, for who has the claim, of the checkpoints that lead to number *at*.
 
-    The *retained* ones stay, too.
+    The *retained* ones stay, too. What is a base already is written anew only where that is to *lay_out* as
+    memory is what it holds otherwise.
 
     Returns:
         The number of the checkpoint that is a base now.
@@ -145,10 +148,15 @@ def shorten(
         chosen = policy.chosen([_record(one) for one in archive.nodes if one.number <= head.number])
 
         def make_base(one: Node) -> FileName:
-            def write(state: State) -> FileName:
-                return _write_base(store, claim, compression, one, state, progress)
+            is_base = one.file.name.kind is Kind.BASE
 
-            return one.file.name if one.file.name.kind is Kind.BASE else archive.read(one, write)
+            def write(state: State) -> FileName:
+                linear = _linear(store, compression, state)
+                if is_base and all(map(_is_laid_out, stored(state.layouts), linear)):
+                    return one.file.name
+                return _write_base(store, claim, compression, one, state, linear, progress)
+
+            return one.file.name if is_base and not lay_out else archive.read(one, write)
 
         kept = [one for one in archive.nodes if one.number in chosen and one.number < node.number]
         bases = {make_base(one): one for one in [*kept, node]}
@@ -171,19 +179,28 @@ def _record(node: Node) -> Candidate:
     return Candidate(node.number, described.created, json.loads(described.meta))
 
 
+def _linear(store: Store, compression: Compression, state: State) -> tuple[bool, ...]:
+    # For each region that is stored, whether a base is to lay it out as memory is.
+    return tuple(
+        store.maps and not compression.suits(one.nbytes, functools.partial(_read, state, place))
+        for place, one in enumerate(stored(state.layouts))
+    )
+
+
+def _is_laid_out(layout: Layout, is_linear: bool) -> bool:
+    return layout.linear is not None or not is_linear
+
+
 def _write_base(
     store: Store,
     claim: Claim,
     compression: Compression,
     node: Node,
     state: State,
+    linear: tuple[bool, ...],
     progress: Progress | None,
 ) -> FileName:
     own = stored(state.layouts)
-    linear = tuple(
-        store.maps and not compression.suits(one.nbytes, functools.partial(_read, state, place))
-        for place, one in enumerate(own)
-    )
     header = node.file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
     writer = CheckpointWriter(store, header, state.layouts, compression, linear)
     total = sum(layout.nbytes for layout in own)
@@ -292,7 +309,7 @@ class Compactor:
 
     def start(self) -> None:
         """Begins, when what is under way is done."""
-        self._put(self._compact)
+        self._put(functools.partial(self._compact, lay_out=True))
 
     def wait(self) -> None:
         """Waits until it is done, if it is under way."""
@@ -337,10 +354,10 @@ class Compactor:
         return self._due is not None and len(self._numbers) > self._due
 
     def _compact_if_due(self) -> None:
-        if self._is_due():
-            self._compact()
+        if self._is_due():  # where each save holds everything, each would be written twice to be laid out
+            self._compact(lay_out=False)
 
-    def _compact(self) -> None:
+    def _compact(self, *, lay_out: bool) -> None:
         if not self._numbers:
             return
         head = self._numbers[-1]  # the writer's own, which need not be the newest of all branches
@@ -352,6 +369,7 @@ class Compactor:
                 self._policy,
                 at=head,
                 retained=self.retained,
+                lay_out=lay_out,
             )
         except Exception as error:
             self._failure = error
