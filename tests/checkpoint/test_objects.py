@@ -16,9 +16,9 @@ from _lib.checkpoint.world import World, restored
 from _lib.support import in_child
 from dirtytrack import BusyError, CheckpointError, ForkedError, UnsupportedError
 from dirtytrack.checkpoint import Chain, Checkpointer, Keep, compact, load
-from dirtytrack.checkpoint.store.bucket import ObstoreBucket
 from dirtytrack.checkpoint.store.commits import CommitLog, sealed
 from dirtytrack.checkpoint.store.objects import ObjectStore
+from dirtytrack.checkpoint.store.obstore_bucket import ObstoreBucket
 
 BLOCK = 4096
 

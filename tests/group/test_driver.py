@@ -10,7 +10,7 @@ import pytest
 
 from _lib.group.ranks import after, shards, step_on
 from dirtytrack import BusyError, ChainError, GroupError
-from dirtytrack.checkpoint.store.bucket import ObstoreBucket
+from dirtytrack.checkpoint.store.obstore_bucket import ObstoreBucket
 from dirtytrack.group import GroupChain, GroupCheckpointer, file_coordinator
 
 NAMES = [f"shard-{at}" for at in range(4)]

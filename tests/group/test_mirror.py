@@ -9,7 +9,7 @@ import pytest
 
 from _lib.group.ranks import after, in_ranks, no_errors, shards, step_on
 from dirtytrack import CheckpointError
-from dirtytrack.checkpoint.store.bucket import ObstoreBucket
+from dirtytrack.checkpoint.store.obstore_bucket import ObstoreBucket
 from dirtytrack.group import GroupChain, GroupCheckpointer
 from dirtytrack.group.settings import Settings
 

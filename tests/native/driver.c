@@ -28,7 +28,7 @@ struct dt_session *open_tracker(enum dt_hole_reporting holes)
 	int pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	check(pagemap >= 0);
 	struct dt_session *opened;
-	check(dt_session_open(userfaultfd, pagemap, holes, &opened, &cursor) == 0);
+	check(dt_session_open_wp_async(userfaultfd, pagemap, holes, &opened, &cursor) == 0);
 	return opened;
 }
 

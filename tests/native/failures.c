@@ -43,7 +43,7 @@ static int open_session(enum dt_hole_reporting holes)
 		dt_close(userfaultfd);
 		return -errno;
 	}
-	return dt_session_open(userfaultfd, pagemap, holes, &session, &cursor);
+	return dt_session_open_wp_async(userfaultfd, pagemap, holes, &session, &cursor);
 }
 
 static int track(uint64_t start, uint64_t stop, uint64_t *region)

@@ -72,7 +72,7 @@ static int open_over(struct dt_opening *opening, int userfaultfd, int pagemap, i
 	}
 	if (!error) {
 		opening->call = "mmap";
-		return dt_session_open(userfaultfd, pagemap, holes, &opening->session, &opening->cursor);
+		return dt_session_open_wp_async(userfaultfd, pagemap, holes, &opening->session, &opening->cursor);
 	}
 	close(pagemap);
 	close(userfaultfd);

@@ -212,7 +212,8 @@ const struct dt_backend_ops dt_backend_wp_async = {
 	.still_ours_after_scan = still_ours_after_scan,
 };
 
-int dt_session_open(int userfaultfd, int pagemap, int holes, struct dt_session **session_ret, uint64_t *cursor_ret)
+int dt_session_open_wp_async(int userfaultfd, int pagemap, int holes, struct dt_session **session_ret,
+			     uint64_t *cursor_ret)
 {
 	const struct dt_backend backend = {
 		.ops = &dt_backend_wp_async,

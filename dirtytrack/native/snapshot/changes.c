@@ -139,8 +139,8 @@ static int compare_piece(struct dt_changes *changes, const struct piece *piece, 
 	return 0;
 }
 
-int dt_compare(struct dt_changes *changes, const struct dt_comparing *how, uint64_t region, uint64_t start,
-	       const uint8_t *before, const uint8_t *after, uint64_t nbytes)
+int dt_changes_compare(struct dt_changes *changes, const struct dt_comparing *how, uint64_t region, uint64_t start,
+		       const uint8_t *before, const uint8_t *after, uint64_t nbytes)
 {
 	dt_takes_copy(nbytes);
 	for (uint64_t at = 0; !changes->error && at < nbytes; at += PIECE) {

@@ -49,8 +49,8 @@ void dt_changes_free(void *changes);
 // Adds the bytes in which before[0, nbytes) and after[0, nbytes) differ, which are those of a region from start on; one
 // may become one with the last one in the list. Reads each byte of after once, so it may be written meanwhile. -ENOMEM,
 // or -EFBIG if the list takes more than it may; that stays the list's error, and nothing is added any more.
-int dt_compare(struct dt_changes *changes, const struct dt_comparing *how, uint64_t region, uint64_t start,
-	       const uint8_t *before, const uint8_t *after, uint64_t nbytes);
+int dt_changes_compare(struct dt_changes *changes, const struct dt_comparing *how, uint64_t region, uint64_t start,
+		       const uint8_t *before, const uint8_t *after, uint64_t nbytes);
 // Adds all of these bytes, equal or not.
 int dt_changes_add(struct dt_changes *changes, const struct dt_comparing *how, uint64_t region, uint64_t start,
 		   const uint8_t *before, const uint8_t *after, uint64_t nbytes);

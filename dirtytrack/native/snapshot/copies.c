@@ -259,8 +259,8 @@ struct comparison {
 static int compare(const struct stretch *stretch, void *context)
 {
 	const struct comparison *in = context;
-	return dt_compare(in->changes, in->how, stretch->region, stretch->start, stretch->copy, stretch->memory,
-			  stretch->nbytes);
+	return dt_changes_compare(in->changes, in->how, stretch->region, stretch->start, stretch->copy, stretch->memory,
+				  stretch->nbytes);
 }
 
 // Makes the copies of what has changed equal to one of its contents.

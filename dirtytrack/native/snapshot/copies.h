@@ -25,8 +25,8 @@ int dt_copies_fill(struct dt_session *session, uint64_t cursor, const struct dt_
 // sparse regions finds. Where unpopulated pages may be a file's it does nothing.
 int dt_copies_find_dropped(struct dt_session *session, const struct dt_copies *snapshot);
 // Peeks or collects, as the verb says, and lists in what the pages differ from the copies: each region goes by its
-// place, and the error of dt_compare is in changes->error. If it collects, and nothing fails, the copies take on what
-// is listed.
+// place, and the error of dt_changes_compare is in changes->error. If it collects, and nothing fails, the copies take
+// on what is listed.
 int dt_copies_diff(struct dt_session *session, uint64_t cursor, const struct dt_copies *snapshot, int verb,
 		   struct dt_changes *changes, const struct dt_comparing *how, struct dt_epoch *epoch);
 // Undoes that, once: the copies are what they were, and the pages the cursor's again.

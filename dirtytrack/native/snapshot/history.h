@@ -74,7 +74,7 @@ int dt_history_restore(struct dt_history *history, struct dt_session *session, u
 		       const struct dt_slice *slices, uint64_t state, struct dt_epoch *open, struct dt_epoch *taken,
 		       uint64_t *pages_ret);
 // Lists what differs between two states, from one to the other: each region goes by its place, and the error of
-// dt_compare is in changes->error; of `how`, only gap and limit count. 0, or -EINVAL: there is no such state.
+// dt_changes_compare is in changes->error; of `how`, only gap and limit count. 0, or -EINVAL: there is no such state.
 int dt_history_diff(struct dt_history *history, uint64_t from, uint64_t to, struct dt_changes *changes,
 		    const struct dt_comparing *how);
 // Forgets a state, and frees what no other has.

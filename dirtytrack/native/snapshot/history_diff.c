@@ -21,7 +21,8 @@ static void compare_unit(void *context, uint64_t unit, uint32_t a, uint32_t b)
 	uint64_t place = dt_unit_place(history, extent, bytes);
 	const uint8_t *before = a == DT_ZEROS ? history->buffer : dt_unit_contents(history, a, place);
 	const uint8_t *after = b == DT_ZEROS ? history->buffer : dt_unit_contents(history, b, place);
-	dt_compare(contrast->changes, contrast->how, region, bytes.start, before, after, bytes.stop - bytes.start);
+	dt_changes_compare(contrast->changes, contrast->how, region, bytes.start, before, after,
+			   bytes.stop - bytes.start);
 }
 
 static void read_state(const void *context, uint64_t region, uint64_t start, uint64_t stop, uint8_t *out)
@@ -47,7 +48,8 @@ int dt_history_diff(struct dt_history *history, uint64_t from, uint64_t to, stru
 		return -EINVAL;
 	uint32_t before = history->saved[from].tree, after = history->saved[to].tree;
 	const struct dt_state old = {history, before};
-	const struct dt_comparing comparing = {how->gap, how->limit, read_state, &old};
+	const struct dt_comparing comparing = {
+		.gap = how->gap, .limit = how->limit, .read = read_state, .context = &old};
 	struct contrast contrast = {{history, 0}, changes, &comparing};
 	memset(history->buffer, 0, dt_unit_of(history)); // as contents of zeros
 	dt_tree_differ(&history->store, before, after, compare_unit, &contrast);

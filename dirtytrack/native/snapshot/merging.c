@@ -94,8 +94,8 @@ int dt_merge(struct dt_changes *merged, const struct dt_diff *earlier, const str
 			return 1;
 		const uint8_t *after = contents_at(to, to->diff->after);
 		const uint8_t *before = is_known ? contents_at(from, from->diff->before) : after;
-		(is_known ? dt_compare : dt_changes_add)(merged, &how, step.region, step.start, before, after,
-							 step.nbytes);
+		(is_known ? dt_changes_compare : dt_changes_add)(merged, &how, step.region, step.start, before, after,
+								 step.nbytes);
 		if (step.has_earlier)
 			go_on(&first, step.nbytes);
 		if (step.has_later)

@@ -202,7 +202,7 @@ def slices_of(asked: Mapping[Region, PageSet | None]) -> tuple[Any, int]:
 def _extent(tracker: Tracker, region: Region) -> tuple[int, ...]:
     # A file may be truncated by anybody; and where nothing is registered, memory may be mapped over.
     kinds = {mapping.kind for mapping in mappings.overlapping(*region.page_range)}
-    fallible = not tracker.backend.exclusive or kinds != {mappings.Kind.ANONYMOUS}
+    fallible = not tracker.backend.registers or kinds != {mappings.Kind.ANONYMOUS}
     return region.id, region.address, region.nbytes, region.geometry.offset, region.page_size, fallible
 
 

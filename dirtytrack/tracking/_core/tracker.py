@@ -71,7 +71,7 @@ class Tracker:
         self.backend.open(opening)
         self._native, self.default_cursor = opening.session, int(opening.cursor)
         self.huge_pages_reason = self._keep_huge_pages() if keep_huge_pages else huge_pages.UNASKED
-        self.adaptive = adaptive and self.backend.exclusive
+        self.adaptive = adaptive and self.backend.registers
         if self.adaptive and lib.dt_session_adapt(self._native):
             raise MemoryError(f"no memory to be adaptive. {LIMITS[errno.ENOMEM]}")
         # Where memory is compared there is nothing to check, and an undone store would be a false alarm.
@@ -169,7 +169,7 @@ class Tracker:
         if error:
             others = self._others_regions(region)
             raise cannot_track(error, region, failure, others) or self.error(error, (region,), failure)
-        if self.backend.exclusive:
+        if self.backend.registers:
             # The kernel let us register these pages, so no other session has them any more, whatever it
             # believes; from now on a scan of its would take our writes.
             lib.dt_session_take_from_rivals(self._native, *region.page_range)
@@ -292,7 +292,7 @@ class Tracker:
 
     def _keep_huge_pages(self) -> str:
         # Why not; before anything else lies on the backend.
-        if not self.backend.exclusive:
+        if not self.backend.registers:
             return huge_pages.COMPARES
         error = -lib.dt_session_keep_huge_pages(self._native, _FIRST_WAIT, _MOST_WAIT)
         if error in (errno.ENOMEM, errno.EAGAIN):
@@ -341,8 +341,8 @@ class Tracker:
     def _others_regions(self, region: Region) -> list[Region]:
         # Those of other sessions that lie on the same pages, which they can't share.
         start, stop = region.page_range
-        rivals = [other for other in self.all_open() if other is not self and other.backend.exclusive]
-        theirs = [one for rival in rivals for one in rival.regions] if self.backend.exclusive else []
+        rivals = [other for other in self.all_open() if other is not self and other.backend.registers]
+        theirs = [one for rival in rivals for one in rival.regions] if self.backend.registers else []
         return [one for one in theirs if one.page_range[0] < stop and start < one.page_range[1]]
 
     def _find_moved(self, regions: Iterable[Region]) -> None:

@@ -23,12 +23,13 @@ class Backend(Protocol):
 
     Attributes:
         name: as given to ``Session(backend=...)``.
-        exclusive: whether a page can be tracked by one session only.
+        registers: whether it registers memory with a userfaultfd. A page can then be tracked by one session
+            only, hot pages can be left open, and cold memory goes back on huge pages.
         sees_every_store: whether a store is found also if the page has its old contents again.
     """
 
     name: str
-    exclusive: bool
+    registers: bool
     sees_every_store: bool
 
     def open(self, opening: Any) -> None:

@@ -18,7 +18,7 @@ class Compare:
     """
 
     name = "compare"
-    exclusive = False
+    registers = False
     sees_every_store = False
 
     def open(self, opening: Any) -> None:

@@ -31,7 +31,7 @@ class WpAsync:
     """The hardware finds the writes: a fault for the first to each armed page, one scan for all of them."""
 
     name = "wp-async"
-    exclusive = True
+    registers = True
     sees_every_store = True
 
     def open(self, opening: Any) -> None:
@@ -51,7 +51,7 @@ class WpAsync:
 
 
 def _hole_reporting() -> int:
-    # As dt_session_open wants it: does the kernel report dropped page tables, or do we pretend it does not?
+    # For dt_session_open_wp_async: does the kernel report dropped page tables, or do we pretend it does not?
     if hole_reporting() is not HoleReporting.BLIND:
         return lib.DT_HOLES_REPORTED
     if probed_hole_reporting() is HoleReporting.BLIND:
