@@ -82,7 +82,7 @@ class Root(NamedTuple):
             if options:
                 raise StoreError(f"{found} is a directory, which has no store_options")
             return cls(Path(found), None, fsync)
-        return cls(found.rstrip("/"), options, fsync)
+        return cls(found if found.endswith("://") else found.rstrip("/"), options, fsync)
 
     @property
     def is_remote(self) -> bool:

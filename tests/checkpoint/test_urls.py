@@ -87,8 +87,8 @@ def test_an_empty_path_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.anywhere
 def test_a_url_that_became_a_path_is_told():
-    """A Path drops one of the slashes, and would be a directory."""
-    for path in (Path("s3://bucket/run"), Path("memory://x"), PurePosixPath("gs://x")):
+    """A Path drops one of the slashes, and would be a directory; also as the str that it makes."""
+    for path in (Path("s3://bucket/run"), Path("memory://x"), PurePosixPath("gs://x"), "s3:/bucket/run"):
         with pytest.raises(StoreError, match="give it as a str"):
             find_place(path)
 

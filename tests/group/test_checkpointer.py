@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from _lib.group.ranks import after, in_ranks, no_errors, shards, step_on
-from dirtytrack import BusyError, ChainError, CheckpointError, ClosedError, ForkedError, GroupError
+from dirtytrack import (
+    BusyError,
+    ChainError,
+    CheckpointError,
+    ClosedError,
+    ForkedError,
+    GroupError,
+    StoreError,
+)
 from dirtytrack.checkpoint import Chain, Checkpointer, load
 from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
 from dirtytrack.checkpoint.write import compaction
@@ -498,6 +506,7 @@ def test_processes_that_count_differently_are_refused(tmp_path):
         ({"options": {"compression": "bad"}}, ValueError, "compression"),
         ({"options": {"keep": 0}}, ValueError, "keep=0"),
         ({"place": "ftp://x/y"}, ValueError, "ftp"),
+        ({"options": {"keep": "all"}}, TypeError, "keep is a whole number or a Keep, not 'all'"),
         ({"options": {"timeout": "x"}}, TypeError, "timeout is a number of seconds"),
         ({"options": {"timeout": -1}}, ValueError, "timeout=-1"),
         ({"options": {"timeout": float("nan")}}, ValueError, "timeout=nan"),
@@ -539,6 +548,13 @@ def _open_wrong(place, coordinator):
     keep = 0 if coordinator.rank < 8 else 1
     name = f"a{coordinator.rank}"
     return GroupCheckpointer.open(place, {name: np.zeros(3)}, coordinator=coordinator, keep=keep)
+
+
+@pytest.mark.parametrize("url", ["memory://", "s3://"])
+def test_a_url_without_a_name_is_refused(url):
+    """By the URL as it was given."""
+    with pytest.raises(StoreError, match=f"{url}(: |' is not {url}name)"):
+        GroupCheckpointer.open(url, {"a": np.zeros(3)})
 
 
 def test_what_is_no_coordinator_and_no_state_is_refused(tmp_path):

@@ -51,26 +51,25 @@ def scheme_of(place: object) -> str | None:
     Raises:
         StoreError: of no service that is known here; or it lacks a slash, as a URL does that became a Path.
     """
-    if not isinstance(place, str):
-        text = os.fspath(place) if isinstance(place, os.PathLike) else None
-        match = _SHORTENED.match(text) if isinstance(text, str) else None
-        if match is not None and match[1] in _SCHEMES:
-            raise StoreError(
-                f"{text!r} is no URL: two slashes follow its colon. A Path drops one: give it as a str"
-            )
-        if isinstance(place, Path) or not isinstance(text, str):
-            return None
-        place = text
-    match = _URL.match(place)
+    text = os.fspath(place) if isinstance(place, str | os.PathLike) else None
+    if not isinstance(text, str):
+        return None
+    match = _SHORTENED.match(text)
+    if match is not None and match[1] in _SCHEMES:
+        raise StoreError(
+            f"{text!r} is no URL: two slashes follow its colon. A Path drops one: give it as a str. A "
+            f"directory of that name is './{text}'"
+        )
+    match = None if isinstance(place, Path) else _URL.match(text)
     if match is None:
-        if not place:  # a Path of it would be the working directory
+        if not text:  # a Path of it would be the working directory
             raise StoreError("the path is empty: name a directory, '.' for this one, or a URL")
         return None
     scheme = match[1].lower()
     if scheme not in _SCHEMES:
         raise StoreError(
-            f"{place!r} is a URL of no known kind: they begin with "
-            f"{', '.join(f'{one}://' for one in _SCHEMES)}; a directory of that name is './{place}'"
+            f"{text!r} is a URL of no known kind: they begin with "
+            f"{', '.join(f'{one}://' for one in _SCHEMES)}; a directory of that name is './{text}'"
         )
     return scheme
 
@@ -119,7 +118,7 @@ def open_bucket(url: str, options: StoreOptions | None) -> Bucket:
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
         raise StoreError(
-            f"{url}: {said(error)}. Options are the keywords of obstore.store.from_url"
+            f"{url}: {said(error).rstrip('.')}. Options are the keywords of obstore.store.from_url"
         ) from error
     return ObstoreBucket(place, store, reopen=functools.partial(open_bucket, options=options))
 

@@ -82,7 +82,8 @@ class Options:
             if value is None or isinstance(value, Keep):
                 continue
             if not isinstance(value, SupportsIndex):
-                raise TypeError(f"{name} is a whole number, not {value!r}")
+                kind = "a whole number or a Keep" if name == "keep" else "a whole number"
+                raise TypeError(f"{name} is {kind}, not {value!r}")
             object.__setattr__(self, name, operator.index(value))
         if isinstance(self.keep, int) and self.keep < 1:
             raise ValueError(f"keep={self.keep}: at least one checkpoint has to stay; None keeps all")
