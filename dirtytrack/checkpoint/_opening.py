@@ -28,7 +28,7 @@ from dirtytrack.checkpoint.write.metrics import publish
 from dirtytrack.checkpoint.write.mirror import Mirror
 from dirtytrack.checkpoint.write.options import Keywords, Options
 from dirtytrack.checkpoint.write.pipeline import Pipeline
-from dirtytrack.checkpoint.write.reconciling import open_mirror
+from dirtytrack.checkpoint.write.reconciling import find_mirror, pair
 from dirtytrack.checkpoint.write.table import Table, fits
 from dirtytrack.checkpoint.write.tracked import Tracked
 from dirtytrack.errors import ClosedError, ForkedError
@@ -190,6 +190,7 @@ class Opened(Handle, Owner):
         holdings = self._tracked.holdings
         self._descriptors = Undo()
         undo.callback(self._descriptors.close)
+        far = find_mirror(options, self._descriptors)
         self._store = open_store(
             place,
             self._descriptors,
@@ -201,7 +202,7 @@ class Opened(Handle, Owner):
         )
         claim = self._store.claim()
         self._descriptors.callback(claim.close)
-        pair = open_mirror(self._store, options, self._descriptors, is_new=begin is origin.start)
+        mirrored = pair(self._store, far, self._descriptors, is_new=begin is origin.start)
         start = begin(self._store, holdings.layouts, holdings.regions)
         table = committed = Table(start.layouts, start.regions, options)
         if not fits(start.layouts, holdings.layouts):
@@ -217,8 +218,9 @@ class Opened(Handle, Owner):
         compactor.start_thread()
         listeners = [compactor.committed]
         self._mirror, self._mirror_timeout = None, options.mirror_timeout
-        if pair is not None:
-            mirror = self._mirror = Mirror(self._store, pair.mirror, pair.files, options.mirror_bandwidth)
+        if mirrored is not None:
+            mirror = Mirror(self._store, mirrored.mirror, mirrored.files, options.mirror_bandwidth)
+            self._mirror = mirror
             undo.callback(mirror.stop)
             mirror.start_thread()
             publish(mirror)

@@ -14,7 +14,10 @@ class TorchCoordinator:
 
     def __init__(self, timeout: float) -> None:
         """Use `torch_coordinator`."""
-        from torch import distributed  # an extra, and slow to import
+        try:
+            from torch import distributed  # an extra, and slow to import
+        except ImportError as error:
+            raise ImportError(f"torch_coordinator needs torch: {error}") from error
 
         self._distributed: Any = distributed
         if not distributed.is_initialized():

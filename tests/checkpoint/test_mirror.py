@@ -522,10 +522,15 @@ def test_figures_are_metrics_of_opentelemetry(far, tmp_path, monkeypatch):
     assert [observe(None) for observe, _ in made.values()] == [[]] * 4
 
 
-def test_what_is_no_mirror(tmp_path):
+def test_what_is_no_mirror(tmp_path, monkeypatch):
     """Only a URL of an object store is, and only of a directory; nothing is made."""
     world = World(5, 1)
-    for mirror, told in ((str(tmp_path), "URL of an object store"), ("ftp://x", "of no known kind")):
+    for mirror, told in (
+        (str(tmp_path), "URL of an object store"),
+        ("ftp://x", "of no known kind"),
+        ("memory://", "is not memory://name"),
+        ("s3://", "Unable to recognise URL"),
+    ):
         with pytest.raises(StoreError, match=told):
             Checkpointer.open(tmp_path / "a", world.regions, mirror=mirror)
     with pytest.raises(StoreError, match="only one of these has a mirror"):
@@ -538,6 +543,11 @@ def test_what_is_no_mirror(tmp_path):
     ):
         with pytest.raises(error, match=keyword):
             Checkpointer.open(tmp_path / "a", world.regions, mirror="memory://mirror", **{keyword: value})
+    with pytest.raises(StoreError, match="regoin"):
+        Checkpointer.open(tmp_path / "a", world.regions, mirror=URL, store_options={"regoin": "x"})
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(ImportError, match=r"dirtytrack\[cloud\]"):
+        Checkpointer.open(tmp_path / "a", world.regions, mirror=URL)
     assert not (tmp_path / "a").exists()
 
 

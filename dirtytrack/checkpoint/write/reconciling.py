@@ -31,7 +31,18 @@ class Pair(NamedTuple):
     files: list[str]
 
 
-def open_mirror(store: Store, options: Options, undo: Undo, *, is_new: bool) -> Pair | None:
+def find_mirror(options: Options, undo: Undo) -> Store | None:
+    """The mirror that is asked for, if one is; it is asked nothing yet, so this comes before the directory.
+
+    Raises:
+        StoreError, TypeError, ImportError, ForkedError: as for a Checkpointer with its URL.
+    """
+    if options.mirror is None:
+        return None
+    return open_store(options.mirror, undo, options=options.store_options, grace_period=options.grace_period)
+
+
+def pair(store: Store, mirror: Store | None, undo: Undo, *, is_new: bool) -> Pair | None:
     """The mirror of a directory, with nothing that the directory does not have; None without one.
 
     Where the mirror's newest state is new to the directory it is fetched. Where the directory has more,
@@ -39,8 +50,8 @@ def open_mirror(store: Store, options: Options, undo: Undo, *, is_new: bool) -> 
 
     Args:
         store: the directory's, claimed.
-        options: say which.
-        undo: closes it.
+        mirror: what `find_mirror` has found.
+        undo: gives it back.
         is_new: whether a new chain is to be begun.
 
     Raises:
@@ -49,13 +60,10 @@ def open_mirror(store: Store, options: Options, undo: Undo, *, is_new: bool) -> 
         BusyError: both were continued, each without the other.
         ChainError, OSError: as for reading a chain; or the directory can't be written.
     """
-    if options.mirror is None:
+    if mirror is None:
         return None
     if not store.maps:
         raise StoreError(f"{store.place} is no directory, and only one of these has a mirror")
-    mirror = open_store(
-        options.mirror, undo, options=options.store_options, grace_period=options.grace_period
-    )
     undo.callback(mirror.claim().close)
     if is_new and mirror.newest_names():
         told = "the mirror has a chain already: resume() or open() it, or choose another URL"
@@ -95,9 +103,10 @@ def catch_up(
     options = Options(fsync=fsync, lock=lock, mirror=mirror, store_options=store_options)
     undo = Undo()
     try:
+        far = find_mirror(options, undo)
         store = open_store(find_place(path), undo, create=True, fsync=options.fsync, lock=options.lock)
         undo.callback(store.claim().close)
-        open_mirror(store, options, undo, is_new=False)
+        pair(store, far, undo, is_new=False)
     finally:
         undo.close()
 
