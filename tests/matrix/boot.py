@@ -1,4 +1,4 @@
-"""One kernel, booted once under qemu's software emulation, with what its guest said.
+"""One kernel, booted once under qemu, by KVM where that works, else emulated, with what its guest said.
 
 The guest panics on an oops and on a task that hangs for five minutes; the emulator ends then, and so it does
 when the guest says nothing for too long. All of that is a failure of the test that was running.
@@ -10,13 +10,16 @@ time of its emulator, and it looks for no lockup that only the host's scheduler 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
+import platform
 import shlex
 import subprocess
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from matrix.initramfs import initramfs
 LIMIT_SECONDS = 3600  # of the emulator's processor time, for all of a boot
 SILENCE_SECONDS = 300  # of the emulator's processor time, between two lines of results
 STILLNESS_SECONDS = 1800  # by the clock, the same: for a guest that waits for ever. A test may wait for 900.
+TRIAL_SECONDS = 120  # by the clock, for a kernel's first word by KVM; who is later is emulated
 _POLL_SECONDS = 0.5
 _COMMAND_LINE = (
     "loglevel=5 oops=panic panic=-1 root=/dev/nvme0n1 rootfstype=ext4 rw init=/init "
@@ -145,7 +149,8 @@ def _command(
     if args:
         # The kernel knows no escapes inside its quotes.
         words += f' "dirtytrack.args={args}"'
-    common = f"-accel tcg -smp 1 -m {machine.memory} -display none -monitor none -no-reboot -nic none"
+    common = f"-accel {accelerator(package)} -smp 1 -m {machine.memory}"
+    common += " -display none -monitor none -no-reboot -nic none"
     return [
         *machine.emulator,
         *shlex.split(common),
@@ -155,6 +160,37 @@ def _command(
         *("-drive", f"file={root},if=none,id=d0,format=raw,snapshot=on", "-device", "nvme,drive=d0,serial=r"),
         *(word.format(console=console, results=results) for word in machine.serial),
     ]
+
+
+@functools.cache
+def accelerator(package: Package) -> str:
+    """``kvm`` where the kernel begins to run by it, else ``tcg``."""
+    machine = package.machine
+    if platform.machine() != machine.native:
+        return "tcg"
+    words = "-accel kvm -m 1024 -display none -monitor none -no-reboot -nic none -serial stdio"
+    command = [
+        "timeout",
+        str(TRIAL_SECONDS),
+        *machine.emulator,
+        *shlex.split(words),
+        "-kernel",
+        image(package),
+    ]
+    command += ["-append", f"console={machine.console} panic=-1 {machine.words}"]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, **pipes, text=True, errors="replace") as trial:
+        begins = begins_to_run(trial.stdout or ())
+        trial.kill()
+    return "kvm" if begins else "tcg"
+
+
+def begins_to_run(told: Iterable[str]) -> bool:
+    """Whether a kernel says its name before the emulator gives up."""
+    for line in told:
+        if "Linux version" in line or "KVM internal error" in line:
+            return "Linux version" in line
+    return False
 
 
 def _watch(guest: subprocess.Popen[str], results: Path) -> str:

@@ -15,6 +15,7 @@ class Machine:
         flavour: the end of the names of Debian's kernel packages for it.
         first: the first Linux on which tracking has to work there; before it, it can't.
         emulator: program and options.
+        native: the machine, as uname has it, on which a guest need not be emulated.
         console: the device that the kernel calls its console.
         results: the device for the results of the tests.
         serial: the emulator's options that lead both into files, with their names left open.
@@ -31,6 +32,7 @@ class Machine:
     flavour: str
     first: tuple[int, int]
     emulator: tuple[str, ...]
+    native: str
     console: str
     results: str
     serial: tuple[str, ...]
@@ -46,6 +48,7 @@ _X86 = Machine(
     "cloud-amd64",
     (6, 7),
     ("qemu-system-x86_64", "-cpu", "max"),
+    "x86_64",
     "ttyS0",
     "ttyS1",
     ("-serial", "file:{console}", "-serial", "file:{results}"),
@@ -62,6 +65,7 @@ _ARM = Machine(
     (6, 10),
     # Without pauth-impdef the signing of pointers takes three quarters of the time.
     ("qemu-system-aarch64", "-M", "virt", "-cpu", "max,pauth-impdef=on"),
+    "",  # such a processor is there in emulation only
     "ttyAMA0",
     "ttyS0",
     # The machine has one serial port of its own.
@@ -81,6 +85,7 @@ _ARM_16K = Machine(
     "arm64-16k",
     (6, 10),
     _ARM.emulator,
+    _ARM.native,
     _ARM.console,
     _ARM.results,
     _ARM.serial,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from matrix.boot import Boot, Group
@@ -13,13 +14,15 @@ _PREFACE = """\
 # Tested kernels
 
 The test suite on real kernels, run by `make kernels`: Debian's cloud kernels for x86-64 and arm64, and its kernels for
-arm64 with pages of 16 KiB, as apt has them, booted under qemu's software emulation, with Python, the built wheel and
-the tests and nothing else on them. A guest panics when its kernel oopses or when a task hangs for five minutes; either
-is a failure here. So is a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find tracking to
-work, and an older one on which it does. Guests find hugetlb pages of every size in reserve that their processor has.
+arm64 with pages of 16 KiB, as apt has them, booted under qemu, by KVM where that works and else emulated, with Python, the
+built wheel and the tests and nothing else on them. A guest panics when its kernel oopses or when a task hangs for five
+minutes; either is a failure here. So is a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find
+tracking to work, and an older one on which it does. Guests find hugetlb pages of every size in reserve that their
+processor has.
 
-The column "holes" says which holes in memory the kernel reports, as found by probing: see
-[kernel.md](kernel.md#dropped-memory-three-kinds-of-kernel). `make kernels` writes this page anew;
+A cell has how many tests passed, and behind a stroke how many were skipped. The column "holes" says which holes in memory
+the kernel reports, as found by probing: see [kernel.md](kernel.md#dropped-memory-three-kinds-of-kernel). `make kernels`
+writes this page anew;
 `make kernels KERNELS="6.19 arm64/7.1 arm64-16k/newest"` tries others. It takes Debian with qemu-system-x86 and
 e2fsprogs, for arm64 also qemu-system-arm, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross; no root.
 """  # noqa: E501
@@ -71,7 +74,7 @@ class Result:
 
 def text(results: list[Result], groups: list[str]) -> str:
     """The table with what went wrong and why tests were skipped below it."""
-    rows = [[cell.replace("`", "") for cell in row] for row in _rows(results, groups)]
+    rows = [[cell.replace("`", "") for cell in row] for row in _rows(results, groups, _cell)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     for result in results:
@@ -88,7 +91,7 @@ def page(results: list[Result], groups: list[str], args: str, relay: list[str]) 
         args: the words that pytest was given.
         relay: who wrote the epochs of the chain that went from guest to guest.
     """
-    head, *rows = _rows(results, groups)
+    head, *rows = _rows(results, groups, _short)
     table = [head, ["---"] * len(head), *rows]
     lines = [_PREFACE, *("| " + " | ".join(row) + " |" for row in table), ""]
     if args:
@@ -104,7 +107,7 @@ def page(results: list[Result], groups: list[str], args: str, relay: list[str]) 
     return "\n".join(lines)
 
 
-def _rows(results: list[Result], groups: list[str]) -> list[list[str]]:
+def _rows(results: list[Result], groups: list[str], cell: Callable[[Group | None], str]) -> list[list[str]]:
     rows = [["kernel", "machine", "package", "holes", *groups, "seconds"]]
     for result in results:
         if result.package is None or result.boot is None:
@@ -118,7 +121,7 @@ def _rows(results: list[Result], groups: list[str]) -> list[list[str]]:
                 result.package.machine.name,
                 f"`{result.package.version}`",
                 _holes(boot),
-                *(_cell(ran.get(name)) if name in result.groups else "" for name in groups),
+                *(cell(ran.get(name)) if name in result.groups else "" for name in groups),
                 f"{boot.seconds:.0f}",
             ]
         )
@@ -129,6 +132,14 @@ def _holes(boot: Boot) -> str:
     if not boot.doctor:
         return "?"
     return str(boot.doctor["hole_reporting"]) if boot.doctor["works"] else "no tracking"
+
+
+def _short(group: Group | None) -> str:
+    """A cell that is narrow where all is well."""
+    if group is None or not group.good:
+        return _cell(group)
+    skipped = group.counts["skipped"]
+    return f"{group.counts['passed']}" + (f" / {skipped}" if skipped else "")
 
 
 def _cell(group: Group | None) -> str:

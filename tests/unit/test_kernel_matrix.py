@@ -6,6 +6,7 @@ import io
 import json
 import lzma
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +61,11 @@ def test_a_good_guest_is_good() -> None:
     """Counts, skips with reasons, hole reporting; and nothing to complain about."""
     result = result_of(GOOD)
     assert result.complaints == []
-    for shown in (text([result], ["kernel"]), page([result], ["kernel"], "", ["a machine"])):
-        assert "1 passed, 1 skipped" in shown
+    for shown, counts in (
+        (text([result], ["kernel"]), "1 passed, 1 skipped"),
+        (page([result], ["kernel"], "", ["a machine"]), "| 1 / 1 |"),
+    ):
+        assert counts in shown
         assert "no such thing" in shown
         assert "blind" in shown
 
@@ -119,6 +124,24 @@ def test_a_guest_that_hangs_is_ended(
     with subprocess.Popen([sys.executable, "-c", program]) as guest:
         trouble = boot._watch(guest, tmp_path / "results")
     assert trouble == (verdict and f"ended by the watchdog: {verdict}")
+
+
+@pytest.mark.parametrize(
+    ("native", "told", "expected"),
+    [
+        (platform.machine(), "[ 0.0] Linux version 6.12", "kvm"),
+        (platform.machine(), "KVM internal error. Suberror: 1", "tcg"),
+        (platform.machine(), "failed to set MSR 0x10a", "tcg"),
+        ("", "[ 0.0] Linux version 6.12", "tcg"),
+    ],
+)
+def test_a_guest_is_emulated_where_kvm_does_not_work(
+    monkeypatch: pytest.MonkeyPatch, native: str, told: str, expected: str
+) -> None:
+    """A kernel is tried, and only for a machine that this one could be."""
+    monkeypatch.setattr(boot, "image", lambda package: "image")
+    asked = replace(X86, native=native, emulator=("sh", "-c", f"echo '{told}'"))
+    assert boot.accelerator(replace(NEW, machine=asked)) == expected
 
 
 def test_processor_time_is_that_of_the_process() -> None:
