@@ -56,7 +56,8 @@ class DcpWriter(Closable, StorageWriter):
             wait: whether `dcp.save` returns when the state is committed, which is the default. If False it
                 returns when it is captured. The next save, or `close`, waits until it is on the disk, and
                 raises what went wrong; until then a reader takes the state before it.
-            keep: number of newest states that stay. None, the default: all.
+            keep: number of newest states that stay, and one more before them, since the newest may not be
+                whole yet. None, the default: all.
             **options: keywords of `Checkpointer` for each process's chain.
 
         Raises:

@@ -235,6 +235,21 @@ def test_without_obstore_the_extra_is_named():
     ]
 
 
+def test_a_system_without_certificates_is_told_so():
+    """Slim images have none; the options, of which obstore's word speaks, are well."""
+    program = (
+        "from dirtytrack.checkpoint import Chain; Chain('s3://bucket/run', store_options={'region': 'x'})"
+    )
+    nowhere = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": "/nonexistent"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=os.environ | nowhere, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("dirtytrack.errors.StoreError: s3://bucket/run: ")
+    assert "install ca-certificates" in last
+    assert "Options" not in last
+
+
 @pytest.mark.anywhere
 def test_a_forked_child_is_refused():
     """Its first request would never end; a memory is no matter."""

@@ -117,9 +117,10 @@ def open_bucket(url: str, options: StoreOptions | None) -> Bucket:
     except BaseException as error:  # a panic of obstore is one
         if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
             raise
-        raise StoreError(
-            f"{url}: {said(error).rstrip('.')}. Options are the keywords of obstore.store.from_url"
-        ) from error
+        remedy = "Options are the keywords of obstore.store.from_url"
+        if "No CA certificates" in str(error):
+            remedy = "No CA certificates were found: install ca-certificates, or name a file in SSL_CERT_FILE"
+        raise StoreError(f"{url}: {said(error).rstrip('.')}. {remedy}") from error
     return ObstoreBucket(place, store, reopen=functools.partial(open_bucket, options=options))
 
 

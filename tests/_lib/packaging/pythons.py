@@ -89,7 +89,8 @@ def _make_tree() -> None:
     """Have debootstrap make the tree, of the archive that apt uses here."""
     asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
     archive = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.split()[0]
-    packages = ["gcc", "libc6-dev", "make", "git", *(f"python{version}" for version in VERSIONS)]
+    packages = ["gcc", "libc6-dev", "make", "git", "ca-certificates"]
+    packages += [f"python{version}-dev" for version in VERSIONS]
     making = CACHE / "being-made"
     shutil.rmtree(making, ignore_errors=True)
     command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", "sid", making, archive]
