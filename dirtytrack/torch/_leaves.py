@@ -97,10 +97,12 @@ def refuse(tensor: torch.Tensor) -> None:
         raise ValueError("on the device 'meta', and has no contents: materialize it (to_empty) first")
     if kind == "DTensor":
         raise TypeError("a DTensor, a part of a tensor of many processes: save it with DcpWriter")
-    if is_traceable_wrapper_subclass(tensor) or kind == "FakeTensor":
+    if kind == "FakeTensor":
+        raise TypeError("a FakeTensor, and has no contents: save the one that it stands for")
+    if is_traceable_wrapper_subclass(tensor):
         raise TypeError(f"a {kind}, which is made of other tensors: save these")
     if tensor.is_nested:
-        raise TypeError("a nested tensor, which is made of several: save its values() and offsets()")
+        raise TypeError("a nested tensor, which is made of several: save its unbind()")
     if tensor.layout is not torch.strided:
         layout = str(tensor.layout).removeprefix("torch.")
         raise TypeError(f"a tensor in the layout {layout}: save what it is made of, or to_dense()")

@@ -49,6 +49,17 @@ class OneGenerator:
             return {"numpy": self._generator.bit_generator.state}
         return {"python": python_state(self._generator)}
 
+    def misfits(self, name: str, state: Any) -> list[str]:
+        """Why it can't take a state."""
+        ((kind, own),) = self.state_dict().items()
+        if not isinstance(state, dict) or kind not in state:
+            return [f"{name} is no generator of {kind} in the chain"]
+        if kind == "numpy" and state[kind]["bit_generator"] != own["bit_generator"]:
+            return [
+                f"{name} is a {state[kind]['bit_generator']} in the chain, and a {own['bit_generator']} here"
+            ]
+        return []
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Sets it."""
         if isinstance(self._generator, torch.Generator):

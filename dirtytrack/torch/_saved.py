@@ -13,7 +13,8 @@ from dirtytrack.errors import ChainError
 from dirtytrack.torch._leaves import Spec, own_memory
 from dirtytrack.torch._packed import Packed, unpack
 from dirtytrack.torch._plan import STATE, Form, Leaf, Plan
-from dirtytrack.torch._sources import ModuleSource, Source, TensorSource
+from dirtytrack.torch._random import OneGenerator
+from dirtytrack.torch._sources import ContainerSource, ModuleSource, Source, TensorSource
 from dirtytrack.torch._tree import Path, array_paths, decode, dotted, put_together
 
 _SHOWN = 10
@@ -218,7 +219,7 @@ class Saved:
                 problems += self._misfits_of_module(name, live, strict)
             elif isinstance(source, torch.optim.Optimizer):
                 problems += _misfits_of_optimizer(name, source, self.state[name])
-            elif isinstance(source, TensorSource):
+            elif isinstance(source, TensorSource | ContainerSource | OneGenerator):
                 problems += source.misfits(name, self.state[name])
         return problems
 
@@ -262,7 +263,10 @@ class Saved:
 
 
 def _misfits_of_optimizer(name: str, optimizer: torch.optim.Optimizer, state: Any) -> list[str]:
-    saved = [len(group["params"]) for group in state["param_groups"]]
+    try:
+        saved = [len(group["params"]) for group in state["param_groups"]]
+    except (LookupError, TypeError):
+        return [f"{name} is no state of an optimizer in the chain"]
     there = [len(group["params"]) for group in optimizer.param_groups]
     return (
         [] if saved == there else [f"{name} has {saved} parameters by group in the chain, and {there} here"]

@@ -14,6 +14,8 @@ from dirtytrack.torch._tree import NoDataError, Parts, dotted, take_apart
 
 RNG = "rng"
 
+_SHOWN = 8  # keys of a path that goes deep
+
 
 class Source(Protocol):
     """Something with a state."""
@@ -25,7 +27,7 @@ class Source(Protocol):
         """Takes a state over."""
 
 
-class _Container:
+class ContainerSource:
     """A dictionary or a list, which is its own state."""
 
     def __init__(self, container: dict[Any, Any] | list[Any]) -> None:
@@ -33,6 +35,13 @@ class _Container:
 
     def state_dict(self) -> Any:
         return self._container
+
+    def misfits(self, name: str, state: Any) -> list[str]:
+        """Why it can't take a state."""
+        if isinstance(state, type(self._container)):
+            return []
+        found, there = type(state).__name__, type(self._container).__name__
+        return [f"{name} is a {found} in the chain, and a {there} here"]
 
     def load_state_dict(self, state: Any) -> None:
         if isinstance(self._container, list):
@@ -92,7 +101,8 @@ def states_of(sources: Mapping[str, Source]) -> Parts:
     try:
         return take_apart({name: source.state_dict() for name, source in sources.items()})
     except NoDataError as error:
-        raise TypeError(f"{dotted(error.path)} is {error.reason}") from None
+        path = dotted(error.path[:_SHOWN]) + ("..." if len(error.path) > _SHOWN else "")
+        raise TypeError(f"{path} is {error.reason}") from None
 
 
 def sources_of(things: Mapping[str, object], rng: bool, strict: bool) -> dict[str, Source]:
@@ -114,7 +124,10 @@ def sources_of(things: Mapping[str, object], rng: bool, strict: bool) -> dict[st
 def _source(name: str, thing: Any, strict: bool) -> Source:
     if isinstance(thing, torch.nn.Module):
         return ModuleSource(thing, strict)
-    if callable(getattr(thing, "state_dict", None)) and callable(getattr(thing, "load_state_dict", None)):
+    has_state = callable(getattr(thing, "state_dict", None)) and callable(
+        getattr(thing, "load_state_dict", None)
+    )
+    if has_state and not isinstance(thing, type):
         source: Source = thing
         return source
     if isinstance(thing, torch.Tensor):
@@ -122,7 +135,9 @@ def _source(name: str, thing: Any, strict: bool) -> Source:
     if isinstance(thing, torch.Generator | np.random.Generator | random.Random):
         return OneGenerator(thing)
     if type(thing) in (dict, list):
-        return _Container(thing)
+        return ContainerSource(thing)
+    if isinstance(thing, type):
+        raise TypeError(f"{name} is the class {thing.__name__}: pass one that is made of it")
     raise TypeError(
         f"{name}={type(thing).__name__} object has no state that can be given back: pass what has "
         "state_dict() and load_state_dict(), a tensor, a generator, or a dict or list. Values go into meta"

@@ -222,9 +222,12 @@ def _take_other(value: Any, parts: Parts, depth: int) -> None:
         _take_sequence(value, parts, depth)
     else:
         kind = type(value)
+        what = f"a {kind.__module__}.{kind.__qualname__}"
+        if kind is np.ndarray:
+            what = f"an array of numpy's of {value.dtype}"
         raise NoDataError(
-            f"a {kind.__module__}.{kind.__qualname__}, which is no data: tensors, arrays, numbers, text, "
-            "bytes, and lists, tuples, sets and dictionaries of these are"
+            f"{what}, which is no data: tensors, arrays of numbers, numbers, text, bytes, and lists, tuples, "
+            "sets and dictionaries of these are"
         )
 
 
