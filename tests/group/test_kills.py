@@ -28,7 +28,7 @@ def test_the_comparison_finds_a_part_of_another_step(tmp_path: Path) -> None:
     """And a state that was reported and is not there."""
     killer = Killer(Where(tmp_path), 0)
     place = tmp_path / "group-1"
-    arrays = {f"shard-{at}": np.zeros(3000, np.int64) for at in range(6)}
+    arrays = {f"shard-{at}": np.zeros(3000, np.int64) for at in range(8)}
     with GroupCheckpointer.open(place, arrays, fsync=False) as checkpoints:
         checkpoints.save({"step": 0})
     killer._check()

@@ -29,9 +29,10 @@ from dirtytrack import ChainError, Session
 from dirtytrack.checkpoint import Keep
 from dirtytrack.group import GroupChain, GroupCheckpointer, compact_group, file_coordinator
 
-ROUNDS = int(os.environ.get("DIRTYTRACK_TORTURE_KILLS") or 100)  # more by `make torture`
+ROUNDS = int(os.environ.get("DIRTYTRACK_TORTURE_KILLS") or 200)  # more by `make torture`
 
-_NAMES = [f"shard-{at}" for at in range(6)]
+_MOST = 8  # processes
+_NAMES = [f"shard-{at}" for at in range(_MOST)]
 _SIZE = 3000
 _LINE = 128  # bytes of what a process says
 _PATIENCE = 60.0
@@ -99,7 +100,7 @@ class Killer:
     def kill(self) -> None:
         """A round: some saves, a kill at random, and what is there then."""
         if self._draw.random() < 0.5:  # else as many as before, who go on with what they have
-            self._world = self._draw.randint(1, 4)
+            self._world = self._draw.randint(1, _MOST)
         self._rounds += 1
         if self._newest and self._draw.random() < 0.3:
             self._compact()
@@ -124,7 +125,7 @@ class Killer:
             shutil.rmtree(self._path / f"node-{self._draw.randrange(self._world)}", ignore_errors=True)
         self._lives -= 1
         if not self._lives:
-            for one in (f"group-{self._group}", *(f"node-{rank}/group-{self._group}" for rank in range(4))):
+            for one in (f"group-{self._group}", *(f"node-{rank}/group-{self._group}" for rank in range(_MOST))):
                 shutil.rmtree(self._path / one, ignore_errors=True)
             self._begin()
 
