@@ -73,6 +73,7 @@ def test_a_record_is_as_documented():
         "incarnation": run.incarnation,
         "world": 2,
         "oldest": 0,
+        "kept": [],
     }
     assert said[0].items() >= {**common, "kind": "opened", "number": 1, "state": 0, "names": NAMES}.items()
     parts = [[f"parts/{run.run}/{rank:06}", "0" * 32, 2, NAMES[rank]] for rank in (0, 1)]
@@ -188,6 +189,12 @@ def test_a_record_that_would_take_too_much_memory(tmp_path, monkeypatch):
         {"world": float("inf")},
         {"oldest": 1.5},
         {"oldest": -1},
+        {"oldest": 3, "kept": [1.5]},
+        {"oldest": 3, "kept": [2, 1]},
+        {"oldest": 3, "kept": [1, 1]},
+        {"oldest": 3, "kept": [3]},
+        {"oldest": 9, "kept": [4]},
+        {"kept": 3},
         {"created": 10**400},
         {"opened": 0},
         {"opened": 4},
