@@ -125,8 +125,9 @@ class Killer:
             shutil.rmtree(self._path / f"node-{self._draw.randrange(self._world)}", ignore_errors=True)
         self._lives -= 1
         if not self._lives:
-            for one in (f"group-{self._group}", *(f"node-{rank}/group-{self._group}" for rank in range(_MOST))):
-                shutil.rmtree(self._path / one, ignore_errors=True)
+            nodes = [self._path / f"node-{rank}" for rank in range(_MOST)]
+            for one in (self._path, *nodes):
+                shutil.rmtree(one / f"group-{self._group}", ignore_errors=True)
             self._begin()
 
     def _start(self, rank: int, world: int, meeting: Path, log: int) -> int:
