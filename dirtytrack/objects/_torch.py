@@ -46,11 +46,16 @@ def describe(memory: object) -> Description | None:
 
 
 def tensors_of(module: Any) -> dict[str, Any]:
-    """Returns a module's parameters and buffers by their names, each once, but those that are empty."""
+    """Returns a module's parameters and buffers by their names, each once, but those that are empty.
+
+    Those of a lazy module that have no shape yet are among them, so that they are refused by name.
+    """
     found = dict(module.named_parameters())
     buffers = getattr(module, "named_buffers", None)
     found.update(buffers() if buffers is not None else ())
-    return {name: tensor for name, tensor in found.items() if tensor.numel()}
+    return {
+        name: tensor for name, tensor in found.items() if hasattr(tensor, "materialize") or tensor.numel()
+    }
 
 
 def is_module(thing: object) -> bool:

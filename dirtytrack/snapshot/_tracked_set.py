@@ -13,7 +13,7 @@ from dirtytrack._lifetime.undo import Undo
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.kernel.proc import open_proc
 from dirtytrack.native import lib
-from dirtytrack.objects import is_module, tensors_of
+from dirtytrack.objects import describe, is_module, tensors_of
 from dirtytrack.tracking import Region, Session, open_consumer, refuse_overlaps, track_many
 
 _serial = itertools.count(1)
@@ -118,6 +118,8 @@ def _named(memories: tuple[object, ...]) -> dict[str, object]:
     for place, memory in enumerate(memories):
         if is_module(memory):
             parts = tensors_of(memory)
+            for name, tensor in parts.items():
+                _refuse(name, tensor)
         else:
             parts = {(isinstance(memory, Region) and memory.name) or str(place): memory}
         for name, part in parts.items():
@@ -127,3 +129,10 @@ def _named(memories: tuple[object, ...]) -> dict[str, object]:
     if not named:
         raise ValueError("the module has no tensor with elements: there is no memory")
     return named
+
+
+def _refuse(name: str, tensor: object) -> None:
+    try:
+        describe(tensor)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None

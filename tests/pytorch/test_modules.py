@@ -85,6 +85,25 @@ def test_what_can_not_be_tracked_is_named(model: Any) -> None:
             track_module(session, torch.nn.ReLU())
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: torch.nn.LazyLinear(3), "1.weight: .* not initialized"),
+        (lambda: torch.nn.Linear(3, 3, device="meta"), "1.weight: .* on device 'meta'"),
+    ],
+    ids=["lazy", "meta"],
+)
+@pytest.mark.parametrize("verb", [Snapshot, History, ModuleSnapshot, dirtytrack.watch, track_module])
+def test_what_has_no_contents_is_named(verb: Any, make: Any, message: str) -> None:
+    """By whatever takes modules."""
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), make())
+    before = dirtytrack.default_session().regions
+    with pytest.raises(ValueError, match=message):
+        (verb(model) if verb in (ModuleSnapshot, dirtytrack.watch) else verb(None, model)).__enter__()
+    assert dirtytrack.default_session().regions == before
+
+
 def test_watching_a_module(model: Any) -> None:
     """Two lines, and the names of the tensors that changed; a Snapshot and a History take modules, too."""
     with dirtytrack.watch(model) as changes, torch.no_grad():
