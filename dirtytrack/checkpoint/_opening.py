@@ -49,8 +49,9 @@ def _close_all() -> None:
             checkpointer.close()
         except BaseException as error:
             failures.append(error)
-    if failures:
-        raise BaseExceptionGroup("checkpointers that were still open when Python ended", failures)
+    if failures:  # of a group Python shows no more than the title at its end
+        told = f"checkpointers that were still open when Python ended: {'; '.join(map(str, failures))}"
+        raise BaseExceptionGroup(told, failures)
 
 
 def _tell(listeners: tuple[Callable[[int], None], ...], number: int) -> None:
@@ -161,6 +162,8 @@ class Opened(Handle, Owner):
         return bool(lib.dt_is_address_space(self._process))
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_store"):  # where a repr of its opening is taken
+            return "<dirtytrack.checkpoint.Checkpointer: not open>"
         state = "closed" if self._closed else f"next checkpoint {self._pipeline.next_number}"
         return f"<dirtytrack.checkpoint.Checkpointer on {self._store.place}: {state}>"
 

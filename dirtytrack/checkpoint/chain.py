@@ -410,6 +410,8 @@ class Chain(Owner):
         return table(repr(self), heads, rows, left=3)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_archive"):  # where a repr of its opening is taken
+            return "<dirtytrack.checkpoint.Chain: not open>"
         newest = f", newest {self.newest.number}" if len(self) else ""
         problems = f", {len(self.problems)} problems" if self.problems else ""
         what = f"{len(self)} checkpoints{newest}{problems}{', closed' if self._closed else ''}"

@@ -6,6 +6,7 @@ For what is built on chains, such as states of many processes.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,7 +18,8 @@ from dirtytrack.checkpoint.read.archive import opened
 from dirtytrack.checkpoint.store import find_place, is_object_store, open_store
 from dirtytrack.checkpoint.store.bucket import Bucket, Found, retried
 from dirtytrack.checkpoint.store.commits import Commit, CommitLog, sealed, unsealed
-from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
+from dirtytrack.checkpoint.store.descriptors import with_room
+from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket, files_below
 from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Store, UnreadableError
 from dirtytrack.checkpoint.store.urls import StoreOptions, open_bucket
@@ -179,7 +181,7 @@ class Root(NamedTuple):
             there = retried(lambda: [*bucket.find(f"{folder}/")])
             return {one.key: one.nbytes for one in there if FileName.parse(one.key.rpartition("/")[2])}
         found, seen = {}, set()
-        for above, _, names in os.walk(Path(self.place, folder)):
+        for above, names in files_below(Path(self.place, folder)):
             for name in filter(FileName.parse, names):
                 path = Path(above, name)
                 with suppress(FileNotFoundError):  # removed since
@@ -195,6 +197,7 @@ class Root(NamedTuple):
             bucket = self.bucket()
             return bool(retried(lambda: bucket.first_page("commits/")))
         try:
-            return bool(FileName.among(os.listdir(self.place)))  # noqa: PTH208 - names alone
+            names = with_room(functools.partial(os.listdir, self.place))
         except FileNotFoundError:
             return False
+        return bool(FileName.among(names))

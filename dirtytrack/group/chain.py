@@ -238,4 +238,6 @@ class GroupChain:
         return self.newest if at is None else self[at]
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_newest"):  # where a repr of its opening is taken
+            return "<dirtytrack.group.GroupChain: not open>"
         return f"<dirtytrack.group.GroupChain in {self.path}: newest state {self.newest.number}>"

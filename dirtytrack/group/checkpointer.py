@@ -356,5 +356,7 @@ class GroupCheckpointer(Handle, Owner):
             raise ClosedError(f"{self!r} is closed: open the group again")
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_member"):  # where a repr of its opening is taken
+            return "<dirtytrack.group.GroupCheckpointer: not open>"
         state = "closed" if self._closed else self._member.title
         return f"<dirtytrack.group.GroupCheckpointer on {self._member.place}: {state}>"

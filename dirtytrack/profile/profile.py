@@ -256,6 +256,8 @@ class Profile(Handle, Owner):
         return bool(lib.dt_is_address_space(self._process)) and not self._session.closed
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_ledger"):  # where a repr of its opening is taken
+            return "<dirtytrack.profile.Profile: not open>"
         state = "closed" if self._closed else f"in {self._current or 'no phase'}"
         return f"<dirtytrack.profile.Profile, {state}: {self._ledger.collects} collects>"
 

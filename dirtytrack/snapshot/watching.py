@@ -63,4 +63,5 @@ class watch(Diff):
         raise AttributeError(name)
 
     def __repr__(self) -> str:
-        return super().__repr__() if self._is_left else "<dirtytrack.watch: not left yet>"
+        is_left = getattr(self, "_is_left", False)  # which it has not got where a repr of its making is taken
+        return super().__repr__() if is_left else "<dirtytrack.watch: not left yet>"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from io import FileIO
 from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar, overload
 
+from dirtytrack.errors import kernel_error
 from dirtytrack.kernel.anonymous import map_anonymous
 from dirtytrack.native import ffi
 from dirtytrack.objects import Description, describe
@@ -74,6 +75,8 @@ def _huge_size() -> int:
             return int(file.readall())
     except FileNotFoundError:  # a kernel without transparent huge pages
         return mmap.PAGESIZE
+    except OSError as error:
+        raise kernel_error(error.errno or 0, f"open {_HUGE_SIZE}") from None
 
 
 def _alloc_aligned(nbytes: int, alignment: int) -> mmap.mmap:

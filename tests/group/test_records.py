@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from unittest.mock import ANY
@@ -312,3 +313,18 @@ def test_of_a_hundred_thousand_states_the_newest_are_read():
     states = Records(records.bucket).states(newest)
     assert [state.number for state in states] == [*range(99_997, 100_002)]
     assert records.bucket.requests["get"] == 1 + 5
+
+
+def test_a_folder_that_can_not_be_listed_is_an_error(tmp_path, monkeypatch):
+    """It is not taken for an empty one: what lies there would not be there for a moment."""
+    bucket = DirectoryBucket(tmp_path, fsync=False)
+    bucket.put_new("folder/one", b"1")
+    assert [one.key for one in bucket.find("")] == ["folder/one"]
+    assert [*bucket.find("no-such-folder/")] == []
+
+    def refuse(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(OSError, match="error"):
+        [*bucket.find("")]

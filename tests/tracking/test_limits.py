@@ -19,7 +19,9 @@ from _lib.support import address_of
 from dirtytrack import KernelError, Mirror, Session, UnsupportedError
 from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Chain, Checkpointer, load, restore
+from dirtytrack.group import GroupChain, GroupCheckpointer
 from dirtytrack.kernel import mappings
+from dirtytrack.profile import Profile
 from dirtytrack.snapshot import History, Snapshot
 
 pytestmark = pytest.mark.registration
@@ -126,6 +128,15 @@ _OPENINGS: dict[str, Callable[[Session, mmap.mmap, Path], object]] = {
 }
 
 
+_MORE_FILES: dict[str, Callable[[Session, mmap.mmap, Path], object]] = {
+    "new group": lambda session, memory, path: GroupCheckpointer.open(
+        path / str(next(_serial)), {"a": memory}, session=session, fsync=False
+    ).close(),
+    "group": lambda session, memory, path: len(GroupChain(path / "group")),
+    "huge pages": lambda session, memory, path: dirtytrack.alloc(1 << 21, huge=True),
+}
+
+
 _OF_CHAINS = {
     "new chain",
     "resumed chain",
@@ -166,13 +177,16 @@ def _ready(path: Path) -> Iterator[tuple[Session, mmap.mmap]]:
 
 
 @pytest.mark.forked
-@pytest.mark.parametrize("name", _OPENINGS)
+@pytest.mark.parametrize("name", [*_OPENINGS, *_MORE_FILES])
 def test_at_the_limit_of_descriptors(tmp_path: Path, name: str) -> None:
     """However few are left: an error names the limit, and is no lack of support; with enough it works."""
+    opening = (_OPENINGS | _MORE_FILES)[name]
     with _ready(tmp_path) as (session, memory):
+        with GroupCheckpointer.open(tmp_path / "group", {"a": memory}, session=session, fsync=False) as group:
+            group.save()
         for left in range(30):
             with no_descriptor_left(left):
-                error = _error_of(_OPENINGS[name], session, memory, tmp_path)
+                error = _error_of(opening, session, memory, tmp_path)
             if error is None:
                 return
             assert isinstance(error, OSError)
@@ -205,7 +219,13 @@ def test_at_the_limit_of_address_space(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.anywhere
-@pytest.mark.parametrize("kind", [Session, Mirror, CardTable, Snapshot, History])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(Session, Mirror, CardTable, Snapshot, History, Chain, Checkpointer, GroupChain, GroupCheckpointer),
+        *(Profile, dirtytrack.WorkingSet, dirtytrack.watch),
+    ],
+)
 def test_a_repr_of_what_was_never_made(kind: type) -> None:
     """As a debugger takes it of an object whose constructor has failed."""
     assert repr(kind.__new__(kind)).startswith("<")

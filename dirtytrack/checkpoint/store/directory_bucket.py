@@ -10,12 +10,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dirtytrack.checkpoint.store.bucket import Bucket, Found, check_whole
+from dirtytrack.checkpoint.store.descriptors import with_room
 from dirtytrack.checkpoint.store.directory import Directory
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 _PAGE = 1000
+
+
+def files_below(folder: Path) -> list[tuple[str, list[str]]]:
+    """Each folder from there down, with the names of its files; none if there is no such folder.
+
+    Raises:
+        OSError: one can't be listed.
+    """
+
+    def check(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    return with_room(lambda: [(above, names) for above, _, names in os.walk(folder, onerror=check)])
 
 
 class DirectoryBucket:
@@ -94,7 +109,7 @@ class DirectoryBucket:
     def find(self, prefix: str) -> Iterator[Found]:
         """See `Bucket`; in the order of keys."""
         keys = []
-        for above, _, names in os.walk(self._path / prefix):
+        for above, names in files_below(self._path / prefix):
             inner = Path(above).relative_to(self._path)
             keys += [str(inner / name) for name in names]
         for key in sorted(keys):
