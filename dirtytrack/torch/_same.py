@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import compress
 from typing import Any
 
@@ -69,7 +70,8 @@ class _Guards:
         self._guards: Any = None
         if TensorGuards is not None:
             each = compress(arrays, self._firsts)
-            self._guards = TensorGuards(*each, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+            with suppress(TypeError):  # another torch may want them otherwise
+                self._guards = TensorGuards(*each, dynamic_dims_sizes=None, dynamic_dims_strides=None)
 
     def hold(self, arrays: Sequence[torch.Tensor]) -> bool:
         if self._guards is None or any(arrays[place] is not arrays[first] for place, first in self._again):
