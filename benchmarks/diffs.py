@@ -6,13 +6,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import numpy as np
-import zstandard
 
 import dirtytrack
+from dirtytrack._zstd import zstd
 from dirtytrack.snapshot import Diff, History, Snapshot
 
 from .fixtures import size, touched
 from .harness import Figure, Outcome, Scale, Side, compare, measure, row
+
+
+def _compress(data: bytes) -> bytes:
+    library = zstd()
+    assert library is not None, "the extra dirtytrack[bench] brings it before Python 3.14"
+    return library.compressor(level=1)(data)
 
 
 def _scaled(nbytes: int) -> tuple[Diff, Diff, bytes, bytes]:
@@ -30,7 +36,7 @@ def diff_bytes(scale: Scale) -> Iterator[Outcome]:
     """An update of every float of an array, in bytes."""
     exact, whole, before, after = _scaled(scale.gib(1) // 32)
     mixed = np.frombuffer(before, np.uint8) ^ np.frombuffer(after, np.uint8)
-    best = Figure.of([len(zstandard.ZstdCompressor(level=1).compress(mixed.tobytes()))], "bytes")
+    best = Figure.of([len(_compress(mixed.tobytes()))], "bytes")
     for diff, name in ((exact, "gap=0"), (whole, "gap=16")):
         for both in (True, False):
             taken = len(diff.to_bytes(before=both))
@@ -49,15 +55,13 @@ def diff_encode(scale: Scale) -> Iterator[Outcome]:
     """To bytes and back, beside zstd of as many bytes."""
     exact, _, before, after = _scaled(scale.gib(1) // 32)
     data = exact.to_bytes()
-    zstd = Side(
-        lambda: zstandard.ZstdCompressor(level=1).compress(before + after), name="zstd of old and new"
-    )
+    plain = Side(lambda: _compress(before + after), name="zstd of old and new")
     for title, act in (
         ("to_bytes", lambda: exact.to_bytes()),
         ('to_bytes(compress="none")', lambda: exact.to_bytes(compress="none")),
         ("from_bytes", lambda: Diff.from_bytes(data, max_nbytes=None)),
     ):
-        yield compare(f"{title}, {len(exact):,} changes", Side(act), zstd, pairs=scale.repeat(5))
+        yield compare(f"{title}, {len(exact):,} changes", Side(act), plain, pairs=scale.repeat(5))
 
 
 @row("diff-merge")

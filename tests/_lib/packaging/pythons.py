@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from smoke import find_interpreter
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,8 +39,9 @@ _INSIDE = """
 mount --bind "$TREE" "$TREE" # so that its root is a mount, as a system's is
 for at in proc sys dev; do mount --rbind "/$at" "$TREE/$at"; done
 mkdir -p "$TREE/src" && mount --bind "$SOURCE" "$TREE/src"
-mkdir -p "$TREE/packages" && mount --bind "$PACKAGES" "$TREE/packages"
-exec chroot "$TREE" env --chdir=/src "PYTHONPATH=/src:/packages" PATH=/usr/bin:/usr/sbin "python$VERSION" "$@"
+site="$TREE/usr/local/lib/python$VERSION/dist-packages"
+mkdir -p "$site" && mount --bind "$PACKAGES" "$site"
+exec chroot "$TREE" env --chdir=/src --unset=PYTHONPATH PATH=/usr/bin:/usr/sbin "python$VERSION" "$@"
 """
 
 
@@ -100,29 +102,32 @@ def _make_tree() -> None:
 
 def _test(version: str, interpreter: str | None, arguments: list[str]) -> int:
     """Install what the tests need, and run them, in the tree if need be; pytest's exit code."""
-    packages = _install(version)
-    print(f"== Python {version}", flush=True)
+    packages = PACKAGES / version
+    shutil.rmtree(packages, ignore_errors=True)
     if interpreter:
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{packages}"}
-        command = [interpreter, *PYTEST, *arguments]
+        subprocess.run([interpreter, "-m", "venv", "--without-pip", packages], check=True)
+        _install(version, packages / f"lib/python{version}/site-packages", ROOT)
+        command, given = [str(packages / "bin/python")], {}
     else:
+        _install(version, packages, Path("/src"))
+        command = ["unshare", "--mount", "sh", "-euc", _INSIDE, "sh"]
         given = {"TREE": str(TREE), "SOURCE": str(ROOT), "PACKAGES": str(packages), "VERSION": version}
-        environment = os.environ | given
-        command = ["unshare", "--mount", "sh", "-euc", _INSIDE, "sh", *PYTEST, *arguments]
+    print(f"== Python {version}", flush=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | given
+    command += [*PYTEST, *arguments]
     return subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode
 
 
-def _install(version: str) -> Path:
-    """Put cffi and the packages of the group "test" into a directory for that version, and return it."""
+def _install(version: str, target: Path, source: Path) -> None:
+    """Put cffi and the packages of the group "test" into a directory, and where the sources will be."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    target = PACKAGES / version
-    shutil.rmtree(target, ignore_errors=True)
     machine = platform.machine()
     tags = [f"manylinux_2_{minor}_{machine}" for minor in range(41, 16, -1)] + [f"manylinux2014_{machine}"]
     places = [word for tag in tags for word in ("--platform", tag)]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", target]
     pip += ["--python-version", version, "--implementation=cp", "--only-binary=:all:", *places]
     wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["test"]]
+    wanted = [f"{one.name}{one.specifier}" for one in map(Requirement, wanted) if _is_for(one, version)]
     while True:  # all together, since they limit each other's versions
         done = subprocess.run([*pip, *wanted], check=False, capture_output=True, text=True)
         lacking = [name for name in wanted if f"No matching distribution found for {name}" in done.stderr]
@@ -132,7 +137,12 @@ def _install(version: str) -> Path:
         wanted = [name for name in wanted if name not in lacking]
     if done.returncode:
         raise SystemExit(done.stderr)
-    return target
+    (target / "dirtytrack-sources.pth").write_text(f"{source}\n", encoding="utf-8")
+
+
+def _is_for(requirement: Requirement, version: str) -> bool:
+    """Whether it is one on that Python; pip asks the one that it runs on."""
+    return requirement.marker is None or requirement.marker.evaluate({"python_version": version})
 
 
 if __name__ == "__main__":
