@@ -19,6 +19,7 @@ from _lib.support import library
 
 _TESTS = Path(__file__).parents[1]
 _DOCS = _TESTS.parent / "docs"
+_FORKS = "ignore:This process:DeprecationWarning"  # which Python 3.15 says of a page that forks
 _BLOCK = re.compile(
     r"^(?:<!-- (?P<comment>[^\n]*) -->\n)?"
     r"```(?P<kind>\w*)\n(?P<body>.*?)^```$|^<!-- check\n(?P<check>.*?)^-->$",
@@ -77,7 +78,7 @@ def test_python_blocks_run(document, chosen, tmp_path):
     program = tmp_path / "guide.py"
     program.write_text(preamble + blocks, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", program],
+        [sys.executable, "-W", "error", "-W", _FORKS, program],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(_TESTS), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
