@@ -13,7 +13,8 @@ from _lib.checkpoint import forge, fuzz_reader
 from _lib.checkpoint.forge import BLOCK, RAW, ZSTD
 from dirtytrack import ChainError
 from dirtytrack.checkpoint.chain import Chain
-from dirtytrack.checkpoint.restore import restore
+from dirtytrack.checkpoint.format.layout import Layout, groups_of
+from dirtytrack.checkpoint.restore import load, restore
 
 pytestmark = pytest.mark.anywhere
 
@@ -224,6 +225,28 @@ def test_a_sparse_file_of_a_tib_is_refused_at_once(directory):
         file.seek((1 << 40) - 64)
         file.write(whole[-64:])
     _expect_older(directory, 3)
+
+
+def test_a_region_longer_than_any_memory_costs_no_memory(directory):
+    """A file may say so, and is checked like the others; only to load it there is no memory."""
+    longest = (1 << 62) - BLOCK
+    zeros = forge.Run(0, 0, longest // BLOCK - 1)
+    file = forge.File(4, [zeros], [forge.region("a", longest)], parent=forge.checkpoint_id(3))
+    file.write(directory)
+    with Chain(directory) as chain:
+        assert chain.verify() == ()
+        assert [checkpoint.number for checkpoint in chain] == [1, 2, 3, 4]
+    with pytest.raises(MemoryError, match="region 'a' has"):
+        load(directory)
+
+
+def test_the_names_of_one_region_are_one_set():
+    """Whatever a file says: a set for each, of all of them, would take as many times as many."""
+    table = [Layout("0", BLOCK, None, None, None, BLOCK)]
+    table += [Layout(str(at), BLOCK, None, None, None, BLOCK, same_as=0) for at in range(1, 1000)]
+    groups = groups_of(table)
+    assert len(groups) == 1000
+    assert len({id(group) for group in groups.values()}) == 1
 
 
 def test_the_seeds_of_the_fuzzer_are_intact(tmp_path):

@@ -170,7 +170,7 @@ def groups_of(table: Sequence[Layout]) -> dict[str, frozenset[str]]:
     for layout in table:
         owner = layout if layout.same_as is None else table[layout.same_as]
         groups.setdefault(owner.name, []).append(layout.name)
-    return {name: frozenset(names) for names in groups.values() for name in names}
+    return {name: group for group in map(frozenset, groups.values()) for name in group}
 
 
 def check_name(name: object) -> str:

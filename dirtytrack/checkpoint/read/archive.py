@@ -260,6 +260,8 @@ class Archive:
         except FormatError as error:
             self._exclude(DamagedFile(file, str(error)))
             return False
+        except MemoryError:
+            raise MemoryError(f"{file.name} has regions of too many bytes to check") from None
         return True
 
     def _exclude(self, damage: DamagedFile) -> None:

@@ -223,8 +223,9 @@ class CheckpointFile:
         done = 0
         sizes = [layout.nbytes for layout in stored(layouts)]
         table, named = FileTable.of_itself(sizes), BlockOwners(sizes)
+        is_mapped = any(layout.linear is not None for layout in self.layouts)
         for one in self._read_ahead(self.segments(table)):
-            if self.layouts:
+            if is_mapped:
                 named.give(one.runs, ZEROS + 1)
             if one.segment.encoding != Encoding.ZEROS:
                 self.read(one)
