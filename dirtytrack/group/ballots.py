@@ -19,7 +19,7 @@ from dirtytrack._lifetime.interruptible_pool import run_all
 from dirtytrack.checkpoint.records import Found, Keep, UnreadableError, retried, sealed, unsealed
 from dirtytrack.errors import ChainError
 from dirtytrack.group.coordinator import SHOWN, ranks_of
-from dirtytrack.group.record import Part, Record
+from dirtytrack.group.record import Part, Record, shortened
 from dirtytrack.group.records import Records, overtaken
 
 VoteState = Literal["saved", "failed", "ended"]
@@ -268,7 +268,7 @@ class Ballots:
             try:
                 return self._decode(key, retried(lambda: self._bucket.get(key)))
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError, UnreadableError) as error:
-                raise ChainError(f"{self._records.place}/{key} is damaged: {error!r}") from None
+                raise ChainError(f"{self._records.place}/{key} is damaged: {shortened(error)}") from None
 
         if len(keys) <= _THREADS:
             return [read(key) for key in keys]

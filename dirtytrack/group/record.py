@@ -14,6 +14,8 @@ Kind = Literal["opened", "committed", "aborted"]
 # What becomes a part of a path is nothing but this: a record may come from anybody.
 RUN_NAME = re.compile(r"[0-9]{10,}-[0-9a-f]{16}")
 _INCARNATION = re.compile(r"[0-9a-f]{16}")
+_MOST_NAME = 255  # bytes of a region's
+_MOST_TOLD = 300  # characters of what is wrong
 _FOLDER = re.compile(r"parts/[0-9]{10,}-[0-9a-f]{16}/[0-9a-f]{6,16}")
 
 
@@ -42,7 +44,7 @@ class Part(NamedTuple):
         folder, identifier, number, names = body
         if not _FOLDER.fullmatch(folder):
             raise ValueError(f"folder {folder!r}")
-        return cls(folder, str(identifier), _whole(number, "number"), tuple(map(str, names)))
+        return cls(folder, str(identifier), _whole(number, "number"), tuple(map(_name, names)))
 
 
 class Record(NamedTuple):
@@ -98,7 +100,7 @@ class Record(NamedTuple):
                 float(body.get("created", created)),
                 _whole(body["world"], "world"),
                 tuple(map(Part.of, body.get("parts", ()))),
-                tuple(tuple(map(str, names)) for names in body.get("names", ())),
+                tuple(tuple(map(_name, names)) for names in body.get("names", ())),
                 body.get("meta"),
                 _whole(body.get("oldest", 0), "oldest"),
                 tuple(_whole(number, "kept") for number in body.get("kept", ())),
@@ -106,7 +108,9 @@ class Record(NamedTuple):
             )
             made.check()
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UnreadableError(f"record {commit.number} of a group says nothing: {error!r}") from None
+            raise UnreadableError(
+                f"record {commit.number} of a group says nothing: {shortened(error)}"
+            ) from None
         return made
 
     def check(self) -> None:
@@ -156,6 +160,18 @@ class Record(NamedTuple):
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""
         return self._asdict()
+
+
+def shortened(error: Exception) -> str:
+    """What is wrong, as a part of a message: it may repeat what anybody has written."""
+    return repr(error)[:_MOST_TOLD]
+
+
+def _name(value: Any) -> str:
+    name = str(value)
+    if len(name.encode()) > _MOST_NAME:
+        raise ValueError(f"a name of {len(name)} characters")
+    return name
 
 
 def _whole(value: Any, what: str) -> int:
