@@ -72,7 +72,7 @@ class Plan:
         Raises:
             TypeError, ValueError: an entry can't be saved; it is named.
         """
-        self.paths = paths = array_paths(parts.form)
+        self.paths = paths = array_paths(parts.form, len(parts.arrays))
         for path, array in zip(paths, parts.arrays, strict=True):
             _refuse(path, array)
         self.regions: dict[str, object] = {}

@@ -55,7 +55,7 @@ class Saved:
             form, self._small, values = unpack(read)
             self.form = Form.decode(form)
             self._values = decode(values)
-            self._paths = array_paths(self.form.form)
+            self._paths = array_paths(self.form.form, len(self.form.leaves))
             self._leaves = dict(zip(self._paths, self.form.leaves, strict=True))
         except NONSENSE as error:
             raise self.unreadable(error) from error

@@ -87,10 +87,16 @@ def put_together(form: Iterable[Token], arrays: Iterable[Any], values: Iterable[
     return _put(iter(form), iter(arrays), iter(values))
 
 
-def array_paths(form: Iterable[Token]) -> list[Path]:
-    """Where each of the arrays of a form is."""
+def array_paths(form: Iterable[Token], count: int) -> list[Path]:
+    """Where each of the arrays of a form is, of which there are so many.
+
+    Raises:
+        ValueError: there are others than that.
+    """
     paths: list[Path] = []
-    _walk(iter(form), (), paths)
+    _walk(iter(form), (), paths, count)
+    if len(paths) != count:
+        raise ValueError(f"its form has {len(paths)} tensors, and there are {count}")
     return paths
 
 
@@ -284,21 +290,23 @@ def _mapping(name: str, items: dict[Any, Any], metadata: Any = None) -> Any:
     return made
 
 
-def _walk(form: Iterator[Token], path: Path, paths: list[Path]) -> None:
+def _walk(form: Iterator[Token], path: Path, paths: list[Path], most: int) -> None:
     token = next(form)
     if token == "array" or token[0] == "ndarray":
         paths.append(path)
     elif isinstance(token, tuple) and token[0] in (*_SEQUENCES.values(), "deque"):
         if next(form) != "values":
             for place in range(token[1]):
-                _walk(form, (*path, place), paths)
+                _walk(form, (*path, place), paths, most)
     elif isinstance(token, tuple) and (token[0] == "module" or token[0] in _MAPPINGS.values()):
         how = next(form)
         if how == "entries":
             for key in token[1]:
-                _walk(form, (*path, key), paths)
+                _walk(form, (*path, key), paths, most)
         else:
             rows = [()] if how == "arrays" else [(key,) for key in how[1]]
+            if len(paths) + len(token[1]) * len(rows) > most:  # as a form of some kilobytes may say
+                raise ValueError(f"its form has more than {most} tensors, and there are {most}")
             paths.extend((*path, key, *row) for key in token[1] for row in rows)
 
 

@@ -6,6 +6,7 @@ import copy
 import json
 import random
 import shutil
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,25 @@ def test_a_hostile_form(tmp_path_factory: pytest.TempPathFactory, seed: int) -> 
             export(path, folder.with_name("exported"), at=at, fsync=False)
 
 
+def test_a_form_of_more_tensors_than_there_are(tmp_path: Path) -> None:
+    """A short one may speak of as many as its two lists of keys make: it takes no memory for them."""
+    keys = list(range(2000))
+    form = json.dumps([[["dict", keys], ["rows", keys]], []]).encode()
+    packed = bytearray(-(-(32 + len(form)) // 4096) * 4096 + 2)
+    packed[:32] = np.array([len(form), 0, 2, 1], "<u8").tobytes()
+    packed[32 : 32 + len(form)] = form
+    packed[-2:] = b"[]"
+    with Checkpointer(tmp_path, {":state": packed}, fsync=False) as checkpoints:
+        checkpoints.save()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ChainError, match="has a state that can't be read"):
+            load(tmp_path)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def _mangled(value: Any, draw: random.Random) -> Any:
     # With one part of it another one.
     value = copy.deepcopy(value)
@@ -138,6 +158,9 @@ def _mangled(value: Any, draw: random.Random) -> Any:
             0.5,
             "load",
             "array",
+            "values",
+            "entries",
+            "rows",
             "float32",
             [],
             {},
