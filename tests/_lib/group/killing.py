@@ -35,7 +35,7 @@ _MOST = 8  # processes
 _NAMES = [f"shard-{at}" for at in range(_MOST)]
 _SIZE = 3000
 _LINE = 128  # bytes of what a process says
-_PATIENCE = 60.0
+_PATIENCE = 60.0  # until they are killed, whatever they have done
 _LIVES = 15  # runs of a group, at most
 _COMPARED = 3  # of the states that are there, the newest; and as many of the oldest
 _EVERY = 4
@@ -223,7 +223,7 @@ def _run(
 ) -> NoReturn:
     with Session() as session:
         arrays = shards(_NAMES, rank, world, _SIZE)
-        coordinator = file_coordinator(meeting, rank, world, timeout=_PATIENCE)
+        coordinator = file_coordinator(meeting, rank, world, timeout=10 * _PATIENCE)
         checkpoints = GroupCheckpointer.open(
             place, arrays, coordinator=coordinator, session=session, **options
         )
