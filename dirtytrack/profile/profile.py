@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
+from dirtytrack._html import escape
 from dirtytrack._lifetime.closable import Owner
 from dirtytrack._lifetime.handle import Handle
-from dirtytrack.errors import ClosedError, ForkedError
+from dirtytrack.errors import ClosedError, DirtyTrackError, ForkedError
 from dirtytrack.native import ffi, lib
 from dirtytrack.profile import _limits
 from dirtytrack.profile._counters import Written
@@ -262,7 +263,10 @@ class Profile(Handle, Owner):
         return f"<dirtytrack.profile.Profile, {state}: {self._ledger.collects} collects>"
 
     def _repr_html_(self) -> str:
-        return self.report()._repr_html_()
+        try:
+            return self.report()._repr_html_()
+        except DirtyTrackError:  # in a forked child, or memory that is lost
+            return escape(repr(self))
 
 
 class PhaseBlock:

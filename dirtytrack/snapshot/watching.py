@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from dirtytrack._html import escape
 from dirtytrack.errors import DirtyTrackError
 from dirtytrack.snapshot._changes import check_byte_count
 from dirtytrack.snapshot.diff import Diff
@@ -63,5 +64,11 @@ class watch(Diff):
         raise AttributeError(name)
 
     def __repr__(self) -> str:
-        is_left = getattr(self, "_is_left", False)  # which it has not got where a repr of its making is taken
-        return super().__repr__() if is_left else "<dirtytrack.watch: not left yet>"
+        return super().__repr__() if self._has_changes else "<dirtytrack.watch: not left yet>"
+
+    def _repr_html_(self) -> str:
+        return super()._repr_html_() if self._has_changes else escape(repr(self))
+
+    @property
+    def _has_changes(self) -> bool:
+        return getattr(self, "_is_left", False)  # which it has not got where a repr of its making is taken

@@ -492,3 +492,19 @@ def test_interrupts_lose_nothing(session: Session) -> None:
 
 def _of_profiles(frame: object) -> bool:
     return "/profile/profile.py" in frame.f_code.co_filename  # type: ignore[attr-defined]
+
+
+def test_what_notebooks_show_where_there_can_be_no_report(session: Session) -> None:
+    """In a forked child, and once memory is lost: what the profile is."""
+    address = map_anonymous(PAGE_SIZE)
+    region = session.track((address, PAGE_SIZE), name="lost")
+    with Profile(session) as profile:
+        in_child(lambda: check(profile)).check()
+        munmap(address, PAGE_SIZE)
+        check(profile)
+        session.untrack(region)
+
+
+def check(profile: Profile) -> None:
+    """Its page is its repr."""
+    assert profile._repr_html_().startswith("&lt;dirtytrack.profile.Profile")

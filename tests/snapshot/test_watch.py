@@ -110,3 +110,12 @@ def test_in_a_forked_child():
         assert in_child(child).check() == [PAGE_SIZE]
         memory[3] = 1
     assert [one.start for one in changes] == [3]
+
+
+def test_what_notebooks_show_before_it_is_left():
+    """That there are no changes yet; then the changes."""
+    memory = dirtytrack.alloc(PAGE_SIZE)
+    with dirtytrack.watch(memory) as changes:
+        memory[5] = 1
+        assert changes._repr_html_() == "&lt;dirtytrack.watch: not left yet&gt;"
+    assert "1 change" in changes._repr_html_()
