@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+import functools
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from dirtytrack._lifetime.background import Background
 from dirtytrack.errors import DirtyTrackError
 
 
@@ -20,21 +21,18 @@ class Ticker:
     def __init__(self, call: Callable[[], None]) -> None:
         self._call = call
         self._stop: SimpleQueue[None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._thread = Background("dirtytrack profile")
 
     def start(self, seconds: float) -> None:
         """Begins."""
-        self._thread = threading.Thread(
-            target=self._run, args=(seconds,), name="dirtytrack profile", daemon=True
-        )
         self._thread.start()
+        self._thread.put(functools.partial(self._run, seconds))
 
     def stop(self) -> None:
-        """Has the thread end, and waits until it has; idempotent."""
+        """Has the thread end, and waits until it has; idempotent, also where a start was interrupted."""
         self._stop.put(None)
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-            self._thread = None
+        if not self._thread.is_current:
+            self._thread.stop()
 
     def _run(self, seconds: float) -> None:
         with suppress(DirtyTrackError):

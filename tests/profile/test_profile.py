@@ -21,6 +21,7 @@ from _lib.syscalls import map_anonymous, munmap
 from dirtytrack import ClosedError, ForkedError, RegionLostError, Session
 from dirtytrack.profile import Profile, Report
 from dirtytrack.profile import profile as module
+from dirtytrack.profile._ticker import Ticker
 
 _monitoring = pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="sys.monitoring is of Python 3.12")
 
@@ -387,6 +388,25 @@ def test_a_thread_collects_as_well(session: Session) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "dirtytrack profile"]
 
 
+@traced
+def test_interrupts_of_a_thread_that_begins_and_ends(session: Session) -> None:
+    """Wherever Ctrl-C strikes, it is what is raised, and the thread ends with the next stop."""
+
+    def act(count: int) -> None:
+        ticker = Ticker(lambda: None)
+        try:
+            with interrupted_at(count, among=_of_tickers):
+                ticker.start(60)
+                ticker.stop()
+        finally:
+            ticker.stop()
+
+    def check() -> None:
+        assert not [thread for thread in threading.enumerate() if thread.name == "dirtytrack profile"]
+
+    at_every_point(act, check)
+
+
 def test_an_adaptive_session_says_what_it_assumed() -> None:
     """Page-writes without proof are counted apart, and a note tells of them."""
     array = dirtytrack.alloc(64 * PAGE_SIZE)
@@ -488,6 +508,12 @@ def test_interrupts_lose_nothing(session: Session) -> None:
 
         at_every_point(act, check)
         assert expected > 5
+
+
+def _of_tickers(frame: object) -> bool:
+    return frame.f_code.co_filename.endswith(  # type: ignore[attr-defined,no-any-return]
+        ("_ticker.py", "background.py", "threading.py")
+    )
 
 
 def _of_profiles(frame: object) -> bool:
