@@ -24,7 +24,6 @@ from dirtytrack.snapshot import History, Snapshot
 
 from .fixtures import (
     PAGE,
-    BareScan,
     computing_threads,
     memory_folder,
     size,
@@ -126,37 +125,10 @@ def company_short(scale: Scale) -> Iterator[Outcome]:
                     Figure.of(beside.means),
                     "alone",
                     Figure.of(alone.means),
-                    _ratios(beside, alone),
+                    Figure.of(
+                        [one / other for one, other in zip(beside.means, alone.means, strict=False)], "x"
+                    ),
                 )
-
-
-@row("company-woken")
-def company_woken(scale: Scale) -> Iterator[Outcome]:
-    """The same after stores that give the GIL up: each wakes a thread, whose processor the kernel interrupts.
-
-    It does so for the TLB, once a page is armed, whoever asks for that.
-    """
-    with ExitStack() as closing:
-        page = _Page(closing)
-        fill = functools.partial(page.array.fill, 0)
-        bare = BareScan(page.array.ctypes.data, PAGE, vec_len=256)
-        closing.callback(bare.close)
-        calls = page.calls()
-        for name in ("collect", "take"):
-            for threads in _THREADS:
-                _, beside = _times(scale, calls[name], fill, threads)
-                _, bare_beside = _times(scale, bare, fill, threads)
-                yield Outcome(
-                    f"{name}, one page, {_beside(threads)}, woken each time",
-                    Figure.of(beside.means),
-                    "bare ioctl in the same place",
-                    Figure.of(bare_beside.means),
-                    _ratios(beside, bare_beside),
-                )
-
-
-def _ratios(these: _Times, those: _Times) -> Figure:
-    return Figure.of([one / other for one, other in zip(these.means, those.means, strict=False)], "x")
 
 
 @row("company-long", Budget(1.5))

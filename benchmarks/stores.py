@@ -89,7 +89,7 @@ def stores_delta(scale: Scale) -> Iterator[Outcome]:
             yield compare(
                 f"delta, {size(written)} of {size(nbytes)}, object store",
                 Side(lambda: checkpoints.save(wait=True), dirty),
-                Side(lambda: put(f"plain-{next(names)}", plain), dirty, "obstore's put of as many bytes"),
+                Side(lambda: put(f"plain-{next(names)}", plain), name="obstore's put of as many bytes"),
                 pairs=scale.repeat(15),
                 faster=True,
             )
