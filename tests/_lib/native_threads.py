@@ -45,36 +45,37 @@ class NativeThread:
     """
 
     def __init__(self, kind: str, memory: Any = None) -> None:
+        self._library = _library()  # or the test is skipped: not in a child, which can only fail
         self._kind = kind
         self._memory = memory
 
     def __enter__(self) -> NativeThread:
         address, nbytes = (0, 0) if self._memory is None else (address_of(self._memory), len(self._memory))
-        self._handle = _library().thread_begin(self._kind.encode(), address, nbytes, PAGE_SIZE)
+        self._handle = self._library.thread_begin(self._kind.encode(), address, nbytes, PAGE_SIZE)
         assert self._handle, self._kind
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _library().thread_end(self._handle)
+        self._library.thread_end(self._handle)
 
     @property
     def id(self) -> int:
         """Its identifier, as of ``threading.get_native_id``."""
-        return int(_library().thread_id(self._handle))
+        return int(self._library.thread_id(self._handle))
 
     @property
     def done(self) -> int:
         """How often it has done its thing."""
-        return int(_library().thread_done(self._handle))
+        return int(self._library.thread_done(self._handle))
 
     @property
     def interrupted(self) -> int:
         """How often a call of its failed with EINTR."""
-        return int(_library().thread_interrupted(self._handle))
+        return int(self._library.thread_interrupted(self._handle))
 
     def wake(self) -> None:
         """Wakes it from what it waits for, once."""
-        _library().thread_wake(self._handle)
+        self._library.thread_wake(self._handle)
 
     def go_on(self, times: int = 1) -> None:
         """Waits until it has done its thing so many times more."""

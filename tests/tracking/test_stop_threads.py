@@ -427,9 +427,10 @@ def test_a_fork_in_the_middle(memory):
     A thread that forks has signals blocked, and may wait for malloc's lock, which a stopped one has: it is
     let go.
     """
+    forking = NativeThread("fork")
 
     def child():
-        with NativeThread("fork") as native, Session(stop_threads=True) as session:
+        with forking as native, Session(stop_threads=True) as session:
             region = session.track(memory)
             stop, statuses = threading.Event(), []
 
@@ -464,6 +465,7 @@ def test_a_fork_in_the_middle(memory):
 
 def test_interrupts_in_the_middle(memory):
     """Handlers run when a stop is over; none is lost, and no page."""
+    computing = NativeThread("compute")
 
     def child():
         caught, due, armed = 0, set(), False
@@ -475,7 +477,7 @@ def test_interrupts_in_the_middle(memory):
                 raise KeyboardInterrupt
 
         signal.signal(signal.SIGALRM, strike)
-        with NativeThread("compute"), Session(stop_threads=True, stop_timeout=PATIENT) as session:
+        with computing, Session(stop_threads=True, stop_timeout=PATIENT) as session:
             region = session.track(memory)
             for number in range(300):
                 page = number % PAGES
