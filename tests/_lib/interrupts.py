@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import gc
+import itertools
 import os
 import random
 import signal
@@ -140,3 +141,15 @@ class Storm:
         # handlers of the function that the loop is in.
         while self._left:
             act()
+
+
+def interrupting(act: Callable[..., object], at: int | None) -> Callable[..., None]:
+    """A function that does what another one does, and is interrupted when it has done so that many times."""
+    done = itertools.count(1)
+
+    def act_and_strike(*args: object, **keywords: object) -> None:
+        act(*args, **keywords)
+        if next(done) == at:
+            raise KeyboardInterrupt
+
+    return act_and_strike

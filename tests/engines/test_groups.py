@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from _lib import limits
-from _lib.group.ranks import after, in_ranks, no_errors, shards, step_on
+from _lib.group.ranks import after, check_states, in_ranks, no_errors, shards, step_on
 from dirtytrack import GroupError
 from dirtytrack.group import GroupChain, GroupCheckpointer, compact_group
 
@@ -52,11 +52,7 @@ def _train(where, options, world, steps, **keywords):
 def _check(url, options, step):
     chain = GroupChain(url, store_options=options)
     assert chain.meta == {"step": step}
-    for state in chain:
-        for name in NAMES:
-            found = chain.load(name, at=state.number)
-            np.testing.assert_array_equal(found, after(name, state.meta["step"]))
-    assert chain.verify() == []
+    check_states(chain, NAMES)
     return chain
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from _lib.interrupts import interrupting
 from dirtytrack import BusyError, CheckpointError
 from dirtytrack.group import GroupChain, GroupCheckpointer, compact_group, compaction
 from dirtytrack.group.settings import Settings
@@ -62,15 +63,7 @@ def test_what_ends_it_leaves_no_state_without_its_parts(tmp_path, monkeypatch, a
     place = tmp_path / "group"
     _save(place, 2)
     _save(place, 2)
-    compact, done = compaction.compact, []
-
-    def interrupted(*args, **keywords):
-        compact(*args, **keywords)
-        done.append(args)
-        if len(done) == at:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(compaction, "compact", interrupted)
+    monkeypatch.setattr(compaction, "compact", interrupting(compaction.compact, at))
     with pytest.raises(KeyboardInterrupt):
         compact_group(place, 3)
     chain = GroupChain(place)

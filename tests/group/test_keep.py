@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from _lib.checkpoint.buckets import ModelBucket
-from _lib.group.ranks import after, in_ranks, no_errors, shards, step_on
+from _lib.group.ranks import check_states, in_ranks, no_errors, shards, step_on
+from _lib.interrupts import interrupting
 from dirtytrack import ChainError, GroupError
 from dirtytrack.checkpoint import Keep
 from dirtytrack.checkpoint.records import Root
@@ -52,11 +52,7 @@ def _expected(committed, newest=2):
 def _check(url, steps):
     chain = GroupChain(url)
     assert [state.meta["step"] for state in chain] == steps
-    for state in chain:
-        for name in NAMES:
-            found = chain.load(name, at=state.number)
-            np.testing.assert_array_equal(found, after(name, state.meta["step"]))
-    assert chain.verify() == []
+    check_states(chain, NAMES)
     return chain
 
 
@@ -121,16 +117,8 @@ def test_a_compaction_keeps_what_a_policy_chooses(place, monkeypatch, at):
     url, where = place
     committed = _train(where, 2, 8, keep=None) | _train(where, 2, 12, keep=None)
     assert len(committed) == 20
-    compact, done = compaction.compact, []
-
-    def interrupted(*args, **keywords):
-        compact(*args, **keywords)
-        done.append(args)
-        if len(done) == at:
-            raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(compaction, "compact", interrupted)
+        patch.setattr(compaction, "compact", interrupting(compaction.compact, at))
         if at is not None:
             with pytest.raises(KeyboardInterrupt):
                 compact_group(url, POLICY, fsync=False, grace_period=0)

@@ -31,7 +31,7 @@ class ObstoreBucket:
     """See `Bucket`. It is of no use to a forked child, where obstore's threads are missing."""
 
     def __init__(
-        self, place: str, store: Any, prefix: str = "", reopen: Callable[[str], Bucket] | None = None
+        self, place: str, store: Any, prefix: str = "", reopen: Callable[[str], ObstoreBucket] | None = None
     ) -> None:
         """Takes a store of obstore, and of it what begins with a prefix; *reopen* gives another URL's."""
         import obstore  # an extra
@@ -73,7 +73,6 @@ class ObstoreBucket:
         if place is None or self._reopen is None or not isinstance(other, ObstoreBucket):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), f"{other.place}/{key}")
         above = self._reopen(place)
-        assert isinstance(above, ObstoreBucket)
         begins = len(place) + 1
         with other._naming(key):
             self._obstore.copy(

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from dirtytrack.checkpoint.store.bucket import Bucket
 from dirtytrack.checkpoint.store.obstore_bucket import ObstoreBucket, said
 from dirtytrack.errors import ForkedError, StoreError
 from dirtytrack.native import lib
@@ -91,7 +90,7 @@ def directory_of(url: str) -> Path:
     return Path(unquote(parts.path))
 
 
-def open_bucket(url: str, options: StoreOptions | None) -> Bucket:
+def open_bucket(url: str, options: StoreOptions | None) -> ObstoreBucket:
     """The bucket, or the part of one, that a URL names. Nothing is asked of the service yet.
 
     Raises:

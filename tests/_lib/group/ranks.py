@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from dirtytrack.group import GroupChain
+
 _PATIENCE = 60.0
 
 
@@ -100,3 +102,12 @@ def after(name: str, steps: int, size: int = 3000) -> np.ndarray:
     for step in range(1, steps + 1):
         step_on(arrays, step)
     return arrays[name]
+
+
+def check_states(chain: GroupChain, names: list[str]) -> None:
+    """Each state of a training whose meta tells its step is what it was then, and nothing is damaged."""
+    for state in chain:
+        for name in names:
+            found = chain.load(name, at=state.number)
+            np.testing.assert_array_equal(found, after(name, state.meta["step"]))
+    assert chain.verify() == []
