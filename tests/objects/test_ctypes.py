@@ -22,6 +22,7 @@ class Point(ctypes.Structure):
 
 class Packed(ctypes.Structure):
     _pack_ = 1
+    _layout_ = "ms"  # as _pack_ means, which Python 3.14 wants to be said
     _fields_ = (("kind", ctypes.c_int8), ("value", ctypes.c_double), ("name", ctypes.c_char * 3))
 
 
@@ -138,7 +139,8 @@ def test_a_structure_comes_back(tmp_path: Path, kind: Any) -> None:
 def test_pointers_to_python_objects_are_refused() -> None:
     """Alone, in an array, in a structure, packed or not, whose fields have telling names."""
     structure = type("S", (ctypes.Structure,), {"_fields_": [("x", ctypes.py_object)]})
-    packed = type("S", (ctypes.Structure,), {"_pack_": 1, "_fields_": [("x", ctypes.py_object)]})
+    fields = [("x", ctypes.py_object)]
+    packed = type("S", (ctypes.Structure,), {"_pack_": 1, "_layout_": "ms", "_fields_": fields})
     for memory in (ctypes.py_object(1), (ctypes.py_object * 3)(), structure(), packed()):
         with pytest.raises(TypeError, match="Python objects"):
             describe(memory)
