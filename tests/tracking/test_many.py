@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from _lib.raw import Raw, taken, unmap, unregister_behind_the_back
+from _lib.raw import Raw, is_free, taken, unmap, unregister_behind_the_back
 from _lib.support import PAGE_SIZE
 from dirtytrack import Region, RegionLostError, Session
 
@@ -137,30 +137,65 @@ def _take(heap: Raw, page: int, undo: ExitStack) -> None:
     undo.enter_context(taken(*heap.at(page)))
 
 
+def _take_and_arm(heap: Raw, page: int, undo: ExitStack) -> None:
+    heap.map_over(page, page + 1)
+    heap.write(page)
+    undo.enter_context(taken(*heap.at(page))).write_protect(*heap.at(page))
+
+
 @pytest.mark.registration
 @pytest.mark.parametrize("place", [0, 7, 15], ids=["first", "middle", "last"])
-@pytest.mark.parametrize("lose", [_unmap, _replace, _unregister, _move, _take])
+@pytest.mark.parametrize("lose", [_unmap, _replace, _unregister, _move, _take, _take_and_arm])
 @pytest.mark.parametrize("verb", ["collect", "peek", "reset"])
-def test_one_of_those_that_adjoin_is_lost(
-    session: Session, heap: Raw, lose: Callable[[Raw, int, ExitStack], None], place: int, verb: str
+@pytest.mark.parametrize("pages", [4, 3, 1], ids=["adjoining", "apart", "single"])
+def test_one_of_many_is_lost(
+    session: Session,
+    heap: Raw,
+    pages: int,
+    lose: Callable[[Raw, int, ExitStack], None],
+    place: int,
+    verb: str,
 ) -> None:
     """It alone is lost, by its own addresses, and its neighbours' writes come when it is untracked."""
-    regions = [session.track(heap.piece(4 * i, 4 * i + 4), name=str(i)) for i in range(16)]
+    regions = [session.track(heap.piece(4 * i, 4 * i + pages), name=str(i)) for i in range(16)]
+    lost = 4 * place + pages // 2
     with ExitStack() as undo:
-        heap.write(1, 30, 63)
-        lose(heap, 4 * place + 2, undo)
+        heap.write(0, 28, 60)
+        lose(heap, lost, undo)
         for _ in range(2):
             with pytest.raises(RegionLostError) as caught:
                 getattr(session, verb)()
             (loss,) = caught.value.losses
-            assert (loss.region, loss.ranges) == (regions[place], (heap.at(4 * place + 2),))
+            assert (loss.region, loss.ranges) == (regions[place], (heap.at(lost),))
             assert [region for region in regions if region.lost] == [regions[place]]
         session.untrack(regions.pop(place))
         epoch = session.collect()
         for region in regions:
-            assert expected(region, heap, {1, 30, 63}) <= set(epoch[region])
-        heap.write((4 * place + 5) % _PAGES)
+            assert expected(region, heap, {0, 28, 60}) <= set(epoch[region])
+        heap.write((4 * place + 4) % _PAGES)
         assert session.collect().pages == 1
+
+
+@pytest.mark.registration
+@pytest.mark.parametrize("populated", [False, True], ids=["untouched", "written"])
+def test_what_lies_between_is_left_alone(session: Session, heap: Raw, populated: bool) -> None:
+    """Pages of nobody stay unarmed, and those of another session keep what was written for it."""
+    regions = [session.track(heap.piece(i, i + 1)) for i in range(0, _PAGES, 4)]
+    with Session() as beside:
+        between = [beside.track(heap.piece(i + 2, i + 3)) for i in range(0, _PAGES, 4)]
+        if populated:
+            heap.write(*range(_PAGES))
+            session.reset()
+            beside.reset()
+        for verb in (session.collect, session.peek, session.reset):
+            heap.write(4, 6, 7, 9, 14)
+            epoch = verb()
+            if epoch is not None:
+                assert [region for region in regions if epoch[region]] == [regions[1]]
+                assert epoch.pages == 1
+        epoch = beside.collect()
+        assert [region for region in between if epoch[region]] == [between[1], between[3]]
+    assert all(is_free(*heap.at(page)) for page in range(_PAGES) if page % 4)
 
 
 @pytest.mark.registration
