@@ -39,12 +39,14 @@ def main() -> int:
         (PAGES / name).write_text(text, encoding="utf-8")
     for page in PAGES.glob("*.md"):
         page.write_text(_inside(page), encoding="utf-8")
+    shutil.copy(DOCS / "site/wide.css", PAGES)
     shutil.copy(DOCS / "site/zensical.toml", WORK)
     built = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], check=False, cwd=WORK)
     if built.returncode:
         return built.returncode
     shutil.move(WORK / "site", SITE)
     _fetch_nothing()
+    _link_docstrings()
     faults = check.faults(SITE)
     print(*faults, sep="\n", file=sys.stderr)
     print(f"{len(list(SITE.rglob('*.html')))} pages in {SITE.relative_to(ROOT)}/, {len(faults)} dead links")
@@ -60,6 +62,17 @@ def _fetch_nothing() -> None:
         page.write_text(text.replace(_SHIM, f"{home}assets/javascripts/worker.js"), encoding="utf-8")
 
 
+def _link_docstrings() -> None:
+    """Have docstrings, which name a page by its file, link to it."""
+
+    def link(name: re.Match[str]) -> str:
+        return f'<a href="../{name[1]}.html">{_title(name[1] + ".md")}</a>'
+
+    for page in (SITE / "reference").glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r"<code>docs/([\w-]+)\.md</code>", link, text), encoding="utf-8")
+
+
 def _inside(page: Path) -> str:
     """A page's text for readers, its links to files turned to their pages, or to the repository."""
 
@@ -73,7 +86,13 @@ def _inside(page: Path) -> str:
     text = folding.fold(page.read_text(encoding="utf-8"))
     if page.name != "design.md":  # which is for those who carry it on
         text = folding.without_tests(text)
-    return re.sub(r"\]\((\.\./[^)#]*)(#[^)]*)?\)", turn, text)
+    text = re.sub(r"\]\((\.\./[^)#]*)(#[^)]*)?\)", turn, text)
+    return re.sub(r"\[([\w-]+\.md)\]\((?=\1)", lambda link: f"[{_title(link[1])}](", text)
+
+
+def _title(page: str) -> str:
+    """What a page is called, where a link has the name of its file."""
+    return (DOCS / page).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
 def _example(target: str) -> str:

@@ -31,7 +31,7 @@ def _about(source: str) -> str:
 def _page(root: Path, program: Path, about: str) -> str:
     native = sorted(program.parent.glob("*.[ch]")) if program.parent.name == program.stem else []
     sources = "".join(_source(root, path) for path in [program, *native])
-    return f"# {program.stem}\n\n{about}\n{sources}"
+    return f"# {program.stem}\n\n{about} One of the [examples](../examples.md).\n{sources}"
 
 
 def _source(root: Path, path: Path) -> str:
