@@ -135,7 +135,8 @@ class CheckpointError(DirtyTrackError, OSError):
     """Checkpoints could not be written. Their pages are in the next save; nothing is lost.
 
     Attributes:
-        errno, filename: of the failed operation, as of any OSError.
+        errno: of the failed operation, as of any OSError.
+        filename: the same.
         checkpoints: the numbers of all checkpoints that were not committed.
     """
 

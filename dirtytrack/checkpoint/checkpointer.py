@@ -317,8 +317,7 @@ class Checkpointer(Opened):
         Args:
             wait: whether to wait until it is done, as `flush` does.
 
-        Raises:
-            As `flush`; there is nothing to do before the first save is committed.
+        It raises what `flush` raises. There is nothing to do before the first save is committed.
         """
         self._check()
         self._compact(wait)

@@ -20,9 +20,8 @@ def interval(cost: float | Callable[[float], float], mtbf: float) -> float:
 
     Args:
         cost: seconds that a save costs the program: its pause, and the write faults after it. Or a function
-        that
-            gives it for a time between two saves, for incremental ones: they cost the more the longer it is.
-            It may not fall.
+            that gives it for a time between two saves, for incremental ones: they cost the more the longer it
+            is. It may not fall.
         mtbf: mean time between failures, in seconds; of n machines that need each other, that of one, by n.
 
     Raises:

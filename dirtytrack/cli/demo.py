@@ -1,4 +1,4 @@
-"""``dirtytrack demo``: follow a real program's writes, page by page, and prove that none was missed.
+"""Follow a real program's writes, page by page, and prove that none was missed.
 
 Trains word embeddings over the Python standard library's source and tracks the two parameter arrays. Each
 epoch (a number of mini-batches) it collects the written pages, draws them as a heat bar and brings a copy of

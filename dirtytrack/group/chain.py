@@ -212,11 +212,7 @@ class GroupChain:
         return problems
 
     def open_part(self, part: Part) -> Chain:
-        """The chain of a process, in which `Part.id` is its checkpoint.
-
-        Raises:
-            As for `Chain`.
-        """
+        """The chain of a process, in which `Part.id` is its checkpoint. It raises what `Chain` raises."""
         return Chain(self._root.below(part.folder), store_options=self._root.options)
 
     def _folders(self) -> dict[str, dict[str, int]]:

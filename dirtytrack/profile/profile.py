@@ -61,8 +61,7 @@ class Profile(Handle, Owner):
         Args:
             session: whose regions, also those that it tracks later. Default: `default_session`.
             functions: which functions are phases, as "module:function" or "module:Class.method"; the modules
-            are
-                imported. From Python 3.12 on they are watched by ``sys.monitoring``, whoever calls them;
+                are imported. From Python 3.12 on they are watched by ``sys.monitoring``, whoever calls them;
                 generators and coroutines only while they run. On 3.11 a wrapper takes their place in the
                 module or class: who has imported the function before calls it unwatched, and generators,
                 coroutines and whatever has no attribute to be set are refused.
@@ -114,7 +113,7 @@ class Profile(Handle, Owner):
 
         Args:
             name: the same one as often as wanted; without "/", which stands between the names of nested
-            phases.
+                phases.
 
         Raises:
             ValueError, TypeError: no name for a phase.

@@ -29,8 +29,7 @@ class Area:
     Attributes:
         name: of the region, of the array that was found there, or of the mapping.
         kind: "region", "array" (found in the recorded program), "mapping", or "recorder" (made by the
-        recorder
-            itself in the recorded program).
+            recorder itself in the recorded program).
         address: of its first byte.
         nbytes: its length in bytes.
         offset: bytes between the start of its page 0 and its first byte.

@@ -10,8 +10,10 @@ class Change(NamedTuple):
 
     Attributes:
         region: the name of the region.
-        start, stop: bytes, counted in the region.
-        before, after: read-only views of their contents, without a copy. A one-sided diff has none before.
+        start: its first byte, counted in the region.
+        stop: the byte after its last one.
+        before: a read-only view of what the bytes were, without a copy; empty in a one-sided diff.
+        after: a read-only view of what they are, without a copy.
     """
 
     region: str

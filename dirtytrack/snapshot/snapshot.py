@@ -156,8 +156,7 @@ class Snapshot(TrackedSet):
         another mapping, DMA, ...) is found here; `Session.mark` tells the tracker, and then a rollback puts
         it back. It costs reading all of the memory and the copy that is populated.
 
-        Raises:
-            As `diff`.
+        It raises what `diff` raises.
         """
         self._check()
         before = self._consumer.peek()

@@ -207,7 +207,7 @@ class Session(Handle, Owner):
             KernelError: the kernel refused, with what to do.
             ClosedError, ForkedError: not a session of this process any more.
 
-            Nothing stays registered by a call that fails, and no neighbour loses anything by it.
+        Nothing stays registered by a call that fails, and no neighbour loses anything by it.
         """
         region = self._prepare(memory, name, sparse)
         try:

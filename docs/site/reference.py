@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import re
 import subprocess
@@ -35,11 +36,31 @@ def _package(root: Path, name: str) -> str:
     The source is read, not imported: dirtytrack.torch needs torch.
     """
     package = griffe.load(name, search_paths=[root], resolve_aliases=True)
+    _understand(package)
     # The first paragraph is for whoever reads the page, the rest for whoever reads the source.
     about = package.docstring.value.split("\n\n")[0] if package.docstring else ""
     names = [str(name) for name in package.exports or () if not str(name).startswith("_")]
     entries = [f"::: {package[public].canonical_path}\n" for public in names]
     return "\n".join([f"# `{name}`: {_PACKAGES[name]}", "", about, "", *entries])
+
+
+def _understand(package: griffe.Object | griffe.Alias) -> None:
+    """Fail where a docstring has a part that the reference would leave out without a word."""
+    faults: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: faults.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("griffe")
+    logger.addHandler(handler)
+    waiting = [package[str(public)] for public in package.exports or ()]
+    while waiting:
+        thing = waiting.pop()
+        if thing.docstring:
+            thing.docstring.parse("google")
+        if thing.is_class:
+            waiting += thing.members.values()
+    logger.removeHandler(handler)
+    if faults:
+        raise ValueError("\n".join(["docstrings that can't be read:", *faults]))
 
 
 def _command_line() -> str:

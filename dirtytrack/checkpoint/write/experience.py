@@ -21,9 +21,8 @@ class Forecast:
     Attributes:
         kind: "base" (everything) or "delta".
         pages: pages that it would copy. Exact, but for what is written from here on.
-        nbytes: bytes that its file would have: those of the blocks on these pages, by the share of them that
-        the
-            last saves found to be new, and by how far they were compressed.
+        nbytes: bytes that its file would have: those of the blocks on these pages, by the share of
+            them that the last saves found to be new, and by how far they were compressed.
         pause: seconds, from the speed of the last scan and copy.
         saves: how many saves of this kind it is learned from. Without one, blocks are taken to be new and not
             compressible.
