@@ -13,18 +13,22 @@ from matrix.fetch import Package
 _PREFACE = """\
 # Tested kernels
 
-The test suite on real kernels, run by `make kernels`: Debian's cloud kernels for x86-64 and arm64, and its kernels for
-arm64 with pages of 16 KiB, as apt has them, booted under qemu, by KVM where that works and else emulated, with Python, the
-built wheel and the tests and nothing else on them. A guest panics when its kernel oopses or when a task hangs for five
-minutes; either is a failure here. So is a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find
-tracking to work, and an older one on which it does. Guests find hugetlb pages of every size in reserve that their
-processor has.
+The test suite has run on these kernels of Debian: its cloud kernels for x86-64 and arm64, and its kernels for arm64 with
+pages of 16 KiB. A cell has how many tests passed, and behind a stroke how many were skipped. The column "holes" says which
+holes in memory the kernel reports, as found by probing: see [kernel.md](kernel.md#dropped-memory-three-kinds-of-kernel).
+"""  # noqa: E501
 
-A cell has how many tests passed, and behind a stroke how many were skipped. The column "holes" says which holes in memory
-the kernel reports, as found by probing: see [kernel.md](kernel.md#dropped-memory-three-kinds-of-kernel). `make kernels`
-writes this page anew;
-`make kernels KERNELS="6.19 arm64/7.1 arm64-16k/newest"` tries others. It takes Debian with qemu-system-x86 and
-e2fsprogs, for arm64 also qemu-system-arm, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross; no root.
+_HOW = """\
+`make kernels` boots each kernel under qemu, by KVM where that works and else emulated, with Python, the built wheel and the
+tests and nothing else on it. A failure is:
+
+- a kernel that oopses, or a task that hangs for five minutes: the guest panics then;
+- a kernel of 6.7 or later (arm64: 6.10) on which `dirtytrack doctor` does not find tracking to work;
+- an older kernel on which it does.
+
+Guests find hugetlb pages of every size in reserve that their processor has. `make kernels` writes this page anew, and
+`make kernels KERNELS="6.19 arm64/7.1 arm64-16k/newest"` tries others. It takes Debian with qemu-system-x86 and e2fsprogs, for
+arm64 also qemu-system-arm, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross; no root.
 """  # noqa: E501
 
 
@@ -91,14 +95,15 @@ def page(results: list[Result], groups: list[str], args: str, relay: list[str]) 
         args: the words that pytest was given.
         relay: who wrote the epochs of the chain that went from guest to guest.
     """
-    head, *rows = _rows(results, groups, _short)
+    head, *rows = [row[:-1] for row in _rows(results, groups, _short)]  # without the seconds
     table = [head, ["---"] * len(head), *rows]
     lines = [_PREFACE, *("| " + " | ".join(row) + " |" for row in table), ""]
     if args:
         lines += [f"This was a part of the tests: `pytest {args}`.", ""]
     for title, paragraphs in (
         ("What is wrong", _complaints(results)),
-        ("What was skipped, and why", _skips(results)),
+        ("How they are tested", [_HOW.rstrip()]),
+        ("What was skipped, and why", _folded("By reason and kernel", _skips(results))),
         ("One chain of checkpoints through all of them", _relay(relay)),
         ("What doctor says where tracking does not work", _remedies(results)),
     ):
@@ -181,6 +186,13 @@ def _skips(results: list[Result]) -> list[str]:
             for reason, count in sorted(_reasons(result.boot).items()):
                 concerned.setdefault(reason, []).append(f"{count} on {result.package.title}")
     return [f"- {reason}: {', '.join(where)}" for reason, where in concerned.items()]
+
+
+def _folded(title: str, lines: list[str]) -> list[str]:
+    """What few readers want, behind its title."""
+    if not lines:
+        return []
+    return [f'<details markdown="1"><summary>{title}</summary>', "", *lines, "", "</details>"]
 
 
 def _relay(by: list[str]) -> list[str]:
