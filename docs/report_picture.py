@@ -16,7 +16,7 @@ import dirtytrack
 from dirtytrack.profile import Profile, Report
 
 _STEPS = 400
-_SIZE = "1000,690"
+_SIZE = "1100,824"  # the table ends below a row
 
 
 def simulate() -> Report:
