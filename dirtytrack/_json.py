@@ -22,7 +22,8 @@ def parse(data: bytes, most: int, **hooks: Any) -> Any:
         hooks: keywords of `json.loads`.
 
     Raises:
-        ValueError: it may take more, or it is no JSON. RecursionError: it is nested too deep.
+        ValueError: it may take more, or it is no JSON.
+        RecursionError: it is nested too deep.
     """
     check(data, most)
     return json.loads(data.decode(), **hooks)

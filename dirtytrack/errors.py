@@ -136,7 +136,7 @@ class CheckpointError(DirtyTrackError, OSError):
 
     Attributes:
         errno: of the failed operation, as of any OSError.
-        filename: the same.
+        filename: the file that it was about, as of any OSError.
         checkpoints: the numbers of all checkpoints that were not committed.
     """
 

@@ -199,7 +199,8 @@ class Checkpointer(Opened):
         are new, how far these can be compressed and how fast they are copied is what the last saves found.
 
         Raises:
-            RegionLostError: a region's memory is gone. KernelError: as `Cursor.peek`.
+            RegionLostError: a region's memory is gone.
+            KernelError: as `Cursor.peek`.
             ClosedError, ForkedError: not a Checkpointer of this process any more.
         """
         self._check()
@@ -230,7 +231,8 @@ class Checkpointer(Opened):
 
         Raises:
             CheckpointError: an earlier save could not be written, and nothing was done: call it again.
-            ValueError: there is a region of that name. Others: as for the constructor.
+            ValueError: there is a region of that name.
+            Others: as for the constructor.
             ClosedError, ForkedError: not a Checkpointer of this process any more.
         """
         self._check()
@@ -244,7 +246,8 @@ class Checkpointer(Opened):
         Older checkpoints have it as before.
 
         Raises:
-            KeyError: there is no such region. ValueError: it is the last one.
+            KeyError: there is no such region.
+            ValueError: it is the last one.
             CheckpointError, ClosedError, ForkedError: as `add`.
         """
         self._check()

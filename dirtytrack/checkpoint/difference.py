@@ -56,7 +56,8 @@ def differences(archive: Archive, before: Node, after: Node) -> Iterator[Differe
     Only what a file says that one of the two stands on alone is read.
 
     Raises:
-        ChainError: a file is damaged. ImportError: without numpy, naming the extra.
+        ChainError: a file is damaged.
+        ImportError: without numpy, naming the extra.
     """
     try:
         import numpy  # noqa: F401 - before anything is read

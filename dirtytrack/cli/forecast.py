@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     """Print it; 0.
 
     Raises:
-        RecordingError: the file is no recording. OSError: it can't be read.
+        RecordingError: the file is no recording.
+        OSError: it can't be read.
     """
     report = Report.load(args.file)
     found = forecast(report.recording)

@@ -2,7 +2,7 @@
 
 With the feature ``WP_ASYNC`` (Linux 6.7) the kernel resolves write-protection faults by itself: nobody has to
 read the descriptor, a fault never blocks, and what is no longer protected is what was written
-(:mod:`dirtytrack.kernel.pagemap` reads it). Mechanism only; ``dirtytrack.Session`` is the policy.
+(``dirtytrack.kernel.pagemap`` reads it). Mechanism only; ``dirtytrack.Session`` is the policy.
 """
 
 from __future__ import annotations

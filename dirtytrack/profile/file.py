@@ -95,7 +95,8 @@ def write(recording: Recording, path: Path, *, force: bool) -> None:
     """Writes a file, which gets its name when it is complete.
 
     Raises:
-        FileExistsError: there is one, and *force* is False. OSError: it can't be written.
+        FileExistsError: there is one, and *force* is False.
+        OSError: it can't be written.
         ValueError: it could not be read again.
     """
     text = json.dumps(encode(recording), separators=(",", ":"), ensure_ascii=False).encode()
@@ -121,8 +122,8 @@ def reserve_file(path: Path, *, force: bool) -> None:
     It is for its owner alone: it holds names of variables, and the program's arguments.
 
     Raises:
-        FileExistsError: there is one, and *force* is False, or it is no regular file. OSError: it can't be
-            written.
+        FileExistsError: there is one, and *force* is False, or it is no regular file.
+        OSError: it can't be written.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):

@@ -50,7 +50,8 @@ def check_name(name: object) -> None:
     """Refuses what is no name of a function, such as "module:function".
 
     Raises:
-        TypeError: no str. ValueError: another one.
+        TypeError: no str.
+        ValueError: another one.
     """
     if not isinstance(name, str):
         raise TypeError(f'{name!r} is no name of a function: "module:function"')

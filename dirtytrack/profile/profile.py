@@ -132,7 +132,8 @@ class Profile(Handle, Owner):
         """Collects, and returns all that was found so far; also when it is closed.
 
         Raises:
-            ForkedError: in a child of the process that made it. Others: as `Cursor.collect`.
+            ForkedError: in a child of the process that made it.
+            Others: as `Cursor.collect`.
         """
         self._check_process()
         with self._lock:

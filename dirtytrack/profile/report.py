@@ -45,7 +45,8 @@ class Report:
             force: whether a file that is there is replaced.
 
         Raises:
-            FileExistsError: there is a file. OSError: it can't be written.
+            FileExistsError: there is a file.
+            OSError: it can't be written.
         """
         file.write(self.recording, Path(path), force=force)
 

@@ -92,7 +92,8 @@ class Saved:
             The memory to restore to, by the names of regions; none of it twice.
 
         Raises:
-            ChainError: what the chain says of them is impossible. MemoryError: there is no memory for them.
+            ChainError: what the chain says of them is impossible.
+            MemoryError: there is no memory for them.
         """
         self._put_together({}, [str(path[0]) for path in self._paths if only in (None, path[0])])
         found: dict[str, tuple[str, object]] = {}

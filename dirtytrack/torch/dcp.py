@@ -107,7 +107,8 @@ class DcpWriter(Closable, StorageWriter):
 
         Raises:
             TypeError, ValueError: a tensor can't be saved; it is named.
-            CheckpointError: it could not be written, or the one before it. Others: as for `Checkpointer`.
+            CheckpointError: it could not be written, or the one before it.
+            Others: as for `Checkpointer`.
         """
         tensors: dict[str, Any] = {}
         others: dict[str, bytes] = {}

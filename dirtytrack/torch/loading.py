@@ -32,7 +32,8 @@ def load(
     Raises:
         ChainError: the chain was not written by a `TorchCheckpointer`, has no such name or checkpoint, or is
             damaged.
-        MemoryError: there is no memory for it. Others: as for `Chain`.
+        MemoryError: there is no memory for it.
+        Others: as for `Chain`.
     """
     with Chain(path, store_options=store_options) as chain:
         while True:

@@ -70,7 +70,8 @@ class ModuleSnapshot(Closable):
         """Copies them.
 
         Raises:
-            As for `track_module`. OSError: there is no memory for the copy.
+            OSError: there is no memory for the copy.
+            Others: as for `track_module`.
         """
         self._tensors = _named(module, optimizer)
         self._optimizer = optimizer
@@ -91,7 +92,8 @@ class ModuleSnapshot(Closable):
         """Makes them what they were, and returns how many pages were written back.
 
         Raises:
-            RegionLostError: a tensor has other memory than it had. Others: as for `Snapshot.rollback`.
+            RegionLostError: a tensor has other memory than it had.
+            Others: as for `Snapshot.rollback`.
         """
         pages = self._snapshot.rollback()
         torch.autograd.graph.increment_version(list(self._tensors.values()))

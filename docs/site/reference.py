@@ -40,8 +40,18 @@ def _package(root: Path, name: str) -> str:
     # The first paragraph is for whoever reads the page, the rest for whoever reads the source.
     about = package.docstring.value.split("\n\n")[0] if package.docstring else ""
     names = [str(name) for name in package.exports or () if not str(name).startswith("_")]
-    entries = [f"::: {package[public].canonical_path}\n" for public in names]
+    entries = [_entry(package, public) for public in names]
     return "\n".join([f"# `{name}`: {_PACKAGES[name]}", "", about, "", *entries])
+
+
+def _entry(package: griffe.Object | griffe.Alias, public: str) -> str:
+    """What is written for a public name: where it is defined, or which page a package has."""
+    path = package[public].canonical_path
+    if path in _PACKAGES:
+        return f"## `{public}`\n\nA package, with [a page of its own]({public}.md).\n"
+    if package[public].is_module:  # it, or what it has of the same name
+        path = package.imports.get(public, path)
+    return f"::: {path}\n"
 
 
 def _understand(package: griffe.Object | griffe.Alias) -> None:

@@ -26,7 +26,8 @@ def check_target(to: Place) -> Path:
     """The path of a file to be made.
 
     Raises:
-        StoreError: it is the URL of an object store. FileExistsError: it is there.
+        StoreError: it is the URL of an object store.
+        FileExistsError: it is there.
     """
     path = find_place(to)
     if not isinstance(path, Path):

@@ -46,7 +46,8 @@ class Holdings:
             anew: names of which it is to be tracked anew all the same.
 
         Raises:
-            ValueError: it takes too long a description. Others: as `Session.track`.
+            ValueError: it takes too long a description.
+            Others: as `Session.track`.
         """
         found = {name: resolve(memory, empty=True) for name, memory in self.memories.items()}
         owners: dict[tuple[int, int], str] = {}

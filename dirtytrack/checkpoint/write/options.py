@@ -64,7 +64,8 @@ class Options:
         """The keywords that somebody gave to what is *called* so.
 
         Raises:
-            TypeError: one of them is none of a Checkpointer's. Others: as `Options`.
+            TypeError: one of them is none of a Checkpointer's.
+            Others: as `Options`.
         """
         known = Keywords.__annotations__
         for name in keywords:

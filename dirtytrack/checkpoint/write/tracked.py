@@ -63,7 +63,8 @@ class Tracked:
             anew: names whose memory is to be tracked anew all the same.
 
         Raises:
-            CheckpointError: an earlier save has failed. Others: as `Holdings.track`. Nothing was exchanged.
+            CheckpointError: an earlier save has failed.
+            Others: as `Holdings.track`. Nothing was exchanged.
         """
         while True:
             before = self.holdings
