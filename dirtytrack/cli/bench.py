@@ -1,8 +1,8 @@
 """Measure the cost of tracking on this machine, each figure beside its yardstick in the same run.
 
-A full run takes a few minutes and up to 12 GiB of memory; what does not fit or can't be compiled is skipped,
-with the reason. Run it on an idle machine: the load is printed with the figures. Exit code 0 also when a
-budget is missed. Needs the extra: pip install "dirtytrack[bench]".
+A full run takes twenty to forty minutes, up to 12 GiB of memory and 25 GiB of the temporary directory; what
+does not fit or can't be compiled is skipped, with the reason. Run it on an idle machine: the load is printed
+with the figures. Exit code 0 also when a budget is missed. Needs the extra: pip install "dirtytrack[bench]".
 """
 
 from __future__ import annotations
