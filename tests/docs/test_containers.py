@@ -24,7 +24,7 @@ _RUNC = ("--runtime=runc", "--cgroup-manager=cgroupfs")
 _RUN = ("run", "--rm", "--network=none")
 _LIMITS = ("--ulimit=nofile=1000:1000", "--ulimit=nproc=400:400")
 _DEVICE = "--device=/dev/userfaultfd"
-_FILES = sorted({Path(place).resolve() for place in ("/usr", sys.base_prefix)})
+_FILES = sorted({Path(place).resolve() for place in ("/usr", sys.base_prefix, sys.prefix)})
 
 pytestmark = pytest.mark.slow
 

@@ -16,6 +16,8 @@ from _lib.support import address_of
 from dirtytrack.objects import Elements, describe
 
 NATIVE = "<" if sys.byteorder == "little" else ">"
+_CHARACTERS = "w" if sys.version_info >= (3, 13) else "u"  # which is deprecated since
+
 KINDS: dict[str, tuple[Callable[[], Any], Elements | None]] = {
     "bytearray": (lambda: bytearray(40), None),
     "mmap": (lambda: mmap.mmap(-1, 40), None),
@@ -27,7 +29,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Elements | None]] = {
     "bools, two axes": (lambda: memoryview(bytearray(40)).cast("?", [4, 10]), Elements("|b1", (4, 10))),
     "bytes, two axes": (lambda: memoryview(bytearray(40)).cast("B", [4, 10]), Elements("|u1", (4, 10))),
     "floats, two axes": (lambda: memoryview(bytearray(40)).cast("f", [2, 5]), Elements("<f4", (2, 5))),
-    "characters": (lambda: array.array("u", "ten letters"[:10]), Elements(f"{NATIVE}U1", (10,))),
+    "characters": (lambda: array.array(_CHARACTERS, "ten letters"[:10]), Elements(f"{NATIVE}U1", (10,))),
     "bytes of C, two axes": (lambda: (ctypes.c_char * 4 * 10)(), Elements("|S1", (10, 4))),
     "big-endian": (lambda: (ctypes.c_float.__ctype_be__ * 10)(), Elements(">f4", (10,))),
     "addresses": (lambda: (ctypes.c_void_p * 5)(), Elements(f"{NATIVE}u8", (5,))),
