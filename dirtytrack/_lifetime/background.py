@@ -5,9 +5,10 @@ from __future__ import annotations
 import _thread
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
+from typing import Any
 
-from dirtytrack.native import lib
+from dirtytrack.native import ffi, lib
 
 _START_SECONDS = 10.0  # after which a thread that has not begun is taken for one that can't
 
@@ -33,17 +34,21 @@ class Background:
     Any method may be interrupted, and called again. So they wait by a SimpleQueue, which is C: an exception
     in the wrong place leaves a Condition, and so an Event, locked for ever, and makes Thread.join take a
     thread that runs for one that has ended. An interrupt can take away what was got from the queue; that is
-    only a sign here, and nothing is lost with it.
+    only a sign here, and nothing is lost with it. The thread itself waits in native code, at a mailbox, so
+    that what it is given can begin before it gets the GIL.
 
     What it does is never interrupted: Python runs the handlers of signals in the main thread alone.
 
     Attributes:
         failure: the first exception that an act let through. The acts after it are done all the same.
+        given: how many acts were put, counted before each is.
     """
 
     def __init__(self, name: str) -> None:
         self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._mailbox: Any = ffi.new("struct dt_mailbox *")
         self.failure: BaseException | None = None
+        self.given = 0
         self._is_wanted = self._is_started = self._is_stopped = False
         self._starting = threading.Lock()  # held until the thread runs, or can't
         self._starting.acquire()
@@ -70,15 +75,28 @@ class Background:
                 "(ulimit -v)"
             )
 
-    def put(self, act: Callable[[], object]) -> None:
-        """Adds an act to what is to be done. Does not wait."""
+    @property
+    def is_idle(self) -> bool:
+        """Whether all that was put is done, and the thread waits for more."""
+        return self._queue.empty() and bool(lib.dt_mailbox_is_waited_at(self._mailbox))
+
+    def put(self, act: Callable[[], object], errand: Any = ffi.NULL) -> None:
+        """Adds an act to what is to be done. Does not wait.
+
+        Args:
+            act: is called by the thread.
+            errand: a ``struct dt_errand`` that lives as long as the act, which sees to it that it is done. A
+                thread that is idle does it before it has the GIL.
+        """
+        self.given += 1
         self._queue.put(act)
+        lib.dt_mailbox_post(self._mailbox, errand)
 
     def drain(self) -> None:
         """Waits until everything that was put before is done."""
         if self._is_started and not self._is_stopped:
             done: SimpleQueue[None] = SimpleQueue()
-            self._queue.put(lambda: done.put(None))
+            self.put(lambda: done.put(None))
             done.get()
 
     def stop(self) -> None:
@@ -90,7 +108,7 @@ class Background:
             self._wait_for_start()
         self.drain()
         self._is_stopped = True
-        self._queue.put(lambda: None)  # wakes it, so that it sees that
+        self.put(lambda: None)  # wakes it, so that it sees that
         if self._is_started:
             self._thread.join()  # an interrupt may end this too early: there is nothing left to do
 
@@ -116,7 +134,17 @@ class Background:
     def _run(self) -> None:
         lib.dt_own_thread()
         while not self._is_stopped:
+            lib.dt_mailbox_wait(self._mailbox)
+            self._do_all()
+
+    def _do_all(self) -> None:
+        while not self._is_stopped:
             try:
-                self._queue.get()()
+                act = self._queue.get_nowait()
+            except Empty:
+                return
+            try:
+                act()
             except BaseException as error:
                 self.failure = self.failure or error
+            del act  # and what it keeps

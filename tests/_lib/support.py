@@ -15,6 +15,7 @@ import pickle
 import select
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -119,6 +120,21 @@ def in_child(function: Callable[[], Any]) -> Child:
         return Child(status, None, "" if status >= 0 else _fate(signal.Signals(-status)))
     value, error = pickle.loads(report)
     return Child(status, value, error)
+
+
+@contextmanager
+def idle_threads(count: int) -> Iterator[None]:
+    """So many threads of Python's, which do nothing: the library behaves otherwise beside some."""
+    done = threading.Event()
+    threads = [threading.Thread(target=done.wait) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def _fate(killer: signal.Signals) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 
 import pytest
 
@@ -10,6 +12,7 @@ from _lib.interrupts import Storm, at_every_point, interrupted_at, traced
 from _lib.support import in_child
 from dirtytrack._lifetime import background as background_module
 from dirtytrack._lifetime.background import Background, others_run
+from dirtytrack.native import ffi
 
 pytestmark = pytest.mark.anywhere
 
@@ -62,6 +65,38 @@ def test_it_knows_itself():
     background.stop()
     assert seen == [True]
     assert not background.is_current
+
+
+def test_an_errand_is_done_without_the_gil():
+    """By a thread that is idle, and before the act that it came with."""
+    background, errand, seen = Background("test"), ffi.new("struct dt_errand *"), []
+    background.start()
+    while not background.is_idle:
+        time.sleep(0)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        background.put(lambda: seen.append(errand.is_done), errand)
+        while not errand.is_done:  # nobody asks for the GIL, which this thread keeps
+            assert not seen
+    finally:
+        sys.setswitchinterval(interval)
+    background.stop()
+    assert seen == [True]
+
+
+def test_who_is_busy_does_no_errand():
+    """It may need what comes before it: its act sees to it then."""
+    background, errand, seen = Background("test"), ffi.new("struct dt_errand *"), []
+    background.start()
+    gate = threading.Event()
+    background.put(gate.wait)
+    assert not background.is_idle
+    background.put(lambda: seen.append(errand.is_done), errand)
+    gate.set()
+    background.drain()
+    background.stop()
+    assert seen == [False]
 
 
 def test_a_thread_that_ends_before_it_begins_is_not_waited_for(monkeypatch):

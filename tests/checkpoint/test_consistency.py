@@ -180,9 +180,9 @@ def test_a_pause_that_does_not_stop_everybody(tmp_path, array, monkeypatch):
         array[:] = 1
         take = checkpoints._pipeline.committer.take
 
-        def store_and_take(job, capture, loan):
+        def store_and_take(job, capture, loan, is_last):
             array[:] += 1  # while the copy is under way: it takes several steps
-            take(job, capture, loan)
+            take(job, capture, loan, is_last)
 
         monkeypatch.setattr(checkpoints._pipeline.committer, "take", store_and_take)
         save = checkpoints.save(pause=_Scripted(lambda: None))
@@ -199,9 +199,9 @@ def test_a_little_written_meanwhile_is_copied_once_more(tmp_path, array, monkeyp
         array[:] = 1
         take, stores = checkpoints._pipeline.committer.take, iter([1])
 
-        def store_once_and_take(job, capture, loan):
+        def store_once_and_take(job, capture, loan, is_last):
             array[0] += next(stores, 0)
-            take(job, capture, loan)
+            take(job, capture, loan, is_last)
 
         monkeypatch.setattr(checkpoints._pipeline.committer, "take", store_once_and_take)
         save = checkpoints.save(wait=True)

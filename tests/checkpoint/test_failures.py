@@ -34,6 +34,7 @@ from _lib.support import in_child, require_root
 from _lib.tracked import open_cursors
 from dirtytrack import ChainError, CheckpointError, Session
 from dirtytrack.checkpoint import Chain, Checkpointer, Save
+from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.store import new_file
 from dirtytrack.checkpoint.write import checkpoint_writer, pipeline
 from dirtytrack.checkpoint.write.job import Job
@@ -337,14 +338,14 @@ def test_no_memory_is_a_failure_like_any_other(
 ) -> None:
     """The worker survives what is no OSError, and says ENOMEM."""
 
-    def fail(data: object) -> int:
+    def fail(description: object, regions: object) -> int:
         raise MemoryError
 
     scene = scenes(tmp_path)
     scene.save()
     scene.world.touch()
     with monkeypatch.context() as patch, pytest.raises(CheckpointError) as caught:
-        patch.setattr(checkpoint_writer, "checksum", fail)
+        patch.setattr(Description, "encode_uncounted", fail)
         scene.save()
     scene.check_failed(caught.value, errno.ENOMEM, [2])
     assert scene.save().kind == "delta"

@@ -15,7 +15,7 @@ from _lib.checkpoint.intercept import COMMITTER, Gate, by, intercepted
 from _lib.checkpoint.world import BLOCK, World, restored
 from _lib.interrupts import STRIDE, Storm, interrupted_at, is_interrupted, traced
 from _lib.raw import open_descriptors
-from _lib.support import PAGE_SIZE, in_child
+from _lib.support import PAGE_SIZE, idle_threads, in_child
 from _lib.tracked import open_cursors
 from dirtytrack import Session
 from dirtytrack.checkpoint import Chain, Checkpointer, restore
@@ -49,28 +49,40 @@ def _compact(checkpoints: Checkpointer) -> None:
 @pytest.mark.slow
 @traced
 @pytest.mark.parametrize(
-    ("verb", "bases", "staging"),
+    ("verb", "bases", "staging", "others"),
     [
-        (Checkpointer.save, 0, None),
-        (Checkpointer.save, 1, None),
-        (Checkpointer.save, 1, 4096),
-        (_save_and_wait, 1, None),
-        (_save_in_pause, 0, None),
-        (_save_in_pause, 1, 4096),
-        (Checkpointer.flush, 1, None),
-        (_compact, 1, None),
+        (Checkpointer.save, 0, None, 0),
+        (Checkpointer.save, 1, None, 0),
+        (Checkpointer.save, 1, None, 1),
+        (Checkpointer.save, 1, 4096, 0),
+        (_save_and_wait, 1, None, 0),
+        (_save_and_wait, 1, None, 1),
+        (_save_in_pause, 0, None, 0),
+        (_save_in_pause, 1, 4096, 0),
+        (_save_in_pause, 1, None, 1),
+        (Checkpointer.flush, 1, None, 0),
+        (_compact, 1, None, 0),
     ],
 )
 def test_the_handler_of_an_interrupt_saves_everything(
-    tmp_path: Path, verb: Callable[[Checkpointer], None], bases: int, staging: int | None
+    tmp_path: Path, verb: Callable[[Checkpointer], None], bases: int, staging: int | None, others: int
 ) -> None:
-    """At every point in turn: a save in its ``except`` block is complete, and so is one after that."""
+    """At every point in turn: a save in its ``except`` block is complete, and so is one after that.
+
+    Beside other threads, and not compressed, it is written before its thread has the GIL.
+    """
 
     def interrupted(session: Session, world: World, count: int) -> bool:
         path = tmp_path / str(count)
         path.mkdir()
         with Checkpointer(
-            path, world.regions, session=session, fsync=False, staging_bytes=staging, max_pause=1e-9
+            path,
+            world.regions,
+            session=session,
+            fsync=False,
+            staging_bytes=staging,
+            max_pause=1e-9,
+            compression="none" if others else "auto",
         ) as checkpoints:
             for _ in range(bases):
                 checkpoints.save(wait=True)
@@ -92,7 +104,7 @@ def test_the_handler_of_an_interrupt_saves_everything(
         return True
 
     def child() -> int:
-        with Session() as session:
+        with idle_threads(others), Session() as session:
             world = World(3, 1)
             return next(count for count in range(1, _MOST, STRIDE) if not interrupted(session, world, count))
 
@@ -244,18 +256,26 @@ def test_whoever_waits_for_a_slow_disk_can_be_interrupted(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bursts", "staging"), [(1, None), (2, 4096)])
-def test_a_storm_of_interrupts_loses_nothing(tmp_path: Path, bursts: int, staging: int | None) -> None:
+@pytest.mark.parametrize(("bursts", "staging", "others"), [(1, None, 0), (1, None, 1), (2, 4096, 0)])
+def test_a_storm_of_interrupts_loses_nothing(
+    tmp_path: Path, bursts: int, staging: int | None, others: int
+) -> None:
     """A timer that strikes anywhere, also in the undoing of what it has interrupted."""
 
     def child() -> None:
         storm, draw = Storm(2, bursts), random.Random(1)
-        with Session() as session:
+        with idle_threads(others), Session() as session:
             world = World(3, 1)
             while storm.struck < 400:
                 path = tmp_path / str(storm.struck)
                 with Checkpointer(
-                    path, world.regions, session=session, fsync=False, keep=2, staging_bytes=staging
+                    path,
+                    world.regions,
+                    session=session,
+                    fsync=False,
+                    keep=2,
+                    staging_bytes=staging,
+                    compression="none" if others else "auto",
                 ) as checkpoints:
 
                     def act() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,3 +135,21 @@ def test_the_index_is_as_documented():
         "<IIQQQ 3Q3Q IIQQQ 3Q", 1, 2, 128, BLOCK + 7, raw[3], 0, 1, 1, 1, 0, 1, 0, 1, 0, 0, 0, 0, 3, 1
     )
     assert zeros == (0, 0, 0, 0, [(0, 3, 1)])
+
+
+@pytest.mark.parametrize("blocks", [0, 3])
+def test_the_end_is_as_documented(blocks):
+    """Index, description with the number of blocks in its place, and a footer that sums up both."""
+    packed = Packed(None, [1 << 20])
+    if blocks:
+        packed.add([(0, 1, b"x" * blocks * BLOCK)])
+    header = bytes(range(128))
+    tail = packed.end(description=b'{"n": xxxxxx}', header=header, count_at=6, count_bytes=6)
+    index, described, footer = tail[: -13 - 64], tail[-13 - 64 : -64], tail[-64:]
+    assert index == packed.index()
+    assert described == b'{"n": %-6d}' % blocks
+    expected = struct.pack(
+        "<5Q", packed.native.end, len(index), 13, *map(xxhash.xxh3_64_intdigest, (index, described))
+    )
+    expected += header[-8:]
+    assert footer == expected + struct.pack("<Q", xxhash.xxh3_64_intdigest(expected)) + b"DTCKEND\n"

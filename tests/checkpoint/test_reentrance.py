@@ -14,7 +14,7 @@ import pytest
 from _lib.checkpoint.intercept import COMMITTER, Fault, by, intercepted
 from _lib.checkpoint.world import World, restored
 from _lib.interrupts import STRIDE, interrupted_at, traced
-from _lib.support import in_child
+from _lib.support import idle_threads, in_child
 from dirtytrack import CheckpointError, Session
 from dirtytrack.checkpoint import Chain, Checkpointer, Save
 
@@ -54,11 +54,11 @@ def _compact(checkpoints: Checkpointer) -> None:
     checkpoints.compact()
 
 
-def _in_child(point: Callable[[Session, World, int], bool]) -> int:
+def _in_child(point: Callable[[Session, World, int], bool], others: int = 0) -> int:
     """Goes through the points, each `STRIDE`th from the first on; returns about how many there were."""
 
     def child() -> int:
-        with Session() as session:
+        with idle_threads(others), Session() as session:
             world = World(3, 1)
             return next(count for count in range(1, _MOST, STRIDE) if not point(session, world, count))
 
@@ -69,26 +69,36 @@ def _in_child(point: Callable[[Session, World, int], bool]) -> int:
 @traced
 @pytest.mark.parametrize("inner", [_save, _save_and_wait, _save_in_pause])
 @pytest.mark.parametrize(
-    ("outer", "bases", "staging"),
+    ("outer", "bases", "staging", "others"),
     [
-        (_save, 0, None),
-        (_save, 1, None),
-        (_save, 1, 4096),
-        (_save_and_wait, 1, None),
-        (_save_in_pause, 0, 4096),
-        (_save_in_pause, 1, None),
-        (_flush, 1, None),
-        (_compact, 1, None),
+        (_save, 0, None, 0),
+        (_save, 1, None, 0),
+        (_save, 1, None, 1),
+        (_save, 1, 4096, 0),
+        (_save_and_wait, 1, None, 0),
+        (_save_in_pause, 0, 4096, 0),
+        (_save_in_pause, 1, None, 0),
+        (_save_in_pause, 1, None, 1),
+        (_flush, 1, None, 0),
+        (_compact, 1, None, 0),
     ],
 )
-def test_a_save_within(tmp_path: Path, outer: Verb, bases: int, staging: int | None, inner: Verb) -> None:
+def test_a_save_within(
+    tmp_path: Path, outer: Verb, bases: int, staging: int | None, others: int, inner: Verb
+) -> None:
     """At every point in turn: both are committed, and each is the state of its time."""
 
     def point(session: Session, world: World, count: int) -> bool:
         path, made = tmp_path / str(count), []
         path.mkdir()
         with Checkpointer(
-            path, world.regions, session=session, fsync=False, staging_bytes=staging, max_pause=1e-9
+            path,
+            world.regions,
+            session=session,
+            fsync=False,
+            staging_bytes=staging,
+            max_pause=1e-9,
+            compression="none" if others else "auto",
         ) as checkpoints:
 
             def handle() -> None:
@@ -118,20 +128,28 @@ def test_a_save_within(tmp_path: Path, outer: Verb, bases: int, staging: int | N
         assert restored(path, world.sizes) == world.contents()
         return bool(made)
 
-    assert _in_child(point) > 20
+    assert _in_child(point, others) > 20
 
 
 @pytest.mark.slow
 @traced
 @pytest.mark.parametrize("inner", [_flush, _compact, Checkpointer.close])
-@pytest.mark.parametrize("outer", [_save, _save_and_wait, _save_in_pause, _flush, _compact])
-def test_another_call_within(tmp_path: Path, outer: Verb, inner: Callable[[Checkpointer], None]) -> None:
+@pytest.mark.parametrize(
+    ("outer", "others"),
+    [(_save, 0), (_save, 1), (_save_and_wait, 0), (_save_in_pause, 0), (_flush, 0), (_compact, 0)],
+)
+def test_another_call_within(
+    tmp_path: Path, outer: Verb, others: int, inner: Callable[[Checkpointer], None]
+) -> None:
     """At every point in turn: the outer one is done as if nothing was, and a close then takes effect."""
 
     def point(session: Session, world: World, count: int) -> bool:
         path, handled = tmp_path / str(count), []
         path.mkdir()
-        checkpoints = Checkpointer(path, world.regions, session=session, fsync=False, max_pause=1e-9)
+        compression = "none" if others else "auto"
+        checkpoints = Checkpointer(
+            path, world.regions, session=session, fsync=False, max_pause=1e-9, compression=compression
+        )
         checkpoints.save()
         world.scribble()
         done = None
@@ -150,7 +168,7 @@ def test_another_call_within(tmp_path: Path, outer: Verb, inner: Callable[[Check
         assert session.regions == ()
         return bool(handled)
 
-    assert _in_child(point) > 20
+    assert _in_child(point, others) > 20
 
 
 @pytest.mark.slow

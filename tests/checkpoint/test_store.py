@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import mmap
 import os
@@ -17,6 +18,7 @@ from dirtytrack.checkpoint.store import open_store
 from dirtytrack.checkpoint.store.directory import Directory
 from dirtytrack.checkpoint.store.memory import MemoryStore
 from dirtytrack.checkpoint.store.protocol import Condition, Store, UnreadableError
+from dirtytrack.native import ffi, lib
 
 pytestmark = pytest.mark.anywhere
 
@@ -187,6 +189,77 @@ def test_a_condition_that_does_not_hold_leaves_no_file(store):
     file.write(0, [b"def"])
     with pytest.raises(ZeroDivisionError):
         file.publish(NAME, condition=Condition(claim, [OTHER], lambda: 1 // 0))
+    file.discard()
+    claim.close()
+    assert NAME not in store.names()
+
+
+def _ending():
+    """Four blocks, of which a file has one, and what it has to hold in the end."""
+    packed = Packed(None, [4096, 9 * 4096])
+    file_has = packed.batch([(0, 0, b"a" * 4096)])
+    kept = packed._runs, packed.data
+    more = packed.batch([(1, 1, b"b" * 8192)])
+    packed.kept = kept
+    return (
+        packed,
+        file_has,
+        packed.ending(more, description=b"[.]", header=b"H" * 128, count_at=1, count_bytes=1),
+    )
+
+
+def _check_ending(store, packed, name=NAME):
+    opened = store.open(name)
+    data = _read(opened, 0, opened.nbytes)
+    assert data[:128] == b"H" * 128
+    assert data[128 : 128 + 12288] == b"a" * 4096 + b"b" * 8192
+    assert data[128 + 12288 :] == packed.end(description=b"[3]", header=b"H" * 128)
+    opened.close()
+
+
+def test_an_ending_is_written_before_the_name(store):
+    """Batches, what says what they are, and the first bytes once more."""
+    packed, first, ending = _ending()
+    file = store.create(NAME, b"H" * 128)
+    file.write_batch(packed.native, first)
+    file.publish(NAME, ending)
+    _check_ending(store, packed)
+
+
+@pytest.mark.parametrize("holds", [True, False])
+@pytest.mark.parametrize("done", [True, False])
+def test_an_ending_can_be_prepared(store, done, holds):
+    """Native code makes all of it, the name too, where it can; who publishes it then makes what is left."""
+    _publish(store, NAME, b"abc")
+    packed, first, ending = _ending()
+    claim, asked = store.claim(), []
+    names = [NAME] if holds else ["0000000009-0000000000000000.delta"]
+    condition = Condition(claim, names, lambda: asked.append(OTHER in store.names()))
+    file = store.create(OTHER, b"H" * 128)
+    file.write_batch(packed.native, first)
+    revoked = ffi.new("bool *")
+    errand = file.prepare(OTHER, ending, condition, revoked)
+    if errand and done:
+        assert (lib.dt_errand_run(errand) == 0) == holds == (OTHER in store.names())
+    file.publish(OTHER, ending, condition, [NAME])
+    assert asked == ([] if holds else [False])
+    _check_ending(store, packed, OTHER)
+    claim.close()
+
+
+def test_what_was_prepared_can_be_revoked(store):
+    """Then it is never done."""
+    packed, first, ending = _ending()
+    claim = store.claim()
+    file = store.create(NAME, b"H" * 128)
+    file.write_batch(packed.native, first)
+    revoked = ffi.new("bool *")
+    errand = file.prepare(NAME, ending, Condition(claim, [], lambda: None), revoked)
+    revoked[0] = True
+    if errand:
+        assert lib.dt_errand_run(errand) == -errno.ECANCELED
+        with pytest.raises(OSError, match=os.strerror(errno.ECANCELED)):
+            file.publish(NAME, ending, Condition(claim, [], lambda: None))
     file.discard()
     claim.close()
     assert NAME not in store.names()

@@ -131,9 +131,9 @@ def test_a_page_that_goes_between_the_scan_and_the_copy(kind, tmp_path, monkeypa
     memory = kind(bad=PAGES - 1)
     take = Committer.take
 
-    def spoil_and_take(self, job, capture, loan):
+    def spoil_and_take(self, job, capture, loan, is_last):
         memory.spoil()
-        take(self, job, capture, loan)
+        take(self, job, capture, loan, is_last)
 
     chain = tmp_path / "chain"
     with Checkpointer(chain, {"arena": memory.given}, staging_bytes=2 * PAGE_SIZE) as checkpoints:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from typing import NamedTuple
 
 import pytest
 
@@ -34,6 +35,22 @@ class Small(ModelBucket):
             self._set(key, b"".join(data))
 
 
+class _Ending(NamedTuple):
+    """As `Ending`, of bytes that are there."""
+
+    at: int
+    tail: bytes
+    first: bytes
+
+    def write_batches(self, write):
+        """There are none."""
+
+    def write_end(self, write):
+        write(self.at, [self.tail])
+        write(0, [self.first])
+        return len(self.tail)
+
+
 @pytest.fixture
 def bucket(monkeypatch):
     monkeypatch.setattr(uploads, "PART_BYTES", 1000)
@@ -58,7 +75,7 @@ def test_every_byte_is_in_its_place(bucket, nbytes):
         assert upload.write(at, [data[at:middle], bytearray(data[middle:stop])]) == stop
         at = stop
     assert upload.is_fixed == (at > 2000)
-    upload.publish("name.delta", [(at, data[at:]), (0, data[:128])], footing=["below"])
+    upload.publish("name.delta", _Ending(at, data[at:], data[:128]), footing=["below"])
     assert bucket.objects["data/name.delta"][0] == data
     assert published == [("name.delta", nbytes, nbytes - at, ["below"])]
     assert bucket.requests["put"] == (nbytes <= 2000)
@@ -71,8 +88,8 @@ def test_a_short_file_may_change_its_name_and_its_first_bytes(bucket):
     """Nothing of it is on its way before it is published."""
     upload, published = _begin(bucket)
     upload.write(128, [b"rest"])
-    upload.publish("name.base", [(0, bytes(128))])
-    assert bucket.objects == {"data/name.base": (bytes(128) + b"rest", bucket.now)}
+    upload.publish("name.base", _Ending(132, b"tail", bytes(128)))
+    assert bucket.objects == {"data/name.base": (bytes(128) + b"resttail", bucket.now)}
     assert published[0][0] == "name.base"
 
 
@@ -83,7 +100,7 @@ def test_a_long_one_may_not(bucket):
         upload.write(128, [bytes(5000)])
         assert upload.is_fixed
         with pytest.raises(OSError, match=r"on their way|on its way"):
-            upload.publish(name, [(0, first)])
+            upload.publish(name, _Ending(5128, b"tail", first))
         upload.discard()
         assert (published, bucket.objects) == ([], {})
 

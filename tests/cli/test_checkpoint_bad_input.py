@@ -154,7 +154,7 @@ def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
         "statistics": {},
     } | described
     description = Description(**usual | {"meta": json.dumps(usual["meta"])})
-    writer.commit(Kind.BASE, description)
+    writer.commit(Kind.BASE, description, counts=False)
     store.close()
 
 

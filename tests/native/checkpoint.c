@@ -4,9 +4,9 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "checkpoint/ending.h"
 #include "checkpoint/hashes.h"
 #include "checkpoint/owners.h"
-#include "checkpoint/pack.h"
 #include "driver.h"
 #include "failing.h"
 
@@ -213,18 +213,33 @@ static int pack_all(struct dt_hashes *hashes, struct dt_pack **pack_ret, uint8_t
 	return dt_pack_add(pack, &batch);
 }
 
-// Which blocks are in segments; and the index holds as much as it says.
+// Which blocks are in segments.
 static uint64_t stored(const struct dt_pack *pack)
 {
 	uint64_t found = 0;
 	for (size_t i = 0; i < pack->run_count; i++)
 		for (uint64_t block = 0; block < pack->runs[i].count; block++)
 			found |= 1UL << (pack->runs[i].extent * BLOCKS + pack->runs[i].first + block);
-	uint8_t *index = malloc(dt_pack_index_bytes(pack) + 1);
-	check(index);
-	dt_pack_index(pack, index);
-	free(index);
 	return found;
+}
+
+// A failure leaves what is packed; without one the end is as long as it must be, and has its count.
+static void end(struct dt_pack *pack, uint64_t *random)
+{
+	uint8_t header[DT_HEADER_BYTES] = {7};
+	const struct dt_ending ending = {header, (const uint8_t *)"{____}", 6, 1, 4};
+	fail_call((long)draw(random, 4) + 1, ALLOCATIONS_ONLY, ENOMEM);
+	int error = dt_pack_end(pack, &ending);
+	check(error == (has_failed() ? -ENOMEM : 0));
+	succeed();
+	check(dt_pack_end(pack, &ending) == 0 && pack->write_count == 2);
+	const struct dt_write *tail = pack->writes;
+	uint64_t index = pack->segment_count * 32 + pack->run_count * 24;
+	char expected[8];
+	snprintf(expected, sizeof expected, "{%-4d}", (int)pack->blocks);
+	check(tail->offset == pack->end && tail->bytes == index + 6 + DT_FOOTER_BYTES);
+	check(memcmp(tail->data + index, expected, 6) == 0);
+	check(tail[1].offset == 0 && tail[1].data == header && tail[1].bytes == sizeof header);
 }
 
 // Whatever fails, what is new stays new until it is committed.
@@ -251,6 +266,8 @@ void try_pack(uint64_t *random)
 		for (int i = 0; i < BLOCKS + 1; i++)
 			expected |= (uint64_t)(everything ? values[i] != 0 : values[i] != committed[i]) << i;
 		check(error || stored(pack) == expected);
+		if (!error)
+			end(pack, random);
 		if (error || draw(random, 2)) {
 			dt_hashes_abort(hashes);
 		} else {

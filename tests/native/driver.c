@@ -114,6 +114,7 @@ int main(int argc, char **argv)
 	try_owners(&random);
 	try_following(&random);
 	try_file_tables();
+	try_mailbox(&random);
 	try_stops();
 	try_failures();
 	puts("all so");

@@ -75,6 +75,7 @@ void try_pack(uint64_t *random);
 void try_owners(uint64_t *random);
 void try_following(uint64_t *random);
 void try_file_tables(void);
+void try_mailbox(uint64_t *random);
 void try_snapshot(uint64_t *random);
 void try_history(uint64_t *random);
 void try_mirror(uint64_t *random);

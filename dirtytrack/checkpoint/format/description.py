@@ -17,6 +17,7 @@ Consistency = Literal["proven", "paused", "stopped", "unproven"]
 
 TABLE_NAME_BYTES = 16
 MAX_DIGITS = 4300  # of an integer: as many as Python reads unless it is told otherwise
+COUNT_BYTES = 20  # for a number of blocks
 
 _CONSISTENCIES = get_args(Consistency)
 
@@ -40,6 +41,17 @@ class Description(NamedTuple):
 
     def encode(self, regions: Regions) -> bytes:
         """The bytes in the file, with the table of regions."""
+        return self._encode(regions).encode()
+
+    def encode_uncounted(self, regions: Regions) -> tuple[bytes, int]:
+        """The same before it is known how many blocks are stored, the last of the statistics.
+
+        For these there are `COUNT_BYTES` bytes from the second item on.
+        """
+        before = f'{self._encode(regions)[:-2]}, "blocks_stored": '.encode()
+        return before + b" " * COUNT_BYTES + b"}}", len(before)
+
+    def _encode(self, regions: Regions) -> str:
         table: dict[str, Any] = {"table": self.table}
         if isinstance(regions, NewTable):
             table["regions"] = regions.to_json()
@@ -48,7 +60,7 @@ class Description(NamedTuple):
         rest = json.dumps(
             {"created": self.created, "consistency": self.consistency, "statistics": self.statistics}
         )
-        return f'{json.dumps(table)[:-1]}, "meta": {self.meta}, {rest[1:]}'.encode()
+        return f'{json.dumps(table)[:-1]}, "meta": {self.meta}, {rest[1:]}'
 
     @classmethod
     def decode(cls, data: bytes, kind: Kind) -> tuple[Regions, Self]:

@@ -167,11 +167,6 @@ class Footer(NamedTuple):
     description_checksum: int
     header_checksum: int
 
-    def pack(self) -> bytes:
-        """Its 64 bytes."""
-        packed = _FOOTER.pack(*self)
-        return packed + _CHECKSUM.pack(checksum(packed)) + _END
-
     @classmethod
     def unpack(cls, data: bytes, header: bytes, file_bytes: int) -> Self:
         """The footer from the last 64 bytes of a file with this header and length.

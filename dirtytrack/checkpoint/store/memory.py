@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dirtytrack.checkpoint.store.packed import write_packed
+from dirtytrack.checkpoint.store.packed import Ending, write_packed
 from dirtytrack.checkpoint.store.protocol import GO_ON, Condition, Exchange, Store, UnreadableError, Usage
 from dirtytrack.errors import BusyError
 from dirtytrack.native import ffi, lib
@@ -158,18 +158,24 @@ class MemoryNewFile:
         """See `NewFile`."""
         write_packed(pack, batch, self.write)
 
+    def prepare(self, name: str, ending: Ending, condition: Condition, revoked: Any) -> Any:
+        """See `NewFile`."""
+        return ffi.NULL
+
     def publish(
         self,
         name: str,
-        last: Sequence[tuple[int, Buffer]] = (),
+        ending: Ending | None = None,
         condition: Condition | None = None,
         footing: Sequence[str] | None = (),
     ) -> None:
         """See `NewFile`. There is no disk."""
+        if ending is not None:
+            ending.write_batches(self.write)
         if condition is not None:
             condition.check()
-        for offset, buffer in last:
-            self.write(offset, [buffer])
+        if ending is not None:
+            ending.write_end(self.write)
         data = bytes(self._data)
         if self._store.files.setdefault(name, data) is not data:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self._store.locate(name))

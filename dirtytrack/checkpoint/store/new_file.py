@@ -7,10 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dirtytrack.checkpoint.store.descriptors import with_room
-from dirtytrack.checkpoint.store.protocol import Condition
+from dirtytrack.checkpoint.store.packed import Ending
+from dirtytrack.checkpoint.store.protocol import Condition, NativeClaim
 from dirtytrack.checkpoint.store.system import Folder, check, not_synced
 from dirtytrack.native import ffi, lib
 
@@ -32,6 +33,7 @@ class DirectoryNewFile:
         self._fd: Any = ffi.new("int *", -1)  # which native code sets, so that no interrupt comes in between
         self._waiting = 0  # bytes that the disk has not been asked for yet, at most
         self._is_published = False
+        self._prepared: _Prepared | None = None
 
     def write(self, offset: int, buffers: Sequence[Buffer]) -> int:
         """See `NewFile`."""
@@ -45,37 +47,42 @@ class DirectoryNewFile:
 
     def write_batch(self, pack: Any, batch: Any) -> None:
         """See `NewFile`."""
-        packing = {"act": lib.DT_PACK, "pack": pack, "batch": batch}
-        self._write([packing, {"act": lib.DT_WRITE_PACKED, "pack": pack}], batch.blocks * _BLOCK)
+        self._write(_pack(pack, batch), batch.blocks * _BLOCK)
+
+    def prepare(self, name: str, ending: Ending, condition: Condition, revoked: Any) -> Any:
+        """See `NewFile`."""
+        claim = condition.claim.native(condition.names)
+        if claim is None:
+            return ffi.NULL
+        calls = self._created([*_packing(ending), *self._last_calls(name, ending, claim)])
+        native, count = self._native(calls), len(calls)
+        errand: Any = ffi.new("struct dt_errand *", {"calls": native, "count": count, "revoked": revoked})
+        self._prepared = _Prepared(errand, calls, (native, revoked, ending, claim))
+        return errand
 
     def publish(
         self,
         name: str,
-        last: Sequence[tuple[int, Buffer]] = (),
+        ending: Ending | None = None,
         condition: Condition | None = None,
         footing: Sequence[str] | None = (),
     ) -> None:
-        """See `NewFile`."""
-        ends = [ffi.new("char[]", one.encode()) for one in (self._name, name)]
-        claim = None if condition is None else condition.claim.native(condition.names)
-        if condition is not None and claim is None:
-            condition.check()
-        calls: list[dict[str, Any]] = []
-        with ExitStack() as held:
-            if claim is not None:
-                calls.append({"act": lib.DT_CLAIM, "claim": claim.question})
-            if last:
-                calls.append(_write(_pieces(last, held)))
-            if self._fsync:
-                calls.append({"act": lib.DT_FSYNC})
-            calls.append({"act": lib.DT_CLOSE})  # where some say at last what they could not write
-            calls.append({"act": lib.DT_RENAME, "name": ends[0], "new_name": ends[1]})
-            if self._fsync:
-                calls.append({"act": lib.DT_SYNC_DIRECTORY})
-            error, left = self._make(calls)
-            if condition is not None and left and left[0]["act"] == lib.DT_CLAIM:
-                condition.otherwise()
-                error, left = self._make(left[1:])
+        """See `NewFile`. All of it is one entry into native code, if that can ask for the condition."""
+        if self._prepared is not None:
+            error, left = self._with_room(*self._prepared.run())
+        else:
+            claim = None if condition is None else condition.claim.native(condition.names)
+            packing = [] if ending is None else _packing(ending)
+            if condition is not None and claim is None:
+                if packing:
+                    self._write(packing, 0)
+                packing = []
+                condition.check()
+            error, left = self._make([*packing, *self._last_calls(name, ending, claim)])
+        if condition is not None and left and left[0]["act"] == lib.DT_CLAIM:
+            condition.otherwise()
+            error, left = self._make(left[1:])
+        _check_memory(error, left)
         if all(call["act"] != lib.DT_RENAME for call in left):
             self._name = name
         with self._folder.naming(name):
@@ -108,18 +115,42 @@ class DirectoryNewFile:
             self._waiting = 0
             calls.append({"act": lib.DT_WRITEBACK})
         error, left = self._make(calls)
-        if error and left[0]["act"] == lib.DT_PACK:
-            raise MemoryError
+        _check_memory(error, left)
         with self._folder.naming(self._name):
             check(error)
+
+    def _last_calls(
+        self, name: str, ending: Ending | None, claim: NativeClaim | None
+    ) -> list[dict[str, Any]]:
+        # From the condition to the name.
+        calls: list[dict[str, Any]] = []
+        if claim is not None:
+            calls.append({"act": lib.DT_CLAIM, "claim": claim.question})
+        if ending is not None:
+            calls.append({"act": lib.DT_PACK_END, "pack": ending.pack, "ending": ending.native})
+            calls.append({"act": lib.DT_WRITE_PACKED, "pack": ending.pack})
+        if self._fsync:
+            calls.append({"act": lib.DT_FSYNC})
+        calls.append({"act": lib.DT_CLOSE})  # where some say at last what they could not write
+        old, new = (ffi.new("char[]", one.encode()) for one in (self._name, name))
+        calls.append({"act": lib.DT_RENAME, "name": old, "new_name": new})
+        if self._fsync:
+            calls.append({"act": lib.DT_SYNC_DIRECTORY})
+        return calls
+
+    def _created(self, calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        # The file is made by its first calls.
+        if self._fd[0] >= 0:
+            return calls
+        return [{"act": lib.DT_CREATE, "name": ffi.new("char[]", self._name.encode())}, *calls]
 
     def _make(self, calls: list[dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
         # One entry into native code, since each costs 5 ms beside a thread that computes. -errno of the call
         # that failed, or 0; and the calls that are left, that one the first.
-        if self._fd[0] < 0:
-            made = ffi.new("char[]", self._name.encode())
-            calls = [{"act": lib.DT_CREATE, "name": made}, *calls]
-        error, left = self._enter(calls)
+        return self._with_room(*self._enter(self._created(calls)))
+
+    def _with_room(self, error: int, left: list[dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
+        # The same once more, where there was no descriptor for the file.
         if error == -errno.EMFILE and left[0]["act"] == lib.DT_CREATE:
             with self._folder.naming(self._name):
                 with_room(lambda: check(self._enter(left[:1])[0]))
@@ -127,11 +158,39 @@ class DirectoryNewFile:
         return error, left
 
     def _enter(self, calls: list[dict[str, Any]]) -> tuple[int, list[dict[str, Any]]]:
-        shared = {"directory": self._folder.fd, "file": self._fd}
-        native: Any = ffi.new("struct dt_file_call[]", [{**shared, **call} for call in calls])
         done: Any = ffi.new("size_t *")
-        error = lib.dt_file_calls(native, len(calls), done)
+        error = lib.dt_file_calls(self._native(calls), len(calls), done)
         return error, calls[done[0] :]
+
+    def _native(self, calls: list[dict[str, Any]]) -> Any:
+        shared = {"directory": self._folder.fd, "file": self._fd}
+        return ffi.new("struct dt_file_call[]", [{**shared, **call} for call in calls])
+
+
+class _Prepared(NamedTuple):
+    # Calls that are about to be made, or were.
+    errand: Any
+    calls: list[dict[str, Any]]
+    kept: object
+
+    def run(self) -> tuple[int, list[dict[str, Any]]]:
+        error = lib.dt_errand_run(self.errand)
+        return error, self.calls[self.errand.made :]
+
+
+def _packing(ending: Ending) -> list[dict[str, Any]]:
+    return [call for batch in ending.batches for call in _pack(ending.pack, batch)]
+
+
+def _pack(pack: Any, batch: Any) -> list[dict[str, Any]]:
+    packing = {"act": lib.DT_PACK, "pack": pack, "batch": batch}
+    return [packing, {"act": lib.DT_WRITE_PACKED, "pack": pack}]
+
+
+def _check_memory(error: int, left: Sequence[dict[str, Any]]) -> None:
+    # What packing fails for, unless it writes.
+    if error == -errno.ENOMEM and left[0]["act"] in (lib.DT_PACK, lib.DT_PACK_END):
+        raise MemoryError
 
 
 def _pieces(placed: Sequence[tuple[int, Buffer]], held: ExitStack) -> Any:

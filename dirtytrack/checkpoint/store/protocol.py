@@ -15,6 +15,7 @@ import mmap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
+from dirtytrack.checkpoint.store.packed import Ending
 from dirtytrack.errors import BusyError
 
 if TYPE_CHECKING:
@@ -132,17 +133,26 @@ class NewFile(Protocol):
     def is_fixed(self) -> bool:
         """Whether its name and its first bytes must be what `Store.create` was told, by now."""
 
+    def prepare(self, name: str, ending: Ending, condition: Condition, revoked: Any) -> Any:
+        """Prepares to `publish` it by the same arguments, which has to follow.
+
+        *revoked* is a native flag: it is not to be done any more.
+
+        Returns:
+            A ``struct dt_errand``, what native code can do of that beforehand; NULL: nothing.
+        """
+
     def publish(
         self,
         name: str,
-        last: Sequence[tuple[int, Buffer]] = (),
+        ending: Ending | None = None,
         condition: Condition | None = None,
         footing: Sequence[str] | None = (),
     ) -> None:
         """Gives the file its name, once and for all, if no other file has it.
 
-        *last* is offsets and bytes that are written before that, in this order. The *condition* is checked
-        before anything is done. *footing* is the files that its state stands on, a base first: it is the
+        The *ending* is written before that. The *condition* is checked when its batches are written,
+        before the rest is. *footing* is the files that its state stands on, a base first: it is the
         newest from here on. None: it is not, but another file for a state that is there; `Store.remove` says
         instead of which ones.
 
@@ -151,7 +161,7 @@ class NewFile(Protocol):
         Raises:
             Others: as the condition.
             FileExistsError: another file has the name.
-            OSError: it is not there, or `discard` will see to that.
+            MemoryError, OSError: it is not there, or `discard` will see to that.
         """
 
     def discard(self) -> None:

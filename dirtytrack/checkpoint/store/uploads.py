@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.store.bucket import Bucket, retried
-from dirtytrack.checkpoint.store.packed import write_packed
+from dirtytrack.checkpoint.store.packed import Ending, write_packed
 from dirtytrack.checkpoint.store.protocol import Condition
+from dirtytrack.native import ffi
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -78,26 +79,30 @@ class Upload:
         """See `NewFile`."""
         write_packed(pack, batch, self.write)
 
+    def prepare(self, name: str, ending: Ending, condition: Condition, revoked: Any) -> Any:
+        """See `NewFile`."""
+        return ffi.NULL
+
     def publish(
         self,
         name: str,
-        last: Sequence[tuple[int, Buffer]] = (),
+        ending: Ending | None = None,
         condition: Condition | None = None,
         footing: Sequence[str] | None = (),
     ) -> None:
         """See `NewFile`."""
+        if ending is not None:
+            ending.write_batches(self.write)
         if condition is not None:
             condition.check()
-        before = self._nbytes
-        for offset, buffer in last:
-            self.write(offset, [buffer])
+        tail = 0 if ending is None else ending.write_end(self.write)
         nbytes = self._nbytes
         if not self._is_begun:
             self.name = name
         elif self.name != name:
             raise OSError(errno.EINVAL, f"it is on its way as {self.name}", self._place)
         self._send_rest(nbytes)
-        self._published(name, nbytes, nbytes - before, footing)
+        self._published(name, nbytes, tail, footing)
 
     def discard(self) -> None:
         """See `NewFile`. An object that is there as a whole stays, until it is found to be garbage."""

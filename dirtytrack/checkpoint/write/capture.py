@@ -74,7 +74,7 @@ class Captured(NamedTuple):
     unstopped: tuple[int, ...]
 
 
-Sink = Callable[[Capture, Loan], None]  # takes what was copied into a loan
+Sink = Callable[[Capture, Loan, bool], None]  # takes what was copied into a loan, the last of a state or not
 
 
 class Target(NamedTuple):
@@ -142,7 +142,7 @@ class Capturer:
         """
         left = None if everything else self._written_bytes()
         while left is None or self.expected(left) > (max_pause or 0):
-            self._round(target, everything and left is None, stops=False)
+            self._round(target, everything and left is None, stops=False, ends=False)
             before, left = left, self._written_bytes()
             is_least = before is not None and left >= before
             if max_pause is None or is_least or len(target.captures) == _MOST_ROUNDS:
@@ -154,12 +154,12 @@ class Capturer:
         # it was by neighbours on the same pages, such as our own committer's buffers: that is copied once
         # more. So is what was written beside a base: it takes long, and touches what a sparse region did not
         # have.
-        capture, rewritten, seconds = self._round(target, everything, stops=stops)
+        capture, rewritten, seconds = self._round(target, everything, stops=stops, ends=True)
         for _ in range(_RETRIES):
             if not rewritten or (rewritten > max(_FEW, capture.native.blocks // 2) and not everything):
                 break
             everything = False
-            capture, rewritten, seconds = self._round(target, everything, stops=stops)
+            capture, rewritten, seconds = self._round(target, everything, stops=stops, ends=True)
         return capture, not rewritten, seconds
 
     def _written_bytes(self) -> int:
@@ -187,8 +187,11 @@ class Capturer:
         pages = sum(region.geometry.page_count for region in self.regions)
         return pages, sum(-(-region.nbytes // BLOCK) for region in self.regions)
 
-    def _round(self, target: Target, everything: bool, *, stops: bool) -> tuple[Capture, int, float]:
-        # What was captured; pages that were written between the scan and the end of the copy; seconds.
+    def _round(
+        self, target: Target, everything: bool, *, stops: bool, ends: bool
+    ) -> tuple[Capture, int, float]:
+        # What was captured; pages that were written between the scan and the end of the copy; seconds. ends:
+        # none follows if there are none of those.
         begun = perf_counter()
         captures, sink = target.captures, target.sink
         capture = Capture(
@@ -203,12 +206,12 @@ class Capturer:
             else self._staging.lend(captures, room // 2, room)
         )
         self._scan_and_copy(capture, loan, everything)
-        sink(capture, loan)
         in_one = capture.is_complete
+        sink(capture, loan, ends and in_one and not capture.native.rewritten)
         while not capture.is_complete:
             loan = self._staging.lend(captures, _PIECE, _PIECE)
             self._copy_on(capture, loan)
-            sink(capture, loan)
+            sink(capture, loan, False)
         rewritten = capture.native.rewritten if in_one else self._consumer.peek().pages
         self._learn(capture)
         return capture, int(rewritten), perf_counter() - begun

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dirtytrack.checkpoint.format.codec import checksum
-from dirtytrack.checkpoint.format.description import Description
+from dirtytrack.checkpoint.format.description import COUNT_BYTES, Description
 from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.new_table import NewTable
 from dirtytrack.checkpoint.format.structures import (
@@ -16,10 +16,10 @@ from dirtytrack.checkpoint.format.structures import (
     MAX_DESCRIPTION,
     SEGMENT_BYTES,
     Encoding,
-    Footer,
     Header,
     Kind,
 )
+from dirtytrack.checkpoint.store.packed import Ending
 from dirtytrack.checkpoint.store.protocol import Condition, Store
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
 from dirtytrack.checkpoint.write.compression import Compression
@@ -71,6 +71,7 @@ class CheckpointWriter:
         pack.apart, pack.limit = self._encoder.compresses, self._encoder.segment_bytes
         pack.place_limit = SEGMENT_BYTES  # whoever wants a part of it maps the file
         self._header = header
+        self._prepared: Ending | None = None
         self._file = store.create(str(header.name), header.pack(), sum(one.nbytes for one in own))
 
     @property
@@ -82,6 +83,11 @@ class CheckpointWriter:
     def plain(self) -> int:
         """Bytes of the blocks stored so far, without zeros and before compression."""
         return int(self._pack.plain)
+
+    @property
+    def compresses(self) -> bool:
+        """Whether what it stores goes through Python."""
+        return bool(self._pack.apart)
 
     @property
     def can_be_base(self) -> bool:
@@ -116,6 +122,9 @@ class CheckpointWriter:
         description: Description,
         condition: Condition | None = None,
         footing: Sequence[str] | None = (),
+        *,
+        batches: Sequence[Any] = (),
+        counts: bool = True,
     ) -> tuple[Header, int]:
         """Completes the file and gives it its name; returns its header, and its bytes, holes aside.
 
@@ -124,29 +133,51 @@ class CheckpointWriter:
             description: of the checkpoint.
             condition: of its name.
             footing: as `NewFile.publish` has it.
+            batches: to `store` before, where nothing `compresses`.
+            counts: whether the description gets the number of blocks stored.
 
         Raises:
             OSError: there is no such file.
             Others: as the condition.
         """
+        ending = self._prepared or self._ending(kind, description, batches, counts=counts)
         header = self._header._replace(kind=kind)
-        described = description.encode(self._layouts if header.kind is Kind.BASE else self._new_table)
+        self._file.publish(str(header.name), ending, condition, footing)
+        return header, HEADER_BYTES + int(self._pack.written) + int(self._pack.writes[0].bytes)
+
+    def prepare(
+        self,
+        kind: Kind,
+        description: Description,
+        condition: Condition,
+        *,
+        batches: Sequence[Any],
+        revoked: Any,
+    ) -> Any:
+        """Prepares a `commit` by the same arguments, which has to follow, where nothing `compresses`.
+
+        *revoked* is a native flag: it is not to be done any more.
+
+        Returns:
+            A ``struct dt_errand``, what native code can do of that beforehand; NULL: nothing.
+        """
+        self._prepared = self._ending(kind, description, batches, counts=True)
+        name = str(self._header._replace(kind=kind).name)
+        return self._file.prepare(name, self._prepared, condition, revoked)
+
+    def _ending(
+        self, kind: Kind, description: Description, batches: Sequence[Any], *, counts: bool
+    ) -> Ending:
+        table = self._layouts if kind is Kind.BASE else self._new_table
+        described, count_at = (
+            description.encode_uncounted(table) if counts else (description.encode(table), 0)
+        )
         if len(described) > MAX_DESCRIPTION:
             raise OSError(errno.EFBIG, f"its description has {len(described)} bytes")
-        packed, index = header.pack(), bytearray(lib.dt_pack_index_bytes(self._pack))
-        with ffi.from_buffer("uint8_t[]", index) as to:
-            index_checksum = lib.dt_pack_index(self._pack, to)
-        footer = Footer(
-            self._pack.end,
-            len(index),
-            len(described),
-            index_checksum,
-            checksum(described),
-            int.from_bytes(packed[-8:], "little"),
-        )
-        tail = b"".join((index, described, footer.pack()))
-        self._file.publish(str(header.name), [(self._pack.end, tail), (0, packed)], condition, footing)
-        return header, len(packed) + int(self._pack.written) + len(tail)
+        header = self._header._replace(kind=kind).pack()
+        kept: Any = ffi.new("uint8_t[]", header), ffi.from_buffer("uint8_t[]", described)
+        native: Any = ffi.new("struct dt_ending *", (*kept, len(described), count_at, COUNT_BYTES))
+        return Ending(self._pack, batches, native, kept)
 
     def discard(self) -> None:
         """Removes the file, if it is not committed."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from dirtytrack._lifetime.background import Background
+from dirtytrack._lifetime.background import Background, others_run
+from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.layout import stored
 from dirtytrack.checkpoint.format.new_table import NewTable
 from dirtytrack.checkpoint.format.structures import Header, Kind
@@ -23,11 +24,12 @@ from dirtytrack.checkpoint.write.capture import Capture
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
 from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.checkpoint.write.footing import Footing, FootingLostError
-from dirtytrack.checkpoint.write.job import Job, StaleJobError
+from dirtytrack.checkpoint.write.job import Job, Piece, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
 from dirtytrack.checkpoint.write.staging import Loan
 from dirtytrack.checkpoint.write.table import Table, new_table_name
 from dirtytrack.errors import CheckpointError
+from dirtytrack.native import ffi
 
 
 class _Open(NamedTuple):
@@ -86,8 +88,8 @@ class Committer:
         self._last_cause: Exception | None = None
         self._thread = Background("dirtytrack checkpoint")
 
-    def take(self, job: Job, capture: Capture, loan: Loan) -> None:
-        """Hands over what was copied into a loan.
+    def take(self, job: Job, capture: Capture, loan: Loan, is_last: bool) -> None:
+        """Hands over what was copied into a loan, the last of the job or not; that is kept until `seal`.
 
         Raises:
             StaleJobError: the job was revoked, or has failed meanwhile: cancel it.
@@ -96,17 +98,25 @@ class Committer:
         batches = [*capture.batches(loan, everything=everything)]
         # Who saves a base waits for it, and so can do a part of the work.
         hashes = [job.table.hashes.of(batch) for batch in batches if everything]
-        self._thread.put(partial(self._take, job, batches, loan, hashes))
+        piece = Piece(batches, loan, hashes)
+        if is_last:
+            job.last = piece
+        else:
+            self._thread.put(partial(self._take, job, piece))
         if job.revoked[0] or not self._is_current(job):
             raise StaleJobError
 
     def seal(self, job: Job) -> None:
         """Hands over that the job is whole: it is to be committed."""
+        if job.last is not None:
+            self._thread.put(partial(self._take, job, job.last), self._prepare(job, job.last))
         self._thread.put(partial(self._seal, job))
 
     def cancel(self, job: Job) -> None:
         """Revokes a job, and gives back all that it has, unless it was sealed; it has when this returns."""
         job.revoked[0] = True
+        if job.last is not None:
+            job.last.revoked[0] = True
         self._thread.put(partial(self._cancel, job))
         self.drain()
 
@@ -170,17 +180,55 @@ class Committer:
         error.__cause__ = cause
         return error
 
-    def _take(self, job: Job, batches: list[Any], loan: Loan, _hashes: list[Any]) -> None:
-        # The hashes are not used here: the batches refer to them.
+    def _take(self, job: Job, piece: Piece) -> None:
+        if piece.is_taken:  # a save in the middle of another one has sealed that, too
+            return
+        piece.is_taken = True
+        published = None
         try:
             if job.state == "captured" and self._is_current(job):
-                writer = self._writer(job).writer
-                for batch in batches:
-                    writer.store(batch)
+                published = self._write(job, piece)
         except Exception as error:
-            self._fail(job, error)
+            if not job.revoked[0]:  # else it is about to be cancelled
+                self._fail(job, error)
         finally:
-            job.table.staging.give_back(loan)
+            piece.revoked[0] = True
+            job.table.staging.give_back(piece.loan)
+        if published is not None:
+            self._arrive(job, *published)
+
+    def _write(self, job: Job, piece: Piece) -> _Published | None:
+        # The last piece is written and published in one native call: beside a thread that computes each
+        # return from one costs 5 ms.
+        writer = self._writer(job).writer
+        if piece is job.last and _is_sure_of_its_kind(job) and not writer.compresses:
+            return self._publish(job, piece.batches)
+        for batch in piece.batches:
+            writer.store(batch)
+        return None
+
+    def _prepare(self, job: Job, piece: Piece) -> Any:
+        # What its thread can do of that before it gets the GIL, which takes up to 10 ms beside one that
+        # computes; NULL: nothing. An idle thread needs nothing of what is changed here, unless it was given
+        # something by a save in the middle of this call: that one leaves us nothing to prepare.
+        given = self._thread.given
+        is_plain = job.kind is Kind.DELTA and job.table is self._table and _is_sure_of_its_kind(job)
+        if not is_plain or self._compression.compresses or not self._is_current(job):
+            return ffi.NULL
+        if not others_run() or not self._thread.is_idle:
+            return ffi.NULL
+        try:
+            opened = piece.prepared = self._begin(job)
+            errand = opened.writer.prepare(
+                *self._plan(job, opened), batches=piece.batches, revoked=piece.revoked
+            )
+        except (MemoryError, OSError):  # it fails again where that is told
+            return ffi.NULL
+        if self._open is None and self._thread.given == given:  # no call from here on: nobody comes between
+            self._open = opened
+            return errand
+        opened.writer.discard()
+        return ffi.NULL
 
     def _seal(self, job: Job) -> None:
         if job.state != "captured":  # it was cancelled, or this was done
@@ -239,20 +287,23 @@ class Committer:
     def _writer(self, job: Job) -> _Open:
         if self._open is None or self._open.job is not job:
             self._discard(job)
-            name, new_table = self._begin(job)
-            layouts, hashes = job.table.layouts, job.table.hashes
-            linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(layouts))
-            header = Header(job.kind, self._chain, job.id, self.parent, job.file, job.number)
-            writer = CheckpointWriter(
-                self._store, header, layouts, self._compression, linear, hashes, new_table
-            )
-            self._open = _Open(job, writer, name)
+            if job.kind is Kind.BASE:
+                job.table.hashes.begin_base()
+            self._open = self._begin(job)
         return self._open
 
-    def _begin(self, job: Job) -> tuple[str, NewTable | None]:
+    def _begin(self, job: Job) -> _Open:
+        # Changes nothing but in the hashes of another table.
+        name, new_table = self._table_of(job)
+        layouts, hashes = job.table.layouts, job.table.hashes
+        linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(layouts))
+        header = Header(job.kind, self._chain, job.id, self.parent, job.file, job.number)
+        writer = CheckpointWriter(self._store, header, layouts, self._compression, linear, hashes, new_table)
+        return _Open(job, writer, name)
+
+    def _table_of(self, job: Job) -> tuple[str, NewTable | None]:
         # The name of the table in its file, and what that is to say of it.
         if job.kind is Kind.BASE:
-            job.table.hashes.begin_base()
             return new_table_name(), None
         if job.table is self._table:
             return self._name, None
@@ -260,8 +311,16 @@ class Committer:
         changes = new_table.changes(self._table.layouts)
         return (new_table_name(), new_table) if changes else (self._name, None)
 
-    def _publish(self, job: Job) -> _Published:
-        _, writer, name = self._writer(job)
+    def _publish(self, job: Job, batches: Sequence[Any] = ()) -> _Published:
+        opened = self._writer(job)
+        kind, description, condition = self._plan(job, opened)
+        files = self.footing.files if kind is Kind.DELTA else []
+        header, nbytes = opened.writer.commit(kind, description, condition, files, batches=batches)
+        return _Published(header, opened.writer, opened.table, nbytes)
+
+    def _plan(self, job: Job, opened: _Open) -> tuple[Kind, Description, Condition]:
+        # What file it is to be, and what has to hold then.
+        _, writer, name = opened
         # A delta that has everything needs no parent.
         whole = len(job.captures) == 1 and writer.blocks == job.table.blocks and writer.can_be_base
         kind = Kind.BASE if whole else job.kind
@@ -271,10 +330,8 @@ class Committer:
             if kind is Kind.DELTA:
                 self.footing.check()
 
-        names, files = (self.footing.names, self.footing.files) if kind is Kind.DELTA else ((), [])
-        condition = Condition(self._claim, names, find_out)
-        header, nbytes = writer.commit(kind, job.describe(name, writer.blocks), condition, files)
-        return _Published(header, writer, name, nbytes)
+        names = self.footing.names if kind is Kind.DELTA else ()
+        return kind, job.describe(name), Condition(self._claim, names, find_out)
 
     def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, name: str, nbytes: int) -> None:
         # The file is there: what comes next is a delta to it, even if this is not done to its end.
@@ -288,6 +345,12 @@ class Committer:
             capture.epoch.settle()
         job.commit(header.kind, writer.blocks, writer.plain, nbytes)
         self._committed(job.number)
+
+
+def _is_sure_of_its_kind(job: Job) -> bool:
+    # Whether it is known before it is packed what kind of file it will be.
+    assert job.captured is not None
+    return job.kind is Kind.BASE or job.captured.blocks < job.table.blocks
 
 
 def _remedy(cause: Exception | None) -> str:

@@ -221,7 +221,7 @@ def _write_base(
             done += layout.nbytes
         gathered.store()
         claim.renew()
-        writer.commit(Kind.BASE, node.file.description, footing=None)
+        writer.commit(Kind.BASE, node.file.description, footing=None, counts=False)
     except BaseException:
         writer.discard()
         raise

@@ -46,6 +46,11 @@ class Compression:
         if self._codec is not None:
             self._codec.compressor()  # or an ImportError, before anything is touched
 
+    @property
+    def compresses(self) -> bool:
+        """Whether it does anything."""
+        return self._codec is not None
+
     def suits(self, nbytes: int, read: Callable[[slice], Buffer]) -> bool:
         """Whether a region is to be compressed; if not, a base lays it out as memory is.
 

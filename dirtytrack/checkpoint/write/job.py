@@ -12,6 +12,7 @@ from dirtytrack._lifetime.callbacks import Callbacks
 from dirtytrack.checkpoint.format.description import Description
 from dirtytrack.checkpoint.format.structures import BLOCK, Kind
 from dirtytrack.checkpoint.write.capture import Capture, Captured
+from dirtytrack.checkpoint.write.staging import Loan
 from dirtytrack.checkpoint.write.table import Table
 from dirtytrack.native import ffi, lib
 
@@ -42,6 +43,26 @@ class Written(NamedTuple):
     throughput: float
 
 
+class Piece:
+    """What was copied into a loan.
+
+    Attributes:
+        batches: each a ``struct dt_captured``.
+        loan: the memory that they are in.
+        revoked: one native flag: they are not to be written any more, or were.
+        is_taken: whether who writes them has, or won't.
+        prepared: what an errand that writes them refers to.
+    """
+
+    def __init__(self, batches: list[Any], loan: Loan, hashes: list[Any]) -> None:
+        self.batches = batches
+        self.loan = loan
+        self.revoked: Any = ffi.new("bool *")
+        self.is_taken = False
+        self.prepared: object = None
+        self._hashes = hashes  # the batches refer to them
+
+
 class Job:
     """One save, from the call to the commit.
 
@@ -58,6 +79,7 @@ class Job:
         linear: for each region of a base, whether it is laid out as memory is.
         generation: how many failures the committer had seen when it began.
         captures: its scans, in order; their epochs hold the pages until it is committed.
+        last: the last piece of what was captured; None until it is, or where that comes in too many.
         captured: how the state was captured; None until it is, and the job is whole.
         revoked: one native flag: nothing may be captured for it any more.
         created: when that was, in seconds since 1970.
@@ -81,6 +103,7 @@ class Job:
         self.linear = linear
         self.generation = generation
         self.captures: list[Capture] = []
+        self.last: Piece | None = None
         self.captured: Captured | None = None
         self.revoked: Any = ffi.new("bool *")
         self.created = self.blocked = 0.0
@@ -114,14 +137,13 @@ class Job:
             raise StaleJobError
         self.captured = captured
 
-    def describe(self, table: str, blocks_stored: int) -> Description:
-        """What its file is to say of it, with the name of its table of regions."""
+    def describe(self, table: str) -> Description:
+        """What its file is to say of it, with the name of its table of regions, but for the blocks stored."""
         assert self.captured is not None
         statistics = {
             "pause": self.captured.pause,
             "rounds": self.captured.rounds,
             "blocks_written": self.captured.blocks,
-            "blocks_stored": blocks_stored,
         }
         return Description(table, self.meta, self.created, self.captured.consistency, statistics)
 

@@ -1,14 +1,15 @@
 // What a new file needs, in one call: beside threads that compute, each entry from Python costs 5 ms.
 #pragma once
 
+#include "ending.h"
 #include "files.h"
-#include "pack.h"
 
 #pragma GCC visibility push(hidden)
 
 enum dt_file_act {
 	DT_CREATE,       // openat; the file's descriptor is set
 	DT_PACK,         // dt_pack_add, which writes to the file as it goes, if there is one
+	DT_PACK_END,     // dt_pack_end
 	DT_WRITE_PACKED, // dt_write_all, of what the pack has to be written still
 	DT_WRITE,        // dt_write_all
 	DT_WRITEBACK,    // dt_start_writeback
@@ -25,8 +26,9 @@ struct dt_file_call {
 	int *file;                     // the descriptor of the file, in all other calls on files and in DT_CREATE
 	const struct dt_write *pieces; // DT_WRITE: count of them
 	size_t count;
-	struct dt_pack *pack;            // DT_PACK, DT_WRITE_PACKED
+	struct dt_pack *pack;            // DT_PACK, DT_PACK_END, DT_WRITE_PACKED
 	const struct dt_captured *batch; // DT_PACK
+	const struct dt_ending *ending;  // DT_PACK_END
 	const struct dt_claim *claim;    // DT_CLAIM
 	const char *name, *new_name;     // DT_RENAME; the first one: DT_CREATE
 };

@@ -1,7 +1,6 @@
 // Segments grow block by block. What they hold stays in the processor's cache from the comparison to the sum.
 #include "pack.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
@@ -46,6 +45,7 @@ void dt_pack_free(void *pointer)
 	dt_free(pack->segments, pack->segment_room * sizeof *pack->segments);
 	dt_free(pack->zeros, pack->zero_room * sizeof *pack->zeros);
 	dt_free(pack->writes, pack->write_room * sizeof *pack->writes);
+	dt_free(pack->tail, pack->tail_room);
 	dt_free(pack, sizeof *pack);
 }
 
@@ -290,42 +290,4 @@ int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch)
 	if (!error)
 		error = close_segment(pack);
 	return error ? error : add_zeros(pack);
-}
-
-enum { SEGMENT_BYTES = 32, RUN_BYTES = 24 };
-
-size_t dt_pack_index_bytes(const struct dt_pack *pack)
-{
-	return pack->segment_count * SEGMENT_BYTES + pack->run_count * RUN_BYTES;
-}
-
-static uint8_t *put(uint8_t *to, uint64_t value)
-{
-	value = htole64(value);
-	memcpy(to, &value, sizeof value);
-	return to + sizeof value;
-}
-
-uint64_t dt_pack_index(const struct dt_pack *pack, uint8_t *index)
-{
-	struct dt_checksum sum;
-	const struct dt_block_run *run = pack->runs;
-	uint8_t *start = index;
-	dt_be_patient(DT_PAUSE_NS); // 100,000 runs take less than it takes to get the GIL back
-	dt_takes(8 * (pack->segment_count + pack->run_count));
-	for (size_t i = 0; i < pack->segment_count; i++) {
-		const struct dt_segment *segment = &pack->segments[i];
-		index = put(index, segment->encoding | (uint64_t)segment->runs << 32);
-		index = put(index, segment->offset);
-		index = put(index, segment->length);
-		index = put(index, segment->checksum);
-		for (const struct dt_block_run *stop = run + segment->runs; run < stop; run++) {
-			index = put(index, run->extent);
-			index = put(index, run->first);
-			index = put(index, run->count);
-		}
-	}
-	dt_checksum_begin(&sum);
-	dt_checksum_add(&sum, start, (size_t)(index - start));
-	return dt_checksum_value(&sum);
 }

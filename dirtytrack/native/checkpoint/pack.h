@@ -51,12 +51,14 @@ struct dt_pack {
 	size_t zero_count;
 	const int *file;  // the descriptor of the file, to which what has to be written is, in part; NULL: nowhere
 	uint64_t written; // bytes that had to be written so far
-	struct dt_write *writes; // what the last batch has to be written, and was not; owned
+	struct dt_write *writes; // what the last batch, or the end, has to be written, and was not; owned
 	size_t write_room;
 	size_t write_count;
 	uint64_t waiting; // bytes of that
 	size_t batch;     // the first segment of it
 	struct dt_checksum sum;
+	uint8_t *tail; // what follows the last segment, once that is known; owned
+	size_t tail_room;
 };
 
 // Blocks that lie one behind the other, DT_BLOCK bytes for each.
@@ -78,10 +80,5 @@ void dt_captured_hash(const struct dt_hashes *hashes, const struct dt_captured *
 // Adds segments with the blocks of a batch that are to be stored. Its data is what the writes, and raw segments, refer
 // to from then on, until the next batch. 0; or -ENOMEM, or what writing said, and then the file can't be completed.
 int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch);
-
-// The bytes of the index.
-size_t dt_pack_index_bytes(const struct dt_pack *pack);
-// Writes it; returns its checksum.
-uint64_t dt_pack_index(const struct dt_pack *pack, uint8_t *index);
 
 #pragma GCC visibility pop

@@ -3,24 +3,18 @@
 
 #include <stddef.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <time.h>
-#include <unistd.h>
 
+#include "../base/futex.h"
 #include "../base/patience.h"
 #include "../base/quiet.h"
 #include "../base/stopped.h"
 
 enum { STACK_BYTES = 1 << 18 };
-enum {
-	FUTEX_WAIT_PRIVATE = 128,
-	FUTEX_WAKE_PRIVATE = 129
-}; // the kernel's, so that the build needs none of its headers
 
 static void wait(struct dt_worker *worker, uint32_t woken, uint64_t ns)
 {
 	const struct timespec time = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-	syscall(SYS_futex, &worker->woken, FUTEX_WAIT_PRIVATE, woken, ns == DT_UNTIL_WOKEN ? NULL : &time, NULL, 0);
+	dt_futex_wait(&worker->woken, woken, ns == DT_UNTIL_WOKEN ? NULL : &time);
 }
 
 static void *run(void *argument)
@@ -57,7 +51,7 @@ int dt_worker_start(struct dt_worker *worker, uint64_t (*act)(void *context), vo
 void dt_worker_wake(struct dt_worker *worker)
 {
 	__atomic_add_fetch(&worker->woken, 1, __ATOMIC_ACQ_REL);
-	syscall(SYS_futex, &worker->woken, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	dt_futex_wake_one(&worker->woken);
 }
 
 void dt_worker_stop(struct dt_worker *worker)

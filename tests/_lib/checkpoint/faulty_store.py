@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
+from dirtytrack.checkpoint.store.packed import Ending
 from dirtytrack.checkpoint.store.protocol import Claim, Condition, Exchange, NewFile, Store, StoredFile, Usage
+from dirtytrack.native import ffi
 
 _T = TypeVar("_T")
 
@@ -158,17 +160,22 @@ class FaultyNewFile:
     def write_batch(self, pack: Any, batch: Any) -> None:
         self._trouble.step("write", lambda: self._file.write_batch(pack, batch))
 
+    def prepare(self, _name: str, _ending: Ending, _condition: Condition, _revoked: Any) -> Any:
+        return ffi.NULL
+
     def publish(
         self,
         name: str,
-        last: Sequence[tuple[int, Any]] = (),
+        ending: Ending | None = None,
         condition: Condition | None = None,
         footing: Sequence[str] | None = (),
     ) -> None:
+        if ending is not None:
+            ending.write_batches(self.write)
         if condition is not None:
             condition.check()
-        for offset, buffer in last:
-            self.write(offset, [buffer])
+        if ending is not None:
+            ending.write_end(self.write)
         self._trouble.step("publish", lambda: self._file.publish(name, footing=footing))
 
     def discard(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import xxhash
 
 from dirtytrack.checkpoint.format.structures import BLOCK
+from dirtytrack.checkpoint.store.packed import Ending
 from dirtytrack.native import ffi, lib
 
 _new = ffi.new_allocator(lib.dt_pack_new, lib.dt_pack_free, should_clear_after_alloc=False)
@@ -89,9 +90,20 @@ class Packed:
         """The memory of the last batch."""
         return memoryview(ffi.buffer(self.data))
 
+    def ending(self, *batches, description=b"{}", header=bytes(128), count_at=0, count_bytes=0):
+        """What a file gets at last."""
+        kept = [ffi.new("uint8_t[]", one) for one in (header, description)]
+        native = ffi.new("struct dt_ending *", (*kept, len(description), count_at, count_bytes))
+        return Ending(self.native, batches, native, kept)
+
+    def end(self, **said):
+        """Index, description and footer."""
+        ending = self.ending(**said)
+        assert lib.dt_pack_end(self.native, ending.native) == 0
+        tail, header = self.native.writes[0 : self.native.write_count]
+        assert (tail.offset, header.offset, header.data) == (self.native.end, 0, ending.native.header)
+        return bytes(ffi.buffer(tail.data, tail.bytes))
+
     def index(self):
         """The bytes of the index."""
-        data = bytearray(lib.dt_pack_index_bytes(self.native))
-        with ffi.from_buffer("uint8_t[]", data) as to:
-            assert lib.dt_pack_index(self.native, to) == xxhash.xxh3_64_intdigest(data)
-        return bytes(data)
+        return self.end()[: -len(b"{}") - 64]

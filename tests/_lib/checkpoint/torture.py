@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 from unittest import mock
 
 from _lib.checkpoint.world import DIGEST_BYTES, World, digest, restored
+from _lib.support import idle_threads
 from dirtytrack import Session
 from dirtytrack.checkpoint import Chain, Checkpointer
 from dirtytrack.checkpoint.write import compaction
@@ -99,7 +100,7 @@ class Writer:
     def run(self) -> NoReturn:
         """Save without end."""
         draw = self._draw
-        with Session() as session, self._said_compactions():
+        with idle_threads(draw.randint(0, 1)), Session() as session, self._said_compactions():
             self._say(Event.RESUMING)
             checkpoints = Checkpointer.open(
                 self._path,

@@ -1,0 +1,163 @@
+"""Beside other Python threads a save that is not compressed is written before its thread has the GIL."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import random
+import sys
+
+import pytest
+
+from _lib.checkpoint.world import BLOCK, World, restored
+from _lib.support import idle_threads, in_child
+from dirtytrack import CheckpointError, Session
+from dirtytrack.checkpoint import Chain, Checkpointer
+from dirtytrack.checkpoint.format.structures import FileName, Kind
+from dirtytrack.checkpoint.store import new_file
+
+_KEEPING_THE_GIL = ctypes.PyDLL(None)
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """Whether native code had written it, of each save that was prepared."""
+    seen, run = [], new_file._Prepared.run
+
+    def record(self):
+        seen.append(self.errand.is_done)
+        return run(self)
+
+    monkeypatch.setattr(new_file._Prepared, "run", record)
+    return seen
+
+
+@pytest.fixture
+def company():
+    """Another thread, which does nothing."""
+    with idle_threads(1):
+        yield
+
+
+def _open(path, world, session, **options):
+    return Checkpointer(path, world.regions, session=session, **{"compression": "none"} | options)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_state_is_that_of_its_save(tmp_path, company, prepared, seed):
+    """Waited for or not, of any size, fsync or not."""
+    draw, states = random.Random(seed), {}
+    with Session() as session:
+        world = World(40, seed)
+        with _open(tmp_path, world, session, fsync=seed % 2 == 0) as checkpoints:
+            for _ in range(60):
+                world.scribble()
+                save = checkpoints.save(wait=draw.random() < 0.6)
+                states[save.number] = world.contents()
+            for save in (checkpoints.save(wait=True), checkpoints.save(wait=True)):
+                assert (save.blocks_written, save.consistency) == (0, "proven")
+        for number, contents in states.items():
+            assert restored(tmp_path, world.sizes, at=number) == contents
+        with Chain(tmp_path) as chain:
+            assert chain.verify() == ()
+            assert [one.number for one in chain.checkpoints] == list(range(1, 63))
+    assert prepared.count(True) > 10
+
+
+def test_it_is_done_without_the_gil(tmp_path, company, prepared):
+    """The file has its name while the caller keeps the GIL."""
+    with Session() as session:
+        world = World(4, 1)
+        with _open(tmp_path, world, session) as checkpoints:
+            checkpoints.save(wait=True)
+            while not checkpoints._pipeline.committer._thread.is_idle:
+                os.sched_yield()
+            world.touch()
+            interval = sys.getswitchinterval()
+            sys.setswitchinterval(1000)
+            try:
+                save = checkpoints.save()
+                name = FileName(save.number, checkpoints._pipeline._in_flight[-1].file, Kind.DELTA)
+                while _KEEPING_THE_GIL.access(os.fsencode(tmp_path / str(name)), os.F_OK) != 0:
+                    pass
+                assert save.state == "captured"
+            finally:
+                sys.setswitchinterval(interval)
+            checkpoints.flush()
+            assert save.state == "committed"
+    assert prepared == [True]
+
+
+@pytest.mark.parametrize("compression", ["zstd", "auto"])
+def test_what_is_compressed_is_not_prepared(tmp_path, company, prepared, compression):
+    """Python is needed for that."""
+    with Session() as session:
+        world = World(4, 1)
+        with _open(tmp_path, world, session, compression=compression) as checkpoints:
+            checkpoints.save()
+            world.touch()
+            checkpoints.save(wait=True)
+        assert restored(tmp_path, world.sizes) == world.contents()
+    assert prepared == []
+
+
+def test_nothing_is_prepared_where_no_other_thread_runs(tmp_path, prepared):
+    """It would only take the caller's time."""
+
+    def child():
+        with Session() as session:
+            world = World(4, 1)
+            with _open(tmp_path, world, session) as checkpoints:
+                checkpoints.save()
+                world.touch()
+                checkpoints.save(wait=True)
+        return prepared
+
+    assert in_child(child).check() == []
+
+
+def test_a_delta_of_everything_is_filed_as_a_base(tmp_path, company, prepared):
+    """Which is known only when it is packed."""
+    with Session() as session:
+        world = World(4, 1)
+        with _open(tmp_path, world, session) as checkpoints:
+            checkpoints.save(wait=True)
+            for region in world.regions.values():
+                region[:] = bytes([7]) * len(region)
+            assert checkpoints.save(wait=True).kind == "base"
+    assert prepared == []
+
+
+def test_a_footing_that_is_gone_is_told(tmp_path, company, prepared):
+    """Native code finds the base missing, and what is to be done is Python's: the next save is a base."""
+    with Session() as session:
+        world = World(4, 1)
+        with _open(tmp_path, world, session) as checkpoints:
+            save = checkpoints.save(wait=True)
+            (base,) = tmp_path.glob("*.base")
+            base.unlink()
+            world.touch()
+            with pytest.raises(CheckpointError, match="somebody removed a file") as caught:
+                checkpoints.save(wait=True)
+            assert (caught.value.errno, save.kind) == (errno.ENOENT, "base")
+            assert checkpoints.save(wait=True).kind == "base"
+        assert restored(tmp_path, world.sizes) == world.contents()
+    assert prepared == [True]
+
+
+def test_saves_in_a_row_wait_for_each_other(tmp_path, company, prepared):
+    """Only the first of them finds its thread idle; none is lost."""
+    with Session() as session:
+        world = World(3000, 1)
+        with _open(tmp_path, world, session) as checkpoints:
+            checkpoints.save(wait=True)
+            saves = []
+            for step in range(30):
+                world.touch(at=step * BLOCK)
+                saves.append((checkpoints.save(), world.contents()))
+            checkpoints.flush()
+            for save, contents in saves:
+                assert save.state == "committed"
+                assert restored(tmp_path, world.sizes, at=save.number) == contents
+    assert len(prepared) <= 30
