@@ -45,7 +45,8 @@ class Server:
             self.start()
             self._make_bucket()
         except BaseException:
-            self.kill()
+            if hasattr(self, "process"):  # else there is no such program, which is what is told
+                self.kill()
             raise
 
     def command(self) -> list[str]:
