@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,19 @@ def _try(path, **keywords):
     finally:
         directory.close()
     return None
+
+
+def _known_of(lock, path):
+    """What may tell why a lock is not held."""
+    fd, there = lock._fd(), path.stat()
+    ours = os.fstat(fd)
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        taken = "taken"
+    except OSError as error:
+        taken = repr(error)
+    lines = [line for line in Path("/proc/locks").read_text().splitlines() if f":{ours.st_ino} " in line]
+    return taken, lines, (ours.st_dev, ours.st_ino), (there.st_dev, there.st_ino), os.pread(fd, 65, 0)
 
 
 def test_a_second_one_in_this_process_is_refused(directory, tmp_path):
@@ -96,7 +110,7 @@ def test_a_lock_that_a_copy_has_cost_is_taken_again(directory, tmp_path):
     """To copy the directory in the owner's process drops the lock, see fcntl(2); renew takes it again."""
     lock = directory.claim()
     shutil.copytree(tmp_path, tmp_path.with_name(tmp_path.name + "-copy"))
-    assert lock.holds(["lock"])
+    assert lock.holds(["lock"]), _known_of(lock, tmp_path / "lock")  # it failed, rarely, and nobody knows why
     lock.renew()
     assert in_child(lambda: _try(tmp_path)).check() is not None
     assert not lock.holds(["lock", "nothing"])
