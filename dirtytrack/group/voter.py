@@ -117,6 +117,7 @@ class Voter:
         self._pending: deque[Job] = deque()
         self._longest_wait = max(_LEAST_LONGEST_WAIT, 2 * ballots.run.world / _LOOKS_PER_SECOND)
         self._is_abandoned = False
+        self._logged: set[tuple[object, ...]] = set()  # kinds of failures, since the last decision
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._thread = Background("dirtytrack group")
 
@@ -289,9 +290,10 @@ class Voter:
                 self.overtaken = error
                 break
             except Exception as error:  # whatever it is, the others count on this thread
-                if str(error) != str(self.last_failure):
+                if (kind := _kind_of(error)) not in self._logged:
+                    self._logged.add(kind)
                     numbers = [job.number for job in self.pending]
-                    _logger.warning("saves %s of a group wait: %s", numbers, error)
+                    _logger.warning("saves %s of a group wait, and are tried again: %s", numbers, error)
                 self.last_failure = error
             self._pause(wait)
             wait = min(2 * wait, self._longest_wait)
@@ -322,6 +324,7 @@ class Voter:
             _logger.log(level, "save %d of a group was not committed: %s", record.number, record.reason)
             job.settle("aborted", record.reason)
         self._decided = job.save
+        self._logged.clear()
         self._pending.remove(job)
         if record.kind == "committed":
             self._was_committed(record)
@@ -359,3 +362,9 @@ class Voter:
             self._wake.get(timeout=seconds)
             while True:
                 self._wake.get_nowait()
+
+
+def _kind_of(error: Exception) -> tuple[object, ...]:
+    # An error of the system names a temporary file, which is another one at each attempt.
+    number = error.errno if isinstance(error, OSError) else None
+    return type(error), str(error) if number is None else number

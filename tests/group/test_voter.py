@@ -79,6 +79,16 @@ def test_what_goes_wrong_is_tried_again(voter_of, error):
     assert voter.last_failure is error
 
 
+def test_what_goes_wrong_again_and_again_is_logged_once(voter_of, caplog):
+    """Also where it names another temporary file each time: a full disk must not fill a log."""
+    voter = voter_of(*(OSError(28, "No space left on device", f".{at}.tmp") for at in range(5)))
+    voter.wait_for(_failed(voter, 1), 60)
+    told = [one.getMessage() for one in caplog.records if "tried again" in one.getMessage()]
+    assert told == [
+        "saves [2] of a group wait, and are tried again: [Errno 28] No space left on device: '.0.tmp'"
+    ]
+
+
 def test_what_is_not_known_to_be_durable_at_the_end_is_voted_against():
     """The others count on a vote."""
     ballots = _Ballots()
