@@ -65,28 +65,32 @@ class Extraction:
         self._done = self._total = 0
 
     def write(self, chain: Chain, checkpoint: Checkpoint, names: Sequence[str]) -> list[str]:
-        """Writes regions of a checkpoint; returns the names of the files.
+        """Writes regions of a checkpoint; returns the names of the files. It raises what `write_all` does."""
+        return self.write_all([(chain, checkpoint, name) for name in names])
+
+    def write_all(self, regions: Sequence[tuple[Chain, Checkpoint, str]]) -> list[str]:
+        """Writes regions, each of a checkpoint of a chain that is open; returns the names of the files.
 
         Raises:
             FileExistsError: there is such a file, and it may not be replaced.
             ChainError: there is no such region, it can't be a file of this kind, or the chain is damaged.
             OSError: as the system says. Whatever is raised before the first file has its name, there is none.
         """
-        layouts = [chain.region(name, at=checkpoint.id) for name in names]
-        files = [file_name(name, SUFFIXES[self._kind]) for name in names]
+        sources = [_Source(chain, one, chain.region(name, at=one.id)) for chain, one, name in regions]
+        files = [file_name(name, SUFFIXES[self._kind]) for _, _, name in regions]
         if not self._replace:
             for file in files:
                 if os.path.lexists(self._into / file):
                     raise self._refusal(file, errno.EEXIST)
-        self._done, self._total = 0, sum(layout.nbytes for layout in layouts)
+        self._done, self._total = 0, sum(source.layout.nbytes for source in sources)
         with suppress(FileExistsError):
             self._into.mkdir(parents=True)
         with (
             _opened(self._into) as directory,
             TemporaryDirectory(prefix=".restore-", dir=self._into) as scratch,
         ):
-            for layout, file in zip(layouts, files, strict=True):
-                self._write(_Source(chain, checkpoint, layout), Path(scratch, file))
+            for source, file in zip(sources, files, strict=True):
+                self._write(source, Path(scratch, file))
             for file in files:
                 self._publish(directory, Path(scratch, file))
             if error := lib.dt_sync_directory(directory):

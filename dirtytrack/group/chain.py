@@ -92,6 +92,7 @@ class GroupChain:
         if state is None or state.kind != "committed":
             raise ChainError(f"{self._root.place} holds no state of a group")
         self._newest = GroupCheckpoint._of(state)
+        self._damaged: frozenset[int] = frozenset()
 
     @staticmethod
     def is_at(path: os.PathLike[str] | str, *, store_options: StoreOptions | None = None) -> bool:
@@ -131,6 +132,11 @@ class GroupChain:
     def meta(self) -> Any:
         """The meta of the newest state."""
         return self.newest.meta
+
+    @property
+    def damaged(self) -> frozenset[int]:
+        """Numbers of the states that can't be restored as a whole, as far as `verify` has found."""
+        return self._damaged
 
     def __len__(self) -> int:
         return len(self._states)
@@ -191,10 +197,14 @@ class GroupChain:
     def verify(self) -> list[Problem]:
         """Reads everything, and returns what is damaged; a file has its place below the group's before it.
 
+        `damaged` has the states that this costs. A record that is damaged costs the state that it committed,
+        which is in no list then.
+
         Raises:
             OSError: as for `Chain`.
         """
-        problems = []
+        problems = [Problem(*one) for one in self._records.unreadable(self._last)]
+        damaged: set[int] = set()
         for folder, wanted in self._folders().items():
             try:
                 with Chain(self._root.below(folder), store_options=self._root.options) as chain:
@@ -203,23 +213,30 @@ class GroupChain:
                     there = {one.id for one in chain}
             except (ChainError, FileNotFoundError) as error:
                 problems.append(Problem(f"{folder}/", str(error)))
+                damaged.update(number for numbers in wanted.values() for number in numbers)
                 continue
-            problems += [
-                Problem(f"{folder}/", f"state {number} has checkpoint {identifier} there, which is gone")
-                for identifier, number in wanted.items()
-                if identifier not in there
-            ]
+            for identifier, numbers in wanted.items():
+                if identifier not in there:
+                    damaged.update(numbers)
+                    problems += [
+                        Problem(
+                            f"{folder}/", f"state {number} needs checkpoint {identifier}, which can't be read"
+                        )
+                        for number in numbers
+                    ]
+        self._damaged = frozenset(damaged)
         return problems
 
     def open_part(self, part: Part) -> Chain:
         """The chain of a process, in which `Part.id` is its checkpoint. It raises what `Chain` raises."""
         return Chain(self._root.below(part.folder), store_options=self._root.options)
 
-    def _folders(self) -> dict[str, dict[str, int]]:
-        found: dict[str, dict[str, int]] = {}
+    def _folders(self) -> dict[str, dict[str, list[int]]]:
+        # The numbers of the states by the checkpoints that they need.
+        found: dict[str, dict[str, list[int]]] = {}
         for state in self._states:
             for part in state.parts:
-                found.setdefault(part.folder, {})[part.id] = state.number
+                found.setdefault(part.folder, {}).setdefault(part.id, []).append(state.number)
         return found
 
     def _array(self, part: Part, layout: Layout) -> np.ndarray[Any, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from _lib.group.ranks import in_ranks, no_errors
 from dirtytrack.cli import main
 from dirtytrack.group import GroupChain, GroupCheckpointer
 
@@ -81,7 +82,9 @@ def test_a_state_is_restored(place, tmp_path, capsys):
 def test_a_group_is_verified(place, capsys):
     """And damage is told by its file."""
     assert main(["checkpoint", "verify", place]) == 0
-    assert capsys.readouterr().out == "3 states, all files intact.\n"
+    assert capsys.readouterr().out == (
+        "3 states, all files intact.\nThe newest that can be restored is state 4.\n"
+    )
     if "://" in place:
         return
     part = GroupChain(place).newest.parts[0]
@@ -90,7 +93,70 @@ def test_a_group_is_verified(place, capsys):
     assert main(["checkpoint", "verify", place]) == 1
     out = capsys.readouterr().out
     assert f"{part.folder}/{base.name}" in out
-    assert "DAMAGED" in out
+    assert "DAMAGED.\nNone can be restored.\n" in out
+    assert main(["checkpoint", "restore", place, "--into", str(Path(place) / "x")]) == 1
+    assert "None of the states can be restored: dirtytrack checkpoint verify" in capsys.readouterr().err
+    assert not (Path(place) / "x").exists()
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A group of two processes; of its newest state the part of the second one is damaged."""
+
+    def rank(coordinator):
+        array = np.zeros(2000)
+        regions = {"ab"[coordinator.rank]: array}
+        with GroupCheckpointer.open(
+            tmp_path / "group", regions, coordinator=coordinator, fsync=False
+        ) as checkpoints:
+            for step in range(3):
+                array[:] = np.random.default_rng(step).random(2000)
+                checkpoints.save({"step": step}).wait(60)
+
+    no_errors(in_ranks(2, rank))
+    part = max(GroupChain(tmp_path / "group").newest.parts, key=lambda one: one.names)
+    newest = max((tmp_path / "group" / part.folder).glob("0*"))
+    data = bytearray(newest.read_bytes())
+    data[5000] ^= 1
+    newest.write_bytes(data)
+    return tmp_path / "group"
+
+
+def test_the_newest_state_without_damage_is_restored(damaged, tmp_path, capsys):
+    """As of one process; of the damaged one no file is left. One that was asked for has no other."""
+    into = tmp_path / "x"
+    options = ["checkpoint", "restore", str(damaged), "--into", str(into)]
+    assert main([*options, "--at", "4"]) == 1
+    assert "is damaged" in capsys.readouterr().err
+    assert [*into.glob("*")] == []
+    assert main(options) == 0
+    told = "Restored state 3; state 4 is damaged: dirtytrack checkpoint verify says where"
+    assert capsys.readouterr().out.splitlines()[0] == told
+    expected = np.random.default_rng(1).random(2000)
+    assert all((np.load(into / f"{name}.npy") == expected).all() for name in "ab")
+
+
+def test_which_states_can_be_restored_is_told(damaged, capsys):
+    """By verify: in words, and for programs."""
+    assert main(["checkpoint", "verify", str(damaged)]) == 1
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "The newest that can be restored is state 3."
+    assert main(["checkpoint", "verify", str(damaged), "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["newest"], said["restorable"], said["intact"]) == (4, [2, 3], False)
+
+
+def test_a_damaged_record_is_no_intact_group(place, capsys):
+    """The state that it committed is not among those that are left."""
+    if "://" in place:
+        return
+    record = min((Path(place) / "records").iterdir())
+    record.write_bytes(record.read_bytes()[:-5])
+    assert main(["checkpoint", "verify", place]) == 1
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"records/{record.name}: ")
+    assert first.endswith("; what it committed can't be restored")
+    assert rest == ["2 states, DAMAGED.", "The newest that can be restored is state 3."]
 
 
 def test_a_group_is_compacted(place, capsys):
