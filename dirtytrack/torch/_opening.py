@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from dirtytrack.checkpoint import Chain, Checkpointer, catch_up
+from dirtytrack.checkpoint.records import Root
 from dirtytrack.errors import ChainError
+from dirtytrack.torch._commits import Commits
 from dirtytrack.torch._plan import Plan
 from dirtytrack.torch._saved import Saved
 from dirtytrack.torch._saver import StateSaver
 from dirtytrack.torch._sources import Source, states_of
 
 _SHOWN = 4
+_DCP_FILE = ".metadata"  # of DCP's own writer of files
 _OF_PLACES = {"fsync", "lock", "store_options"}  # keywords
 
 
@@ -48,6 +52,7 @@ def open_checkpoints(
         except ChainError as error:  # nothing is there, or too much
             if at is not None:
                 raise
+            _refuse_dcp(path)
             try:
                 return _start(path, plan, options)
             except FileExistsError:
@@ -67,6 +72,22 @@ def open_checkpoints(
 
 def _start(path: Any, plan: Plan, options: Mapping[str, Any]) -> StateSaver:
     return StateSaver(plan, Checkpointer(path, plan.regions, **options))
+
+
+def _refuse_dcp(path: Any) -> None:
+    # A training that went on in such a directory would begin anew without a word.
+    root = Root.of(path)
+    if not isinstance(root.place, Path):
+        return
+    if Commits(root).numbers():
+        who, how = "a DcpWriter", "dcp.load and DcpReader"
+    elif (root.place / _DCP_FILE).is_file():
+        who, how = "torch.distributed.checkpoint", "dcp.load"
+    else:
+        return
+    raise ChainError(
+        f"{path} holds no training: {who} has saved there. Load it by {how}, or choose another path"
+    )
 
 
 def _restore(

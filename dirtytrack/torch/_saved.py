@@ -18,6 +18,8 @@ from dirtytrack.torch._sources import ContainerSource, ModuleSource, Source, Ten
 from dirtytrack.torch._tree import Path, array_paths, decode, dotted, put_together
 
 _SHOWN = 10
+# Options of a group that schedulers and callers add.
+_OF_SCHEDULERS = {"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr", "param_names"}
 # What may be raised where a state that a chain describes is put together, and is none.
 NONSENSE = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, StopIteration, struct.error)
 
@@ -265,13 +267,22 @@ class Saved:
 
 def _misfits_of_optimizer(name: str, optimizer: torch.optim.Optimizer, state: Any) -> list[str]:
     try:
-        saved = [len(group["params"]) for group in state["param_groups"]]
+        groups = [(len(group["params"]), {*group} - _OF_SCHEDULERS) for group in state["param_groups"]]
     except (LookupError, TypeError):
         return [f"{name} is no state of an optimizer in the chain"]
-    there = [len(group["params"]) for group in optimizer.param_groups]
-    return (
-        [] if saved == there else [f"{name} has {saved} parameters by group in the chain, and {there} here"]
-    )
+    saved, there = [size for size, _ in groups], [len(group["params"]) for group in optimizer.param_groups]
+    if saved != there:
+        return [f"{name} has {saved} parameters by group in the chain, and {there} here"]
+    for (_, had), group in zip(groups, optimizer.param_groups, strict=True):
+        # Versions of torch add options or drop some, but one optimizer has what the other has not.
+        lacking, foreign = sorted(optimizer.defaults.keys() - had), sorted(map(str, had - group.keys()))
+        if lacking and foreign:
+            return [
+                f"{name} is of another kind in the chain: it has {', '.join(foreign[:_SHOWN])} there, and "
+                f"here {', '.join(lacking[:_SHOWN])}. To begin with this one, give it another name, with "
+                "strict=False"
+            ]
+    return []
 
 
 def _listed(title: str, paths: list[Path]) -> list[str]:

@@ -519,6 +519,12 @@ class TestAnotherModel:
             ChainError, match=r"optimizer has \[2\] parameters by group in the chain, and \[1, 1\]"
         ):
             TorchCheckpointer.open(tmp_path, model=model, optimizer=groups, t=torch.zeros(3))
+        other = torch.optim.Adam(model.parameters())
+        for strict in (True, False):
+            with pytest.raises(ChainError, match=r"of another kind.* dampening, .* and here amsgrad, betas"):
+                TorchCheckpointer.open(
+                    tmp_path, model=model, optimizer=other, t=torch.zeros(3), strict=strict
+                )
         with pytest.raises(ChainError, match="size mismatch for t"):
             TorchCheckpointer.open(tmp_path, model=model, optimizer=optimizer, t=torch.zeros(3).double())
         with TorchCheckpointer.open(tmp_path, model=model, extra=[7], strict=False) as checkpoints:

@@ -26,7 +26,7 @@ import torch.distributed as dist  # noqa: E402
 import torch.distributed.checkpoint as dcp  # noqa: E402
 
 from _lib.torch_states import copied, same  # noqa: E402
-from dirtytrack.torch import DcpReader, DcpWriter  # noqa: E402
+from dirtytrack.torch import DcpReader, DcpWriter, TorchCheckpointer  # noqa: E402
 
 
 def _state(seed: int = 0) -> dict[str, Any]:
@@ -245,6 +245,22 @@ def test_in_an_object_store() -> None:
     assert same(_load(url, state), state)
     assert same(_load(url, state, checkpoint_id="2-1")["step"], 7)
     assert isinstance(DcpReader(url).path, str)
+
+
+def test_it_is_no_place_of_a_training(tmp_path: Path) -> None:
+    """Which would begin anew there, without a word; who looks for a chain is told where they are."""
+    state, model = {"w": torch.ones(5000)}, torch.nn.Linear(3, 3)
+    own, others = tmp_path / "own", tmp_path / "others"
+    with DcpWriter(own) as writer:
+        dcp.save(state, storage_writer=writer, no_dist=True)
+    dcp.save(state, checkpoint_id=others, no_dist=True)
+    for place, told in ((own, "a DcpWriter has"), (others, "torch.distributed.checkpoint has")):
+        before = sorted(place.iterdir())
+        with pytest.raises(ChainError, match=f"no training: {told} saved there.*choose another path"):
+            TorchCheckpointer.open(place, model=model)
+        assert sorted(place.iterdir()) == before
+    with pytest.raises(ChainError, match="no checkpoint of its own: where a DcpWriter has saved"):
+        Chain(own)
 
 
 def test_bad_arguments(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dirtytrack.checkpoint.read.lineage import Node, Nodes, arrange, first_few_o
 from dirtytrack.checkpoint.read.opening import Opened, open_files, open_newest
 from dirtytrack.checkpoint.read.state import DamagedFile, State
 from dirtytrack.checkpoint.store import Place, open_store
-from dirtytrack.checkpoint.store.protocol import GROUP_FOLDERS, FileRemovedError, Store
+from dirtytrack.checkpoint.store.protocol import DCP_FOLDERS, GROUP_FOLDERS, FileRemovedError, Store
 from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.errors import ChainError
 
@@ -293,6 +293,8 @@ class Archive:
             told = ""
             if self.store.has_folders(GROUP_FOLDERS):
                 told = " of one process: a group has saved there, which GroupChain reads"
+            elif self.store.has_folders(DCP_FOLDERS):
+                told = " of its own: where a DcpWriter has saved, each rank has a chain in a folder below it"
             raise ChainError(f"{place} holds no checkpoint{told}")
         chains: dict[bytes, list[FileName]] = {}
         for file in self._files:

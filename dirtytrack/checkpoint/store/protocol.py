@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Exchange = tuple[Sequence[str], str]  # the files that a state stands on, and the base that was made for it
 
 GROUP_FOLDERS = ("records", "parts")  # beside no file of a chain, where a group of processes has saved
+DCP_FOLDERS = ("states",)  # the same of a DcpWriter
 
 # What somebody can do whose Checkpointer can't write any more, while memory is newer than the chain.
 GO_ON = (
