@@ -158,7 +158,10 @@ class Chain(Owner):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """The files that are named like the chain's and can't be used, in the order of their numbers."""
+        """The files that are named like the chain's and can't be used, in the order of their numbers.
+
+        Of an object store behind them, once `verify` was called, commits that are damaged.
+        """
         return self._archive.problems
 
     @property

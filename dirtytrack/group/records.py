@@ -73,14 +73,7 @@ class Records:
 
         Those before it that are needed are an error of `states`.
         """
-        found = []
-        for number in range(newest.number + 1 if newest is not None else 1, self.log.number + 1):
-            try:
-                self.find(number)
-            except ChainError as error:
-                wrong = str(error).removeprefix(f"{self.log.locate(number)} is damaged: ")
-                found.append((self.log.key(number), f"{wrong}; what it committed can't be restored"))
-        return found
+        return self.log.unreadable(newest.number if newest is not None else 0)
 
     def states(self, newest: Record | None = None) -> list[Record]:
         """All that were committed and are to stay, the newest last; up to the one that the newest record has.

@@ -484,6 +484,19 @@ def test_branches_are_found(bucket):
             assert {name: chain.read(name, at=number) for name in world.sizes} == contents
 
 
+def test_a_damaged_commit_is_found_by_verify(bucket):
+    """The state before it is restored, so the bucket would look intact without a word."""
+    _chain(bucket, 3)
+    key = CommitLog(bucket).key(3)
+    bucket.put(key, bucket.objects[key][0][:-5])
+    with Chain(ObjectStore(bucket)) as chain:
+        assert chain.problems == ()
+        (problem,) = chain.verify()
+        assert (problem.file, problem.number) == (key, 0)
+        assert problem.reason.endswith("; what it committed can't be restored")
+        assert (chain.problems, chain.newest.number) == ((problem,), 2)
+
+
 def test_a_damaged_file_costs_what_stands_on_it(bucket):
     """The newest state that needs no damaged file is restored, whatever the newest commit says."""
     world = World(5, 1)

@@ -38,8 +38,9 @@ class Problem(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Of the checkpoint, as the name has it."""
-        return int(self.file.partition("-")[0])
+        """Of the checkpoint, as the name has it; 0: it is no checkpoint's, but a commit's."""
+        head = self.file.partition("-")[0]
+        return int(head) if head.isdecimal() else 0
 
     def __str__(self) -> str:
         return f"{self.file}: {self.reason}"
@@ -74,6 +75,7 @@ class Archive:
         self._states: dict[Node, State] = {}  # those read last, in this order
         self._files: list[CheckpointFile] = []
         self._damaged: dict[FileName, str] = {}
+        self._commits: list[Problem] = []
         self._nodes: Nodes = {}
         opened = open_newest(store, undo) if newest else None
         self._is_partial = opened is not None
@@ -100,10 +102,10 @@ class Archive:
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """The files that can't be used, by number."""
+        """The files that can't be used, by number; behind them commits that `verify` found damaged."""
         self._complete()
         found = {**self._damaged, **self._misfits}
-        return tuple(Problem(str(name), found[name]) for name in sorted(found))
+        return (*(Problem(str(name), found[name]) for name in sorted(found)), *self._commits)
 
     @property
     def newest(self) -> Node:
@@ -240,6 +242,7 @@ class Archive:
         """
         total = sum(file.nbytes for file in self._files)
         done = 0
+        self._commits = [Problem(*one) for one in self.store.unreadable()]
 
         def tell(count: int) -> None:
             if progress is not None:

@@ -129,6 +129,19 @@ class CommitLog:
                 found[number] = one
         return found
 
+    def unreadable(self, after: int) -> list[tuple[str, str]]:
+        """The keys of those of greater numbers that are damaged, and what is wrong with each."""
+        found = []
+        for number in sorted(number for number in retried(self.all) if number > after):
+            try:
+                self.read(number)
+            except FileNotFoundError:
+                continue
+            except UnreadableError as error:
+                wrong = str(error).removeprefix(f"{self.locate(number)} is damaged: ")
+                found.append((self.key(number), f"{wrong}; what it committed can't be restored"))
+        return found
+
     def append(self, make: Callable[[int], Mapping[str, Any]]) -> Commit:
         """Makes the next commit, with what *make* says for its number.
 

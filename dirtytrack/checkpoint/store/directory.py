@@ -91,6 +91,10 @@ class Directory:
         """See `Store`."""
         return {*names}.issubset(self._folder.names())
 
+    def unreadable(self) -> list[tuple[str, str]]:
+        """See `Store`. A file is all that says that it is there."""
+        return []
+
     def usage(self) -> list[Usage]:
         """See `Store`."""
         found = []

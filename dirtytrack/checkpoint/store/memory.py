@@ -56,6 +56,10 @@ class MemoryStore:
         """See `Store`. There is nothing else."""
         return False
 
+    def unreadable(self) -> list[tuple[str, str]]:
+        """See `Store`. A file is all that says that it is there."""
+        return []
+
     def usage(self) -> list[Usage]:
         """See `Store`."""
         named = [Usage(name, len(data), False) for name, data in self.files.copy().items()]

@@ -76,6 +76,11 @@ class ObjectStore:
         """See `Store`."""
         return all(retried(functools.partial(self.bucket.first_page, f"{name}/")) for name in names)
 
+    def unreadable(self) -> list[tuple[str, str]]:
+        """See `Store`. Commits are."""
+        log = CommitLog(self.bucket)
+        return log.unreadable(read_newest(log)[1].number)
+
     def usage(self) -> list[Usage]:
         """See `Store`. What no commit names is unfinished."""
         live = set(self.names())

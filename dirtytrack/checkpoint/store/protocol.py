@@ -256,6 +256,9 @@ class Store(Protocol):
     def has_folders(self, names: Sequence[str]) -> bool:
         """Whether something else lies beside the files, in folders of these names."""
 
+    def unreadable(self) -> list[tuple[str, str]]:
+        """What is newer than the state that is read, and would be it but for damage: names, and reasons."""
+
     def usage(self) -> list[Usage]:
         """What all files take, those without a name of their own too."""
 

@@ -91,6 +91,10 @@ class FaultyStore:
         """May fail."""
         return self._trouble.step("has_folders", lambda: self._store.has_folders(names))
 
+    def unreadable(self) -> list[tuple[str, str]]:
+        """May fail."""
+        return self._trouble.step("unreadable", self._store.unreadable)
+
     def usage(self) -> list[Usage]:
         return self._trouble.step("usage", self._store.usage)
 
