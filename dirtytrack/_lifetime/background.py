@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import _thread
+import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -26,6 +28,14 @@ def others_run() -> bool:
 def is_own_thread() -> bool:
     """Whether the caller runs in a thread of the library's own, where garbage may be collected, too."""
     return isinstance(threading.current_thread(), _Thread)
+
+
+def _let_others_go_first() -> None:
+    # Where there are not enough processors, who has woken this thread goes on: a save returns before what it
+    # has captured is written.
+    with suppress(OSError):
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class Background:
@@ -133,6 +143,7 @@ class Background:
 
     def _run(self) -> None:
         lib.dt_own_thread()
+        _let_others_go_first()
         while not self._is_stopped:
             lib.dt_mailbox_wait(self._mailbox)
             self._do_all()

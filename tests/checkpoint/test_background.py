@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -65,6 +66,17 @@ def test_it_knows_itself():
     background.stop()
     assert seen == [True]
     assert not background.is_current
+
+
+def test_who_wakes_it_goes_on():
+    """It takes no processor from others when it wakes; nobody else is told to."""
+    background, seen = Background("test"), []
+    policy = os.sched_getscheduler(0)
+    background.start()
+    background.put(lambda: seen.append(os.sched_getscheduler(0)))
+    background.stop()
+    assert seen == [os.SCHED_BATCH if policy == os.SCHED_OTHER else policy]
+    assert os.sched_getscheduler(0) == policy
 
 
 def test_an_errand_is_done_without_the_gil():

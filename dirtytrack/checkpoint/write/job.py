@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable
+from random import Random
 from typing import Any, Literal, NamedTuple
 
 from dirtytrack._lifetime.callbacks import Callbacks
@@ -92,10 +92,16 @@ class Job:
     """
 
     def __init__(
-        self, meta: str, table: Table, kind: Kind, linear: tuple[bool, ...], generation: int
+        self,
+        meta: str,
+        table: Table,
+        kind: Kind,
+        linear: tuple[bool, ...],
+        generation: int,
+        random: Random,
     ) -> None:
         self.number = 0
-        drawn = secrets.token_bytes(24)  # at once: beside a thread that computes each such call may cost 5 ms
+        drawn = random.randbytes(24)
         self.id, self.file = drawn[:16], drawn[16:]
         self.meta = meta
         self.table = table

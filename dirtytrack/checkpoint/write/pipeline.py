@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from random import Random
 from time import perf_counter
 from typing import TypeVar
 
@@ -60,6 +62,8 @@ class Pipeline:
         self._job: Job | None = None
         self._in_flight: list[Job] = []
         self._experience = Experience()
+        # The system's own gives the GIL up, which beside a thread that computes costs each save 5 ms.
+        self._random = Random(secrets.randbits(256))
 
     @property
     def meta(self) -> str:
@@ -166,7 +170,7 @@ class Pipeline:
             capturer = self.capturer
             kind = Kind.DELTA if self._has_base() else Kind.BASE
             linear = self._linear(capturer) if kind is Kind.BASE else ()
-            job = Job(meta, capturer.table, kind, linear, generation)
+            job = Job(meta, capturer.table, kind, linear, generation, self._random)
             if self._job is None and self.capturer is capturer:  # no call from here on: nobody comes between
                 self._job, job.number = job, self.next_number
                 self.next_number += 1
