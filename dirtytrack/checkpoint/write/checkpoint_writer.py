@@ -37,7 +37,9 @@ class CheckpointWriter:
         header: Header,
         layouts: tuple[Layout, ...],
         compression: Compression,
-        linear: tuple[bool, ...],
+        nbytes: int,
+        *,
+        linear: tuple[bool, ...] = (),
         hashes: BlockHashes | None = None,
         new_table: NewTable | None = None,
     ) -> None:
@@ -48,22 +50,24 @@ class CheckpointWriter:
             header: which state it will hold; `commit` may still make a base of it, if it `can_be_base`.
             layouts: the table of regions.
             compression: of what is not laid out as memory is.
-            linear: for each region that is stored, whether a batch of everything is laid out as memory is.
+            nbytes: of all regions, about.
+            linear: for each region that is stored, whether a batch of everything is laid out as memory is. If
+                it is empty none is: to begin a delta takes no time for each region.
             hashes: of what need not be stored again; it is told what the file will hold.
             new_table: of a delta, if its table is another one than its parent's.
 
         Raises:
             OSError: the file can't be made.
         """
-        own = stored(layouts)
         self._end = HEADER_BYTES
-        placed = [self._place(one, is_linear) for one, is_linear in zip(own, linear, strict=True)]
-        self._layouts = (*placed, *layouts[len(own) :])
+        self._layouts, self._is_placed = layouts, bool(linear)
         self._encoder = compression.encoder()
         self._hashes = hashes
         self._new_table = new_table
-        self._sizes: Any = ffi.new("uint64_t[]", [one.nbytes for one in own])
-        self._linear: Any = ffi.new("uint64_t[]", [one.linear or 0 for one in placed])
+        self._linear: Any = self._place(linear) if linear else ffi.NULL
+        self._sizes: Any = ffi.NULL if hashes is None else hashes.native.sizes
+        if hashes is None:
+            self._sizes = ffi.new("uint64_t[]", [one.nbytes for one in stored(layouts)])
         pack: Any = _new("struct dt_pack *")
         self._pack = pack
         pack.sizes, pack.linear, pack.end = self._sizes, self._linear, self._end
@@ -72,7 +76,7 @@ class CheckpointWriter:
         pack.place_limit = SEGMENT_BYTES  # whoever wants a part of it maps the file
         self._header = header
         self._prepared: Ending | None = None
-        self._file = store.create(str(header.name), header.pack(), sum(one.nbytes for one in own))
+        self._file = store.create(str(header.name), header.pack(), nbytes)
 
     @property
     def blocks(self) -> int:
@@ -168,6 +172,8 @@ class CheckpointWriter:
     def _ending(
         self, kind: Kind, description: Description, batches: Sequence[Any], *, counts: bool
     ) -> Ending:
+        if kind is Kind.BASE and not self._is_placed:
+            self._place((False,) * len(stored(self._layouts)))
         table = self._layouts if kind is Kind.BASE else self._new_table
         described, count_at = (
             description.encode_uncounted(table) if counts else (description.encode(table), 0)
@@ -183,9 +189,16 @@ class CheckpointWriter:
         """Removes the file, if it is not committed."""
         self._file.discard()
 
-    def _place(self, layout: Layout, is_linear: bool) -> Layout:
-        if not is_linear:
-            return layout.at(None)
+    def _place(self, linear: tuple[bool, ...]) -> Any:
+        # Where regions begin that are laid out as memory is; zeros where they are not.
+        own = stored(self._layouts)
+        placed = [
+            self._at(one) if is_linear else one.at(None) for one, is_linear in zip(own, linear, strict=True)
+        ]
+        self._layouts = (*placed, *self._layouts[len(own) :])
+        return ffi.new("uint64_t[]", [one.linear or 0 for one in placed])
+
+    def _at(self, layout: Layout) -> Layout:
         start = -(-self._end // LINEAR_ALIGNMENT) * LINEAR_ALIGNMENT
         self._end = start + layout.nbytes
         return layout.at(start)

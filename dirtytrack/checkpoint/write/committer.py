@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 
 from dirtytrack._lifetime.background import Background, others_run
 from dirtytrack.checkpoint.format.description import Description
-from dirtytrack.checkpoint.format.layout import stored
 from dirtytrack.checkpoint.format.new_table import NewTable
-from dirtytrack.checkpoint.format.structures import Header, Kind
+from dirtytrack.checkpoint.format.structures import BLOCK, Header, Kind
 from dirtytrack.checkpoint.store.protocol import (
     GO_ON,
     Claim,
@@ -295,10 +294,17 @@ class Committer:
     def _begin(self, job: Job) -> _Open:
         # Changes nothing but in the hashes of another table.
         name, new_table = self._table_of(job)
-        layouts, hashes = job.table.layouts, job.table.hashes
-        linear = job.linear if job.kind is Kind.BASE else (False,) * len(stored(layouts))
         header = Header(job.kind, self._chain, job.id, self.parent, job.file, job.number)
-        writer = CheckpointWriter(self._store, header, layouts, self._compression, linear, hashes, new_table)
+        writer = CheckpointWriter(
+            self._store,
+            header,
+            job.table.layouts,
+            self._compression,
+            job.table.blocks * BLOCK,
+            linear=job.linear,
+            hashes=job.table.hashes,
+            new_table=new_table,
+        )
         return _Open(job, writer, name)
 
     def _table_of(self, job: Job) -> tuple[str, NewTable | None]:

@@ -202,8 +202,8 @@ def _write_base(
 ) -> FileName:
     own = stored(state.layouts)
     header = node.file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
-    writer = CheckpointWriter(store, header, state.layouts, compression, linear)
     total = sum(layout.nbytes for layout in own)
+    writer = CheckpointWriter(store, header, state.layouts, compression, total, linear=linear)
     done = 0
     try:
         gathered = _Gathered(writer)

@@ -267,7 +267,7 @@ static int take_group(struct dt_pack *pack, const struct dt_captured *batch, str
 	else if (pack->hashes)
 		hash_group(pack->hashes, group, n, fresh);
 	for (size_t i = 0; !error && i < n; i++) {
-		bool linear = batch->everything && pack->linear[group[i].region];
+		bool linear = batch->everything && pack->linear && pack->linear[group[i].region];
 		group[i].encoding = linear ? DT_STORED_IN_PLACE : DT_STORED_RAW;
 		if (pack->hashes)
 			group[i].hash = hashes[i];

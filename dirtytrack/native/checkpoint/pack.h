@@ -31,15 +31,15 @@ struct dt_segment {
 
 // What goes into one file. One thread's at a time; all zero at first, but for what the caller sets.
 struct dt_pack {
-	struct dt_hashes *hashes;  // NULL: everything is new
-	const uint64_t *sizes;     // of each region, in bytes; the caller's
-	const uint64_t *linear;    // of each region, where it is laid out in the file, 0: nowhere; the caller's
-	uint64_t limit;            // bytes of blocks in a segment
-	uint64_t place_limit;      // of those in one that is in place
-	uint64_t end;              // of the file, so far
-	bool apart;                // the caller stores the raw segments, and sets their offsets
-	uint64_t blocks;           // stored so far, zeros included
-	uint64_t plain;            // bytes of those that are not zeros
+	struct dt_hashes *hashes; // NULL: everything is new
+	const uint64_t *sizes;    // of each region, in bytes; the caller's
+	const uint64_t *linear;   // of each region, where it is laid out in the file, 0: nowhere; the caller's; or NULL
+	uint64_t limit;           // bytes of blocks in a segment
+	uint64_t place_limit;     // of those in one that is in place
+	uint64_t end;             // of the file, so far
+	bool apart;               // the caller stores the raw segments, and sets their offsets
+	uint64_t blocks;          // stored so far, zeros included
+	uint64_t plain;           // bytes of those that are not zeros
 	struct dt_block_run *runs; // of all segments so far; owned
 	size_t run_room;
 	size_t run_count;
