@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import random
 import sys
+import threading
+import time
+import weakref
 
 import pytest
 
@@ -16,6 +20,10 @@ from dirtytrack import CheckpointError, Session
 from dirtytrack.checkpoint import Chain, Checkpointer
 from dirtytrack.checkpoint.format.structures import FileName, Kind
 from dirtytrack.checkpoint.store import new_file
+from dirtytrack.checkpoint.store.new_file import DirectoryNewFile
+from dirtytrack.checkpoint.write import committer
+from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
+from dirtytrack.checkpoint.write.job import Job
 
 _KEEPING_THE_GIL = ctypes.PyDLL(None)
 
@@ -169,3 +177,96 @@ def test_saves_in_a_row_wait_for_each_other(tmp_path, company, prepared):
                 assert save.state == "committed"
                 assert restored(tmp_path, world.sizes, at=save.number) == contents
     assert len(prepared) <= 30
+
+
+def test_nothing_is_prepared_on_a_state_that_is_lost(tmp_path, company, prepared, monkeypatch):
+    """Its thread may find just then that the save before can't be written, whose pages this one lacks."""
+    gate, publish = threading.Event(), DirectoryNewFile.publish
+
+    def fail(self, *args, **keywords):
+        gate.wait()
+        monkeypatch.setattr(DirectoryNewFile, "publish", publish)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def others_run():  # the last thing but one that is looked at
+        gate.set()
+        _wait_until_idle(checkpoints)
+        return True
+
+    with Session() as session:
+        world = World(4, 1)
+        with _open(tmp_path, world, session) as checkpoints:
+            checkpoints.save(wait=True)
+            contents = world.contents()
+            monkeypatch.setattr(DirectoryNewFile, "publish", fail)
+            monkeypatch.setattr(committer, "others_run", bool)
+            world.touch()
+            first = checkpoints.save()
+            monkeypatch.setattr(committer, "others_run", others_run)
+            world.touch(at=2 * BLOCK)
+            second = checkpoints.save()
+            with pytest.raises(CheckpointError, match="checkpoint 2, 3 not written"):
+                checkpoints.flush()
+            assert (first.state, second.state) == ("failed", "failed")
+            with Chain(tmp_path) as chain:
+                assert [one.number for one in chain.checkpoints] == [1]
+            assert restored(tmp_path, world.sizes) == contents
+            checkpoints.save(wait=True)
+        assert restored(tmp_path, world.sizes) == world.contents()
+    assert prepared == [True]
+
+
+def test_what_fails_after_it_has_its_name_is_not_there(tmp_path, company, prepared, monkeypatch):
+    """Native code has written it; and then there is no memory for what Python has to do."""
+
+    def describe(self, table):
+        if not list(tmp_path.glob("*.delta")):
+            return describe_it(self, table)
+        monkeypatch.setattr(Job, "describe", describe_it)
+        raise MemoryError
+
+    describe_it = Job.describe
+    with Session() as session:
+        world = World(4, 1)
+        with _open(tmp_path, world, session) as checkpoints:
+            checkpoints.save(wait=True)
+            _wait_until_idle(checkpoints)
+            monkeypatch.setattr(Job, "describe", describe)
+            world.touch()
+            with pytest.raises(CheckpointError, match="checkpoint 2 not written"):
+                checkpoints.save(wait=True)
+            assert prepared == []
+            assert sorted(one.suffix for one in tmp_path.iterdir()) == ["", ".base"]
+            assert checkpoints.save(wait=True).blocks_stored == 1
+        assert restored(tmp_path, world.sizes) == world.contents()
+
+
+def test_a_save_that_is_kept_keeps_nothing_of_its_file(tmp_path, company, monkeypatch):
+    """Which may be megabytes; and nothing waits for the garbage collector, that many a job turns off."""
+    seen, prepare = [], CheckpointWriter.prepare
+
+    def record(self, *args, **keywords):
+        seen.append(weakref.ref(self))
+        return prepare(self, *args, **keywords)
+
+    monkeypatch.setattr(CheckpointWriter, "prepare", record)
+    with Session() as session:
+        world = World(4, 1)
+        with _open(tmp_path, world, session) as checkpoints:
+            checkpoints.save(wait=True)
+            gc.disable()
+            try:
+                saves = []
+                for _ in range(3):
+                    _wait_until_idle(checkpoints)
+                    world.touch()
+                    saves.append(checkpoints.save(wait=True))
+                _wait_until_idle(checkpoints)
+                assert [writer() for writer in seen] == [None] * 3
+            finally:
+                gc.enable()
+
+
+def _wait_until_idle(checkpoints):
+    while not checkpoints._pipeline.committer._thread.is_idle:
+        time.sleep(0)

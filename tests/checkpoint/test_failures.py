@@ -30,7 +30,7 @@ from _lib.checkpoint.intercept import (
 )
 from _lib.checkpoint.world import BLOCK, Contents, World, restored
 from _lib.raw import open_descriptors
-from _lib.support import in_child, require_root
+from _lib.support import idle_threads, in_child, require_root
 from _lib.tracked import open_cursors
 from dirtytrack import ChainError, CheckpointError, Session
 from dirtytrack.checkpoint import Chain, Checkpointer, Save
@@ -633,16 +633,25 @@ def _fill(path: Path) -> list[Path]:
     return made
 
 
-@pytest.mark.parametrize("bases", [0, 1])
+@pytest.mark.parametrize(("bases", "others"), [(0, 0), (1, 0), (1, 1)])
 @pytest.mark.parametrize(
     ("options", "left"),
     [("size=512k", 0), ("size=512k", 2), ("size=512k", 5), ("size=64m,nr_inodes=20", 0)],
 )
-def test_a_full_disk_with_room_again(tmp_path: Path, options: str, left: int, bases: int) -> None:
-    """The system itself says ENOSPC, at once or after what was left; then room is made."""
+def test_a_full_disk_with_room_again(
+    tmp_path: Path, options: str, left: int, bases: int, others: int
+) -> None:
+    """The system itself says ENOSPC, at once or after what was left; then room is made.
+
+    Beside another thread it says that to native code, which has no GIL.
+    """
     require_root("to mount a file system")
 
     def act(path: Path) -> None:
+        with idle_threads(others):
+            fill_and_make_room(path)
+
+    def fill_and_make_room(path: Path) -> None:
         scene = Scene(path, blocks=20, compression="none")
         for _ in range(bases):
             scene.save()

@@ -6,9 +6,12 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include "base/clock.h"
 #include "driver.h"
 
-enum { ROUNDS = 3000, POSTERS = 2 };
+enum { ROUNDS = 3000, POSTERS = 2, IDLING = 100 };
+
+static const uint64_t alone_ns = 1000000000, lost_ns = 30000000000; // how long that is tried; no post takes so long
 
 static struct dt_mailbox mailbox;
 static uint32_t posted, seen; // what was put in a queue before it was posted, and what was found there
@@ -51,6 +54,47 @@ static void post_from_many(uint64_t *random)
 	check(seen == POSTERS * ROUNDS);
 }
 
+static void idle(uint64_t *random)
+{
+	for (volatile uint64_t left = draw(random, IDLING); left; left--)
+		;
+}
+
+static void *wait_for_each(void *argument)
+{
+	uint64_t *random = argument;
+	for (uint32_t found = 0; found != UINT32_MAX; idle(random)) {
+		dt_mailbox_wait(&mailbox);
+		found = __atomic_load_n(&posted, __ATOMIC_ACQUIRE);
+		__atomic_store_n(&seen, found, __ATOMIC_RELEASE);
+	}
+	return NULL;
+}
+
+static void post_alone(uint32_t number)
+{
+	__atomic_store_n(&posted, number, __ATOMIC_RELEASE);
+	dt_mailbox_post(&mailbox, NULL);
+	for (uint64_t begun = dt_now(); __atomic_load_n(&seen, __ATOMIC_ACQUIRE) != number;)
+		check(dt_now() - begun < lost_ns);
+}
+
+// Nobody posts later, who would wake one that was about to wait just then, and was not woken.
+static void post_one_by_one(uint64_t *random)
+{
+	pthread_t waiter;
+	uint64_t seed = draw(random, UINT32_MAX), begun = dt_now();
+	mailbox = (struct dt_mailbox){0};
+	posted = seen = 0;
+	check(pthread_create(&waiter, NULL, wait_for_each, &seed) == 0);
+	for (uint32_t number = 1; dt_now() - begun < alone_ns; number++) {
+		post_alone(number);
+		idle(random);
+	}
+	post_alone(UINT32_MAX);
+	pthread_join(waiter, NULL);
+}
+
 static void *wait_once(void *argument)
 {
 	(void)argument;
@@ -85,5 +129,6 @@ static void post_errands(void)
 void try_mailbox(uint64_t *random)
 {
 	post_from_many(random);
+	post_one_by_one(random);
 	post_errands();
 }

@@ -57,7 +57,7 @@ class DirectoryNewFile:
         calls = self._created([*_packing(ending), *self._last_calls(name, ending, claim)])
         native, count = self._native(calls), len(calls)
         errand: Any = ffi.new("struct dt_errand *", {"calls": native, "count": count, "revoked": revoked})
-        self._prepared = _Prepared(errand, calls, (native, revoked, ending, claim))
+        self._prepared = _Prepared(name, errand, calls, (native, revoked, ending, claim))
         return errand
 
     def publish(
@@ -83,7 +83,7 @@ class DirectoryNewFile:
             condition.otherwise()
             error, left = self._make(left[1:])
         _check_memory(error, left)
-        if all(call["act"] != lib.DT_RENAME for call in left):
+        if not _is_to_be_named(left):
             self._name = name
         with self._folder.naming(name):
             if left and left[0]["act"] == lib.DT_FSYNC:
@@ -94,6 +94,9 @@ class DirectoryNewFile:
     def discard(self) -> None:
         """See `NewFile`."""
         if not self._is_published:
+            prepared = self._prepared
+            if prepared is not None and not _is_to_be_named(prepared.left):  # what failed came after that
+                self._name = prepared.name
             with suppress(OSError):
                 self._close()
             with suppress(OSError):
@@ -168,14 +171,19 @@ class DirectoryNewFile:
 
 
 class _Prepared(NamedTuple):
-    # Calls that are about to be made, or were.
+    # Calls that are about to be made, or were, the file's name among them.
+    name: str
     errand: Any
     calls: list[dict[str, Any]]
     kept: object
 
     def run(self) -> tuple[int, list[dict[str, Any]]]:
         error = lib.dt_errand_run(self.errand)
-        return error, self.calls[self.errand.made :]
+        return error, self.left
+
+    @property
+    def left(self) -> list[dict[str, Any]]:
+        return self.calls[self.errand.made :]
 
 
 def _packing(ending: Ending) -> list[dict[str, Any]]:
@@ -185,6 +193,10 @@ def _packing(ending: Ending) -> list[dict[str, Any]]:
 def _pack(pack: Any, batch: Any) -> list[dict[str, Any]]:
     packing = {"act": lib.DT_PACK, "pack": pack, "batch": batch}
     return [packing, {"act": lib.DT_WRITE_PACKED, "pack": pack}]
+
+
+def _is_to_be_named(left: Sequence[dict[str, Any]]) -> bool:
+    return any(call["act"] == lib.DT_RENAME for call in left)
 
 
 def _check_memory(error: int, left: Sequence[dict[str, Any]]) -> None:

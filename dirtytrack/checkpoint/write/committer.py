@@ -208,17 +208,18 @@ class Committer:
 
     def _prepare(self, job: Job, piece: Piece) -> Any:
         # What its thread can do of that before it gets the GIL, which takes up to 10 ms beside one that
-        # computes; NULL: nothing. An idle thread needs nothing of what is changed here, unless it was given
-        # something by a save in the middle of this call: that one leaves us nothing to prepare.
+        # computes; NULL: nothing. An idle thread changes nothing that is looked at after that, such as that
+        # an earlier job has failed, and needs nothing of what is changed here; unless it was given something
+        # by a save in the middle of this call: that one leaves us nothing to prepare.
         given = self._thread.given
-        is_plain = job.kind is Kind.DELTA and job.table is self._table and _is_sure_of_its_kind(job)
-        if not is_plain or self._compression.compresses or not self._is_current(job):
+        if self._compression.compresses or not others_run() or not self._thread.is_idle:
             return ffi.NULL
-        if not others_run() or not self._thread.is_idle:
+        is_plain = job.kind is Kind.DELTA and job.table is self._table and _is_sure_of_its_kind(job)
+        if not is_plain or not self._is_current(job):
             return ffi.NULL
         try:
-            opened = piece.prepared = self._begin(job)
-            errand = opened.writer.prepare(
+            opened = self._begin(job)
+            errand = piece.errand = opened.writer.prepare(
                 *self._plan(job, opened), batches=piece.batches, revoked=piece.revoked
             )
         except (MemoryError, OSError):  # it fails again where that is told

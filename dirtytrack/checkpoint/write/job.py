@@ -51,7 +51,8 @@ class Piece:
         loan: the memory that they are in.
         revoked: one native flag: they are not to be written any more, or were.
         is_taken: whether who writes them has, or won't.
-        prepared: what an errand that writes them refers to.
+        errand: what writes them, if anything does, before its thread has the GIL. What that refers to is kept
+            by who writes: else a save that its caller keeps would keep it, too.
     """
 
     def __init__(self, batches: list[Any], loan: Loan, hashes: list[Any]) -> None:
@@ -59,7 +60,7 @@ class Piece:
         self.loan = loan
         self.revoked: Any = ffi.new("bool *")
         self.is_taken = False
-        self.prepared: object = None
+        self.errand: object = None
         self._hashes = hashes  # the batches refer to them
 
 

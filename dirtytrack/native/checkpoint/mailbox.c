@@ -10,7 +10,7 @@ enum { EMPTY, WAITED_AT, TAKEN, POSTED }; // TAKEN: an errand is being put there
 
 static bool becomes(struct dt_mailbox *mailbox, uint32_t from, uint32_t to)
 {
-	return __atomic_compare_exchange_n(&mailbox->state, &from, to, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	return __atomic_compare_exchange_n(&mailbox->state, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
 int dt_errand_run(struct dt_errand *errand)
@@ -30,13 +30,20 @@ int dt_mailbox_is_waited_at(const struct dt_mailbox *mailbox)
 
 void dt_mailbox_post(struct dt_mailbox *mailbox, struct dt_errand *errand)
 {
-	if (becomes(mailbox, WAITED_AT, TAKEN)) {
-		mailbox->errand = errand;
-		__atomic_store_n(&mailbox->state, POSTED, __ATOMIC_RELEASE);
-		dt_futex_wake_one(&mailbox->state);
-		return;
+	// Once more, where it has begun or ended to wait in between.
+	for (;;) {
+		if (becomes(mailbox, WAITED_AT, TAKEN)) {
+			mailbox->errand = errand;
+			__atomic_store_n(&mailbox->state, POSTED, __ATOMIC_RELEASE);
+			dt_futex_wake_one(&mailbox->state);
+			return;
+		}
+		if (becomes(mailbox, EMPTY, POSTED))
+			return;
+		uint32_t state = __atomic_load_n(&mailbox->state, __ATOMIC_ACQUIRE);
+		if (state == TAKEN || state == POSTED) // somebody else has posted, or is about to
+			return;
 	}
-	becomes(mailbox, EMPTY, POSTED); // else somebody else has posted, or is about to
 }
 
 void dt_mailbox_wait(struct dt_mailbox *mailbox)
@@ -50,7 +57,7 @@ void dt_mailbox_wait(struct dt_mailbox *mailbox)
 		errand = mailbox->errand;
 		mailbox->errand = NULL;
 	}
-	__atomic_store_n(&mailbox->state, EMPTY, __ATOMIC_RELEASE);
+	__atomic_store_n(&mailbox->state, EMPTY, __ATOMIC_SEQ_CST); // before it is looked for what was put
 	if (errand)
 		dt_errand_run(errand);
 }
