@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import mmap
 import os
 import socket
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from _lib.checkpoint.intercept import SYNCS, intercepted
+from _lib.interrupts import interrupted_at, is_interrupted, of_the_package, traced
 from _lib.support import require_root
 from dirtytrack.checkpoint.store import system
 from dirtytrack.checkpoint.store.directory import Directory
@@ -323,3 +325,17 @@ def test_what_is_no_directory(tmp_path):
             with pytest.raises(NotADirectoryError):
                 Directory(path, create=create)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@traced
+def test_a_file_whose_beginning_is_interrupted_ends_in_silence(directory):
+    """It is begun by the thread that saves, too, where Ctrl-C comes."""
+
+    def begins(frame):
+        return of_the_package(frame) and frame.f_code.co_name in ("create", "__init__")
+
+    def begin(count):
+        with interrupted_at(count, among=begins):
+            directory.create()
+
+    assert next(count for count in itertools.count(1) if not is_interrupted(begin, count)) > 2

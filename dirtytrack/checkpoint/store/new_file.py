@@ -26,6 +26,7 @@ class DirectoryNewFile:
     """See `NewFile`. It is there once something is written, with a temporary name until it is published."""
 
     is_fixed = False
+    _fd: Any = None
 
     def __init__(self, folder: Folder, name: str, fsync: bool) -> None:
         """Makes nothing yet; the *name* is the temporary one."""
@@ -108,6 +109,8 @@ class DirectoryNewFile:
                 self._close()
 
     def _close(self) -> None:
+        if self._fd is None:  # an interrupt came first
+            return
         fd, self._fd[0] = self._fd[0], -1
         if fd >= 0:
             os.close(fd)
