@@ -59,6 +59,7 @@ class Background:
         self._mailbox: Any = ffi.new("struct dt_mailbox *")
         self.failure: BaseException | None = None
         self.given = 0
+        self._errand: object = None
         self._is_wanted = self._is_started = self._is_stopped = False
         self._starting = threading.Lock()  # held until the thread runs, or can't
         self._starting.acquire()
@@ -95,12 +96,13 @@ class Background:
 
         Args:
             act: is called by the thread.
-            errand: a ``struct dt_errand`` that lives as long as the act, which sees to it that it is done. A
-                thread that is idle does it before it has the GIL.
+            errand: a ``struct dt_errand`` that lives as long as the act, which sees to it that it is done or
+                revoked. A thread that is idle does it before it has the GIL.
         """
         self.given += 1
         self._queue.put(act)
-        lib.dt_mailbox_post(self._mailbox, errand)
+        if lib.dt_mailbox_post(self._mailbox, errand):  # which may be looked at when the act is over already
+            self._errand = (act, errand) if errand else None
 
     def drain(self) -> None:
         """Waits until everything that was put before is done."""

@@ -110,15 +110,15 @@ static void post_errands(void)
 	pthread_t waiter;
 	mailbox = (struct dt_mailbox){0};
 	check(!dt_mailbox_is_waited_at(&mailbox));
-	dt_mailbox_post(&mailbox, &errand);
+	check(!dt_mailbox_post(&mailbox, &errand));
 	check(!dt_mailbox_is_waited_at(&mailbox));
 	dt_mailbox_wait(&mailbox); // at once, since something was posted
 	check(!errand.is_done);
 	check(pthread_create(&waiter, NULL, wait_once, NULL) == 0);
 	while (!dt_mailbox_is_waited_at(&mailbox))
 		sched_yield();
-	dt_mailbox_post(&mailbox, &errand);
-	dt_mailbox_post(&mailbox, &second);
+	check(dt_mailbox_post(&mailbox, &errand));
+	check(!dt_mailbox_post(&mailbox, &second));
 	pthread_join(waiter, NULL);
 	check(errand.is_done && errand.error == 0 && !second.is_done);
 	revoked = true;

@@ -28,7 +28,7 @@ int dt_mailbox_is_waited_at(const struct dt_mailbox *mailbox)
 	return __atomic_load_n(&mailbox->state, __ATOMIC_ACQUIRE) == WAITED_AT;
 }
 
-void dt_mailbox_post(struct dt_mailbox *mailbox, struct dt_errand *errand)
+int dt_mailbox_post(struct dt_mailbox *mailbox, struct dt_errand *errand)
 {
 	// Once more, where it has begun or ended to wait in between.
 	for (;;) {
@@ -36,13 +36,13 @@ void dt_mailbox_post(struct dt_mailbox *mailbox, struct dt_errand *errand)
 			mailbox->errand = errand;
 			__atomic_store_n(&mailbox->state, POSTED, __ATOMIC_RELEASE);
 			dt_futex_wake_one(&mailbox->state);
-			return;
+			return 1;
 		}
 		if (becomes(mailbox, EMPTY, POSTED))
-			return;
+			return 0;
 		uint32_t state = __atomic_load_n(&mailbox->state, __ATOMIC_ACQUIRE);
 		if (state == TAKEN || state == POSTED) // somebody else has posted, or is about to
-			return;
+			return 0;
 	}
 }
 

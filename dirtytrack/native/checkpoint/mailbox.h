@@ -27,8 +27,8 @@ int dt_errand_run(struct dt_errand *errand);
 // Whether a thread waits there, and nothing was posted to it.
 int dt_mailbox_is_waited_at(const struct dt_mailbox *mailbox);
 // Wakes the thread that waits there, or keeps the next one from waiting. An errand is taken only by one that waits, and
-// must outlive that.
-void dt_mailbox_post(struct dt_mailbox *mailbox, struct dt_errand *errand);
+// must outlive that, until the next one is taken. Whether it is.
+int dt_mailbox_post(struct dt_mailbox *mailbox, struct dt_errand *errand);
 // Waits until something is posted, and does the errand that came with it. For one thread.
 void dt_mailbox_wait(struct dt_mailbox *mailbox);
 
