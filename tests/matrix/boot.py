@@ -170,8 +170,7 @@ def accelerator(package: Package) -> str:
         return "tcg"
     words = "-accel kvm -m 1024 -display none -monitor none -no-reboot -nic none -serial stdio"
     command = [
-        "timeout",
-        str(TRIAL_SECONDS),
+        *("timeout", "--kill-after=5", str(TRIAL_SECONDS)),
         *machine.emulator,
         *shlex.split(words),
         "-kernel",
@@ -181,7 +180,7 @@ def accelerator(package: Package) -> str:
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen(command, **pipes, text=True, errors="replace") as trial:
         begins = begins_to_run(trial.stdout or ())
-        trial.kill()
+        trial.terminate()  # which is handed on; killed, it would leave the emulator at work
     return "kvm" if begins else "tcg"
 
 
