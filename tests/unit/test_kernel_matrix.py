@@ -129,10 +129,11 @@ def test_a_guest_that_hangs_is_ended(
 @pytest.mark.parametrize(
     ("native", "told", "expected"),
     [
-        (platform.machine(), "[ 0.0] Linux version 6.12", "kvm"),
+        (platform.machine(), "[ 2.3] Kernel panic - not syncing: VFS: Unable to mount root fs", "kvm"),
+        (platform.machine(), "[ 0.0] Linux version 6.1", "tcg"),  # which goes on for ever
         (platform.machine(), "KVM internal error. Suberror: 1", "tcg"),
         (platform.machine(), "failed to set MSR 0x10a", "tcg"),
-        ("", "[ 0.0] Linux version 6.12", "tcg"),
+        ("", "[ 2.3] Kernel panic - not syncing: VFS: Unable to mount root fs", "tcg"),
     ],
 )
 def test_a_guest_is_emulated_where_kvm_does_not_work(
