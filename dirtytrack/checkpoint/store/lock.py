@@ -93,7 +93,7 @@ class WriterLock:
         kept = (
             ffi.new("char[]", _NAME.encode()),
             ffi.new("uint8_t[]", self._signature),
-            ffi.new("char[]", "".join(f"{name}\0" for name in names).encode()),
+            ffi.new("char[]", "\0".join([*names, ""]).encode()),
         )
         name, signature, there = kept
         fields = (self._fd(), self._folder.fd, name, signature, _SIGNATURE_BYTES, self._is_locked)
