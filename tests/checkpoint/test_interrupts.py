@@ -75,15 +75,7 @@ def test_the_handler_of_an_interrupt_saves_everything(
     def interrupted(session: Session, world: World, count: int) -> bool:
         path = tmp_path / str(count)
         path.mkdir()
-        with Checkpointer(
-            path,
-            world.regions,
-            session=session,
-            fsync=False,
-            staging_bytes=staging,
-            max_pause=1e-9,
-            compression="none" if others else "auto",
-        ) as checkpoints:
+        with world.checkpointer(path, session, others, staging_bytes=staging, max_pause=1e-9) as checkpoints:
             for _ in range(bases):
                 checkpoints.save(wait=True)
             world.scribble()
@@ -268,15 +260,7 @@ def test_a_storm_of_interrupts_loses_nothing(
             world = World(3, 1)
             while storm.struck < 400:
                 path = tmp_path / str(storm.struck)
-                with Checkpointer(
-                    path,
-                    world.regions,
-                    session=session,
-                    fsync=False,
-                    keep=2,
-                    staging_bytes=staging,
-                    compression="none" if others else "auto",
-                ) as checkpoints:
+                with world.checkpointer(path, session, others, keep=2, staging_bytes=staging) as checkpoints:
 
                     def act() -> None:
                         world.scribble()

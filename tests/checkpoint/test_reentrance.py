@@ -91,15 +91,7 @@ def test_a_save_within(
     def point(session: Session, world: World, count: int) -> bool:
         path, made = tmp_path / str(count), []
         path.mkdir()
-        with Checkpointer(
-            path,
-            world.regions,
-            session=session,
-            fsync=False,
-            staging_bytes=staging,
-            max_pause=1e-9,
-            compression="none" if others else "auto",
-        ) as checkpoints:
+        with world.checkpointer(path, session, others, staging_bytes=staging, max_pause=1e-9) as checkpoints:
 
             def handle() -> None:
                 world.touch("third")
@@ -146,10 +138,7 @@ def test_another_call_within(
     def point(session: Session, world: World, count: int) -> bool:
         path, handled = tmp_path / str(count), []
         path.mkdir()
-        compression = "none" if others else "auto"
-        checkpoints = Checkpointer(
-            path, world.regions, session=session, fsync=False, max_pause=1e-9, compression=compression
-        )
+        checkpoints = world.checkpointer(path, session, others, max_pause=1e-9)
         checkpoints.save()
         world.scribble()
         done = None

@@ -7,9 +7,12 @@ import mmap
 import os
 import random
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from _lib.support import PAGE_SIZE
-from dirtytrack.checkpoint import restore
+from dirtytrack import Session
+from dirtytrack.checkpoint import Checkpointer, restore
 
 BLOCK = 4096
 DIGEST_BYTES = 16
@@ -43,6 +46,16 @@ class World:
     def sizes(self) -> dict[str, int]:
         """Bytes of each region."""
         return {name: len(region) for name, region in self.regions.items()}
+
+    def checkpointer(self, path: Path, session: Session, others: int = 0, **options: Any) -> Checkpointer:
+        """One that waits for no disk. Where other threads run it does not compress.
+
+        Then what a save has captured is written before its thread has the GIL.
+        """
+        compression = "none" if others else "auto"
+        return Checkpointer(
+            path, self.regions, session=session, fsync=False, compression=compression, **options
+        )
 
     def contents(self) -> Contents:
         """A copy of everything."""
