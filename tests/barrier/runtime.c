@@ -352,6 +352,76 @@ static void allocator(void)
 	free(out);
 }
 
+// A runtime forks at the instant at which another of its threads changes a tracker and a snapshot: here wherever memory
+// comes and goes for them. The child closes both. Half of what it would give back may be gone already.
+
+enum { MANY = 5000, CHUNK = 1 << 18 };
+
+static struct dt_tracker *changing_tracker;
+static struct dt_snapshot *changing_snapshot;
+static size_t forks;
+static bool is_child;
+
+static void fork_now(size_t bytes)
+{
+	int status;
+	check(!is_child);                         // it asks for no memory, and gives none back
+	if (bytes == CHUNK || !changing_snapshot) // small blocks come from chunks, under a lock that a fork waits for
+		return;
+	forks++;
+	pid_t child = fork();
+	if (child == 0) {
+		is_child = true;
+		dt_tracker_close(changing_tracker);
+		dt_snapshot_close(changing_snapshot);
+		_exit(0);
+	}
+	check(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void *give_out_and_fork(size_t bytes, void *context)
+{
+	fork_now(bytes);
+	return give_out(bytes, context);
+}
+
+static void take_in_and_fork(void *memory, size_t bytes, void *context)
+{
+	take_in(memory, bytes, context);
+	fork_now(bytes);
+}
+
+static void forks_within(void)
+{
+	static uint8_t out[8 * (MANY - 1) + 1]; // each range begins at a multiple of eight cards
+	uint64_t dirty;
+	size_t pages;
+	check(dt_set_memory(give_out_and_fork, take_in_and_fork, &given_out) == 0);
+	check(dt_tracker_open(page, DT_BYTES, &changing_tracker) == 0 && dt_snapshot_open(&changing_snapshot) == 0);
+	char *memory = map(MANY), *large = map(1 << 18);
+	for (size_t i = 0; i < MANY; i++)
+		check(dt_tracker_add(changing_tracker, memory + i * page, page, DT_DENSE, NULL) == 0);
+	check(dt_tracker_take(changing_tracker, out, sizeof out, &dirty) == 0);
+	memory[7 * page] = memory[4999 * page] = 1;
+	check(dt_tracker_take(changing_tracker, out, sizeof out, &dirty) == 0 && dirty == 2);
+	check(out[8 * 7] && out[8 * 4999]);
+	for (size_t i = 0; i < MANY; i += 2)
+		check(dt_tracker_remove(changing_tracker, memory + i * page, page) == 0);
+	check(dt_tracker_add(changing_tracker, large, page << 18, DT_SPARSE, NULL) == 0);
+	check(dt_tracker_remove(changing_tracker, large, page << 18) == 0);
+	for (size_t i = 0; i < MANY; i += 2)
+		check(dt_snapshot_add(changing_snapshot, memory + i * page, page, DT_DENSE) == 0);
+	memory[8 * page] = 2;
+	check(dt_snapshot_rollback(changing_snapshot, &pages) == 0 && pages == 1 && memory[8 * page] == 1);
+	check(forks > 20);
+	struct dt_snapshot *snapshot = changing_snapshot;
+	changing_snapshot = NULL; // from here on it may not be closed again
+	dt_tracker_close(changing_tracker);
+	dt_snapshot_close(snapshot);
+	munmap(memory, MANY * page);
+	munmap(large, page << 18);
+}
+
 // A tracker that keeps huge pages reports what any does, while they come back and when they have.
 static void keep_huge_pages(void)
 {
@@ -573,6 +643,8 @@ int main(int argc, char **argv)
 		return 0;
 	} else if (!strcmp(what, "allocator")) {
 		allocator();
+	} else if (!strcmp(what, "forks")) {
+		forks_within();
 	} else if (!strcmp(what, "mutators") || !strcmp(what, "drop")) {
 		mutators(count, !strcmp(what, "drop"));
 		return 0;

@@ -48,6 +48,12 @@ def test_memory_comes_from_where_it_is_told_to(program):
     assert (done.returncode, done.stdout, done.stderr) == (0, "all so\n", "")
 
 
+def test_a_fork_in_the_middle_of_a_change_can_be_closed(program):
+    """A child closes what another thread of its parent was changing: half of it may have been freed."""
+    done = _run(program[0], "forks")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "all so\n", "")
+
+
 def test_no_store_is_missed_beside_mutators(program):
     """Every store's card is in the take after it, or in the one before that raced with it."""
     stores = _STORES if program[1] == "plain" else 200_000

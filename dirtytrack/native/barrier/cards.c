@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "../base/address_space.h"
 #include "../base/array.h"
 #include "../base/memory.h"
 
@@ -33,7 +34,7 @@ int dt_cards_open(struct dt_session *session, uint64_t cursor, uint32_t card_shi
 
 void dt_cards_close(struct dt_cards *cards)
 {
-	if (!cards)
+	if (!cards || !dt_is_address_space(cards->lock.address_space))
 		return;
 	dt_epoch_end(&cards->epoch);
 	dt_session_drop(cards->session);

@@ -32,7 +32,8 @@ struct dt_cards {
 // reference. flags: DT_BITS or DT_BYTES. 0 or -ENOMEM.
 int dt_cards_open(struct dt_session *session, uint64_t cursor, uint32_t card_shift, unsigned flags,
 		  struct dt_cards **cards_ret);
-// Frees it; the cursor stays open. NULL is ignored.
+// Frees it; the cursor stays open. NULL is ignored. In a forked child it frees nothing: a thread of the parent may have
+// been changing the table.
 void dt_cards_close(struct dt_cards *cards);
 // The same for what dt_cards_open has filled, or not: so that it can be told beforehand.
 void dt_cards_release(struct dt_cards **cards);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../base/address_space.h"
 #include "../base/memory.h"
 #include "../base/patience.h"
 #include "../kernel/touch.h"
@@ -62,15 +63,16 @@ void dt_session_drop(struct dt_session *session)
 	if (__atomic_sub_fetch(&session->references, 1, __ATOMIC_ACQ_REL))
 		return;
 	dt_leave_rivals(&session->rival); // a forked child's; else it has left
-	free_memory(session);             // likewise, or there is none left
+	if (dt_is_address_space(session->lock.address_space))
+		free_memory(session); // if it is left
 	dt_free(session, sizeof *session);
 }
 
 void dt_shut_session(struct dt_session *session)
 {
+	dt_lock_close(&session->lock); // first: a child that is forked now closes no number that is another file's
 	close_descriptors(&session->backend);
 	dt_stopping_close(&session->stopping);
-	dt_lock_close(&session->lock);
 	free_memory(session);
 }
 

@@ -42,7 +42,8 @@ struct dt_session {
 int dt_session_new(const struct dt_backend *like, struct dt_session **session_ret);
 // Adds a reference. Takes no lock.
 void dt_session_hold(struct dt_session *session);
-// Drops one; the last one frees the session, which has to be closed. Takes no lock.
+// Drops one; the last one frees the session, which has to be closed. Takes no lock. In a forked child what the session
+// held stays: a thread of the parent may have been changing it.
 void dt_session_drop(struct dt_session *session);
 // Closes the descriptors, frees what only an open session has use for, and closes the lock. No region and no cursor may
 // be left.

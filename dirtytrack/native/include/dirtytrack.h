@@ -191,8 +191,9 @@ DT_API int dt_tracker_open_on(const struct dt_api *api, size_t card_size, unsign
 // then.
 DT_API int dt_tracker_stop_threads(struct dt_tracker *tracker, int signal, uint64_t limit_ns);
 
-// Forgets all ranges, closes the descriptors and frees the tracker; in a forked child it only closes the child's copies
-// of the descriptors. Nobody may use the tracker any more. NULL is ignored.
+// Forgets all ranges, closes the descriptors and frees the tracker. In a forked child it only closes the child's copies
+// of the descriptors: the memory stays, since a thread of the parent may have been changing it. Nobody may use the
+// tracker any more. NULL is ignored.
 DT_API void dt_tracker_close(struct dt_tracker *tracker);
 
 // Adds a range of mapped memory that begins and ends on a card; what is stored there from now on counts.
@@ -307,8 +308,8 @@ struct dt_snapshot;
 // Opens a snapshot of no memory. Errors as of dt_tracker_open.
 DT_API int dt_snapshot_open(struct dt_snapshot **snapshot);
 
-// Forgets the copies, and everything else; the memory stays as it is. Nobody may use the snapshot any more. NULL is
-// ignored.
+// Forgets the copies, and everything else; the memory stays as it is. In a forked child it closes the child's copies of
+// the descriptors, as dt_tracker_close does. Nobody may use the snapshot any more. NULL is ignored.
 DT_API void dt_snapshot_close(struct dt_snapshot *snapshot);
 
 // Adds memory as it is now. It may begin and end anywhere; what else is on its first and last page is left alone. A

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "../backends/opening.h"
+#include "../base/address_space.h"
 #include "../base/array.h"
 #include "../base/memory.h"
 #include "../core/lifetime.h"
@@ -104,20 +105,26 @@ int dt_snapshot_open(struct dt_snapshot **snapshot_ret)
 	return error;
 }
 
-void dt_snapshot_close(struct dt_snapshot *snapshot)
+static void free_memory(struct dt_snapshot *snapshot)
 {
-	if (!snapshot)
-		return;
-	struct dt_quiet quiet = dt_quiet_begin();
 	dt_epoch_end(&snapshot->open);
 	dt_epoch_end(&snapshot->taken);
-	dt_session_release(snapshot->session);
 	for (size_t i = 0; i < snapshot->count; i++)
 		dt_free(snapshot->copies[i], snapshot->extents[i].nbytes);
 	dt_free(snapshot->slices, snapshot->slice_room * sizeof *snapshot->slices);
 	dt_free(snapshot->extents, snapshot->extent_room * sizeof *snapshot->extents);
 	dt_free(snapshot->copies, snapshot->copy_room * sizeof *snapshot->copies);
 	dt_free(snapshot->sparse, snapshot->sparse_room * sizeof *snapshot->sparse);
+}
+
+void dt_snapshot_close(struct dt_snapshot *snapshot)
+{
+	if (!snapshot)
+		return;
+	struct dt_quiet quiet = dt_quiet_begin();
+	if (dt_is_address_space(snapshot->lock.address_space))
+		free_memory(snapshot);
+	dt_session_release(snapshot->session);
 	if (snapshot->maps >= 0)
 		close(snapshot->maps);
 	dt_free(snapshot, sizeof *snapshot);
