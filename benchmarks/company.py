@@ -17,9 +17,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 import dirtytrack
 from dirtytrack.barrier import CardTable
 from dirtytrack.checkpoint import Checkpointer
+from dirtytrack.checkpoint.records import CompressionName
 from dirtytrack.snapshot import History, Snapshot
 
 from .fixtures import (
@@ -186,7 +189,20 @@ def _save_beside(scale: Scale, threads: int) -> Outcome:
 @row("company-durable", Budget(0.7, faster=True))
 def company_durable(scale: Scale) -> Iterator[Outcome]:
     """From the return of ``save()`` until what it has captured is committed, on a tmpfs, not compressed."""
-    with _Delta(scale) as delta, ExitStack() as beside:
+    yield _durable(scale, "", compression="none")
+
+
+@row("company-durable-auto")
+def company_durable_auto(scale: Scale) -> Iterator[Outcome]:
+    """The same with ``compression="auto"``: of noise, which is stored as it is, and of what is compressed."""
+    yield _durable(scale, ", noise", values=256)
+    yield _durable(scale, ", compressed", values=4)
+
+
+def _durable(
+    scale: Scale, what: str, *, compression: CompressionName = "auto", values: int | None = None
+) -> Outcome:
+    with _Delta(scale, compression, values) as delta, ExitStack() as beside:
 
         def alone(pair: int) -> None:
             beside.close()
@@ -197,8 +213,8 @@ def company_durable(scale: Scale) -> Iterator[Outcome]:
             beside.enter_context(computing_threads(1))
             delta.capture(pair)
 
-        yield compare(
-            f"captured to durable, {size(delta.array.nbytes)}, 10% written, {_beside(1)}",
+        return compare(
+            f"captured to durable, {size(delta.array.nbytes)}, 10% written{what}, {_beside(1)}",
             Side(delta.chain.flush, in_company),
             Side(delta.chain.flush, alone, "alone"),
             pairs=scale.repeat(20),
@@ -232,22 +248,33 @@ def company_thread(scale: Scale) -> Iterator[Outcome]:
 
 
 class _Delta:
-    """Memory in a chain on a tmpfs, of which a tenth is captured time and again."""
+    """Memory in a chain on a tmpfs, of which a tenth is captured time and again.
 
-    def __init__(self, scale: Scale) -> None:
+    Its pages are written with bytes of so many random values, or else changed in one byte.
+    """
+
+    def __init__(
+        self, scale: Scale, compression: CompressionName = "none", values: int | None = None
+    ) -> None:
         nbytes = scale.gib(1) // 2
         require_memory(6 * nbytes)
         self.array = touched(nbytes)
+        self._values, self._random = values, np.random.default_rng(1)
         self._closing = ExitStack()
         folder = self._closing.enter_context(tempfile.TemporaryDirectory(dir=memory_folder()))
         self.chain = self._closing.enter_context(
-            Checkpointer(Path(folder, "chain"), {"array": self.array}, compression="none")
+            Checkpointer(Path(folder, "chain"), {"array": self.array}, compression=compression)
         )
 
     def capture(self, pair: int) -> None:
         """Saves a tenth that was written, and waits for nothing."""
         self.chain.flush()
-        self.array[some_pages(self.array.nbytes // PAGE, 0.1, pair) * PAGE] += 1
+        pages = some_pages(self.array.nbytes // PAGE, 0.1, pair)
+        if self._values is None:
+            self.array[pages * PAGE] += 1
+        else:
+            shape = len(pages), PAGE
+            self.array.reshape(-1, PAGE)[pages] = self._random.integers(0, self._values, shape, np.uint8)
         warm(self.array.nbytes // 8)
         self.chain.save()
 

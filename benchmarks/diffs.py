@@ -18,7 +18,8 @@ from .harness import Figure, Outcome, Scale, Side, compare, measure, row
 def _compress(data: bytes) -> bytes:
     library = zstd()
     assert library is not None, "the extra dirtytrack[bench] brings it before Python 3.14"
-    return library.compressor(level=1)(data)
+    (compressed,) = library.compressor(1)([data])
+    return bytes(compressed)
 
 
 def _scaled(nbytes: int) -> tuple[Diff, Diff, bytes, bytes]:

@@ -75,8 +75,9 @@ class Checkpointer(Opened):
                 thread writes a base for the oldest of them and removes everything older. A `Keep` says which
                 older ones stay. None, the default: all stay.
             compression: "auto", the default, compresses what becomes at least a third smaller, in a base the
-                regions of which samples do; "zstd" what becomes a tenth; "none" nothing. A base that is not
-                compressed can be loaded lazily.
+                regions of which samples do; "zstd" what becomes a tenth; "none" nothing. Of deltas "auto"
+                tries the less the longer nothing gained by it. A base that is not compressed can be loaded
+                lazily.
             fsync: whether each checkpoint is on the disk before it counts as committed. Without, nothing is
                 synced, not even by a compaction: a crash of the machine may cost the last checkpoints or all;
                 a crash of the process costs none.

@@ -105,7 +105,7 @@ def _compressed(body: bytes, compress: Compress) -> bytes:
         if compress == "zstd":
             raise ImportError(f'compress="zstd" {_NO_ZSTD}')
         return body
-    packed = library.compressor(_LEVEL)(body)
+    (packed,) = map(bytes, library.compressor(_LEVEL)([body]))
     return packed if compress == "zstd" or len(packed) < len(body) else body
 
 

@@ -12,11 +12,12 @@ from _lib.checkpoint import forge
 from _lib.checkpoint.files import opened, segments
 from _lib.checkpoint.forge import BLOCK, ZSTD, File, Run
 from _lib.checkpoint.world import World, restored
+from _lib.zstd import decompress
 from dirtytrack.checkpoint import Chain, Checkpointer
 from dirtytrack.checkpoint.format import codec
 from dirtytrack.checkpoint.format.structures import FormatError
-from dirtytrack.checkpoint.write import compression
-from dirtytrack.checkpoint.write.compression import Compression, CompressionName
+from dirtytrack.checkpoint.write.compression import Compression, CompressionName, Encoder, Sampled
+from dirtytrack.checkpoint.write.prospects import Prospects
 
 SIXTEEN = bytes(range(16)) * (BLOCK // 16)
 
@@ -27,8 +28,8 @@ class Deflate:
     name = "deflate"
     encoding = 7
 
-    def compressor(self):
-        return zlib.compress
+    def compressor(self, _threads=1, /):
+        return lambda pieces: [zlib.compress(piece) for piece in pieces]
 
     def decompress(self, data, nbytes):
         return zlib.decompress(data, bufsize=nbytes)
@@ -84,17 +85,22 @@ def test_what_compression_takes_is_what_it_says(monkeypatch):
         Compression("lzma")
 
 
-@pytest.mark.parametrize(
-    ("name", "noise", "text"), [("auto", False, True), ("none", False, False), ("zstd", True, True)]
-)
 @pytest.mark.anywhere
-def test_which_regions_are_compressed(name, noise, text):
-    """As asked; or what samples show to become shorter."""
-    random = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8).tobytes()
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("auto", (False, True, False, False, True)),
+        ("none", (False,) * 5),
+        ("zstd", (True,) * 5),
+    ],
+)
+def test_which_regions_are_compressed(name, expected):
+    """As asked; or what samples show to become shorter, also of many regions in one call."""
+    noise = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8).tobytes()
     words = (b"some text " * (1 << 17))[: 1 << 20]
-    for data, expected in ((random, noise), (words, text)):
-        assert Compression(name).suits(len(data), lambda piece, data=data: data[piece]) == expected
-    assert Compression(name).suits(1 << 20, lambda piece: bytes(piece.stop - piece.start)) == (name == "zstd")
+    contents = [noise, words, bytes(1 << 20), b"", words[:5000]] * 20
+    regions = [Sampled(len(content), content.__getitem__) for content in contents]
+    assert Compression(name).suited(regions) == expected * 20
 
 
 @pytest.mark.anywhere
@@ -103,30 +109,62 @@ def test_a_small_gain_is_left_alone_where_nobody_asked_for_it():
     noise = np.random.default_rng(1).integers(0, 256, 1 << 20, np.uint8)
     for mask, worth in ((0xFF, []), (0x7F, ["zstd"]), (0x0F, ["auto", "zstd"])):
         data = (noise & mask).tobytes()
-        found = [name for name in ("auto", "zstd") if Compression(name).encoder().encode(data)[0] != 1]
+        found = [name for name in ("auto", "zstd") if Compression(name).encoder().encode([data])[0][0] != 1]
         assert found == worth
-        assert Compression("auto").suits(len(data), lambda piece, data=data: data[piece]) == ("auto" in worth)
+        assert Compression("auto").suited([Sampled(len(data), data.__getitem__)]) == ("auto" in worth,)
+
+
+class Counting(Deflate):
+    """It has the sizes of what was tried together."""
+
+    def __init__(self):
+        self.tried = []
+
+    def compressor(self, _threads=1, /):
+        def compress(pieces):
+            self.tried.append([len(piece) for piece in pieces])
+            return [zlib.compress(piece) for piece in pieces]
+
+        return compress
+
+
+NOISE = np.random.default_rng(1).integers(0, 256, BLOCK, np.uint8).tobytes()
 
 
 @pytest.mark.anywhere
 def test_segments_that_do_not_become_shorter_are_stored_as_they_are():
-    """After one of them the next 3 are not tried, if nobody asked for it."""
-    tried = []
+    """All are tried if somebody asked for it; else fewer and fewer, in the files that follow, too."""
+    for is_asked_for, tries in ((True, [8] * 5), (False, [1, 1, 1, 1])):
+        codec, prospects = Counting(), Prospects(is_asked_for=is_asked_for)
+        for _ in range(5):
+            encoder = Encoder(codec, prospects, 0.9)
+            assert encoder.encode([NOISE] * 8) == [(1, NOISE)] * 8
+        assert [len(sizes) for sizes in codec.tried] == tries  # the 1st, 5th, 13th and 29th
+    encoder = Encoder(None, prospects, 0.9)
+    assert encoder.encode([SIXTEEN, NOISE]) == [(1, SIXTEEN), (1, NOISE)]
+    assert not encoder.compresses
 
-    class Counting(Deflate):
-        def compressor(self):
-            return lambda data: tried.append(len(data)) or zlib.compress(data)
 
-    noise = np.random.default_rng(1).integers(0, 256, BLOCK, np.uint8).tobytes()
-    for by_samples, count in ((True, 2), (False, 8)):
-        tried.clear()
-        encoder = compression.Encoder(Counting(), by_samples)
-        for _ in range(8):
-            assert encoder.encode(noise) == (1, noise)
-        assert len(tried) == count
-        encoding, stored = encoder.encode(SIXTEEN)
-        assert (encoding, zlib.decompress(stored)) == (7, SIXTEEN)
-    assert compression.Encoder(None, False).encode(SIXTEEN) == (1, SIXTEEN)
+@pytest.mark.anywhere
+def test_segments_that_do_become_shorter_are_tried_together():
+    """More and more of them; one that does not ends that."""
+    codec, prospects = Counting(), Prospects(is_asked_for=False)
+    encoder = Encoder(codec, prospects, 0.9)
+    data = [*[SIXTEEN] * 30, NOISE, *[SIXTEEN] * 4]
+    found = encoder.encode(data)
+    assert [len(sizes) for sizes in codec.tried] == [1, 2, 4, 8, 8, 8, 1]
+    assert [encoding for encoding, _ in found] == [7] * 30 + [1] + [1] * 3 + [7]
+    assert [zlib.decompress(stored) if encoding == 7 else stored for encoding, stored in found] == data
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.anywhere
+def test_each_segment_is_a_frame_of_its_own(threads, count):
+    """However many are compressed together, and by how many threads."""
+    pieces = [bytes([at]) * (1000 + at) for at in range(count)]
+    frames = codec.CODECS[ZSTD].compressor(threads)([memoryview(piece) for piece in pieces])
+    assert [decompress(bytes(frame)) for frame in frames] == pieces
 
 
 def test_raw_segments_are_small_and_others_are_not(tmp_path):

@@ -12,8 +12,10 @@ import threading
 import time
 import weakref
 
+import numpy as np
 import pytest
 
+import dirtytrack
 from _lib.checkpoint.world import BLOCK, World, restored
 from _lib.support import idle_threads, in_child
 from dirtytrack import CheckpointError, Session
@@ -115,6 +117,23 @@ def test_what_is_compressed_is_not_prepared(tmp_path, company, prepared, compres
             checkpoints.save(wait=True)
         assert restored(tmp_path, world.sizes) == world.contents()
     assert prepared == []
+
+
+def test_what_is_not_worth_it_is_prepared(tmp_path, company, prepared):
+    """By default less and less of what becomes no shorter is tried; what does is, from the next try on."""
+    noise = random.Random(1)
+    array = dirtytrack.empty(64 * BLOCK, np.uint8)
+    written = array[:-BLOCK].data
+    ratios = []
+    with Session() as session, Checkpointer(tmp_path, {"a": array}, session=session) as checkpoints:
+        for step in range(40):
+            written[:] = noise.randbytes(len(written)) if step < 20 else bytes([step]) * len(written)
+            _wait_until_idle(checkpoints)
+            ratios.append(checkpoints.save(wait=True).ratio)
+    assert restored(tmp_path, {"a": len(array)}) == {"a": array.tobytes()}
+    # Of the deltas the 1st, 5th, 13th and 29th are tried, and all after it.
+    assert [ratio > 10 for ratio in ratios] == [False] * 29 + [True] * 11
+    assert prepared == [True] * (3 + 7 + 15)
 
 
 def test_nothing_is_prepared_where_no_other_thread_runs(tmp_path, prepared):

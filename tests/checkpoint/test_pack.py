@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 import pytest
 import xxhash
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from _lib.checkpoint.packed import Packed
 from dirtytrack.checkpoint.format.structures import BLOCK
+from dirtytrack.native import ffi
 
 pytestmark = pytest.mark.anywhere
 
@@ -124,6 +126,31 @@ def test_segments_that_the_caller_stores():
     raw = packed.native.segments[1]
     data = bytes(packed.buffer[int(raw.data - packed.data) : int(raw.data - packed.data) + raw.length])
     assert data == _block(1, 0, 1) + b"".join(_block(2, at, 1) for at in range(3))
+
+
+def test_segments_that_the_caller_has_encoded():
+    """They are placed one behind the other, each with the sum of what is stored; zeros have no place."""
+    packed = Packed(None, SIZES, limit=2 * BLOCK, apart=True)
+    values = [1, 2, 0, 1, 2, 1, 1, 0, 2, 1]
+    packed.add(_pieces(values))
+    raw = [one for one in packed.native.segments[0 : packed.native.segment_count] if one.encoding == 1]
+    plain = [bytes(ffi.buffer(one.data, one.length)) for one in raw]
+    assert len(raw) == 4
+    kept = {at: ffi.new("uint8_t[]", zlib.compress(plain[at])) for at in (1, 3)}
+    for at, data in kept.items():
+        raw[at].encoding, raw[at].data, raw[at].length = 7, data, len(data)
+    stored = [bytes(ffi.buffer(kept[at])) if at in kept else one for at, one in enumerate(plain)]
+    for first, stop in ((0, 3), (3, packed.native.segment_count)):
+        packed.place(first, stop)
+    assert packed.file[128:] == b"".join(stored)
+    assert packed.native.end == len(packed.file)
+    assert packed.native.written == len(packed.file) - 128
+    *found, zeros = packed.segments()
+    ends = [128 + sum(map(len, stored[: at + 1])) for at in range(len(stored))]
+    assert [offset for _, offset, *_ in found] == [128, *ends[:-1]]
+    assert [length for _, _, length, *_ in found] == [len(one) for one in stored]
+    assert [checksum for *_, checksum, _ in found] == [xxhash.xxh3_64_intdigest(one) for one in stored]
+    assert zeros[:4] == (0, 0, 0, 0)
 
 
 def test_the_index_is_as_documented():

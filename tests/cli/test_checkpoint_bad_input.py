@@ -145,7 +145,7 @@ def make_up(path: Path, *layouts: Layout, **described: Any) -> None:
     store = Directory(path, create=True)
     checkpoint, file = secrets.token_bytes(16), secrets.token_bytes(8)
     header = Header(Kind.BASE, bytes(16), checkpoint, NO_PARENT, file, 1)
-    writer = CheckpointWriter(store, header, layouts, Compression("none"), 0)
+    writer = CheckpointWriter(store, header, layouts, Compression("none").encoder(), 0)
     usual: dict[str, Any] = {
         "table": "0" * 32,
         "meta": None,

@@ -244,6 +244,45 @@ static void try_file_calls(int directory)
 	dt_pack_free(packs[1]);
 }
 
+// Segments of a caller who has encoded one of them.
+static void try_places(int directory)
+{
+	int file = -1;
+	const uint64_t sizes[] = {2 * DT_BLOCK};
+	const struct dt_block_run run = {0, 0, 2};
+	uint8_t data[2 * DT_BLOCK], read[DT_BLOCK + 8];
+	memset(data, 'a', DT_BLOCK);
+	memset(data + DT_BLOCK, 'b', DT_BLOCK);
+	struct dt_pack *pack = dt_pack_new(sizeof *pack);
+	check(pack);
+	*pack = (struct dt_pack){.sizes = sizes, .limit = DT_BLOCK, .end = 3, .apart = true};
+	const struct dt_captured batch = {.runs = &run, .data = data, .blocks = 2};
+	struct dt_file_call calls[] = {
+		{.act = DT_CREATE, .file = &file, .directory = directory, .name = "placed"},
+		{.act = DT_PACK, .file = &file, .pack = pack, .batch = &batch},
+		{.act = DT_PACK_PLACE, .file = &file, .pack = pack, .stop = 2},
+		{.act = DT_WRITE_PACKED, .file = &file, .pack = pack},
+		{.act = DT_CLOSE, .file = &file},
+	};
+	size_t done;
+	check(dt_file_calls(calls, 2, &done) == 0 && pack->segment_count == 2);
+	fail_call(1, ALLOCATIONS_ONLY, ENOMEM);
+	int error = dt_file_calls(calls + 2, 1, &done);
+	check(error == (has_failed() ? -ENOMEM : 0));
+	succeed();
+	pack->end = 3;
+	pack->segments[0].encoding = 9;
+	pack->segments[0].data = (const uint8_t *)"four";
+	pack->segments[0].length = 4;
+	check(dt_file_calls(calls + 2, 2, &done) == 0 && pack->end == 7 + DT_BLOCK);
+	check(pack->segments[0].offset == 3 && pack->segments[0].checksum == dt_checksum_of((uint8_t *)"four", 4));
+	check(pack->segments[1].offset == 7 && pack->segments[1].checksum == dt_checksum_of(data + DT_BLOCK, DT_BLOCK));
+	check(pread(file, read, sizeof read, 0) == DT_BLOCK + 7);
+	check(memcmp(read, "\0\0\0fourbbb", 10) == 0 && read[DT_BLOCK + 6] == 'b');
+	check(dt_file_calls(calls + 4, 1, &done) == 0 && unlinkat(directory, "placed", 0) == 0);
+	dt_pack_free(pack);
+}
+
 // The calls on files, where the system has them, and where it has not.
 void try_files(void)
 {
@@ -253,6 +292,7 @@ void try_files(void)
 	check(directory >= 0);
 	try_claim(directory);
 	try_file_calls(directory);
+	try_places(directory);
 	const int refusals[] = {0, EINVAL, ENOSYS, EOPNOTSUPP, ENOTTY, EPERM};
 	for (size_t i = 0; i < sizeof refusals / sizeof *refusals; i++) {
 		for (const char *name = "ab"; *name; name++)

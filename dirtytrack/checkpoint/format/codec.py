@@ -55,8 +55,11 @@ class Codec(Protocol):
     name: str
     encoding: int
 
-    def compressor(self) -> Compressor:
-        """A function that compresses a segment, for use by one thread at a time.
+    def compressor(self, threads: int = 1, /) -> Compressor:
+        """A function that compresses segments, each for itself, for use by one thread at a time.
+
+        Args:
+            threads: that it may use, where the library can.
 
         Raises:
             ImportError: the library is missing; it names the extra.
@@ -81,9 +84,9 @@ class Zstd:
 
     _LEVEL = 1
 
-    def compressor(self) -> Compressor:
+    def compressor(self, threads: int = 1, /) -> Compressor:
         """See `Codec`."""
-        return self._library.compressor(self._LEVEL)
+        return self._library.compressor(self._LEVEL, threads)
 
     def decompress(self, data: Bytes, nbytes: int) -> bytes:
         """See `Codec`."""

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dirtytrack.checkpoint.store.packed import Ending, write_packed
+from dirtytrack.checkpoint.store.packed import Ending, write_packed, write_placed
 from dirtytrack.checkpoint.store.protocol import GO_ON, Condition, Exchange, Store, UnreadableError, Usage
 from dirtytrack.errors import BusyError
 from dirtytrack.native import ffi, lib
@@ -157,6 +157,10 @@ class MemoryNewFile:
         self._data.extend(bytes(max(0, offset + len(data) - len(self._data))))
         self._data[offset : offset + len(data)] = data
         return offset + len(data)
+
+    def write_segments(self, pack: Any, first: int, stop: int) -> None:
+        """See `NewFile`."""
+        write_placed(pack, first, stop, self.write)
 
     def write_batch(self, pack: Any, batch: Any) -> None:
         """See `NewFile`."""

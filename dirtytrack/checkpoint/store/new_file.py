@@ -46,6 +46,12 @@ class DirectoryNewFile:
             self._write([_write(_pieces(placed, held))], offset - start)
         return offset
 
+    def write_segments(self, pack: Any, first: int, stop: int) -> None:
+        """See `NewFile`."""
+        nbytes = sum(segment.length for segment in pack.segments[first:stop])
+        place = {"act": lib.DT_PACK_PLACE, "pack": pack, "first": first, "stop": stop}
+        self._write([place, {"act": lib.DT_WRITE_PACKED, "pack": pack}], nbytes)
+
     def write_batch(self, pack: Any, batch: Any) -> None:
         """See `NewFile`."""
         self._write(_pack(pack, batch), batch.blocks * _BLOCK)
@@ -204,7 +210,7 @@ def _is_to_be_named(left: Sequence[dict[str, Any]]) -> bool:
 
 def _check_memory(error: int, left: Sequence[dict[str, Any]]) -> None:
     # What packing fails for, unless it writes.
-    if error == -errno.ENOMEM and left[0]["act"] in (lib.DT_PACK, lib.DT_PACK_END):
+    if error == -errno.ENOMEM and left[0]["act"] in (lib.DT_PACK, lib.DT_PACK_PLACE, lib.DT_PACK_END):
         raise MemoryError
 
 

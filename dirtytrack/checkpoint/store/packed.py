@@ -60,6 +60,17 @@ def write_packed(pack: Any, batch: Any, write: Write) -> None:
     _write(pack, write)
 
 
+def write_placed(pack: Any, first: int, stop: int, write: Write) -> None:
+    """Places the segments from *first* to *stop*, and writes them by `NewFile.write`.
+
+    Raises:
+        MemoryError: there is none for the list of writes.
+    """
+    if lib.dt_pack_place(pack, first, stop):
+        raise MemoryError
+    _write(pack, write)
+
+
 def _write(pack: Any, write: Write) -> None:
     for piece in pack.writes[0 : pack.write_count]:
         write(piece.offset, [ffi.buffer(piece.data, piece.bytes)])

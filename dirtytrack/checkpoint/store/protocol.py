@@ -123,6 +123,13 @@ class NewFile(Protocol):
             OSError: it could not be written: `discard` it.
         """
 
+    def write_segments(self, pack: Any, first: int, stop: int) -> None:
+        """Writes segments, from *first* to *stop*, of a ``struct dt_pack`` that is ``apart``.
+
+        Raises:
+            MemoryError, OSError: they could not be written: `discard` it.
+        """
+
     def write_batch(self, pack: Any, batch: Any) -> None:
         """Adds a ``struct dt_captured`` to a ``struct dt_pack``, and writes what that has to be written.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dirtytrack._lifetime.background import Background
 from dirtytrack.checkpoint.store.bucket import Bucket, retried
-from dirtytrack.checkpoint.store.packed import Ending, write_packed
+from dirtytrack.checkpoint.store.packed import Ending, write_packed, write_placed
 from dirtytrack.checkpoint.store.protocol import Condition
 from dirtytrack.native import ffi
 
@@ -74,6 +74,10 @@ class Upload:
                 self._write(offset, data)
                 offset += len(data)
         return offset
+
+    def write_segments(self, pack: Any, first: int, stop: int) -> None:
+        """See `NewFile`."""
+        write_placed(pack, first, stop, self.write)
 
     def write_batch(self, pack: Any, batch: Any) -> None:
         """See `NewFile`."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
-from dirtytrack.checkpoint.format.codec import checksum
 from dirtytrack.checkpoint.format.description import COUNT_BYTES, Description
 from dirtytrack.checkpoint.format.layout import Layout, stored
 from dirtytrack.checkpoint.format.new_table import NewTable
@@ -22,7 +22,8 @@ from dirtytrack.checkpoint.format.structures import (
 from dirtytrack.checkpoint.store.packed import Ending
 from dirtytrack.checkpoint.store.protocol import Condition, Store
 from dirtytrack.checkpoint.write.block_hashes import BlockHashes
-from dirtytrack.checkpoint.write.compression import Compression
+from dirtytrack.checkpoint.write.compression import Encoder
+from dirtytrack.checkpoint.write.prospects import MOST_AT_ONCE
 from dirtytrack.native import ffi, lib
 
 _new = ffi.new_allocator(lib.dt_pack_new, lib.dt_pack_free, should_clear_after_alloc=False)
@@ -36,7 +37,7 @@ class CheckpointWriter:
         store: Store,
         header: Header,
         layouts: tuple[Layout, ...],
-        compression: Compression,
+        encoder: Encoder,
         nbytes: int,
         *,
         linear: tuple[bool, ...] = (),
@@ -49,7 +50,7 @@ class CheckpointWriter:
             store: where.
             header: which state it will hold; `commit` may still make a base of it, if it `can_be_base`.
             layouts: the table of regions.
-            compression: of what is not laid out as memory is.
+            encoder: of what is not laid out as memory is.
             nbytes: of all regions, about.
             linear: for each region that is stored, whether a batch of everything is laid out as memory is. If
                 it is empty none is: to begin a delta takes no time for each region.
@@ -61,7 +62,7 @@ class CheckpointWriter:
         """
         self._end = HEADER_BYTES
         self._layouts, self._is_placed = layouts, bool(linear)
-        self._encoder = compression.encoder()
+        self._encoder = encoder
         self._hashes = hashes
         self._new_table = new_table
         self._linear: Any = self._place(linear) if linear else ffi.NULL
@@ -107,18 +108,18 @@ class CheckpointWriter:
         pack = self._pack
         self._file.write_batch(pack, batch)
         if pack.apart:
-            for at in range(pack.batch, pack.segment_count):
-                if pack.segments[at].encoding == Encoding.RAW:
-                    self._compress(pack.segments[at])
+            for first in range(pack.batch, pack.segment_count, MOST_AT_ONCE):
+                self._encode(first, min(first + MOST_AT_ONCE, pack.segment_count))
 
-    def _compress(self, segment: Any) -> None:
-        data = memoryview(ffi.buffer(segment.data, segment.length))
-        encoding, stored = self._encoder.encode(data)
-        if encoding != Encoding.RAW:
-            segment.encoding, segment.length, segment.checksum = encoding, len(stored), checksum(stored)
-        segment.offset = self._pack.end
-        self._pack.end = self._file.write(segment.offset, [stored])
-        self._pack.written += len(stored)
+    def _encode(self, first: int, stop: int) -> None:
+        segments = [one for one in self._pack.segments[first:stop] if one.encoding == Encoding.RAW]
+        data = [memoryview(ffi.buffer(one.data, one.length)) for one in segments]
+        with ExitStack() as held:
+            for segment, (encoding, stored) in zip(segments, self._encoder.encode(data), strict=True):
+                if encoding != Encoding.RAW:
+                    native: Any = held.enter_context(ffi.from_buffer("uint8_t[]", stored))
+                    segment.encoding, segment.data, segment.length = encoding, native, len(native)
+            self._file.write_segments(self._pack, first, stop)
 
     def commit(
         self,

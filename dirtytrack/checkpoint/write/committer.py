@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from dirtytrack.checkpoint.store.protocol import (
 )
 from dirtytrack.checkpoint.write.capture import Capture
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
-from dirtytrack.checkpoint.write.compression import Compression
+from dirtytrack.checkpoint.write.compression import Compression, Encoder
 from dirtytrack.checkpoint.write.footing import Footing, FootingLostError
 from dirtytrack.checkpoint.write.job import Job, Piece, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
@@ -29,6 +30,8 @@ from dirtytrack.checkpoint.write.staging import Loan
 from dirtytrack.checkpoint.write.table import Table, new_table_name
 from dirtytrack.errors import CheckpointError
 from dirtytrack.native import ffi
+
+_THREADS = min(4, len(os.sched_getaffinity(0)))  # that compress a base
 
 
 class _Open(NamedTuple):
@@ -80,6 +83,7 @@ class Committer:
         self.footing = Footing(store, origin.files)
         self._claim = claim
         self._compression = compression
+        self._prospects = compression.prospects()  # of deltas
         self._committed = committed
         self._open: _Open | None = None
         self._failed: list[int] = []
@@ -212,7 +216,7 @@ class Committer:
         # an earlier job has failed, and needs nothing of what is changed here; unless it was given something
         # by a save in the middle of this call: that one leaves us nothing to prepare.
         given = self._thread.given
-        if self._compression.compresses or not others_run() or not self._thread.is_idle:
+        if self._encoder(job).compresses or not others_run() or not self._thread.is_idle:
             return ffi.NULL
         is_plain = job.kind is Kind.DELTA and job.table is self._table and _is_sure_of_its_kind(job)
         if not is_plain or not self._is_current(job):
@@ -300,13 +304,19 @@ class Committer:
             self._store,
             header,
             job.table.layouts,
-            self._compression,
+            self._encoder(job),
             job.table.blocks * BLOCK,
             linear=job.linear,
             hashes=job.table.hashes,
             new_table=new_table,
         )
         return _Open(job, writer, name)
+
+    def _encoder(self, job: Job) -> Encoder:
+        if job.kind is Kind.BASE:  # whoever saves one waits for it
+            return self._compression.encoder(threads=_THREADS)
+        nbytes = None if job.captured is None else job.captured.blocks * BLOCK
+        return self._compression.encoder(self._prospects, nbytes=nbytes)
 
     def _table_of(self, job: Job) -> tuple[str, NewTable | None]:
         # The name of the table in its file, and what that is to say of it.
@@ -348,6 +358,8 @@ class Committer:
         self._table, self._name = job.table, name
         if header.kind is Kind.BASE:
             self.has_base = True
+        if not writer.compresses:
+            self._prospects.pass_over(writer.plain)
         for capture in job.captures:
             capture.epoch.settle()
         job.commit(header.kind, writer.blocks, writer.plain, nbytes)

@@ -22,7 +22,7 @@ from dirtytrack.checkpoint.store.lock import LockName
 from dirtytrack.checkpoint.store.protocol import Claim, OvertakenError, Store
 from dirtytrack.checkpoint.store.urls import StoreOptions
 from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
-from dirtytrack.checkpoint.write.compression import Compression, CompressionName
+from dirtytrack.checkpoint.write.compression import Compression, CompressionName, Sampled
 from dirtytrack.checkpoint.write.keep import Candidate, Keep
 from dirtytrack.checkpoint.write.options import Options
 from dirtytrack.checkpoint.write.retained import NOTHING, Retained
@@ -181,10 +181,13 @@ def _record(node: Node) -> Candidate:
 
 def _linear(store: Store, compression: Compression, state: State) -> tuple[bool, ...]:
     # For each region that is stored, whether a base is to lay it out as memory is.
-    return tuple(
-        store.maps and not compression.suits(one.nbytes, functools.partial(_read, state, place))
-        for place, one in enumerate(stored(state.layouts))
-    )
+    layouts = stored(state.layouts)
+    if not store.maps:
+        return (False,) * len(layouts)
+    sampled = [
+        Sampled(one.nbytes, functools.partial(_read, state, place)) for place, one in enumerate(layouts)
+    ]
+    return tuple(not is_suited for is_suited in compression.suited(sampled))
 
 
 def _is_laid_out(layout: Layout, is_linear: bool) -> bool:
@@ -203,7 +206,7 @@ def _write_base(
     own = stored(state.layouts)
     header = node.file.header._replace(kind=Kind.BASE, file=secrets.token_bytes(8))
     total = sum(layout.nbytes for layout in own)
-    writer = CheckpointWriter(store, header, state.layouts, compression, total, linear=linear)
+    writer = CheckpointWriter(store, header, state.layouts, compression.encoder(), total, linear=linear)
     done = 0
     try:
         gathered = _Gathered(writer)

@@ -15,7 +15,7 @@ from dirtytrack.checkpoint.read.populated import contents
 from dirtytrack.checkpoint.write.capture import Captured, Capturer, Target
 from dirtytrack.checkpoint.write.committer import Committer
 from dirtytrack.checkpoint.write.compaction import Compactor
-from dirtytrack.checkpoint.write.compression import Compression
+from dirtytrack.checkpoint.write.compression import Compression, Sampled
 from dirtytrack.checkpoint.write.experience import Experience, Forecast
 from dirtytrack.checkpoint.write.job import Job, StaleJobError
 from dirtytrack.checkpoint.write.origin import Origin
@@ -246,10 +246,10 @@ class Pipeline:
             Memory(region.title, region.view, "Nothing is lost: save again when it can be read")
             for region in capturer.regions
         ]
-        return tuple(
-            self._maps and not self._compression.suits(memory.nbytes, functools.partial(_sample, memory))
-            for memory in memories
-        )
+        if not self._maps:
+            return (False,) * len(memories)
+        sampled = [Sampled(one.nbytes, functools.partial(_sample, one)) for one in memories]
+        return tuple(not is_suited for is_suited in self._compression.suited(sampled))
 
 
 def _sample(memory: Memory, piece: slice) -> bytes:

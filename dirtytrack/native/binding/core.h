@@ -16,6 +16,7 @@
 #include "../base/stopped.h"
 #include "../checkpoint/block.h"
 #include "../checkpoint/capture.h"
+#include "../checkpoint/captured.h"
 #include "../checkpoint/checksum.h"
 #include "../checkpoint/ending.h"
 #include "../checkpoint/file_calls.h"

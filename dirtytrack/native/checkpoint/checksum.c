@@ -241,3 +241,11 @@ uint64_t dt_checksum_value(const struct dt_checksum *sum)
 			      end.lanes[i + 1] ^ word_at(SECRET + MERGE + 8 * (i + 1)));
 	return spread(value);
 }
+
+uint64_t dt_checksum_of(const uint8_t *data, size_t bytes)
+{
+	struct dt_checksum sum;
+	dt_checksum_begin(&sum);
+	dt_checksum_add(&sum, data, bytes);
+	return dt_checksum_value(&sum);
+}

@@ -20,5 +20,7 @@ void dt_checksum_begin(struct dt_checksum *sum);
 void dt_checksum_add(struct dt_checksum *sum, const uint8_t *data, size_t bytes);
 // Of what was added so far.
 uint64_t dt_checksum_value(const struct dt_checksum *sum);
+// Of bytes that are all there.
+uint64_t dt_checksum_of(const uint8_t *data, size_t bytes);
 
 #pragma GCC visibility pop

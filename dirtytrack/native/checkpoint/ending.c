@@ -19,14 +19,6 @@ static uint8_t *put(uint8_t *to, uint64_t value)
 	return to + sizeof value;
 }
 
-static uint64_t sum_of(const uint8_t *data, size_t bytes)
-{
-	struct dt_checksum sum;
-	dt_checksum_begin(&sum);
-	dt_checksum_add(&sum, data, bytes);
-	return dt_checksum_value(&sum);
-}
-
 static uint8_t *put_index(const struct dt_pack *pack, uint8_t *to)
 {
 	const struct dt_block_run *run = pack->runs;
@@ -79,11 +71,11 @@ int dt_pack_end(struct dt_pack *pack, const struct dt_ending *ending)
 	to = put(to, pack->end);
 	to = put(to, index_bytes);
 	to = put(to, ending->bytes);
-	to = put(to, sum_of(index, index_bytes));
-	to = put(to, sum_of(description, ending->bytes));
+	to = put(to, dt_checksum_of(index, index_bytes));
+	to = put(to, dt_checksum_of(description, ending->bytes));
 	memcpy(to, ending->header + DT_HEADER_BYTES - SUM_BYTES, SUM_BYTES);
 	to += SUM_BYTES;
-	to = put(to, sum_of(footer, (size_t)(to - footer)));
+	to = put(to, dt_checksum_of(footer, (size_t)(to - footer)));
 	memcpy(to, end_mark, sizeof end_mark);
 	pack->writes[0] = (struct dt_write){pack->end, bytes, pack->tail};
 	pack->writes[1] = (struct dt_write){0, DT_HEADER_BYTES, ending->header};

@@ -33,6 +33,8 @@ static int make_call(const struct dt_file_call *call)
 	case DT_PACK:
 		call->pack->file = call->file;
 		return dt_pack_add(call->pack, call->batch);
+	case DT_PACK_PLACE:
+		return dt_pack_place(call->pack, call->first, call->stop);
 	case DT_PACK_END:
 		return dt_pack_end(call->pack, call->ending);
 	case DT_WRITE_PACKED:

@@ -9,6 +9,7 @@
 enum dt_file_act {
 	DT_CREATE,       // openat; the file's descriptor is set
 	DT_PACK,         // dt_pack_add, which writes to the file as it goes, if there is one
+	DT_PACK_PLACE,   // dt_pack_place
 	DT_PACK_END,     // dt_pack_end
 	DT_WRITE_PACKED, // dt_write_all, of what the pack has to be written still
 	DT_WRITE,        // dt_write_all
@@ -26,7 +27,8 @@ struct dt_file_call {
 	int *file;                     // the descriptor of the file, in all other calls on files and in DT_CREATE
 	const struct dt_write *pieces; // DT_WRITE: count of them
 	size_t count;
-	struct dt_pack *pack;            // DT_PACK, DT_PACK_END, DT_WRITE_PACKED
+	struct dt_pack *pack;            // DT_PACK, DT_PACK_PLACE, DT_PACK_END, DT_WRITE_PACKED
+	size_t first, stop;              // DT_PACK_PLACE: of its segments
 	const struct dt_captured *batch; // DT_PACK
 	const struct dt_ending *ending;  // DT_PACK_END
 	const struct dt_claim *claim;    // DT_CLAIM

@@ -9,29 +9,7 @@
 #include "../base/memory.h"
 #include "../base/patience.h"
 
-enum {
-	GROUP = DT_SIPHASH_LANES, // blocks that are hashed at once, and then lie in the processor's cache
-	AT_ONCE = 1 << 18,        // bytes that are written at least, while they lie there
-	PER_BLOCK_NS = 2500,      // to compare, hash and sum one that lies in no cache, a processor without vectors
-};
-
-// A block of a batch.
-struct block {
-	uint64_t region;
-	uint64_t number;
-	uint8_t *data;
-	uint64_t bytes;
-	uint32_t encoding; // that it is to have
-	struct dt_hash hash;
-};
-
-// The blocks of a batch, group by group.
-struct walk {
-	const struct dt_captured *batch;
-	const struct dt_block_run *run;
-	uint64_t skip; // blocks of the run
-	uint64_t done; // of the batch
-};
+enum { AT_ONCE = 1 << 18 }; // bytes that are written at least, while they lie in the processor's cache
 
 void *dt_pack_new(size_t size)
 {
@@ -49,7 +27,7 @@ void dt_pack_free(void *pointer)
 	dt_free(pack, sizeof *pack);
 }
 
-static bool continues(const struct dt_block_run *run, const struct block *block)
+static bool continues(const struct dt_block_run *run, const struct dt_captured_block *block)
 {
 	return run->extent == block->region && run->first + run->count == block->number;
 }
@@ -108,7 +86,7 @@ static int close_segment(struct dt_pack *pack)
 	return add_write(pack, segment->offset, segment->data, segment->length);
 }
 
-static bool fits(const struct dt_pack *pack, const struct dt_segment *segment, const struct block *block)
+static bool fits(const struct dt_pack *pack, const struct dt_segment *segment, const struct dt_captured_block *block)
 {
 	uint64_t limit = block->encoding == DT_STORED_IN_PLACE ? pack->place_limit : pack->limit;
 	if (!segment || segment->encoding != block->encoding || segment->length + block->bytes > limit)
@@ -116,7 +94,7 @@ static bool fits(const struct dt_pack *pack, const struct dt_segment *segment, c
 	return segment->runs < DT_SEGMENT_RUNS || continues(&pack->runs[pack->run_count - 1], block);
 }
 
-static int add_block(struct dt_pack *pack, const struct block *block)
+static int add_block(struct dt_pack *pack, const struct dt_captured_block *block)
 {
 	struct dt_segment *segment = open_one(pack);
 	int error = 0;
@@ -142,7 +120,7 @@ static int add_block(struct dt_pack *pack, const struct block *block)
 	return error;
 }
 
-static int note_zeros(struct dt_pack *pack, const struct block *block)
+static int note_zeros(struct dt_pack *pack, const struct dt_captured_block *block)
 {
 	pack->blocks++;
 	if (pack->zero_count && continues(&pack->zeros[pack->zero_count - 1], block)) {
@@ -168,7 +146,7 @@ static int add_zeros(struct dt_pack *pack)
 }
 
 // 1: a block is to be stored, 0: it is not, or is noted as zeros; -ENOMEM.
-static int is_wanted(struct dt_pack *pack, const struct block *block, bool everything)
+static int is_wanted(struct dt_pack *pack, const struct dt_captured_block *block, bool everything)
 {
 	bool zeros;
 	int changed = 1;
@@ -185,7 +163,7 @@ static int is_wanted(struct dt_pack *pack, const struct block *block, bool every
 
 // Stores a block, or leaves it out. What is raw is moved to *free, behind what was raw before; what is in place is
 // written from where it lies, and nothing is moved over it.
-static int take(struct dt_pack *pack, struct block *block, bool everything, uint8_t **free)
+static int take(struct dt_pack *pack, struct dt_captured_block *block, bool everything, uint8_t **free)
 {
 	int wanted = is_wanted(pack, block, everything);
 	if (wanted <= 0)
@@ -201,51 +179,6 @@ static int take(struct dt_pack *pack, struct block *block, bool everything, uint
 	return add_block(pack, block);
 }
 
-static struct walk walk_over(const struct dt_captured *batch)
-{
-	return (struct walk){batch, batch->runs, batch->skip, 0};
-}
-
-// The next blocks, of regions of such sizes, at most a group. 0: there are no more. Their bytes lie one behind the
-// other.
-static size_t next_group(struct walk *walk, const uint64_t *sizes, struct block group[GROUP])
-{
-	size_t n = 0;
-	while (n < GROUP && walk->done < walk->batch->blocks) {
-		uint64_t number = walk->run->first + walk->skip, extent = walk->run->extent;
-		struct block *block = &group[n++];
-		*block = (struct block){
-			.region = extent,
-			.number = number,
-			.data = walk->batch->data + walk->done * DT_BLOCK,
-			.bytes = dt_block_bytes(sizes[extent], number, 1),
-		};
-		walk->done++;
-		if (++walk->skip == walk->run->count) {
-			walk->run++;
-			walk->skip = 0;
-		}
-		if (block->bytes < DT_BLOCK)
-			break;
-	}
-	return n;
-}
-
-static void hash_group(const struct dt_hashes *hashes, const struct block *group, size_t n, struct dt_hash *out)
-{
-	dt_hash_blocks(hashes, group->data, (n - 1) * DT_BLOCK + group[n - 1].bytes, out);
-}
-
-void dt_captured_hash(const struct dt_hashes *hashes, const struct dt_captured *batch)
-{
-	struct block group[GROUP];
-	struct dt_hash *out = batch->hashes;
-	struct walk walk = walk_over(batch);
-	dt_takes(batch->blocks * PER_BLOCK_NS);
-	for (size_t n; (n = next_group(&walk, hashes->sizes, group)); out += n)
-		hash_group(hashes, group, n, out);
-}
-
 static int write_some(struct dt_pack *pack)
 {
 	if (!pack->file || pack->waiting < AT_ONCE)
@@ -256,16 +189,16 @@ static int write_some(struct dt_pack *pack)
 }
 
 // Stores the blocks of a group.
-static int take_group(struct dt_pack *pack, const struct dt_captured *batch, struct block *group, size_t n,
+static int take_group(struct dt_pack *pack, const struct dt_captured *batch, struct dt_captured_block *group, size_t n,
 		      uint8_t **free)
 {
 	int error = 0;
-	struct dt_hash fresh[GROUP];
+	struct dt_hash fresh[DT_GROUP];
 	const struct dt_hash *hashes = fresh;
 	if (batch->hashes)
 		hashes = batch->hashes + (group->data - batch->data) / DT_BLOCK;
 	else if (pack->hashes)
-		hash_group(pack->hashes, group, n, fresh);
+		dt_captured_hash_group(pack->hashes, group, n, fresh);
 	for (size_t i = 0; !error && i < n; i++) {
 		bool linear = batch->everything && pack->linear && pack->linear[group[i].region];
 		group[i].encoding = linear ? DT_STORED_IN_PLACE : DT_STORED_RAW;
@@ -278,16 +211,37 @@ static int take_group(struct dt_pack *pack, const struct dt_captured *batch, str
 
 int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch)
 {
-	struct block group[GROUP];
-	struct walk walk = walk_over(batch);
+	struct dt_captured_block group[DT_GROUP];
+	struct dt_captured_walk walk = dt_captured_walk(batch);
 	uint8_t *free = batch->data;
 	int error = 0;
-	dt_takes(batch->blocks * PER_BLOCK_NS);
+	dt_takes(batch->blocks * DT_PER_BLOCK_NS);
 	pack->batch = pack->segment_count;
 	pack->waiting = pack->write_count = pack->zero_count = 0;
-	for (size_t n; !error && (n = next_group(&walk, pack->sizes, group));)
+	for (size_t n; !error && (n = dt_captured_next(&walk, pack->sizes, group));)
 		error = take_group(pack, batch, group, n, &free);
 	if (!error)
 		error = close_segment(pack);
 	return error ? error : add_zeros(pack);
+}
+
+static int place(struct dt_pack *pack, struct dt_segment *segment)
+{
+	if (segment->encoding != DT_STORED_RAW) {
+		dt_takes(segment->length / 8);
+		segment->checksum = dt_checksum_of(segment->data, segment->length);
+	}
+	segment->offset = pack->end;
+	pack->end += segment->length;
+	return add_write(pack, segment->offset, segment->data, segment->length);
+}
+
+int dt_pack_place(struct dt_pack *pack, size_t first, size_t stop)
+{
+	int error = 0;
+	pack->waiting = pack->write_count = 0;
+	for (struct dt_segment *segment = pack->segments + first; !error && segment < pack->segments + stop; segment++)
+		if (segment->encoding != DT_STORED_ZEROS && segment->encoding != DT_STORED_IN_PLACE)
+			error = place(pack, segment);
+	return error;
 }

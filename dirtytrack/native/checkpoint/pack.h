@@ -4,10 +4,9 @@
 
 #include <stdbool.h>
 
-#include "block.h"
+#include "captured.h"
 #include "checksum.h"
 #include "files.h"
-#include "hashes.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -61,24 +60,16 @@ struct dt_pack {
 	size_t tail_room;
 };
 
-// Blocks that lie one behind the other, DT_BLOCK bytes for each.
-struct dt_captured {
-	const struct dt_block_run *runs; // what they are: these, in ascending order, ...
-	uint64_t skip;                   // ... without so many blocks of the first one
-	uint8_t *data;
-	uint64_t blocks;
-	bool everything;        // all are stored but zeros, in place where their region is linear; else what is new
-	struct dt_hash *hashes; // of each block, as dt_captured_hash has them; NULL: it was not asked
-};
-
 // For cffi's ffi.new_allocator, which passes the struct's size.
 void *dt_pack_new(size_t size);
 void dt_pack_free(void *pack);
 
-// Hashes the blocks of a batch, into its hashes: what can be done by another thread than the one that adds it.
-void dt_captured_hash(const struct dt_hashes *hashes, const struct dt_captured *batch);
 // Adds segments with the blocks of a batch that are to be stored. Its data is what the writes, and raw segments, refer
 // to from then on, until the next batch. 0; or -ENOMEM, or what writing said, and then the file can't be completed.
 int dt_pack_add(struct dt_pack *pack, const struct dt_captured *batch);
+// Gives the segments [first, stop) that the caller stores, and has encoded where that is worth it, their places behind
+// one another, and those that are encoded the sum of their bytes. They are what has to be written then, and nothing
+// else is. 0 or -ENOMEM.
+int dt_pack_place(struct dt_pack *pack, size_t first, size_t stop);
 
 #pragma GCC visibility pop

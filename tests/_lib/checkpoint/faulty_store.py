@@ -161,6 +161,9 @@ class FaultyNewFile:
     def write(self, offset: int, buffers: Sequence[Any]) -> int:
         return self._trouble.step("write", lambda: self._file.write(offset, buffers))
 
+    def write_segments(self, pack: Any, first: int, stop: int) -> None:
+        self._trouble.step("write", lambda: self._file.write_segments(pack, first, stop))
+
     def write_batch(self, pack: Any, batch: Any) -> None:
         self._trouble.step("write", lambda: self._file.write_batch(pack, batch))
 

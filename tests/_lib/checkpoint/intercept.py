@@ -128,7 +128,7 @@ class _OneByOne(_Through):
 
     def _call_of(self, one: Any, run: Callable[[], Any]) -> Call | None:
         # None: it is none that a system can refuse.
-        if one.act in (lib.DT_PACK, lib.DT_PACK_END):
+        if one.act in (lib.DT_PACK, lib.DT_PACK_PLACE, lib.DT_PACK_END):
             return None
         name = _ACTS[one.act]
         of_directory = name in ("dt_rename_new", "dt_sync_directory")

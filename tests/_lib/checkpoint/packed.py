@@ -40,10 +40,18 @@ class Packed:
         batch = self.batch(pieces, everything, skip)
         _kept = hashes.of(batch) if hashes else None
         assert lib.dt_pack_add(self.native, batch) == 0
+        self._write()
+        return self.segments(self.native.batch)
+
+    def place(self, first, stop):
+        """Places segments that are apart; writes them."""
+        assert lib.dt_pack_place(self.native, first, stop) == 0
+        self._write()
+
+    def _write(self):
         for piece in self.native.writes[0 : self.native.write_count]:
             self.file += bytes(max(0, piece.offset + piece.bytes - len(self.file)))
             self.file[piece.offset : piece.offset + piece.bytes] = ffi.buffer(piece.data, piece.bytes)
-        return self.segments(self.native.batch)
 
     def batch(self, pieces, everything=False, skip=0):
         """The native batch, until the next one."""
