@@ -136,6 +136,42 @@ def test_what_is_not_worth_it_is_prepared(tmp_path, company, prepared):
     assert prepared == [True] * (3 + 7 + 15)
 
 
+def test_what_its_thread_learns_just_then_counts(tmp_path, company, prepared, monkeypatch):
+    """So little is left that is not to be tried that the save is to be compressed: nothing is prepared."""
+    gate, publish = threading.Event(), DirectoryNewFile.publish
+    noise = random.Random(1)
+    array = dirtytrack.empty(64 * BLOCK, np.uint8)
+
+    def write(blocks):
+        array[: blocks * BLOCK].data[:] = noise.randbytes(blocks * BLOCK)
+
+    def publish_later(self, *args, **keywords):
+        gate.wait()
+        publish(self, *args, **keywords)
+
+    def others_run():
+        gate.set()
+        _wait_until_idle(checkpoints)
+        return True
+
+    with Session() as session, Checkpointer(tmp_path, {"a": array}, session=session) as checkpoints:
+        write(64)
+        checkpoints.save(wait=True)
+        write(8)
+        checkpoints.save(wait=True)  # is tried: the next 24 blocks are not
+        monkeypatch.setattr(DirectoryNewFile, "publish", publish_later)
+        monkeypatch.setattr(committer, "others_run", bool)
+        write(16)
+        checkpoints.save()
+        monkeypatch.setattr(committer, "others_run", others_run)
+        write(20)
+        checkpoints.save(wait=True)
+    with Chain(tmp_path) as chain:
+        assert chain.verify() == ()
+    assert restored(tmp_path, {"a": len(array)}) == {"a": array.tobytes()}
+    assert prepared == []
+
+
 def test_nothing_is_prepared_where_no_other_thread_runs(tmp_path, prepared):
     """It would only take the caller's time."""
 

@@ -213,13 +213,14 @@ class Committer:
     def _prepare(self, job: Job, piece: Piece) -> Any:
         # What its thread can do of that before it gets the GIL, which takes up to 10 ms beside one that
         # computes; NULL: nothing. An idle thread changes nothing that is looked at after that, such as that
-        # an earlier job has failed, and needs nothing of what is changed here; unless it was given something
-        # by a save in the middle of this call: that one leaves us nothing to prepare.
+        # an earlier job has failed or what prospects there are, and needs nothing of what is changed here;
+        # unless it was given something by a save in the middle of this call: that one leaves us nothing to
+        # prepare.
         given = self._thread.given
-        if self._encoder(job).compresses or not others_run() or not self._thread.is_idle:
+        if not others_run() or not self._thread.is_idle:
             return ffi.NULL
         is_plain = job.kind is Kind.DELTA and job.table is self._table and _is_sure_of_its_kind(job)
-        if not is_plain or not self._is_current(job):
+        if not is_plain or not self._is_current(job) or self._encoder(job).compresses:
             return ffi.NULL
         try:
             opened = self._begin(job)
