@@ -22,7 +22,7 @@ from dirtytrack.checkpoint.store.protocol import Store
 from dirtytrack.checkpoint.write import origin
 from dirtytrack.checkpoint.write.capture import Capturer
 from dirtytrack.checkpoint.write.committer import Committer
-from dirtytrack.checkpoint.write.compaction import Compactor
+from dirtytrack.checkpoint.write.compactor import Compactor
 from dirtytrack.checkpoint.write.compression import Compression
 from dirtytrack.checkpoint.write.metrics import publish
 from dirtytrack.checkpoint.write.mirror import Mirror

@@ -20,7 +20,7 @@ from dirtytrack.checkpoint import Chain, Checkpointer, compact, load
 from dirtytrack.checkpoint.store import open_store
 from dirtytrack.checkpoint.store.memory import MemoryNewFile
 from dirtytrack.checkpoint.store.new_file import DirectoryNewFile
-from dirtytrack.checkpoint.write import compaction
+from dirtytrack.checkpoint.write import compaction, compactor
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def test_an_automatic_one_that_fails_does_not_stop_the_saves(place, array, monke
         tries.append(arguments)
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(compaction, "shorten", fail)
+    monkeypatch.setattr(compactor, "shorten", fail)
     checkpoints = Checkpointer(place, {"a": array}, keep=2)
     for step in range(12):
         array[step] += 1
@@ -376,7 +376,7 @@ def test_a_save_does_not_wait_for_it(place, array, monkeypatch):
         gate.wait()
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(compaction, "shorten", fail)
+    monkeypatch.setattr(compactor, "shorten", fail)
     with Checkpointer(place, {"a": array}, keep=1) as checkpoints:
         _go_on(checkpoints, array, 4, states)
         gate.set()

@@ -22,7 +22,7 @@ from dirtytrack import (
 )
 from dirtytrack.checkpoint import Chain, Checkpointer, load
 from dirtytrack.checkpoint.store.directory_bucket import DirectoryBucket
-from dirtytrack.checkpoint.write import compaction
+from dirtytrack.checkpoint.write import compactor
 from dirtytrack.group import GroupChain, GroupCheckpointer, file_coordinator
 from dirtytrack.group.records import Records
 from dirtytrack.group.voter import Voter
@@ -147,14 +147,14 @@ def test_states_are_kept_for_the_grace_period():
 def test_a_state_that_is_undecided_is_not_compacted_away(tmp_path, monkeypatch):
     """Though the process's own chain has gone far beyond it: `keep` counts states of all."""
     compacted = threading.Event()
-    shorten = compaction.shorten
+    shorten = compactor.shorten
 
     def told(*args, **keywords):
         done = shorten(*args, **keywords)
         compacted.set()
         return done
 
-    monkeypatch.setattr(compaction, "shorten", told)
+    monkeypatch.setattr(compactor, "shorten", told)
     slow = threading.Event()
 
     def rank(coordinator):

@@ -14,7 +14,7 @@ from dirtytrack.checkpoint.format.structures import BLOCK, Kind
 from dirtytrack.checkpoint.read.populated import contents
 from dirtytrack.checkpoint.write.capture import Captured, Capturer, Target
 from dirtytrack.checkpoint.write.committer import Committer
-from dirtytrack.checkpoint.write.compaction import Compactor
+from dirtytrack.checkpoint.write.compactor import Compactor
 from dirtytrack.checkpoint.write.compression import Compression, Sampled
 from dirtytrack.checkpoint.write.experience import Experience, Forecast
 from dirtytrack.checkpoint.write.job import Job, StaleJobError

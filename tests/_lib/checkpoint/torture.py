@@ -27,7 +27,7 @@ from _lib.checkpoint.world import DIGEST_BYTES, World, digest, restored
 from _lib.support import idle_threads
 from dirtytrack import Session
 from dirtytrack.checkpoint import Chain, Checkpointer
-from dirtytrack.checkpoint.write import compaction
+from dirtytrack.checkpoint.write import compactor
 
 KILLS = int(os.environ.get("DIRTYTRACK_TORTURE_KILLS") or 200)  # more by `make torture`
 
@@ -139,7 +139,7 @@ class Writer:
 
     @contextmanager
     def _said_compactions(self) -> Iterator[None]:
-        shorten = compaction.shorten
+        shorten = compactor.shorten
 
         def said(*arguments: Any, **keywords: Any) -> int:
             self._say(Event.COMPACTING)
@@ -147,7 +147,7 @@ class Writer:
             self._say(Event.COMPACTED)
             return kept
 
-        with mock.patch.object(compaction, "shorten", said):
+        with mock.patch.object(compactor, "shorten", said):
             yield
 
 
