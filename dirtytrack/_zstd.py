@@ -68,7 +68,10 @@ class _Zstandard:
         def compress(pieces: Sequence[Bytes]) -> Sequence[Bytes]:
             if len(pieces) == 1 or all_at_once is None:
                 return [compressor.compress(piece) for piece in pieces]
-            frames = all_at_once(pieces, threads=threads if threads > 1 else 0)  # 1 is one beside this one
+            try:
+                frames = all_at_once(pieces, threads=threads if threads > 1 else 0)
+            except self._zstandard.ZstdError:  # there can be no more threads
+                frames = all_at_once(pieces, threads=0)  # 1 is one beside this one
             return [memoryview(frame) for frame in frames]
 
         return compress

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import zlib
 from typing import get_args
 
@@ -12,6 +14,7 @@ from _lib.checkpoint import forge
 from _lib.checkpoint.files import opened, segments
 from _lib.checkpoint.forge import BLOCK, ZSTD, File, Run
 from _lib.checkpoint.world import World, restored
+from _lib.support import in_child
 from _lib.zstd import decompress
 from dirtytrack.checkpoint import Chain, Checkpointer
 from dirtytrack.checkpoint.format import codec
@@ -165,6 +168,20 @@ def test_each_segment_is_a_frame_of_its_own(threads, count):
     pieces = [bytes([at]) * (1000 + at) for at in range(count)]
     frames = codec.CODECS[ZSTD].compressor(threads)([memoryview(piece) for piece in pieces])
     assert [decompress(bytes(frame)) for frame in frames] == pieces
+
+
+@pytest.mark.anywhere
+def test_where_there_can_be_no_more_threads_one_compresses():
+    """A save takes longer then, and does not fail."""
+    compress = codec.CODECS[ZSTD].compressor(2)
+
+    def child():
+        if os.geteuid() == 0:
+            os.setuid(65534)  # for root there is no such limit
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        return [bytes(frame) for frame in compress([SIXTEEN, NOISE])]
+
+    assert [decompress(frame) for frame in in_child(child).check()] == [SIXTEEN, NOISE]
 
 
 def test_raw_segments_are_small_and_others_are_not(tmp_path):
