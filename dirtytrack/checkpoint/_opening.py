@@ -30,6 +30,7 @@ from dirtytrack.checkpoint.write.options import Keywords, Options
 from dirtytrack.checkpoint.write.pipeline import Pipeline
 from dirtytrack.checkpoint.write.reconciling import find_mirror, pair
 from dirtytrack.checkpoint.write.table import Table, fits
+from dirtytrack.checkpoint.write.tip import Tip
 from dirtytrack.checkpoint.write.tracked import Tracked
 from dirtytrack.errors import ClosedError, ForkedError
 from dirtytrack.native import lib
@@ -229,9 +230,10 @@ class Opened(Handle, Owner):
             publish(mirror)
             listeners.append(mirror.committed)
         tell = functools.partial(_tell, tuple(listeners))
-        committer = Committer(start, committed, self._store, claim, compression, tell)
+        tip = Tip(start, committed, self._store, claim, compression)
+        committer = Committer(tip, self._store, tell)
         if self._mirror is not None:
-            self._mirror.follow(committer.footing)
+            self._mirror.follow(tip.footing)
         undo.callback(committer.stop)
         committer.start_thread()
         capturer = Capturer(consumer, table)

@@ -3,50 +3,20 @@
 from __future__ import annotations
 
 import errno
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from dirtytrack._lifetime.background import Background, others_run
-from dirtytrack.checkpoint.format.description import Description
-from dirtytrack.checkpoint.format.new_table import NewTable
-from dirtytrack.checkpoint.format.structures import BLOCK, Header, Kind
-from dirtytrack.checkpoint.store.protocol import (
-    GO_ON,
-    Claim,
-    Condition,
-    OvertakenError,
-    Store,
-    StoreRemovedError,
-)
+from dirtytrack.checkpoint.format.structures import Kind
+from dirtytrack.checkpoint.store.protocol import GO_ON, OvertakenError, Store, StoreRemovedError
 from dirtytrack.checkpoint.write.capture import Capture
-from dirtytrack.checkpoint.write.checkpoint_writer import CheckpointWriter
-from dirtytrack.checkpoint.write.compression import Compression, Encoder
-from dirtytrack.checkpoint.write.footing import Footing, FootingLostError
+from dirtytrack.checkpoint.write.footing import FootingLostError
 from dirtytrack.checkpoint.write.job import Job, Piece, StaleJobError
-from dirtytrack.checkpoint.write.origin import Origin
 from dirtytrack.checkpoint.write.staging import Loan
-from dirtytrack.checkpoint.write.table import Table, new_table_name
+from dirtytrack.checkpoint.write.tip import Begun, Published, Tip
 from dirtytrack.errors import CheckpointError
 from dirtytrack.native import ffi
-
-_THREADS = min(4, len(os.sched_getaffinity(0)))  # that compress a base
-
-
-class _Open(NamedTuple):
-    # What is being written, with the name of its table of regions.
-    job: Job
-    writer: CheckpointWriter
-    table: str
-
-
-class _Published(NamedTuple):
-    # What has its name.
-    header: Header
-    writer: CheckpointWriter
-    table: str
-    nbytes: int
 
 
 class Committer:
@@ -57,35 +27,18 @@ class Committer:
     did not foresee stays for good, and nothing is written after it.
 
     Attributes:
-        parent: the checkpoint last committed; NO_PARENT before the first one.
         has_base: whether deltas have something to stand on, as far as is known.
         newest: the job last committed, if any.
         generation: how many jobs have failed.
-        footing: what a delta to the newest checkpoint stands on.
     """
 
-    def __init__(
-        self,
-        origin: Origin,
-        table: Table,
-        store: Store,
-        claim: Claim,
-        compression: Compression,
-        committed: Callable[[int], None],
-    ) -> None:
-        self.parent = origin.parent
-        self.has_base = bool(origin.files)
-        self._table, self._name = table, origin.table  # of the newest checkpoint
+    def __init__(self, tip: Tip, store: Store, committed: Callable[[int], None]) -> None:
+        self.has_base = bool(tip.footing.files)
         self.newest: Job | None = None
         self.generation = 0
-        self._chain = origin.chain
-        self._store = store
-        self.footing = Footing(store, origin.files)
-        self._claim = claim
-        self._compression = compression
-        self._prospects = compression.prospects()  # of deltas
+        self._tip, self._store = tip, store
         self._committed = committed
-        self._open: _Open | None = None
+        self._open: Begun | None = None
         self._failed: list[int] = []
         self._cause: Exception | None = None  # until it is told
         self._last_cause: Exception | None = None
@@ -198,16 +151,16 @@ class Committer:
             piece.revoked[0] = True
             job.table.staging.give_back(piece.loan)
         if published is not None:
-            self._arrive(job, *published)
+            self._arrive(published)
 
-    def _write(self, job: Job, piece: Piece) -> _Published | None:
+    def _write(self, job: Job, piece: Piece) -> Published | None:
         # The last piece is written and published in one native call: beside a thread that computes each
         # return from one costs 5 ms.
-        writer = self._writer(job).writer
-        if piece is job.last and _is_sure_of_its_kind(job) and not writer.compresses:
-            return self._publish(job, piece.batches)
+        begun = self._writer(job)
+        if piece is job.last and _is_sure_of_its_kind(job) and not begun.writer.compresses:
+            return self._tip.publish(begun, piece.batches)
         for batch in piece.batches:
-            writer.store(batch)
+            begun.writer.store(batch)
         return None
 
     def _prepare(self, job: Job, piece: Piece) -> Any:
@@ -219,32 +172,32 @@ class Committer:
         given = self._thread.given
         if not others_run() or not self._thread.is_idle:
             return ffi.NULL
-        is_plain = job.kind is Kind.DELTA and job.table is self._table and _is_sure_of_its_kind(job)
-        if not is_plain or not self._is_current(job) or self._encoder(job).compresses:
+        is_plain = job.kind is Kind.DELTA and job.table is self._tip.table and _is_sure_of_its_kind(job)
+        if not is_plain or not self._is_current(job) or self._tip.encoder(job).compresses:
             return ffi.NULL
         try:
-            opened = self._begin(job)
-            errand = piece.errand = opened.writer.prepare(
-                *self._plan(job, opened), batches=piece.batches, revoked=piece.revoked
+            begun = self._tip.begin(job)
+            errand = piece.errand = begun.writer.prepare(
+                *self._tip.plan(begun), batches=piece.batches, revoked=piece.revoked
             )
         except (MemoryError, OSError):  # it fails again where that is told
             return ffi.NULL
         if self._open is None and self._thread.given == given:  # no call from here on: nobody comes between
-            self._open = opened
+            self._open = begun
             return errand
-        opened.writer.discard()
+        begun.writer.discard()
         return ffi.NULL
 
     def _seal(self, job: Job) -> None:
         if job.state != "captured":  # it was cancelled, or this was done
             return
         try:
-            published = self._publish(job) if self._is_current(job) else None
+            published = self._tip.publish(self._writer(job)) if self._is_current(job) else None
         except Exception as error:
             self._fail(job, error)
             published = None
         if published is not None:
-            self._arrive(job, *published)
+            self._arrive(published)
             return
         self._abort(job)
         self._cause = self._cause or self._last_cause  # also if that was told: this job was not in it
@@ -289,78 +242,21 @@ class Committer:
             other.job.table.hashes.abort()
             other.writer.discard()
 
-    def _writer(self, job: Job) -> _Open:
+    def _writer(self, job: Job) -> Begun:
         if self._open is None or self._open.job is not job:
             self._discard(job)
             if job.kind is Kind.BASE:
                 job.table.hashes.begin_base()
-            self._open = self._begin(job)
+            self._open = self._tip.begin(job)
         return self._open
 
-    def _begin(self, job: Job) -> _Open:
-        # Changes nothing but in the hashes of another table.
-        name, new_table = self._table_of(job)
-        header = Header(job.kind, self._chain, job.id, self.parent, job.file, job.number)
-        writer = CheckpointWriter(
-            self._store,
-            header,
-            job.table.layouts,
-            self._encoder(job),
-            job.table.blocks * BLOCK,
-            linear=job.linear,
-            hashes=job.table.hashes,
-            new_table=new_table,
-        )
-        return _Open(job, writer, name)
-
-    def _encoder(self, job: Job) -> Encoder:
-        if job.kind is Kind.BASE:  # whoever saves one waits for it
-            return self._compression.encoder(threads=_THREADS)
-        nbytes = None if job.captured is None else job.captured.blocks * BLOCK
-        return self._compression.encoder(self._prospects, nbytes=nbytes)
-
-    def _table_of(self, job: Job) -> tuple[str, NewTable | None]:
-        # The name of the table in its file, and what that is to say of it.
-        if job.kind is Kind.BASE:
-            return new_table_name(), None
-        if job.table is self._table:
-            return self._name, None
-        new_table = job.table.follow(self._table)
-        changes = new_table.changes(self._table.layouts)
-        return (new_table_name(), new_table) if changes else (self._name, None)
-
-    def _publish(self, job: Job, batches: Sequence[Any] = ()) -> _Published:
-        opened = self._writer(job)
-        kind, description, condition = self._plan(job, opened)
-        files = self.footing.files if kind is Kind.DELTA else []
-        header, nbytes = opened.writer.commit(kind, description, condition, files, batches=batches)
-        return _Published(header, opened.writer, opened.table, nbytes)
-
-    def _plan(self, job: Job, opened: _Open) -> tuple[Kind, Description, Condition]:
-        # What file it is to be, and what has to hold then.
-        _, writer, name = opened
-        # A delta that has everything needs no parent.
-        whole = len(job.captures) == 1 and writer.blocks == job.table.blocks and writer.can_be_base
-        kind = Kind.BASE if whole else job.kind
-
-        def find_out() -> None:
-            self._claim.renew()
-            if kind is Kind.DELTA:
-                self.footing.check()
-
-        names = self.footing.names if kind is Kind.DELTA else ()
-        return kind, job.describe(name), Condition(self._claim, names, find_out)
-
-    def _arrive(self, job: Job, header: Header, writer: CheckpointWriter, name: str, nbytes: int) -> None:
-        # The file is there: what comes next is a delta to it, even if this is not done to its end.
-        self.parent, self.newest, self._open = header.checkpoint, job, None
-        self.footing.committed(header.name)
-        job.table.hashes.commit()
-        self._table, self._name = job.table, name
+    def _arrive(self, published: Published) -> None:
+        # The file is there.
+        header, (job, writer, _), nbytes = published
+        self.newest, self._open = job, None
+        self._tip.advance(published)
         if header.kind is Kind.BASE:
             self.has_base = True
-        if not writer.compresses:
-            self._prospects.pass_over(writer.plain)
         for capture in job.captures:
             capture.epoch.settle()
         job.commit(header.kind, writer.blocks, writer.plain, nbytes)
