@@ -160,6 +160,16 @@ def test_segments_that_do_become_shorter_are_tried_together():
     assert [zlib.decompress(stored) if encoding == 7 else stored for encoding, stored in found] == data
 
 
+@pytest.mark.anywhere
+def test_what_compresses_behind_much_that_does_not():
+    """In a base it is found at once, but for what is stored untried after one segment; in a delta later."""
+    auto = Compression("auto")
+    data = [*[NOISE] * 66, *[SIXTEEN] * 8]  # of the base the 65th is tried, of the delta none after the 61st
+    for prospects, found in ((None, 6), (auto.prospects(), 0)):
+        encodings = [encoding for encoding, _ in auto.encoder(prospects).encode(data)]
+        assert encodings == [1] * (len(data) - found) + [ZSTD] * found
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.anywhere

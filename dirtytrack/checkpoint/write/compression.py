@@ -78,7 +78,7 @@ class Compression:
         return tuple(0 < after <= before * _WORTH_UNASKED for before, after in sizes)
 
     def prospects(self) -> Prospects:
-        """What to learn in, of the files of one chain."""
+        """What to learn in, of the deltas of one chain."""
         return Prospects(is_asked_for=not self._by_samples)
 
     def encoder(
@@ -87,11 +87,11 @@ class Compression:
         """What encodes the segments of one file.
 
         Args:
-            prospects: of its chain; None: it learns by itself.
+            prospects: of its chain; None: it is a base, and learns by itself.
             nbytes: that the file gets at most, if that is known: none of them is tried if they are bad.
             threads: that may compress.
         """
-        prospects = prospects or self.prospects()
+        prospects = prospects or Prospects(is_asked_for=not self._by_samples, is_lasting=False)
         is_vain = nbytes is not None and prospects.are_bad(nbytes)
         worth = _WORTH_UNASKED if self._by_samples else _WORTH
         return Encoder(None if is_vain else self._codec, prospects, worth, threads)
