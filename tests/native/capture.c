@@ -266,6 +266,9 @@ static void try_places(int directory)
 	};
 	size_t done;
 	check(dt_file_calls(calls, 2, &done) == 0 && pack->segment_count == 2);
+	const uint8_t header[DT_HEADER_BYTES] = {0};
+	const struct dt_ending ending = {header, (const uint8_t *)"{}", 2, 0, 0};
+	check(dt_pack_end(pack, &ending) == -EINVAL);
 	fail_call(1, ALLOCATIONS_ONLY, ENOMEM);
 	int error = dt_file_calls(calls + 2, 1, &done);
 	check(error == (has_failed() ? -ENOMEM : 0));
@@ -279,6 +282,7 @@ static void try_places(int directory)
 	check(pack->segments[1].offset == 7 && pack->segments[1].checksum == dt_checksum_of(data + DT_BLOCK, DT_BLOCK));
 	check(pread(file, read, sizeof read, 0) == DT_BLOCK + 7);
 	check(memcmp(read, "\0\0\0fourbbb", 10) == 0 && read[DT_BLOCK + 6] == 'b');
+	check(dt_pack_end(pack, &ending) == 0);
 	check(dt_file_calls(calls + 4, 1, &done) == 0 && unlinkat(directory, "placed", 0) == 0);
 	dt_pack_free(pack);
 }

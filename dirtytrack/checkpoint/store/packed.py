@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -42,9 +44,11 @@ class Ending(NamedTuple):
 
         Raises:
             MemoryError: there is none for it.
+            OSError: not all segments were stored.
         """
-        if lib.dt_pack_end(self.pack, self.native):
-            raise MemoryError
+        error = lib.dt_pack_end(self.pack, self.native)
+        if error:
+            raise MemoryError if error == -errno.ENOMEM else OSError(-error, os.strerror(-error))
         _write(self.pack, write)
         return int(self.pack.writes[0].bytes)
 

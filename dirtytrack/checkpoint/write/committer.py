@@ -173,10 +173,11 @@ class Committer:
         if not others_run() or not self._thread.is_idle:
             return ffi.NULL
         is_plain = job.kind is Kind.DELTA and job.table is self._tip.table and _is_sure_of_its_kind(job)
-        if not is_plain or not self._is_current(job) or self._tip.encoder(job).compresses:
+        encoder = self._tip.encoder(job)
+        if not is_plain or not self._is_current(job) or encoder.compresses:
             return ffi.NULL
         try:
-            begun = self._tip.begin(job)
+            begun = self._tip.begin(job, encoder)
             errand = piece.errand = begun.writer.prepare(
                 *self._tip.plan(begun), batches=piece.batches, revoked=piece.revoked
             )
@@ -247,7 +248,7 @@ class Committer:
             self._discard(job)
             if job.kind is Kind.BASE:
                 job.table.hashes.begin_base()
-            self._open = self._tip.begin(job)
+            self._open = self._tip.begin(job, self._tip.encoder(job))
         return self._open
 
     def _arrive(self, published: Published) -> None:

@@ -68,8 +68,8 @@ class Tip:
         self._compression = compression
         self._prospects = compression.prospects()  # of deltas
 
-    def begin(self, job: Job) -> Begun:
-        """Begins the file of a job. It changes nothing but in the hashes of another table.
+    def begin(self, job: Job, encoder: Encoder) -> Begun:
+        """Begins the file of a job with its `encoder`. Nothing changes but the hashes of another table.
 
         Raises:
             OSError: the file can't be made.
@@ -80,7 +80,7 @@ class Tip:
             self._store,
             header,
             job.table.layouts,
-            self.encoder(job),
+            encoder,
             job.table.blocks * BLOCK,
             linear=job.linear,
             hashes=job.table.hashes,
@@ -89,7 +89,7 @@ class Tip:
         return Begun(job, writer, name)
 
     def encoder(self, job: Job) -> Encoder:
-        """What encodes the segments of its file."""
+        """What encodes the segments of its file, by what is known now."""
         if job.kind is Kind.BASE:  # whoever saves one waits for it
             return self._compression.encoder(threads=_THREADS)
         nbytes = None if job.captured is None else job.captured.blocks * BLOCK

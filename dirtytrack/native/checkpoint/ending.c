@@ -55,8 +55,22 @@ static uint8_t *put_description(const struct dt_pack *pack, const struct dt_endi
 	return to + ending->bytes;
 }
 
+// Of what the caller stores everything has to be.
+static bool is_all_placed(const struct dt_pack *pack)
+{
+	bool is = true;
+	for (size_t i = 0; i < pack->segment_count; i++) {
+		const struct dt_segment *segment = &pack->segments[i];
+		bool has_place = segment->encoding != DT_STORED_ZEROS && segment->encoding != DT_STORED_IN_PLACE;
+		is &= !has_place || segment->offset;
+	}
+	return is;
+}
+
 int dt_pack_end(struct dt_pack *pack, const struct dt_ending *ending)
 {
+	if (!is_all_placed(pack))
+		return -EINVAL;
 	size_t index_bytes = pack->segment_count * SEGMENT_BYTES + pack->run_count * RUN_BYTES;
 	size_t bytes = index_bytes + ending->bytes + DT_FOOTER_BYTES;
 	dt_be_patient(DT_PAUSE_NS); // 100,000 runs take less than it takes to get the GIL back

@@ -17,7 +17,7 @@ struct dt_ending {
 };
 
 // Makes index, description and footer of all that was packed. They are, and the header, what has to be written then.
-// 0 or -ENOMEM.
+// 0 or -ENOMEM. -EINVAL: there is a segment that was not stored, so that nobody could read the file.
 int dt_pack_end(struct dt_pack *pack, const struct dt_ending *ending);
 
 #pragma GCC visibility pop
