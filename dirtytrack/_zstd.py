@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 Bytes = bytes | bytearray | memoryview
 Compressor = Callable[[Sequence[Bytes]], Sequence[Bytes]]
@@ -61,12 +61,13 @@ class _Zstandard:
 
     def compressor(self, level: int, threads: int = 1, /) -> Compressor:
         compressor = self._zstandard.ZstdCompressor(level=level)
-        # Of several pieces the GIL is given up once: beside a thread that computes each time costs 5 ms. The
-        # library has that in C only.
-        all_at_once = getattr(compressor, "multi_compress_to_buffer", None)
+        # Of several pieces the GIL is given up once: beside a thread that computes each time costs 5 ms.
+        # Without its C extension, as on PyPy, the library has that by name only.
+        all_at_once: Any = compressor.multi_compress_to_buffer
+        has_it = "multi_compress_to_buffer" in self._zstandard.backend_features
 
         def compress(pieces: Sequence[Bytes]) -> Sequence[Bytes]:
-            if len(pieces) == 1 or all_at_once is None:
+            if len(pieces) == 1 or not has_it:
                 return [compressor.compress(piece) for piece in pieces]
             try:
                 frames = all_at_once(pieces, threads=threads if threads > 1 else 0)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import zlib
 from typing import get_args
 
 import numpy as np
 import pytest
 
+from _lib import limits
 from _lib.checkpoint import forge
 from _lib.checkpoint.files import opened, segments
 from _lib.checkpoint.forge import BLOCK, ZSTD, File, Run
@@ -178,6 +180,15 @@ def test_each_segment_is_a_frame_of_its_own(threads, count):
     pieces = [bytes([at]) * (1000 + at) for at in range(count)]
     frames = codec.CODECS[ZSTD].compressor(threads)([memoryview(piece) for piece in pieces])
     assert [decompress(bytes(frame)) for frame in frames] == pieces
+
+
+@pytest.mark.anywhere
+def test_a_library_that_compresses_one_at_a_time():
+    """As zstandard does without its C extension."""
+    code = "from dirtytrack._zstd import zstd; print(len(zstd().compressor(1)([bytes(9), bytes(8)])))"
+    environment = os.environ | {"PYTHON_ZSTANDARD_IMPORT_POLICY": "cffi"}
+    done = limits.run([sys.executable, "-c", code], env=environment)
+    assert (done.stdout, done.stderr) == ("2\n", "")
 
 
 @pytest.mark.anywhere
