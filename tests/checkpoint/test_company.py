@@ -59,13 +59,14 @@ def _wait_until_idle(checkpoints):
         os.sched_yield()
 
 
+@pytest.mark.parametrize("compression", ["none", "auto"])
 @pytest.mark.parametrize("seed", range(4))
-def test_every_state_is_that_of_its_save(tmp_path, company, prepared, seed):
-    """Waited for or not, of any size, fsync or not."""
+def test_every_state_is_that_of_its_save(tmp_path, company, prepared, seed, compression):
+    """Waited for or not, of any size, fsync or not; by default some are compressed, others are prepared."""
     draw, states = random.Random(seed), {}
     with Session() as session:
         world = World(40, seed)
-        with _open(tmp_path, world, session, fsync=seed % 2 == 0) as checkpoints:
+        with _open(tmp_path, world, session, fsync=seed % 2 == 0, compression=compression) as checkpoints:
             for _ in range(60):
                 world.scribble()
                 save = checkpoints.save(wait=draw.random() < 0.6)
