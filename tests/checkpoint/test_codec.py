@@ -172,6 +172,22 @@ def test_what_compresses_behind_much_that_does_not():
         assert encodings == [1] * (len(data) - found) + [ZSTD] * found
 
 
+@pytest.mark.parametrize("place", range(8))
+@pytest.mark.anywhere
+def test_what_compresses_is_found_wherever_it_lies(place):
+    """Also in saves that are all alike, of which not even every other one is tried."""
+    auto = Compression("auto")
+    prospects = auto.prospects()
+    data = [SIXTEEN if at == place else NOISE for at in range(8)]
+    for _ in range(63):
+        encoder = auto.encoder(prospects, nbytes=len(data) * BLOCK)
+        if not encoder.compresses:
+            prospects.pass_over(len(data) * BLOCK)
+        elif any(encoding == ZSTD for encoding, _ in encoder.encode(data)):
+            return
+    pytest.fail("it was not")
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.anywhere

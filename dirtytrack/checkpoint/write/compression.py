@@ -103,7 +103,7 @@ class Encoder:
     Attributes:
         compresses: whether it does anything.
         segment_bytes: of the segments that it is to be given, at most. What is compressed comes in large
-            ones, since Python is asked for each.
+            ones, since Python is asked for them.
     """
 
     def __init__(self, codec: Codec | None, prospects: Prospects, worth: float, threads: int = 1) -> None:

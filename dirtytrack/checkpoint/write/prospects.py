@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 _FIRST_SKIPPED = 3  # times as many bytes as became no shorter are not tried after that
-_MOST_SKIPPED = 63  # the same, after several in a row, if many files follow
+# The same, after several in a row, if many files follow. With the one that is tried it is an odd number: many
+# a save is a power of two, and would always be tried at the same place.
+_MOST_SKIPPED = 62
 MOST_AT_ONCE = 8  # segments
 
 
@@ -12,8 +14,8 @@ class Prospects:
 
     Where nobody asked for compression, segments that become no shorter cost time for nothing, and Python is
     needed for each. So each one of them doubles what is stored as it is before another one is tried, and the
-    first that is worth it ends that. What changes its nature is found after 63 times the bytes of a segment
-    at most; with segments of 4 MiB that is 252 MiB.
+    first that is worth it ends that. What changes its nature is found after 62 times the bytes of a segment
+    at most; with segments of 4 MiB that is 248 MiB.
 
     Attributes:
         at_once: how many segments are to be tried together: with one call, but maybe each in vain.
