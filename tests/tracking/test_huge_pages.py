@@ -114,12 +114,15 @@ def test_a_hot_page_keeps_its_huge_page_split(session: Session) -> None:
     """However many collects there are, and its neighbour comes back."""
     with huge_memory(session) as memory:
         memory.touch(PER_HUGE)
-        for _ in range(4 * WAIT):
-            memory.touch(7)
-            assert 7 in memory.reported()
-        rest(memory.session)
-        assert not is_huge(memory)
-        require(is_huge(memory, 1), "the kernel had no huge page to put memory back on")
+        for _ in range(20):  # what the kernel refuses waits for twice as many collects
+            for _ in range(4 * WAIT):
+                memory.touch(7)
+                assert 7 in memory.reported()
+            rest(memory.session)
+            assert not is_huge(memory)
+            if is_huge(memory, 1):
+                return
+    require(False, "the kernel had no huge page to put memory back on")
 
 
 def test_what_was_written_since_the_last_collect_is_not_cold(eager_session: Session) -> None:
