@@ -64,15 +64,16 @@ class _Zstandard:
         # Of several pieces the GIL is given up once: beside a thread that computes each time costs 5 ms.
         # Without its C extension, as on PyPy, the library has that by name only.
         all_at_once: Any = compressor.multi_compress_to_buffer
+        beside = threads if threads > 1 else 0  # by 1 the library means one more than this one
         has_it = "multi_compress_to_buffer" in self._zstandard.backend_features
 
         def compress(pieces: Sequence[Bytes]) -> Sequence[Bytes]:
             if len(pieces) == 1 or not has_it:
                 return [compressor.compress(piece) for piece in pieces]
             try:
-                frames = all_at_once(pieces, threads=threads if threads > 1 else 0)
+                frames = all_at_once(pieces, threads=beside)
             except self._zstandard.ZstdError:  # there can be no more threads
-                frames = all_at_once(pieces, threads=0)  # 1 is one beside this one
+                frames = all_at_once(pieces, threads=0)
             return [memoryview(frame) for frame in frames]
 
         return compress

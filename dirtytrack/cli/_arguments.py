@@ -72,3 +72,15 @@ def _store_option(text: str) -> tuple[str, str]:
     if not key or not equals or (key.startswith("retry_config.") and not value.isdecimal()):
         raise argparse.ArgumentTypeError(f"KEY=VALUE, in retry_config whole numbers, not {text!r}")
     return key, value
+
+
+def compact_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What a compaction is told, of a chain or of a group."""
+    return {
+        "keep": args.keep,
+        "compression": args.compression,
+        "fsync": not args.no_fsync,
+        "lock": args.lock,
+        "store_options": store_options(args.store_options, args.path)[0],
+        "grace_period": args.grace_period,
+    }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dirtytrack._progress import ShowProgress
 from dirtytrack._text import count, plain, size
-from dirtytrack.cli._arguments import store_options
+from dirtytrack.cli._arguments import compact_options, store_options
 from dirtytrack.errors import ChainError
 
 if TYPE_CHECKING:
@@ -231,16 +231,7 @@ def compact(args: argparse.Namespace) -> int:
     from dirtytrack.cli import _report
 
     with ShowProgress("compact") as progress:
-        done = checkpoint.compact(
-            args.path,
-            args.keep,
-            compression=args.compression,
-            fsync=not args.no_fsync,
-            lock=args.lock,
-            progress=progress,
-            store_options=store_options(args.store_options, args.path)[0],
-            grace_period=args.grace_period,
-        )
+        done = checkpoint.compact(args.path, progress=progress, **compact_options(args))
     with _open(args) as chain:
         taken = sum(chain.disk_usage().values())
         if args.json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dirtytrack._progress import ShowProgress
 from dirtytrack._text import count, plain, size
-from dirtytrack.cli._arguments import store_options
+from dirtytrack.cli._arguments import compact_options, store_options
 
 if TYPE_CHECKING:
     from dirtytrack.group import GroupChain, GroupCheckpoint
@@ -102,16 +102,7 @@ def compact(args: argparse.Namespace) -> int:
     from dirtytrack.group import compact_group
 
     with ShowProgress("compact") as progress:
-        done = compact_group(
-            args.path,
-            args.keep,
-            compression=args.compression,
-            fsync=not args.no_fsync,
-            lock=args.lock,
-            progress=progress,
-            store_options=_options(args),
-            grace_period=args.grace_period,
-        )
+        done = compact_group(args.path, progress=progress, **compact_options(args))
     if args.json:
         print(json.dumps({"path": str(args.path), **done._asdict()}))
     else:

@@ -21,6 +21,7 @@ from _lib.zstd import decompress
 from dirtytrack.checkpoint import Chain, Checkpointer
 from dirtytrack.checkpoint.format import codec
 from dirtytrack.checkpoint.format.structures import FormatError
+from dirtytrack.checkpoint.write import tip
 from dirtytrack.checkpoint.write.compression import Compression, CompressionName, Encoder, Sampled
 from dirtytrack.checkpoint.write.prospects import Prospects
 
@@ -219,6 +220,26 @@ def test_where_there_can_be_no_more_threads_one_compresses():
         return [bytes(frame) for frame in compress([SIXTEEN, NOISE])]
 
     assert [decompress(frame) for frame in in_child(child).check()] == [SIXTEEN, NOISE]
+
+
+def test_a_base_is_compressed_by_threads(tmp_path, monkeypatch):
+    """Its caller waits for it; a delta takes no processor from anybody."""
+    told = []
+
+    class Telling(Deflate):
+        def compressor(self, threads=1, /):
+            told.append(threads)
+            return super().compressor(threads)
+
+    monkeypatch.setitem(codec.CODECS, 7, Telling())
+    monkeypatch.setattr(tip, "_THREADS", 3)
+    array = bytearray(SIXTEEN * 8)
+    with Checkpointer(tmp_path, {"a": array}, compression="deflate", fsync=False) as checkpoints:
+        for expected in (3, 1):
+            told.clear()
+            array[0] += 1
+            checkpoints.save(wait=True)
+            assert set(told) == {expected}
 
 
 def test_raw_segments_are_small_and_others_are_not(tmp_path):

@@ -123,6 +123,8 @@ def test_segments_that_the_caller_stores():
     segments = packed.add(_pieces([1] * len(PLACES)), everything=True)
     assert [(encoding, offset) for encoding, offset, *_ in segments] == [(3, 0), (1, 0)]
     assert [piece.offset for piece in packed.native.writes[0 : packed.native.write_count]] == [65536]
+    with pytest.raises(OSError, match="Invalid argument"):  # nobody could read such a file
+        packed.ending().write_end(lambda _offset, _buffers: pytest.fail("it was written"))
     raw = packed.native.segments[1]
     data = bytes(packed.buffer[int(raw.data - packed.data) : int(raw.data - packed.data) + raw.length])
     assert data == _block(1, 0, 1) + b"".join(_block(2, at, 1) for at in range(3))

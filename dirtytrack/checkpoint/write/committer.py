@@ -173,8 +173,10 @@ class Committer:
         if not others_run() or not self._thread.is_idle:
             return ffi.NULL
         is_plain = job.kind is Kind.DELTA and job.table is self._tip.table and _is_sure_of_its_kind(job)
+        if not is_plain or not self._is_current(job):
+            return ffi.NULL
         encoder = self._tip.encoder(job)
-        if not is_plain or not self._is_current(job) or encoder.compresses:
+        if encoder.compresses:
             return ffi.NULL
         try:
             begun = self._tip.begin(job, encoder)
